@@ -1,0 +1,55 @@
+"""The data plane's methods: number, request record, response record. Numbers are stable for ever."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from fs_common.records import meta, routing, session, storage
+
+
+class Method(NamedTuple):
+    name: str
+    number: int
+    request: type[msgspec.Struct]
+    response: type[msgspec.Struct]
+
+
+HELLO = Method("hello", 1, session.Hello, session.Welcome)
+PING = Method("ping", 2, session.Ping, session.Ping)
+STATS = Method("stats", 3, session.Empty, session.Stats)
+
+GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
+
+STAT = Method("stat", 100, meta.Stat, meta.AttributesReply)
+BATCH_STAT = Method("batch_stat", 101, meta.BatchStat, meta.BatchAttributesReply)
+LOOKUP = Method("lookup", 102, meta.Lookup, meta.AttributesReply)
+STATFS = Method("statfs", 103, meta.Statfs, meta.StatfsReply)
+CREATE = Method("create", 104, meta.Create, meta.OpenReply)
+BATCH_CREATE = Method("batch_create", 105, meta.BatchCreate, meta.BatchAttributesReply)
+OPEN = Method("open", 106, meta.Open, meta.OpenReply)
+CLOSE = Method("close", 107, meta.Close, meta.AttributesReply)
+FSYNC = Method("fsync", 108, meta.Fsync, meta.AttributesReply)
+MKDIR = Method("mkdir", 109, meta.Mkdir, meta.AttributesReply)
+READDIR = Method("readdir", 110, meta.Readdir, meta.ReaddirReply)
+UNLINK = Method("unlink", 111, meta.Unlink, session.Empty)
+RMDIR = Method("rmdir", 112, meta.Rmdir, session.Empty)
+REMOVE_TREE = Method("remove_tree", 113, meta.RemoveTree, session.Empty)
+RENAME = Method("rename", 114, meta.Rename, session.Empty)
+SYMLINK = Method("symlink", 115, meta.Symlink, meta.AttributesReply)
+READLINK = Method("readlink", 116, meta.Readlink, meta.ReadlinkReply)
+LINK = Method("link", 117, meta.Link, meta.AttributesReply)
+SET_ATTR = Method("set_attr", 118, meta.SetAttr, meta.AttributesReply)
+TRUNCATE = Method("truncate", 119, meta.Truncate, meta.AttributesReply)
+REAL_PATH = Method("real_path", 120, meta.RealPath, meta.RealPathReply)
+USAGE = Method("usage", 121, meta.Usage, meta.UsageReply)
+
+READ_CHUNKS = Method("read_chunks", 200, storage.ReadChunks, storage.ReadChunksReply)
+UPDATE_CHUNKS = Method("update_chunks", 201, storage.UpdateChunks, storage.UpdateChunksReply)
+COMMITTED_VERSIONS = Method("committed_versions", 202, storage.CommittedVersions, storage.CommittedVersionsReply)
+QUERY_LAST_CHUNK = Method("query_last_chunk", 203, storage.QueryLastChunk, storage.QueryLastChunkReply)
+REMOVE_CHUNKS = Method("remove_chunks", 204, storage.RemoveChunks, storage.RemoveChunksReply)
+SPACE_INFO = Method("space_info", 205, storage.SpaceInfo, storage.SpaceInfoReply)
+
+BY_NUMBER: dict[int, Method] = {
+    value.number: value for value in list(globals().values()) if isinstance(value, Method)
+}

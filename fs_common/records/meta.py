@@ -1,0 +1,328 @@
+"""Requests to the metadata service.
+
+Names and paths are bytes: any bytes but `/` and NUL. A path is relative to the inode `at`; an absolute path is one
+relative to the root. Every mutating request carries a `request` id; a retry under the same id is applied once and
+answered the same.
+"""
+
+import enum
+
+import msgspec
+
+from fs_common.layout import Layout
+
+
+class FileType(enum.IntEnum):
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+
+
+class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What `stat` shows, and what a client needs to read the file."""
+
+    inode: int
+    type: FileType
+    mode: int
+    """Permission bits, 0 .. 0o7777."""
+    uid: int
+    gid: int
+    links: int
+    length: int
+    """Bytes. For a directory 0; for a symbolic link the target's bytes."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    layout: Layout | None = None
+    truncate_version: int = 0
+    parent: int = 0
+    """Directories only."""
+    target: bytes = b""
+    """Symbolic links only."""
+    btime_ns: int = 0
+
+
+class User(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    uid: int = 0
+    gid: int = 0
+    groups: list[int] = []
+
+
+class Stat(msgspec.Struct, frozen=True, array_like=True):
+    """By path, or by inode when `path` is empty."""
+
+    at: int
+    path: bytes
+    follow: bool = True
+    user: User = User()
+
+
+class AttributesReply(msgspec.Struct, frozen=True, array_like=True):
+    attributes: Attributes
+
+
+class BatchStat(msgspec.Struct, frozen=True, array_like=True):
+    """Many paths relative to one directory, in one snapshot."""
+
+    at: int
+    paths: list[bytes]
+    follow: bool = True
+    user: User = User()
+
+
+class NameFailure(msgspec.Struct, frozen=True, array_like=True):
+    index: int
+    code: int
+    message: str
+
+
+class BatchAttributesReply(msgspec.Struct, frozen=True, array_like=True):
+    attributes: list[Attributes | None]
+    """None where `errors` has the index."""
+    errors: list[NameFailure] = []
+
+
+class Lookup(msgspec.Struct, frozen=True, array_like=True):
+    """One name in one directory; no path, no following."""
+
+    parent: int
+    name: bytes
+    user: User = User()
+
+
+class Statfs(msgspec.Struct, frozen=True, array_like=True):
+    inode: int = 1
+
+
+class StatfsReply(msgspec.Struct, frozen=True, array_like=True):
+    """Logical space: replicas divided out."""
+
+    capacity_bytes: int
+    free_bytes: int
+    files: int
+    """Inodes in use."""
+    replicas: int
+
+
+class Create(msgspec.Struct, frozen=True, array_like=True):
+    """Make a regular file; with `write`, open it for writing in the same transaction."""
+
+    at: int
+    path: bytes
+    mode: int
+    request: bytes
+    exclusive: bool = True
+    """False: an existing file is opened instead."""
+    truncate: bool = False
+    """With `exclusive` false: an existing file is cut to 0 by the client afterwards (it gets `existed`)."""
+    write: bool = False
+    client: bytes = b""
+    layout: Layout | None = None
+    """None: inherited from the directory."""
+    user: User = User()
+
+
+class OpenReply(msgspec.Struct, frozen=True, array_like=True):
+    attributes: Attributes
+    session: bytes = b""
+    """Empty for read-only opens."""
+    existed: bool = False
+
+
+class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
+    """Many new files in one directory, in one transaction; each name succeeds or fails by itself."""
+
+    parent: int
+    names: list[bytes]
+    mode: int
+    request: bytes
+    layout: Layout | None = None
+    user: User = User()
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True):
+    """By path, or by inode when `path` is empty. Follows symbolic links."""
+
+    at: int
+    path: bytes
+    write: bool = False
+    client: bytes = b""
+    request: bytes = b""
+    user: User = User()
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True):
+    """End a write session. The file's length is exact afterwards."""
+
+    inode: int
+    session: bytes
+    request: bytes
+    written_end: int = -1
+    """Hint: highest end offset this session wrote and got acknowledged; -1: it wrote nothing."""
+    truncate_version: int = 0
+    """The version the hint was made under."""
+    exact: bool = False
+    """Ask the storage daemons instead of believing the hint (a write failed, so the hint may be too low)."""
+    mtime_ns: int = 0
+
+
+class Fsync(msgspec.Struct, frozen=True, array_like=True):
+    """Settle length and times while the session goes on."""
+
+    inode: int
+    session: bytes
+    request: bytes
+    written_end: int = -1
+    truncate_version: int = 0
+    exact: bool = False
+    mtime_ns: int = 0
+
+
+class Mkdir(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    path: bytes
+    mode: int
+    request: bytes
+    parents: bool = False
+    """Make missing ancestors too, and succeed if the directory exists."""
+    layout: Layout | None = None
+    user: User = User()
+
+
+class Readdir(msgspec.Struct, frozen=True, array_like=True):
+    """One page, in byte order of names. `.` and `..` are not listed."""
+
+    inode: int
+    after: bytes = b""
+    """Last name of the page before; empty: from the start."""
+    limit: int = 1024
+    with_attributes: bool = False
+    user: User = User()
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    name: bytes
+    inode: int
+    type: FileType
+    attributes: Attributes | None = None
+
+
+class ReaddirReply(msgspec.Struct, frozen=True, array_like=True):
+    entries: list[DirectoryEntry]
+    more: bool
+
+
+class Unlink(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    path: bytes
+    request: bytes
+    user: User = User()
+
+
+class Rmdir(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    path: bytes
+    request: bytes
+    user: User = User()
+
+
+class RemoveTree(msgspec.Struct, frozen=True, array_like=True):
+    """Detach a file or a whole tree in one transaction; the collector frees it afterwards."""
+
+    at: int
+    path: bytes
+    request: bytes
+    user: User = User()
+
+
+class RenameFlags(enum.IntFlag):
+    NONE = 0
+    NO_REPLACE = 1
+    EXCHANGE = 2
+
+
+class Rename(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    path: bytes
+    new_at: int
+    new_path: bytes
+    request: bytes
+    flags: int = 0
+    """`RenameFlags`"""
+    user: User = User()
+
+
+class Symlink(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    path: bytes
+    target: bytes
+    request: bytes
+    user: User = User()
+
+
+class Readlink(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    path: bytes
+    user: User = User()
+
+
+class ReadlinkReply(msgspec.Struct, frozen=True, array_like=True):
+    target: bytes
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """A second name for a file (not for a directory)."""
+
+    at: int
+    path: bytes
+    new_at: int
+    new_path: bytes
+    request: bytes
+    user: User = User()
+
+
+class SetAttr(msgspec.Struct, frozen=True, array_like=True):
+    """Change what is not None. By path, or by inode when `path` is empty."""
+
+    at: int
+    path: bytes
+    request: bytes
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    layout: Layout | None = None
+    """Directories only: for children made from now on."""
+    follow: bool = True
+    user: User = User()
+
+
+class Truncate(msgspec.Struct, frozen=True, array_like=True):
+    """Set a file's length. The service cuts the chunks on the storage daemons before it answers."""
+
+    inode: int
+    length: int
+    request: bytes
+    user: User = User()
+
+
+class RealPath(msgspec.Struct, frozen=True, array_like=True):
+    inode: int
+
+
+class RealPathReply(msgspec.Struct, frozen=True, array_like=True):
+    path: bytes
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """Count what is below a directory, by the server."""
+
+    inode: int
+
+
+class UsageReply(msgspec.Struct, frozen=True, array_like=True):
+    files: int
+    directories: int
+    symlinks: int
+    total_bytes: int

@@ -1,0 +1,85 @@
+"""Routing: who is in the cluster and which targets form each chain. One version number covers all of it."""
+
+import enum
+
+import msgspec
+
+
+class NodeState(enum.IntEnum):
+    UP = 1
+    FAILED = 2
+    """No heartbeat for the failure time, or its process is provably gone."""
+    LEFT = 3
+    """Said goodbye."""
+
+
+class PublicState(enum.IntEnum):
+    """What the manager says a target may do."""
+
+    SERVING = 1
+    """Reads and writes."""
+    LASTSRV = 2
+    """The last one that served; nobody serves now."""
+    SYNCING = 3
+    """Takes writes while its predecessor fills it up."""
+    WAITING = 4
+    """Alive, waits for its turn to sync."""
+    OFFLINE = 5
+
+
+class LocalState(enum.IntEnum):
+    """What a target says of itself."""
+
+    UPTODATE = 1
+    ONLINE = 2
+    OFFLINE = 3
+
+
+class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
+    node: int
+    host: str
+    port: int
+    """Data plane."""
+    state: NodeState
+    capacity_bytes: int = 0
+    used_bytes: int = 0
+    release: str = ""
+
+
+class ChainTarget(msgspec.Struct, frozen=True, array_like=True):
+    target: int
+    node: int
+    state: PublicState
+
+
+class Chain(msgspec.Struct, frozen=True, array_like=True):
+    """Targets in chain order: head first."""
+
+    chain: int
+    version: int
+    """Grows by one at every change of the list or of a state."""
+    targets: list[ChainTarget]
+
+
+class ChainTable(msgspec.Struct, frozen=True, array_like=True):
+    table: int
+    version: int
+    chains: list[int]
+
+
+class Routing(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    cluster: str
+    nodes: list[NodeInfo]
+    chains: list[Chain]
+    tables: list[ChainTable]
+    replicas: int = 0
+
+
+class GetRouting(msgspec.Struct, frozen=True, array_like=True):
+    known_version: int = 0
+    """Answered without a routing when it is still current."""
+
+
+class GetRoutingReply(msgspec.Struct, frozen=True, array_like=True):
+    routing: Routing | None

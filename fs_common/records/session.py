@@ -1,0 +1,56 @@
+"""The first exchange on a data-plane connection."""
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """Sent by the side that connected, before anything else."""
+
+    versions: list[int]
+    """Protocol versions it speaks."""
+    role: str
+    """"client", "meta" or "storage"."""
+    client: bytes
+    """16 bytes: `ClientId` of a client; a node's id padded otherwise. Names the sender in logs and sessions."""
+    cluster: str = ""
+    """Cluster id it expects; empty: any."""
+    token: str = ""
+    transports: list[str] = []
+    """Data transports it can use beyond the one it came by, in order of preference."""
+    host: str = ""
+    pid: int = 0
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    """The version both will speak."""
+    role: str
+    cluster: str
+    node: int
+    """Node id of the server."""
+    transport: str = "tcp"
+
+
+class ErrorBody(msgspec.Struct, frozen=True, array_like=True):
+    """Body of an error frame."""
+
+    code: int
+    """Number of a row of the error table."""
+    message: str
+    """One line: what happened, to what, what to do."""
+
+
+class Empty(msgspec.Struct, frozen=True, array_like=True):
+    """A request or response without fields."""
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True):
+    text: bytes = b""
+
+
+class Stats(msgspec.Struct, frozen=True, array_like=True):
+    """Counters of a process: name to value, cumulative since its start."""
+
+    counters: dict[str, int]

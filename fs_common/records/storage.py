@@ -1,0 +1,163 @@
+"""Requests to storage daemons. Many small I/Os share one request; a chain or chunk that fails does not fail the others.
+
+Payload of `ReadChunksReply` and `UpdateChunks`: the items' bytes one after another, in item order, `lengths[i]`
+(or `items[i].length`) bytes each.
+
+Checksums are CRC32C, packed little-endian uint32. A chunk is covered by pages of `limits.page_size(chunk_size)`
+bytes, aligned to the chunk; a range is covered by one checksum for each piece of it that lies in one page (so the
+first and last may be fragments). Where a field says "or one for all", a single checksum covers the whole range.
+"""
+
+import enum
+
+import msgspec
+
+
+class ReadItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    chain: int
+    chain_version: int
+    inode: int
+    index: int
+    """Chunk index within the file."""
+    offset: int
+    """Bytes within the chunk."""
+    length: int
+    """Bytes wanted, >= 1; offset + length <= chunk size."""
+    chunk_size: int = 1 << 20
+
+
+class ReadChunks(msgspec.Struct, frozen=True, array_like=True):
+    items: list[ReadItem]
+
+
+class ItemError(msgspec.Struct, frozen=True, array_like=True):
+    index: int
+    """Which item."""
+    code: int
+    message: str
+
+
+class ReadChunksReply(msgspec.Struct, frozen=True, array_like=True):
+    lengths: list[int]
+    """Bytes returned for each item: fewer than wanted where the chunk ends, 0 for a failed item."""
+    checksums: list[bytes]
+    """For each item, over the bytes returned: for each page piece, or one for all."""
+    errors: list[ItemError] = []
+    """Only the items that failed. `CHUNK_NOT_FOUND` means the chunk has never been written."""
+
+
+class UpdateKind(enum.IntEnum):
+    WRITE = 1
+    """Put `length` payload bytes at `offset`; a gap between the chunk's end and `offset` becomes zeros."""
+    TRUNCATE = 2
+    """Cut or extend with zeros to `offset` bytes. Creates a missing chunk. No payload."""
+    REMOVE = 3
+    """Remove the chunk; removing a missing one succeeds. No payload."""
+    REPLACE = 4
+    """Between replicas only: the chunk becomes the payload."""
+
+
+class UpdateItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    chain: int
+    chain_version: int
+    inode: int
+    index: int
+    kind: int
+    """`UpdateKind`"""
+    offset: int
+    length: int
+    """Payload bytes of this item; 0 for TRUNCATE and REMOVE."""
+    chunk_size: int
+    """The most bytes the chunk may have."""
+    channel: int
+    """With the request's client and `sequence`, the update's identity: a channel carries one update at a time."""
+    sequence: int
+    """Grows on a channel; a resend keeps it."""
+    checksums: bytes = b""
+    """Of the payload, for each page piece. Verified by every receiver."""
+    durability: int = 0
+    """`Durability`"""
+    version: int = 0
+    """0 from clients. From the predecessor: the version this update makes."""
+
+
+class UpdateChunks(msgspec.Struct, frozen=True, array_like=True):
+    client: bytes
+    """`ClientId` of the client that made the updates; unchanged when forwarded."""
+    items: list[UpdateItem]
+    """All of one chain when forwarded; from clients, any chains whose head is the receiver. One update a chunk."""
+    source: int = 0
+    """0 from clients; the sender's target id when forwarded."""
+
+
+class UpdateChunksReply(msgspec.Struct, frozen=True, array_like=True):
+    versions: list[int]
+    """The committed version each item made; 0 for a failed item."""
+    lengths: list[int]
+    """The chunk's length after it."""
+    errors: list[ItemError] = []
+
+
+class CommittedVersions(msgspec.Struct, frozen=True, array_like=True):
+    """A replica asks the tail of a chain which versions are committed."""
+
+    chain: int
+    chain_version: int
+    chunks: list[bytes]
+
+
+class CommittedVersionsReply(msgspec.Struct, frozen=True, array_like=True):
+    versions: list[int]
+    """0: no such chunk."""
+
+
+class QueryLastChunk(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to the head: the last chunk of a file on one chain, all earlier updates of it included."""
+
+    chain: int
+    chain_version: int
+    inode: int
+
+
+class QueryLastChunkReply(msgspec.Struct, frozen=True, array_like=True):
+    index: int
+    """-1: no chunk of this file on this chain."""
+    length: int
+    chunks: int
+    """How many there are."""
+    total_bytes: int
+
+
+class RemoveChunks(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to the head: remove up to `limit` chunks of a file with index >= `first`. Idempotent."""
+
+    chain: int
+    chain_version: int
+    inode: int
+    first: int
+    limit: int
+    client: bytes = b""
+
+
+class RemoveChunksReply(msgspec.Struct, frozen=True, array_like=True):
+    removed: int
+    more: bool
+
+
+class SpaceInfo(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class TargetSpace(msgspec.Struct, frozen=True, array_like=True):
+    target: int
+    chain: int
+    capacity_bytes: int
+    used_bytes: int
+    chunks: int
+
+
+class SpaceInfoReply(msgspec.Struct, frozen=True, array_like=True):
+    capacity_bytes: int
+    """Of the node's disks."""
+    free_bytes: int
+    targets: list[TargetSpace]

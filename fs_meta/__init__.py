@@ -1,0 +1,1 @@
+"""The metadata service and the cluster manager that runs inside it."""

@@ -1,0 +1,1 @@
+"""Transactional key-value stores behind one interface."""

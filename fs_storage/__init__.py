@@ -1,0 +1,1 @@
+"""The storage daemon: chunk engine and chain replication."""

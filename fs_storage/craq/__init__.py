@@ -1,0 +1,1 @@
+"""Chain replication with apportioned queries: the pure core."""

@@ -1,0 +1,1 @@
+"""The chunk engine: blocks, log, index, store."""

@@ -1,0 +1,163 @@
+"""The seam between replication and the chunk engine: one `ChunkStore` for each target.
+
+The engine keeps, for each chunk, a committed version and at most one pending version, which is always the committed
+one plus 1 (or a first version 1, or the version a REPLACE names). It knows nothing of chains, heads or tails.
+
+Contract suite: `tests/storage/test_chunk_store.py` runs on every implementation.
+
+Source: DESIGN sections 6 and 7.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from fs_common.rpc import Part
+
+from fs_common.errors import EmberError
+
+
+class WouldBlock(Exception):
+    """The bytes are not in the page cache: call `read_blocking` from a thread."""
+
+
+@dataclass(slots=True, frozen=True)
+class ChunkState:
+    """What the store knows of one chunk."""
+
+    version: int
+    """Committed version; 0: none was ever committed."""
+    length: int
+    """Committed bytes; 0 for a removed chunk."""
+    removed: bool
+    """The committed version is a removal; kept as a tombstone so that a late duplicate is recognised."""
+    pending_version: int
+    """0: nothing is pending."""
+    pending_length: int
+    chain_version: int
+    """Of the chain when the newest version was prepared."""
+
+
+@dataclass(slots=True)
+class Update:
+    """One change to prepare. `payload` belongs to the caller and is stable until `prepare` returns."""
+
+    chunk: bytes
+    """12 bytes, `ids.chunk_id`."""
+    kind: int
+    """`UpdateKind`"""
+    offset: int
+    """WRITE: where the payload goes. TRUNCATE: the new length. Otherwise 0."""
+    payload: memoryview
+    checksums: bytes
+    """CRC32C of the payload for each page piece; verified against the payload before anything is stored."""
+    chunk_size: int
+    version: int
+    """The version to make."""
+    chain_version: int
+    durability: int
+    """`Durability`"""
+    client: bytes
+    channel: int
+    sequence: int
+
+
+class Prepared(NamedTuple):
+    version: int
+    length: int
+    """The chunk's length once this version is committed."""
+
+
+class Answer(NamedTuple):
+    """The last update a (client, channel) made on this target."""
+
+    sequence: int
+    chunk: bytes
+    version: int
+    length: int
+    committed: bool
+
+
+class ChunkRead(NamedTuple):
+    """One answered read. The sender calls `release` (if any) once `part` has been sent or dropped."""
+
+    length: int
+    """Bytes: fewer than asked where the chunk ends, 0 at or past its end."""
+    checksums: bytes
+    """Over those bytes: one for each page piece, or a single one for all of them."""
+    part: Part
+    """A slice of the caller's buffer, or a range of a block file."""
+    release: Callable[[], None] | None
+
+
+class LastChunk(NamedTuple):
+    index: int
+    """-1: none."""
+    length: int
+    chunks: int
+    total_bytes: int
+
+
+class Space(NamedTuple):
+    capacity_bytes: int
+    free_bytes: int
+    used_bytes: int
+    """In allocated blocks of this store."""
+    chunks: int
+
+
+class ChunkStore(Protocol):
+    """All methods are called on the event loop, except `read_blocking`."""
+
+    def state(self, chunk: bytes) -> ChunkState | None:
+        """None: the chunk has never been heard of (or its tombstone is gone)."""
+
+    def answer(self, client: bytes, channel: int) -> Answer | None:
+        """For exactly-once: what this client's channel did last here. Survives restarts with the update itself."""
+
+    async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
+        """Store each update as its chunk's pending version, together; durable as `durability` says on return.
+
+        Each succeeds or fails by itself: CHECKSUM (payload is not what its checksums say), NO_SPACE, INVALID (beyond
+        the chunk size), UPDATE_MISSING (version is not committed + 1), DISK_FAILED. A failed one leaves no trace.
+        Preparing the same pending version again succeeds and changes nothing. Committed data stays readable.
+        """
+
+    async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:
+        """Make pending version `version` of each chunk the committed one; visible to reads on return.
+
+        Already committed: nothing happens. Durability follows from `prepare`: a pending version is durable, and after
+        a crash the replication layer commits it again.
+        """
+
+    async def abandon(self, chunk: bytes, version: int) -> None:
+        """Drop a pending version (the serving side of the chain does not have it)."""
+
+    def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
+        """Read the committed (or the pending) version without waiting for a disk.
+
+        Small reads are copied from the page cache into `buffer` (at least `length` bytes); large ones become a
+        `FileRange` that the transport sends by `sendfile`. Raises `WouldBlock`, or `EmberError`: CHUNK_NOT_FOUND
+        (no committed version, or removed), CHECKSUM (stored bytes are damaged), DISK_FAILED.
+        """
+
+    def read_blocking(
+        self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
+    ) -> ChunkRead:
+        """Like `read`, but waits for the disk. Called from a thread."""
+
+    def last_chunk(self, inode: int) -> LastChunk:
+        """Over committed, not removed chunks of a file."""
+
+    def chunks_of(self, inode: int, first: int, limit: int) -> list[bytes]:
+        """Ids of chunks of a file that are not removed, index >= `first`, ascending, at most `limit`."""
+
+    def pending(self) -> list[bytes]:
+        """Chunks with a pending version (after a restart: what has to be settled)."""
+
+    def space(self) -> Space: ...
+
+    def counters(self) -> dict[str, int]: ...
+
+    async def close(self) -> None:
+        """Checkpoint, then release files."""

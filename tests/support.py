@@ -1,0 +1,23 @@
+"""What tests share: running a coroutine on the production event loop, with leaks made visible."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+def run(coroutine: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
+    """Run to its end on uvloop; a hang fails after `timeout` seconds, a task left behind fails the test."""
+
+    async def guarded() -> T:
+        result = await asyncio.wait_for(coroutine, timeout)
+        await asyncio.sleep(0)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert not left, f"tasks left behind: {left}"
+        return result
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(guarded())

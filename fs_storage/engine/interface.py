@@ -62,6 +62,21 @@ class Update:
     sequence: int
 
 
+class PendingUpdate(NamedTuple):
+    """The update that made a chunk's pending version: what a replica needs to send it again after a restart."""
+
+    version: int
+    length: int
+    """The chunk's length once it is committed."""
+    removed: bool
+    """It is a removal."""
+    chunk_size: int
+    client: bytes
+    """With `channel` and `sequence`, the identity it was prepared under; b"", 0, 0: it has none."""
+    channel: int
+    sequence: int
+
+
 class Prepared(NamedTuple):
     version: int
     length: int
@@ -113,7 +128,13 @@ class ChunkStore(Protocol):
         """None: the chunk has never been heard of (or its tombstone is gone)."""
 
     def answer(self, client: bytes, channel: int) -> Answer | None:
-        """For exactly-once: what this client's channel did last here. Survives restarts with the update itself."""
+        """For exactly-once: what this client's channel did last here. Survives restarts with the update itself.
+
+        Updates without a client (b"") are not remembered.
+        """
+
+    def pending_update(self, chunk: bytes) -> PendingUpdate | None:
+        """The update behind the chunk's pending version; None when nothing is pending."""
 
     async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
         """Store each update as its chunk's pending version, together; durable as `durability` says on return.
@@ -131,7 +152,10 @@ class ChunkStore(Protocol):
         """
 
     async def abandon(self, chunk: bytes, version: int) -> None:
-        """Drop a pending version (the serving side of the chain does not have it)."""
+        """Drop a pending version (the serving side of the chain does not have it), and forget its `answer`.
+
+        On return a crash does not bring it back: the version number may be used again.
+        """
 
     def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
         """Read the committed (or the pending) version without waiting for a disk.

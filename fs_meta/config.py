@@ -1,0 +1,113 @@
+"""Configuration of a metadata process: what `emberfs meta --config F` reads from TOML.
+
+Every key has its unit in its name; unknown keys are refused by the loader; relations between values are checked here,
+so that a file which loads is a file which works. Values that a whole cluster must agree on (`cluster`, `replicas`) are
+written to the store at its first start and only compared afterwards.
+
+Source: DESIGN sections 5 and 9.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from fs_common.layout import Durability, Layout, validate
+from fs_common.limits import CHUNK_SIZE_DEFAULT
+
+REQUEST_KEEP_MS_MIN = 60_000
+"""A client gives up on an operation within a minute; its answer must be remembered for longer than that."""
+
+
+class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    cluster: str
+    """Cluster id, 1 to 64 characters. A store formatted for another cluster is refused."""
+    directory: str
+    """Where the embedded store lives; made if it is missing."""
+    store: str = ""
+    """URL of the metadata store; empty: `lmdb://<directory>/kv`."""
+
+    host: str = "127.0.0.1"
+    """Address to bind and to advertise. Loopback by default: opening a cluster to the network is a decision."""
+    port: int = 9700
+    """Data plane (RPC). 0: any free port, told by the readiness line."""
+    grpc_port: int = 9701
+    """Control plane (gRPC). 0: any free port."""
+
+    storage_nodes: int = 3
+    """Storage daemons to wait for before the first chain table is made."""
+    replicas: int = 3
+    """Targets of each chain."""
+    chunk_size_bytes: int = CHUNK_SIZE_DEFAULT
+    """The root directory's; inherited by everything below it that does not say otherwise."""
+    stripe: int = 16
+    """Chains a file is spread over, capped to the table's length when a file is made."""
+    durability: Literal["disk", "memory"] = "disk"
+    """When a write counts as stored: synced on every serving replica, or in its page cache."""
+
+    heartbeat_interval_ms: int = 1_000
+    lease_ms: int = 8_000
+    """A target serves for this long after it sent its last answered heartbeat."""
+    failure_ms: int = 10_000
+    """Silence after which a node is failed. Above `lease_ms`: it has stopped serving before the manager moves on."""
+
+    gc_delay_ms: int = 300_000
+    """How long the chunks of a removed file stay, so that readers which had it open go on."""
+    gc_interval_ms: int = 1_000
+    """Pause between two looks at the collection queue. Bounds how late space comes back, costs one range read."""
+    gc_retry_ms: int = 60_000
+    """Pause before a file whose chunks could not be removed is tried again (a daemon is down)."""
+    request_keep_ms: int = 600_000
+    """How long the answer of a mutating operation is remembered for retries."""
+    storage_timeout_ms: int = 15_000
+    """Total time the service tries to cut or measure chunks for one operation, below the client's patience of 60 s."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+    """One JSON object for each line instead of text."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work together; the message names the key (the loader makes it one line)."""
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if not 1 <= len(self.cluster) <= 64:
+            problems.append("cluster: 1 to 64 characters")
+        if not self.directory and not self.store:
+            problems.append("directory: empty")
+        for name in ("port", "grpc_port"):
+            if not 0 <= getattr(self, name) <= 65_535:
+                problems.append(f"{name}: 0 to 65535")
+        if self.port and self.port == self.grpc_port:
+            problems.append("grpc_port: the same as port")
+        if self.replicas < 1:
+            problems.append("replicas: at least 1")
+        if self.storage_nodes < self.replicas:
+            problems.append("storage_nodes: fewer than replicas, so no chain could be made")
+        for name in ("heartbeat_interval_ms", "gc_interval_ms", "gc_retry_ms", "storage_timeout_ms"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}: at least 1")
+        if self.gc_delay_ms < 0:
+            problems.append("gc_delay_ms: at least 0")
+        if self.lease_ms < 2 * self.heartbeat_interval_ms:
+            problems.append("lease_ms: less than two heartbeats, so one lost heartbeat stops a target")
+        if self.failure_ms <= self.lease_ms:
+            problems.append("failure_ms: must be above lease_ms, else a target serves after it was replaced")
+        if self.request_keep_ms < REQUEST_KEEP_MS_MIN:
+            problems.append(f"request_keep_ms: at least {REQUEST_KEEP_MS_MIN}, a client retries for that long")
+        try:
+            validate(self.root_layout)
+        except OSError as error:
+            problems.append(f"chunk_size_bytes or stripe: {error}")
+        return problems
+
+    @property
+    def store_url(self) -> str:
+        return self.store or f"lmdb://{self.directory}/kv"
+
+    @property
+    def root_layout(self) -> Layout:
+        """What the root directory gets when the store is formatted."""
+        durability = Durability.DISK if self.durability == "disk" else Durability.MEMORY
+        return Layout(chunk_size=self.chunk_size_bytes, stripe=self.stripe, durability=durability)

@@ -1,0 +1,22 @@
+"""`emberfs bench`: become the benchmark runner."""
+
+import click
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Run the benchmarks.
+
+    Everything after `bench` goes to the runner; `emberfs bench --help` is its own help.
+
+    \b
+    Example:
+      emberfs bench --help
+    """
+    from fs_client.cli.execute import execute_module
+
+    execute_module("benchmarks", arguments, "server")

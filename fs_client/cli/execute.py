@@ -1,0 +1,22 @@
+"""Becoming another program: commands that run a Python module of another part replace themselves by it.
+
+The layers forbid `fs_client` to import the services, and a daemon has no use for the command line's own imports.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fs_client.cli.failure import Failure
+from fs_client.cli.local.process import module_environment, python_module
+
+
+def execute_module(module: str, arguments: Sequence[str], extra: str) -> NoReturn:
+    """Replace this process by `python -m module arguments`. Raises `Failure` naming the extra it needs."""
+    if importlib.util.find_spec(module) is None:
+        raise Failure(f"the package {module} is not installed; install emberfs[{extra}]")
+    command = [*python_module(module), *arguments]
+    sys.stdout.flush()
+    os.execve(command[0], command, module_environment())

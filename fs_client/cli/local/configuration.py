@@ -1,0 +1,161 @@
+"""The configuration files that `emberfs up` writes for its daemons, and the record of a new cluster."""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fs_client.cli.failure import Failure, Usage
+from fs_client.cli.local import ports
+from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord, DaemonRecord
+
+PORT_DEFAULT = 9700
+STORAGE_DEFAULT = 3
+REPLICAS_MAX_DEFAULT = 3
+
+
+Value = bool | int | str
+
+
+class Options:
+    """What the command line of `emberfs up` said; None where it said nothing."""
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        storage: int | None = None,
+        replicas: int | None = None,
+        durability: str | None = None,
+        chunk_size_bytes: int | None = None,
+        stripe: int | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
+        self.host = host
+        self.port = port
+        """0: any free ports."""
+        self.storage = storage
+        self.replicas = replicas
+        self.durability = durability
+        self.chunk_size_bytes = chunk_size_bytes
+        self.stripe = stripe
+        self.settings = tuple(settings)
+        """Each `ROLE.KEY=VALUE`."""
+
+
+def new_cluster(options: Options) -> ClusterRecord:
+    """The record of a cluster that does not exist yet. Raises `Usage` when the options contradict each other."""
+    storage = options.storage or STORAGE_DEFAULT
+    replicas = options.replicas or min(REPLICAS_MAX_DEFAULT, storage)
+    if replicas > storage:
+        raise Usage(f"--replicas {replicas} needs at least as many storage daemons; --storage is {storage}")
+    chosen = _choose_ports(options.host, PORT_DEFAULT if options.port is None else options.port, storage)
+    return ClusterRecord(
+        cluster=f"ember-{secrets.token_hex(4)}",
+        host=options.host,
+        replicas=replicas,
+        durability=options.durability or "disk",
+        chunk_size_bytes=options.chunk_size_bytes or 1 << 20,
+        stripe=options.stripe or 16,
+        settings=_parse_settings(options.settings, {}),
+        daemons=[
+            DaemonRecord(name="meta", role="meta", node=0, port=chosen[0], grpc_port=chosen[1]),
+            *(
+                DaemonRecord(name=f"storage-{node}", role="storage", node=node, port=port)
+                for node, port in enumerate(chosen[2:], 1)
+            ),
+        ],
+    )
+
+
+def apply_options(record: ClusterRecord, options: Options, directory: Path) -> None:
+    """Move an existing cluster to other ports if asked to. Everything else of it is fixed when it is made."""
+    fixed = {
+        "storage": (options.storage, len(record.storage)),
+        "replicas": (options.replicas, record.replicas),
+        "durability": (options.durability, record.durability),
+        "chunk-size": (options.chunk_size_bytes, record.chunk_size_bytes),
+        "stripe": (options.stripe, record.stripe),
+    }
+    for name, (wanted, present) in fixed.items():
+        if wanted is not None and wanted != present:
+            raise Failure(
+                f"the cluster in {directory} was made with --{name} {present}, which cannot be changed to {wanted}; "
+                "leave the option out, or make a new cluster with another --dir"
+            )
+    record.settings = _parse_settings(options.settings, record.settings)
+    if options.port is not None:
+        chosen = _choose_ports(record.host, options.port, len(record.storage))
+        record.meta.port, record.meta.grpc_port = chosen[:2]
+        for daemon, port in zip(record.storage, chosen[2:], strict=True):
+            daemon.port = port
+
+
+def require_free_ports(record: ClusterRecord) -> None:
+    """Raise `Failure` naming the port that somebody else has, before any daemon is started."""
+    names = {"metadata": record.meta.port, "metadata, gRPC": record.meta.grpc_port}
+    ports.require_free(record.host, names | {daemon.name: daemon.port for daemon in record.storage})
+
+
+def write_configuration(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    """A TOML file for each daemon."""
+    for daemon in record.daemons:
+        path = directory.config(daemon)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            path.write_bytes(_toml(_values(directory, record, daemon)).encode())
+        except UnicodeEncodeError:
+            raise Failure(
+                f"the path {str(directory.path)!a} is not UTF-8, which TOML needs; use another --dir"
+            ) from None
+
+
+def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRecord) -> dict[str, Value]:
+    common: dict[str, Value] = {
+        "cluster": record.cluster,
+        "directory": str(directory.data(daemon).absolute()),
+        "host": record.host,
+        "port": daemon.port,
+    }
+    if daemon.role == "storage":
+        managed = common | {"node": daemon.node, "manager": f"{record.host}:{record.meta.grpc_port}"}
+    else:
+        managed = common | {
+            "grpc_port": daemon.grpc_port,
+            "storage_nodes": len(record.storage),
+            "replicas": record.replicas,
+            "chunk_size_bytes": record.chunk_size_bytes,
+            "stripe": record.stripe,
+            "durability": record.durability,
+        }
+    settings = record.settings.get(daemon.role, {})
+    for key in settings.keys() & managed.keys():
+        raise Usage(f"--set {daemon.role}.{key}: `emberfs up` decides this itself; see its options")
+    return managed | settings
+
+
+def _parse_settings(texts: Sequence[str], present: Mapping[str, Mapping[str, Value]]) -> dict[str, dict[str, Value]]:
+    """`present` with each `ROLE.KEY=VALUE` of `texts` added. A daemon refuses keys and values it does not know."""
+    settings: dict[str, dict[str, Value]] = {role: dict(present.get(role, {})) for role in ("meta", "storage")}
+    for text in texts:
+        match = re.fullmatch(r"(meta|storage)\.([a-z_]+)=(.*)", text)
+        if match is None:
+            raise Usage(f"--set {text!r} is not meta.KEY=VALUE or storage.KEY=VALUE")
+        role, key, value = match.groups()
+        if re.fullmatch(r"-?\d+", value):
+            settings[role][key] = int(value)
+        else:
+            settings[role][key] = {"true": True, "false": False}.get(value, value)
+    return settings
+
+
+def _toml(values: dict[str, Value]) -> str:
+    """TOML's basic strings are JSON's, but for the escapes of characters beyond the first plane."""
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return "# Written by `emberfs up` at every start; changes are lost.\n" + "\n".join(lines) + "\n"
+
+
+def _choose_ports(host: str, port: int, storage: int) -> list[int]:
+    return ports.free_ports(host, 2 + storage) if port == 0 else ports.fixed_ports(port, storage)

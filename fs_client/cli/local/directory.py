@@ -1,0 +1,200 @@
+"""What the directory of a cluster on one machine holds, and who may touch it.
+
+    cluster.json      what the cluster is, where its daemons listen, which processes run it now
+    cluster.lock      locked (flock) by the supervisor for as long as it runs
+    meta/             the metadata store
+    storage-1/ ...    one for each storage daemon
+    config/           a generated TOML file for each daemon, written anew at every start
+    logs/             what each daemon wrote
+
+`cluster.json` is written first and replaced whole: it is the commit point of making a cluster. A directory with
+anything else in it but no `cluster.json` was not made by us, or lost the file that says what it is; it is refused,
+because a new cluster on top of old data would destroy what might still be saved. Only the holder of the lock writes.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from fs_client.cli.failure import Failure
+from fs_client.cli.local.identity import ProcessIdentity
+
+FORMAT = 1
+CLUSTER_FILE = "cluster.json"
+LOCK_FILE = "cluster.lock"
+
+
+class DaemonRecord(msgspec.Struct, kw_only=True):
+    """One daemon of the cluster."""
+
+    name: str
+    """`meta`, `storage-1`, ...: its folder, its log and its configuration are named after it."""
+    role: str
+    """`meta` or `storage`."""
+    node: int
+    """Node id; 0 for the metadata service."""
+    port: int
+    grpc_port: int = 0
+    """0 for storage daemons."""
+    process: ProcessIdentity | None = None
+    """Of the run that goes on, or of the last one."""
+    ready: bool = False
+    """It said that it serves, and has not been seen to end."""
+
+
+class ClusterRecord(msgspec.Struct, kw_only=True):
+    """`cluster.json`."""
+
+    format: int = FORMAT
+    cluster: str
+    """Cluster id: every connection checks it, so that a client cannot mix up two clusters on the same ports."""
+    host: str
+    replicas: int
+    durability: str
+    chunk_size_bytes: int
+    stripe: int
+    started: bool = False
+    """The cluster was ready once: from then on every data directory has to be there."""
+    settings: dict[str, dict[str, bool | int | str]] = {}
+    """Role -> key -> value: what `--set` added to the configuration files of the daemons of that role."""
+    supervisor: ProcessIdentity | None = None
+    daemons: list[DaemonRecord]
+
+    @property
+    def meta(self) -> DaemonRecord:
+        return self.daemons[0]
+
+    @property
+    def storage(self) -> list[DaemonRecord]:
+        return self.daemons[1:]
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.meta.port}"
+
+
+class ClusterDirectory:
+    """The files of one directory. `lock()` first, for everything that writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+        """Open and locked from `lock()` to `unlock()`. Not inherited by daemons, so it ends with the supervisor."""
+
+    def lock(self) -> None:
+        """Make the directory if it is missing, and take it. Raises `Failure` when another supervisor has it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / LOCK_FILE, "a")  # noqa: SIM115 - held open until unlock
+        except FileExistsError:
+            raise Failure(f"{self.path} is not a directory; pick another with --dir DIR") from None
+        except OSError as error:
+            raise Failure(f"cannot use {self.path}: {error.strerror}; pick another with --dir DIR") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            if error.errno != errno.EWOULDBLOCK:
+                raise Failure(f"cannot lock {self.path / LOCK_FILE}: {error.strerror}") from None
+            raise Failure(
+                f"a cluster already runs in {self.path}; stop it with `emberfs down --dir {self.path}`"
+            ) from None
+        self._lock = lock
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def is_locked(self) -> bool:
+        """Whether a supervisor has the directory at this moment."""
+        try:
+            with open(self.path / LOCK_FILE) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def load(self) -> ClusterRecord | None:
+        """The record; None when nothing was ever made here. Raises `Failure` when the directory is not whole."""
+        path = self.path / CLUSTER_FILE
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            self._require_empty()
+            return None
+        except OSError as error:
+            raise Failure(f"cannot read {path}: {error.strerror}") from None
+        try:
+            record = msgspec.json.decode(content, type=ClusterRecord)
+        except msgspec.MsgspecError as error:
+            raise Failure(
+                f"{path} is damaged ({error}); restore it, or start a new cluster with another --dir"
+            ) from None
+        if record.format != FORMAT:
+            raise Failure(
+                f"{path} has format {record.format}, this release reads {FORMAT}; use the release that wrote it"
+            )
+        if [daemon.role for daemon in record.daemons] != ["meta"] + ["storage"] * (len(record.daemons) - 1):
+            raise Failure(f"{path} is damaged (its daemons are not one meta and then storage); restore it")
+        return record
+
+    def save(self, record: ClusterRecord) -> None:
+        """Replace `cluster.json`, durably. A crash leaves the old one or the new one."""
+        temporary = self.path / (CLUSTER_FILE + ".new")
+        with open(temporary, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self.path / CLUSTER_FILE)
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def require_data(self, record: ClusterRecord) -> None:
+        """Raise `Failure` when the data of a daemon of a cluster that was ready once is missing."""
+        if not record.started:
+            return
+        for daemon in record.daemons:
+            path = self.data(daemon)
+            try:
+                present = any(path.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                present = False
+            if not present:
+                raise Failure(
+                    f"{path} is missing or empty: the cluster has lost the data of {daemon.name}; "
+                    "restore it, or start a new cluster with another --dir"
+                )
+
+    def data(self, daemon: DaemonRecord) -> Path:
+        return self.path / daemon.name
+
+    def config(self, daemon: DaemonRecord) -> Path:
+        return self.path / "config" / f"{daemon.name}.toml"
+
+    def log(self, name: str) -> Path:
+        return self.path / "logs" / f"{name}.log"
+
+    def _require_empty(self) -> None:
+        """Nothing but what a crash before the first `save` may leave."""
+        ours = {LOCK_FILE, CLUSTER_FILE + ".new", "lost+found"}
+        try:
+            others = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
+        except FileNotFoundError:
+            raise Failure(f"{self.path} does not exist") from None
+        except OSError as error:
+            raise Failure(f"cannot read {self.path}: {error.strerror}") from None
+        if others:
+            raise Failure(
+                f"{self.path} holds {others[0]!r} but no {CLUSTER_FILE}: it is not (or no longer) the directory of a "
+                "cluster; pick another with --dir DIR, or empty it"
+            )

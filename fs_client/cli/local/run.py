@@ -1,0 +1,67 @@
+"""The supervisor as a process: locks the directory, decides what the cluster is, runs it until a signal ends it.
+
+SIGINT, SIGTERM and SIGHUP stop the cluster; a second one kills what is slow to stop. SIGUSR1 starts every daemon that
+has ended, at once.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import uvloop
+
+from fs_client.cli.local.configuration import Options, apply_options, new_cluster
+from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord
+from fs_client.cli.local.events import Event
+from fs_client.cli.local.supervisor import Supervisor
+
+
+def open_cluster(directory: ClusterDirectory, options: Options) -> ClusterRecord:
+    """Lock the directory; the cluster in it, or a new one. Raises `Failure`; the directory is then unlocked."""
+    directory.lock()
+    try:
+        record = directory.load()
+        if record is None:
+            record = new_cluster(options)
+            directory.save(record)
+        else:
+            apply_options(record, options, directory.path)
+        return record
+    except BaseException:
+        directory.unlock()
+        raise
+
+
+def run_cluster(
+    directory: ClusterDirectory,
+    record: ClusterRecord,
+    report: Callable[[Event], None],
+    ready: Callable[[], None],
+    *,
+    restart: bool,
+) -> bool:
+    """Run the cluster until a signal stops it; then unlock. Whether it was ever ready.
+
+    Raises `Failure` when it does not come up. No daemon runs any more when this returns or raises.
+    """
+    became_ready = False
+
+    def note_ready() -> None:
+        nonlocal became_ready
+        became_ready = True
+        ready()
+
+    async def supervise() -> None:
+        supervisor = Supervisor(directory, record, report, restart=restart)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, supervisor.stop)
+        loop.add_signal_handler(signal.SIGUSR1, supervisor.start_again)
+        await supervisor.run(note_ready)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(supervise())
+    finally:
+        directory.unlock()
+    return became_ready

@@ -1,0 +1,153 @@
+"""The entry point: the table of commands, and the one place where failures become a line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted. A traceback is shown only with `--debug` or
+EMBERFS_DEBUG, because to a user it hides the one line that matters.
+"""
+
+import os
+import sys
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+
+
+class Entry(NamedTuple):
+    """A command that is not imported yet."""
+
+    section: str
+    help: str
+    """The first sentence of the command's own help, so that listing the commands imports none of them."""
+
+
+COMMANDS: dict[str, Entry] = {
+    "up": Entry("Cluster", "Start a whole cluster on this machine."),
+    "down": Entry("Cluster", "Stop the cluster that `emberfs up` started in a directory."),
+    "status": Entry("Cluster", "Show the nodes, chains and space of a cluster."),
+    "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
+    "ls": Entry("Files", "List directories."),
+    "cp": Entry("Files", "Copy files and trees into, out of and between clusters."),
+    "cat": Entry("Files", "Write files to standard output."),
+    "stat": Entry("Files", "Show everything known about files."),
+    "mkdir": Entry("Files", "Make directories."),
+    "mv": Entry("Files", "Rename files and directories."),
+    "rm": Entry("Files", "Remove files and trees."),
+    "du": Entry("Files", "Add up the space below directories."),
+    "find": Entry("Files", "Find files by name, type and size."),
+    "meta": Entry("Daemons", "Run the metadata service."),
+    "storage": Entry("Daemons", "Run one storage daemon."),
+    "bench": Entry("Daemons", "Run the benchmarks."),
+}
+
+
+class Commands(click.Group):
+    """Imports `fs_client.cli.<name>` and takes the click command of that name when, and only when, it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = __import__(f"fs_client.cli.{cmd_name}", fromlist=[cmd_name])
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            with formatter.section(section):
+                formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section])
+
+
+def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from fs_common.release import RELEASE
+
+    click.echo(f"emberfs {RELEASE}")
+    ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--debug", is_flag=True, envvar="EMBERFS_DEBUG", help="Show tracebacks of failures.")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it.")
+def commands(debug: bool) -> None:
+    """EmberFS: a parallel file system for machine-learning training and inference.
+
+    Remote paths are written ember:/path (the cluster comes from --cluster or EMBERFS_CLUSTER, by default
+    127.0.0.1:9700) or ember://host:port/path.
+
+    \b
+    Example:
+      emberfs up &                             a cluster on this machine, data in ./emberfs-data
+      emberfs cp -r ./images ember:/images     copy a tree into it
+      emberfs ls -l ember:/images              look at it
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line (default: `sys.argv`) and exit."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = EXIT_BROKEN_PIPE
+    if code == EXIT_BROKEN_PIPE:
+        # The interpreter flushes stdout once more at its end, and would complain about the same pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit code of this command line; a failure is reported here."""
+    try:
+        result: Any = commands.main(arguments, prog_name="emberfs", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    except click.UsageError as error:
+        where = f" (see: {error.ctx.command_path} --help)" if error.ctx is not None else ""
+        return _report(f"{error.format_message()}{where}", EXIT_USAGE)
+    except click.ClickException as error:
+        return _report(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _report("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        _show_traceback_if_asked(arguments)
+        return _report(describe(error), EXIT_FAILED)
+    except Exception as error:
+        _show_traceback_if_asked(arguments)
+        return _report(f"internal error: {type(error).__name__}: {error} (--debug shows where)", EXIT_FAILED)
+
+
+def describe(error: OSError) -> str:
+    """One line for an error of the file system or of the operating system: the subject, then what is wrong."""
+    text = error.strerror or str(error)
+    names = [
+        os.fsdecode(name) if isinstance(name, bytes) else str(name)
+        for name in (error.filename, error.filename2)
+        if name is not None
+    ]
+    return ": ".join([*names, text])
+
+
+def _report(line: str, code: int) -> int:
+    click.echo("emberfs: " + " ".join(line.splitlines()), err=True)
+    return code
+
+
+def _show_traceback_if_asked(arguments: list[str]) -> None:
+    if "--debug" in arguments or os.environ.get("EMBERFS_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    main()

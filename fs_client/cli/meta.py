@@ -1,0 +1,28 @@
+"""`emberfs meta`: become the metadata service."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="TOML file; `emberfs up` writes examples to DIR/config.",
+)
+def meta(config: Path) -> None:
+    """Run the metadata service.
+
+    It keeps the namespace in its directory and manages the cluster: storage daemons register with it, and clients
+    learn from it where chunks are. Prints `ready meta HOST:PORT` once it
+    serves; SIGTERM and SIGINT end it cleanly. Its options are in the configuration file.
+
+    \b
+    Example:
+      emberfs meta --config /etc/emberfs/meta.toml
+    """
+    from fs_client.cli.execute import execute_module
+
+    execute_module("fs_meta", ["--config", str(config)], "server")

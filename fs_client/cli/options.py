@@ -1,0 +1,63 @@
+"""Options and argument types that several commands share."""
+
+import re
+from typing import Any
+
+import click
+
+from fs_common.limits import GIB, KIB, MIB
+
+_UNITS = {"": 1, "B": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
+_SIZE = re.compile(r"(\d+)\s*([BKMGT]?)(?:iB|B)?", re.IGNORECASE)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, with an optional unit in powers of 1024: 4096, 64K, 1M, 1MiB, 2G."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write for example 4096, 64K, 1M or 2G", param, ctx)
+        return int(match[1]) * _UNITS[match[2].upper()]
+
+
+class ChunkSize(Size):
+    """A size a chunk may have."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from fs_common.errors import EmberError
+        from fs_common.layout import Layout, validate
+
+        size = super().convert(value, param, ctx)
+        try:
+            validate(Layout(chunk_size=size))
+        except EmberError as error:
+            self.fail(error.message, param, ctx)
+        return size
+
+
+cluster_option = click.option(
+    "--cluster",
+    envvar="EMBERFS_CLUSTER",
+    default="127.0.0.1:9700",
+    show_default=True,
+    metavar="HOST:PORT[,...]",
+    help="Metadata servers, for paths that do not name them (or EMBERFS_CLUSTER).",
+)
+durability_option = click.option(
+    "--durability",
+    type=click.Choice(["disk", "memory"]),
+    help="When a write counts as stored: synced to every replica's disk, or in every replica's page cache.",
+)
+chunk_size_option = click.option(
+    "--chunk-size", type=ChunkSize(), help="Bytes of a file that are stored together: a power of two, 64K to 64M."
+)
+stripe_option = click.option("--stripe", type=click.IntRange(1, 4096), help="Chains that one file is spread over.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -1,0 +1,80 @@
+"""The seam between RPC and a transport: a `Link` carries frames, a `Receiver` is told what arrives.
+
+A link belongs to one event loop and is used from it alone. `rpc.Peer` and `serving.ServingConnection` are the
+receivers; nothing in them knows how bytes travel.
+
+Source: DESIGN section 3.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fs_common.errors import EmberError
+from fs_common.frames import FrameError
+from fs_common.wire import Frame, Outgoing, Part
+
+
+class Receiver(Protocol):
+    """Called by the link, on the loop. May call the link back, `abort` included."""
+
+    def frame_begun(self, frame: Frame) -> Sequence[memoryview] | None:
+        """A frame's header and body are here. Returns where its payload goes; None: nowhere, it is thrown away.
+
+        Raises `FrameError` for a frame that has no business here.
+        """
+
+    def payload_done(self) -> None:
+        """The payload of the last frame with payload has arrived (or been thrown away)."""
+
+    def frame_bad(self, error: FrameError) -> None:
+        """What arrives is no frame of this protocol; nothing more will be read. The receiver ends the link."""
+
+    def peer_finished(self) -> None:
+        """The other side sends nothing more, and stopped between frames."""
+
+    def drained(self) -> None:
+        """Some of what was unsent is sent."""
+
+    def link_lost(self, error: EmberError) -> None:
+        """The link is over; called once, whoever ended it. Memory given to it is free."""
+
+
+class Link(Protocol):
+    name: str
+    """Both ends, for messages."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Of frames given to `send` and not yet passed to the kernel or the adapter."""
+
+    def send(self, frame: bytes, *, urgent: bool = False) -> None:
+        """A frame without payload (header and body). `urgent`: do not wait for others to go along with it."""
+
+    def send_with_payload(
+        self,
+        frame: bytes,
+        parts: Sequence[Part],
+        payload_length: int,
+        release: Callable[[], None] | None,
+        *,
+        urgent: bool = False,
+    ) -> Outgoing:
+        """`release` is called once: when the parts are sent, withdrawn or dropped."""
+
+    def withdraw(self, outgoing: Outgoing) -> None:
+        """Stop using the memory of a frame now; a frame that has begun is completed from a copy."""
+
+    def discard_payload(self) -> None:
+        """Stop using the memory that a payload is landing in now; throw the rest away."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None:
+        """Send what is queued, then end the link; `link_lost` follows. Nothing more is received."""
+
+    def abort(self, error: EmberError) -> None:
+        """End the link at once; `link_lost(error)` is called before this returns."""
+
+    async def wait_closed(self) -> None: ...

@@ -1,0 +1,86 @@
+"""One connection to each server, made on first use and made anew when it is lost.
+
+Invariant: at most one connection or one attempt for each address. A pool belongs to the process and the loop it was
+first used in.
+
+Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError
+from fs_common.methods import Method
+from fs_common.records.session import Hello
+from fs_common.rpc import Part, Peer
+from fs_common.transports import tcp
+
+Address = tuple[str, int]
+
+
+class PeerPool:
+    def __init__(self, hello: Hello, *, connect_timeout_s: float = 1.0) -> None:
+        self.hello = hello
+        """What new connections say of us; may be replaced, e.g. once the cluster's id is known."""
+        self.connect_timeout_s = connect_timeout_s
+        self._peers: dict[Address, Peer] = {}
+        self._connecting: dict[Address, asyncio.Task[Peer]] = {}
+        self._process = os.getpid()
+        self._closed = False
+
+    async def call(
+        self,
+        address: Address,
+        method: Method,
+        request: msgspec.Struct,
+        *,
+        send: Sequence[Part] = (),
+        into: Sequence[memoryview] = (),
+        timeout: float,
+    ) -> Any:
+        """`Peer.call` on the connection to `address`. Raises also UNREACHABLE, naming the address."""
+        peer = self._peers.get(address)
+        if peer is None or peer.closed or peer.closing or self._process != os.getpid():
+            peer = await self.peer(address)
+        return await peer.call(method, request, send=send, into=into, timeout=timeout)
+
+    async def peer(self, address: Address) -> Peer:
+        """The connection to `address`, made if there is none. Raises `EmberError` as `tcp.connect` does."""
+        if self._process != os.getpid():
+            raise EmberError(
+                Code.INVALID, "a connection pool was made before fork and used after it; make a new one in the child"
+            )
+        check(not self._closed, "a closed pool is not used")
+        peer = self._peers.get(address)
+        if peer is not None and not peer.closed and not peer.closing:
+            return peer
+        task = self._connecting.get(address)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._connect(address))
+            self._connecting[address] = task
+        # Shielded: one caller that gives up does not fail the others.
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Close all connections. Calls in flight fail with PEER_GONE."""
+        self._closed = True
+        for task in list(self._connecting.values()):
+            task.cancel()
+        await asyncio.gather(*self._connecting.values(), return_exceptions=True)
+        peers = list(self._peers.values())
+        self._peers.clear()
+        for peer in peers:
+            await peer.close()
+
+    async def _connect(self, address: Address) -> Peer:
+        try:
+            peer = await tcp.connect(*address, self.hello, timeout=self.connect_timeout_s)
+            self._peers[address] = peer
+            return peer
+        finally:
+            del self._connecting[address]

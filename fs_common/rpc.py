@@ -1,0 +1,496 @@
+"""Remote calls: the calling side of a connection, and what a service offers to the other side.
+
+Wire format: `frames.py`. Transports: `transports/`. The serving side of a connection: `serving.py`.
+
+Invariants of a call:
+
+* Once `call` has returned or raised, for whatever reason, the caller's memory is neither read nor written any more.
+* Every call ends: with its answer, by its timeout, or with the connection.
+* A call that fails without its request having left is refused with an error that is safe to retry.
+
+Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fs_common import frames
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError, code_of
+from fs_common.frames import FrameError
+from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
+from fs_common.link import Link
+from fs_common.methods import HELLO, PING, STATS, Method
+from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
+from fs_common.telemetry import Counters
+from fs_common.wire import FileRange as FileRange
+from fs_common.wire import Frame, Outgoing
+from fs_common.wire import Part as Part
+
+SWEEP_INTERVAL_S = 0.05
+"""How late a timeout may be noticed: one timer for a connection instead of one for each call."""
+
+encode = msgspec.msgpack.Encoder().encode
+_decoders: dict[type[msgspec.Struct], Callable[[Any], Any]] = {}
+
+
+def decoder(record: type[msgspec.Struct]) -> Callable[[Any], Any]:
+    """The one decoding function of a record type. It raises `msgspec.DecodeError`."""
+    decode = _decoders.get(record)
+    if decode is None:
+        decode = _decoders[record] = msgspec.msgpack.Decoder(record).decode
+    return decode
+
+
+def byte_view(memory: Any) -> memoryview:
+    """`memory` as a view of single bytes."""
+    view = memory if type(memory) is memoryview else memoryview(memory)
+    return view if view.itemsize == 1 and view.ndim == 1 else view.cast("B")
+
+
+def payload_parts(send: Sequence[Part]) -> tuple[list[Part], int]:
+    """What `send` amounts to: its parts as byte views, without empty ones, and their bytes."""
+    parts: list[Part] = []
+    total = 0
+    for part in send:
+        if type(part) is FileRange:
+            length = part.length
+        elif type(part) is bytes:
+            length = len(part)
+        else:
+            part = byte_view(part)
+            length = len(part)
+        if length:
+            parts.append(part)
+            total += length
+    return parts, total
+
+
+# --- serving side ---------------------------------------------------------------------------------------------------
+
+
+class Reply(NamedTuple):
+    """What a handler answers."""
+
+    body: msgspec.Struct
+    """Of the method's response type."""
+    send: Sequence[Part] = ()
+    """Payload; stable until `release` is called."""
+    release: Callable[[], None] | None = None
+    """Called once the payload is sent or dropped."""
+
+
+class Allocation(NamedTuple):
+    """Memory for a request's payload that has to be given back. `allocate` may return it instead of plain views."""
+
+    views: Sequence[memoryview]
+    release: Callable[[], None]
+    """Called when the call is over: its reply is sent or dropped, or its payload never came."""
+
+
+class ServerSession:
+    """One caller, from its hello to the end of its connection."""
+
+    __slots__ = ("address", "closed", "hello")
+
+    def __init__(self, hello: Hello, address: str) -> None:
+        self.hello = hello
+        self.address = address
+        self.closed = False
+        """The connection is gone; a reply will reach nobody."""
+
+
+class Call:
+    """One request being answered."""
+
+    __slots__ = ("deadline", "payload", "request", "session")
+
+    def __init__(self, request: Any, payload: Sequence[memoryview], session: ServerSession, deadline: float) -> None:
+        self.request = request
+        """Of the method's request type."""
+        self.payload = payload
+        """The views `allocate` gave, filled. They belong to the call until its reply is sent."""
+        self.session = session
+        self.deadline = deadline
+        """On the clock of `loop.time()`; infinity where the caller set none. An async handler is cancelled then."""
+
+
+Handler = Callable[[Call], Reply | Awaitable[Reply]]
+Allocate = Callable[[Any, int], Sequence[memoryview] | Allocation]
+
+
+class Registration(NamedTuple):
+    method: Method
+    decode: Callable[[Any], Any]
+    handler: Handler
+    allocate: Allocate | None
+
+
+class Service:
+    """What this process answers, and who it says it is."""
+
+    def __init__(self, role: str, cluster: str, node: int) -> None:
+        self.role = role
+        self.cluster = cluster
+        """Empty: any caller is welcome."""
+        self.node = node
+        self.counters = Counters()
+        self.admit: Callable[[Hello], None] | None = None
+        """Called with each hello; raises `EmberError` to turn the caller away."""
+        self.session_ended: Callable[[ServerSession], None] | None = None
+        self.calls_in_flight_max = CALLS_IN_FLIGHT_MAX
+        self.bytes_in_flight_max = BYTES_IN_FLIGHT_MAX
+        """For each connection: reading stops at these bounds and goes on below them."""
+        self.registrations: dict[int, Registration] = {}
+        self._stats_sources: list[Callable[[], dict[str, int]]] = [self.counters.snapshot]
+        self.register(PING, lambda call: Reply(Ping(call.request.text)))
+        self.register(STATS, lambda call: Reply(Stats(self.stats())))
+
+    def register(self, method: Method, handler: Handler, *, allocate: Allocate | None = None) -> None:
+        """Answer `method` with `handler(call) -> Reply`, sync or async.
+
+        An async handler's first step runs directly in the reader, outside a task: no `asyncio.timeout`,
+        `current_task` or `TaskGroup` before its first suspension. A handler must not block.
+
+        `allocate(request, payload_length)` gives writable byte views of together `payload_length` bytes, before the
+        payload is received; without it the method refuses payload.
+        """
+        check(method.number not in self.registrations, "a method has one handler", method.name)
+        check(method is not HELLO, "hello is answered by the connection")
+        self.registrations[method.number] = Registration(method, decoder(method.request), handler, allocate)
+
+    def add_stats(self, source: Callable[[], dict[str, int]]) -> None:
+        """What `source()` gives is part of the answer to STATS."""
+        self._stats_sources.append(source)
+
+    def stats(self) -> dict[str, int]:
+        merged: dict[str, int] = {}
+        for source in self._stats_sources:
+            merged.update(source())
+        return merged
+
+
+# --- calling side ---------------------------------------------------------------------------------------------------
+
+
+class _Pending:
+    """A call whose request is queued or sent and whose answer has not come."""
+
+    __slots__ = ("deadline", "future", "into", "method", "outgoing", "response")
+
+    def __init__(
+        self, future: asyncio.Future[Any], method: Method, into: Sequence[memoryview], deadline: float
+    ) -> None:
+        self.future = future
+        self.method = method
+        self.into = into
+        self.deadline = deadline
+        self.outgoing: Outgoing | None = None
+        """Set while the request has payload in the caller's memory."""
+        self.response: Any = None
+        """Decoded, while its payload is landing."""
+
+
+class _Waiting(NamedTuple):
+    """A call that waits for its turn."""
+
+    future: asyncio.Future[None]
+    size: int
+    deadline: float
+
+
+class Peer:
+    """The calling side of one connection. Made by a transport's `connect`; used from its loop alone."""
+
+    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
+        self.welcome = Welcome(0, "", "", 0)
+        """Who answered."""
+        self.closed = False
+        """No call can succeed any more."""
+        self.closing = False
+        """The other side said goodbye: calls in flight go on, new ones are refused."""
+        self.calls_in_flight_max = CALLS_IN_FLIGHT_MAX
+        self.bytes_in_flight_max = BYTES_IN_FLIGHT_MAX
+        self._link = link
+        self._loop = loop
+        self._pending: dict[int, _Pending] = {}
+        self._landing: int = 0
+        """Request whose response's payload is arriving; 0: none, or nobody wants it."""
+        self._last_request = 0
+        self._waiting: deque[_Waiting] = deque()
+        """In order of arrival; not empty only while there is no room for the first."""
+        self._calls = 0
+        self._bytes = 0
+        """Payload bytes of calls in flight, both directions; with `_calls`, what the bounds are about."""
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self.closing else "open"
+        return f"<Peer {self._link.name} {state}, {len(self._pending)} calls in flight>"
+
+    async def call(
+        self,
+        method: Method,
+        request: msgspec.Struct,
+        *,
+        send: Sequence[Part] = (),
+        into: Sequence[memoryview] = (),
+        timeout: float,
+    ) -> Any:
+        """Send `request` and return the response, an instance of `method.response`.
+
+        `send` is the request's payload. The response's payload lands in `into`, in order and densely; where the
+        response has `lengths` and the payload is shorter than `into`, item i's bytes go to `into[i][:lengths[i]]`.
+        The memory of both belongs to the call until it returns or raises, cancellation included, and is not touched
+        after that. `timeout` is in seconds, noticed up to `SWEEP_INTERVAL_S` late.
+
+        Raises `EmberError`: what the server raised; PEER_GONE (the connection broke after the request began to
+        leave); UNREACHABLE or CLOSING (it has not left); TIMED_OUT; TOO_LARGE; BAD_BODY (the response is malformed).
+        """
+        if self.closed or self.closing:
+            raise self._refusal()
+        if send:
+            send, payload_length = payload_parts(send)
+        else:
+            payload_length = 0
+        size = payload_length
+        if into:
+            into = [byte_view(view) for view in into]
+            size += min(sum(map(len, into)), PAYLOAD_BYTES_MAX)
+        body = encode(request)
+        if payload_length > PAYLOAD_BYTES_MAX or len(body) > BODY_BYTES_MAX:
+            raise EmberError(
+                Code.TOO_LARGE,
+                f"{method.name} with a body of {len(body)} and a payload of {payload_length} bytes is over the bound"
+                f" of {BODY_BYTES_MAX} and {PAYLOAD_BYTES_MAX}; split it",
+            )
+        now = self._loop.time()
+        deadline = now + timeout
+        if self._waiting or not self._has_room(size):
+            await self._turn(method, size, deadline)
+            now = self._loop.time()
+        else:
+            self._calls += 1
+            self._bytes += size
+        number = self._next_request()
+        pending = _Pending(self._loop.create_future(), method, into, deadline)
+        try:
+            if self.closed or self.closing:
+                raise self._refusal()
+            deadline_ms = min(max(int((deadline - now) * 1000), 1), frames.DEADLINE_MS_MAX)
+            frame = frames.pack(frames.REQUEST, method.number, number, len(body), payload_length, deadline_ms) + body
+            # Alone on the connection there is nobody to share a system call with; waiting would only cost time.
+            urgent = not self._pending
+            self._pending[number] = pending
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
+            if payload_length:
+                pending.outgoing = self._link.send_with_payload(frame, send, payload_length, None, urgent=urgent)
+            else:
+                self._link.send(frame, urgent=urgent)
+            return await pending.future
+        finally:
+            self._detach(number, pending)
+            self._calls -= 1
+            self._bytes -= size
+            if self._waiting:
+                self._admit()
+            if self.closing and not self._pending and not self.closed:
+                self._link.close()
+
+    async def close(self) -> None:
+        """End the connection. Calls in flight fail with PEER_GONE."""
+        self._link.abort(EmberError(Code.PEER_GONE, f"connection {self._link.name} was closed by its owner"))
+        await self._link.wait_closed()
+
+    async def greet(self, hello: Hello, timeout: float) -> None:
+        """The first exchange. Raises `EmberError`: VERSION_MISMATCH, WRONG_CLUSTER, ..."""
+        self.welcome = await self.call(HELLO, hello, timeout=timeout)
+
+    # Turns
+
+    def _has_room(self, size: int) -> bool:
+        return self._calls < self.calls_in_flight_max and (
+            not self._bytes or self._bytes + size <= self.bytes_in_flight_max
+        )
+
+    async def _turn(self, method: Method, size: int, deadline: float) -> None:
+        """Wait until there is room for one more call of `size` payload bytes, and take it."""
+        waiting = _Waiting(self._loop.create_future(), size, deadline)
+        self._waiting.append(waiting)
+        try:
+            await waiting.future
+        except asyncio.CancelledError:
+            if not waiting.future.cancelled():
+                # The turn came in the same step as the cancellation.
+                self._calls -= 1
+                self._bytes -= size
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Give turns, in order, while there is room."""
+        waiting = self._waiting
+        while waiting:
+            first = waiting[0]
+            if not first.future.done():
+                if not self._has_room(first.size):
+                    return
+                self._calls += 1
+                self._bytes += first.size
+                first.future.set_result(None)
+            waiting.popleft()
+
+    # Receiver
+
+    def frame_begun(self, frame: Frame) -> Sequence[memoryview] | None:
+        kind = frame.kind
+        if kind == frames.RESPONSE:
+            number = frame.request
+            pending = self._pending.get(number)
+            if pending is None or pending.future.done():
+                return None
+            try:
+                response = decoder(pending.method.response)(frame.body)
+            except msgspec.DecodeError as error:
+                message = f"{self._link.name} answered {pending.method.name} with a malformed record: {error}"
+                self._fail(number, Code.BAD_BODY, message)
+                return None
+            if not frame.payload_length:
+                del self._pending[number]
+                pending.future.set_result(response)
+                return None
+            views = _destination(pending.into, response, frame.payload_length)
+            if views is None:
+                message = (
+                    f"{self._link.name} answered {pending.method.name} with {frame.payload_length} bytes of payload"
+                    f" that do not fit the {sum(map(len, pending.into))} bytes given for it"
+                )
+                self._fail(number, Code.BAD_BODY, message)
+                return None
+            pending.response = response
+            self._landing = number
+            return views
+        if kind == frames.ERROR:
+            self._on_error(frame)
+        elif kind == frames.GOODBYE:
+            self.closing = True
+            self._refuse_waiting()
+            if not self._pending:
+                self._link.close()
+        else:
+            raise FrameError("kind", "a request came from the side that answers requests")
+        return None
+
+    def payload_done(self) -> None:
+        number = self._landing
+        if number:
+            self._landing = 0
+            pending = self._pending.pop(number)
+            if not pending.future.done():
+                pending.future.set_result(pending.response)
+
+    def frame_bad(self, error: FrameError) -> None:
+        self._link.abort(EmberError(Code.BAD_FRAME, f"{self._link.name}: {error}"))
+
+    def peer_finished(self) -> None:
+        self._link.abort(EmberError(Code.PEER_GONE, f"connection {self._link.name} was closed by the other side"))
+
+    def drained(self) -> None:
+        pass
+
+    def link_lost(self, error: EmberError) -> None:
+        self.closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self._landing = 0
+        for number in list(self._pending):
+            self._fail(number, error.code, error.message)
+        self._refuse_waiting()
+
+    def _on_error(self, frame: Frame) -> None:
+        try:
+            body: ErrorBody = decoder(ErrorBody)(frame.body)
+        except msgspec.DecodeError as error:
+            raise FrameError("body", f"of an error frame is malformed: {error}") from None
+        if frame.request:
+            self._fail(frame.request, code_of(body.code), body.message)
+        else:
+            # About the connection, not about one call: nothing else will come.
+            self._link.abort(EmberError(code_of(body.code), body.message))
+
+    # Ends of calls
+
+    def _fail(self, number: int, code: Code, message: str) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is not None and not pending.future.done():
+            pending.future.set_exception(EmberError(code, message))
+
+    def _detach(self, number: int, pending: _Pending) -> None:
+        """The caller takes its memory back: nothing arrives in it and nothing is sent from it after this."""
+        if self._pending.pop(number, None) is not None and self._landing == number:
+            self._landing = 0
+            self._link.discard_payload()
+        if pending.outgoing is not None and not pending.outgoing.done:
+            self._link.withdraw(pending.outgoing)
+
+    def _refuse_waiting(self) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.future.done():
+                waiting.future.set_exception(self._refusal())
+
+    def _refusal(self) -> EmberError:
+        if self.closed:
+            return EmberError(Code.UNREACHABLE, f"connection {self._link.name} is closed; connect again")
+        return EmberError(Code.CLOSING, f"{self._link.name} is shutting down; retry on another server")
+
+    def _on_sweep(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        for pending in self._pending.values():
+            if pending.deadline <= now and not pending.future.done():
+                message = f"{self._link.name} did not answer {pending.method.name} in time"
+                pending.future.set_exception(EmberError(Code.TIMED_OUT, message))
+        for waiting in self._waiting:
+            if waiting.deadline <= now and not waiting.future.done():
+                message = f"{self._link.name} had no room for another call in time"
+                waiting.future.set_exception(EmberError(Code.BUSY, message))
+        if self._pending or self._waiting:
+            self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
+
+    def _next_request(self) -> int:
+        number = self._last_request
+        while True:
+            number = number + 1 if number < frames.REQUEST_ID_MAX else 1
+            if number not in self._pending:
+                self._last_request = number
+                return number
+
+
+def _destination(into: Sequence[memoryview], response: Any, length: int) -> Sequence[memoryview] | None:
+    """The views a payload of `length` bytes fills, or None if it does not fit them."""
+    total = sum(map(len, into))
+    if length == total:
+        return into
+    if length > total:
+        return None
+    lengths: Sequence[int] | None = getattr(response, "lengths", None)
+    if lengths is None:
+        views: list[memoryview] = []
+        for view in into:
+            views.append(view[:length])
+            length -= len(views[-1])
+            if not length:
+                break
+        return views
+    if len(lengths) != len(into) or sum(lengths) != length:
+        return None
+    if any(not 0 <= size <= len(view) for size, view in zip(lengths, into, strict=True)):
+        return None
+    return [view[:size] for size, view in zip(lengths, into, strict=True) if size]

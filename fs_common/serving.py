@@ -1,0 +1,419 @@
+"""The serving side of one connection: from its first frame to its last reply.
+
+Invariants:
+
+* Nothing but a hello is looked at before the hello was accepted.
+* Every request is answered once, by a response or an error frame, unless the connection is gone.
+* Reading stops while requests in work, their payload or unsent replies are over their bounds.
+* Memory from `allocate` and `Reply.release` is given back exactly once, on every path.
+
+Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import msgspec
+
+from fs_common import eager, frames
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError
+from fs_common.frames import FrameError
+from fs_common.limits import BODY_BYTES_MAX, PAYLOAD_BYTES_MAX
+from fs_common.link import Link
+from fs_common.methods import HELLO
+from fs_common.records.session import PROTOCOL_VERSION, ErrorBody, Hello, Welcome
+from fs_common.rpc import (
+    SWEEP_INTERVAL_S,
+    Allocation,
+    Call,
+    Registration,
+    Reply,
+    ServerSession,
+    Service,
+    decoder,
+    encode,
+    payload_parts,
+)
+from fs_common.wire import Frame
+
+logger = logging.getLogger(__name__)
+
+HELLO_BYTES_MAX = 4096
+"""What a stranger may make us hold."""
+HELLO_TIMEOUT_S = 10.0
+
+
+class _Active:
+    """A request from its frame to the end of its handler."""
+
+    __slots__ = ("call", "expired", "number", "payload_bytes", "registration", "release", "task")
+
+    def __init__(self, number: int, registration: Registration, call: Call) -> None:
+        self.number = number
+        self.registration = registration
+        self.call = call
+        self.payload_bytes = 0
+        self.release: Callable[[], None] | None = None
+        """Gives the payload's memory back; None once it is called or handed on."""
+        self.task: asyncio.Task[Reply] | None = None
+        """Set once the handler has suspended."""
+        self.expired = False
+        """The deadline passed and the task was cancelled for it."""
+
+
+class ServingConnection:
+    """Receiver of one accepted link."""
+
+    def __init__(
+        self,
+        service: Service,
+        link: Link,
+        loop: asyncio.AbstractEventLoop,
+        ended: Callable[["ServingConnection"], None],
+    ) -> None:
+        self._service = service
+        self._link = link
+        self._loop = loop
+        self._ended = ended
+        """Called once, when the link is gone and no handler runs any more."""
+        self._session: ServerSession | None = None
+        """None: no hello was accepted yet."""
+        self._landing: _Active | None = None
+        """The request whose payload is arriving."""
+        self._active: set[_Active] = set()
+        """Requests in work, `_landing` included."""
+        self._active_bytes = 0
+        self._paused = False
+        self._closing = False
+        """Goodbye is said, or the caller will send nothing more: when the last reply is sent the link is closed."""
+        self._lost = False
+        self._sweep: asyncio.TimerHandle | None = loop.call_later(HELLO_TIMEOUT_S, self._on_silence)
+
+    def begin_close(self) -> None:
+        """Say goodbye: take no new requests, finish those in work, then end the link."""
+        if self._lost or self._closing:
+            return
+        self._closing = True
+        self._link.send(frames.pack(frames.GOODBYE, 0, 0, 0))
+        self._settle()
+
+    def abort(self) -> None:
+        """End the link now and cancel what is in work."""
+        self._link.abort(EmberError(Code.CLOSING, "the server is shutting down"))
+        for active in list(self._active):
+            if active.task is not None:
+                active.task.cancel()
+
+    # Receiver
+
+    def frame_begun(self, frame: Frame) -> Sequence[memoryview] | None:
+        session = self._session
+        if session is None:
+            self._on_hello(frame)
+            return None
+        number = frame.request
+        if frame.kind != frames.REQUEST:
+            if frame.kind == frames.GOODBYE:
+                return None
+            raise FrameError("kind", f"{frame.kind} came from the side that sends requests")
+        registration = self._service.registrations.get(frame.method)
+        if self._closing:
+            self._send_error(number, frame.method, Code.CLOSING, "the server is shutting down; retry on another")
+            return None
+        if registration is None:
+            message = f"a {self._service.role} server has no method {frame.method}"
+            self._send_error(number, frame.method, Code.UNKNOWN_METHOD, message)
+            return None
+        try:
+            request = registration.decode(frame.body)
+        except msgspec.DecodeError as error:
+            message = f"request of {registration.method.name} is malformed: {error}"
+            self._send_error(number, frame.method, Code.BAD_BODY, message)
+            return None
+        deadline = self._loop.time() + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
+        active = _Active(number, registration, Call(request, (), session, deadline))
+        if not frame.payload_length:
+            self._active.add(active)
+            self._run(active)
+            return None
+        views = self._allocate(active, frame.payload_length)
+        if views is None:
+            return None
+        self._active.add(active)
+        active.payload_bytes = frame.payload_length
+        self._active_bytes += frame.payload_length
+        active.call.payload = views
+        self._landing = active
+        return views
+
+    def payload_done(self) -> None:
+        active = self._landing
+        if active is not None:
+            self._landing = None
+            self._run(active)
+
+    def frame_bad(self, error: FrameError) -> None:
+        logger.warning("%s: %s; closing", self._link.name, error)
+        self._send_error(0, 0, Code.VERSION_MISMATCH if error.field == "version" else Code.BAD_FRAME, str(error))
+        self._closing = True
+        self._settle()
+
+    def peer_finished(self) -> None:
+        self._closing = True
+        self._settle()
+
+    def drained(self) -> None:
+        self._balance()
+
+    def link_lost(self, error: EmberError) -> None:
+        self._lost = True
+        if self._session is not None:
+            self._session.closed = True
+        if self._landing is not None:
+            active, self._landing = self._landing, None
+            self._finish(active)
+        if self._session is not None and self._service.session_ended is not None:
+            self._service.session_ended(self._session)
+        self._settle()
+
+    # Hello
+
+    def _on_hello(self, frame: Frame) -> None:
+        if frame.kind != frames.REQUEST or frame.method != HELLO.number or frame.payload_length:
+            raise FrameError("method", "the first frame is not a hello")
+        try:
+            hello: Hello = decoder(Hello)(frame.body)
+            self._check_hello(hello)
+        except msgspec.DecodeError as error:
+            self._turn_away(frame.request, Code.BAD_BODY, f"hello is malformed: {error}")
+            return
+        except EmberError as error:
+            self._turn_away(frame.request, error.code, error.message)
+            return
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self._session = ServerSession(hello, self._link.name)
+        service = self._service
+        welcome = Welcome(PROTOCOL_VERSION, service.role, service.cluster, service.node)
+        self._send_body(frames.RESPONSE, HELLO.number, frame.request, encode(welcome))
+
+    def _check_hello(self, hello: Hello) -> None:
+        service = self._service
+        if PROTOCOL_VERSION not in hello.versions:
+            raise EmberError(
+                Code.VERSION_MISMATCH,
+                f"the {service.role} server speaks protocol {PROTOCOL_VERSION}, the caller {hello.versions};"
+                " upgrade the older side",
+            )
+        if hello.cluster and service.cluster and hello.cluster != service.cluster:
+            raise EmberError(
+                Code.WRONG_CLUSTER,
+                f"this server belongs to cluster {service.cluster!r}, the caller wants {hello.cluster!r}",
+            )
+        if service.admit is not None:
+            service.admit(hello)
+
+    def _turn_away(self, number: int, code: Code, message: str) -> None:
+        logger.warning("%s turned away: %s", self._link.name, message)
+        self._send_error(number, HELLO.number, code, message)
+        self._closing = True
+        self._settle()
+
+    def _on_silence(self) -> None:
+        self._sweep = None
+        self._link.abort(EmberError(Code.TIMED_OUT, "no hello came"))
+
+    # Requests
+
+    def _allocate(self, active: _Active, length: int) -> Sequence[memoryview] | None:
+        """Memory for the payload; None: the request is refused, and that has been said."""
+        registration = active.registration
+        method = registration.method
+        if registration.allocate is None:
+            self._send_error(active.number, method.number, Code.BAD_BODY, f"{method.name} takes no payload")
+            return None
+        try:
+            allocated = registration.allocate(active.call.request, length)
+            if type(allocated) is Allocation:
+                active.release = allocated.release
+                views = allocated.views
+            else:
+                views = cast("Sequence[memoryview]", allocated)
+            check(sum(map(len, views)) == length, "allocated memory is as long as the payload", method.name, length)
+        except EmberError as error:
+            self._send_error(active.number, method.number, error.code, error.message)
+        except Exception:
+            logger.exception("allocating for %s of %s failed", method.name, self._link.name)
+            self._send_error(active.number, method.number, Code.INTERNAL, f"{method.name} failed; see the server's log")
+        else:
+            return views
+        _release(active)
+        return None
+
+    def _run(self, active: _Active) -> None:
+        """Run the handler, to its end if it does not suspend."""
+        if active.call.deadline <= self._loop.time():
+            self._fail(active, Code.TIMED_OUT, "the request arrived after its deadline")
+            return
+        try:
+            result = active.registration.handler(active.call)
+            if type(result) is not Reply:
+                result = eager.start(cast(Any, result), self._loop)
+        except BaseException as error:
+            self._fail_with(active, error)
+            return
+        if isinstance(result, asyncio.Task):
+            active.task = result
+            result.add_done_callback(partial(self._on_task_done, active))
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
+            self._balance()
+            return
+        self._reply(active, result)
+
+    def _on_task_done(self, active: _Active, task: asyncio.Task[Reply]) -> None:
+        active.task = None
+        if task.cancelled():
+            if active.expired:
+                self._fail(active, Code.TIMED_OUT, "the request's deadline passed while it was worked on")
+            else:
+                self._fail(active, Code.CANCELLED, "the request was cancelled by the server")
+            return
+        error = task.exception()
+        if error is not None:
+            self._fail_with(active, error)
+        else:
+            self._reply(active, task.result())
+
+    def _reply(self, active: _Active, reply: Any) -> None:
+        method = active.registration.method
+        if type(reply) is not Reply:
+            logger.error("handler of %s returned %r, not a Reply", method.name, reply)
+            self._fail(active, Code.INTERNAL, f"{method.name} failed; see the server's log")
+            return
+        body = encode(reply.body)
+        release = reply.release
+        if not reply.send:
+            if release is not None:
+                release()
+            if len(body) > BODY_BYTES_MAX:
+                self._fail(active, Code.TOO_LARGE, f"the answer's record of {len(body)} bytes is over the bound")
+                return
+            if not self._lost:
+                frame = frames.pack(frames.RESPONSE, method.number, active.number, len(body)) + body
+                self._link.send(frame)
+            self._finish(active)
+            return
+        parts, length = payload_parts(reply.send)
+        if self._lost or length > PAYLOAD_BYTES_MAX or len(body) > BODY_BYTES_MAX:
+            if release is not None:
+                release()
+            self._fail(active, Code.TOO_LARGE, f"an answer of {len(body)} and {length} bytes is over the bound")
+            return
+        frame = frames.pack(frames.RESPONSE, method.number, active.number, len(body), length) + body
+        allocated, active.release = active.release, None
+        if allocated is not None:
+            release = partial(_release_both, release, allocated)
+        self._link.send_with_payload(frame, parts, length, release)
+        self._finish(active)
+
+    def _fail_with(self, active: _Active, error: BaseException) -> None:
+        name = active.registration.method.name
+        if isinstance(error, EmberError):
+            self._fail(active, error.code, error.message)
+        elif isinstance(error, asyncio.CancelledError):
+            self._fail(active, Code.CANCELLED, f"{name} was cancelled by the server")
+        else:
+            logger.error("%s of %s failed", name, self._link.name, exc_info=error)
+            self._fail(active, Code.INTERNAL, f"{name} failed: {type(error).__name__}; see the server's log")
+            if not isinstance(error, Exception):
+                self._finish(active)
+                raise error
+
+    def _fail(self, active: _Active, code: Code, message: str) -> None:
+        self._send_error(active.number, active.registration.method.number, code, message)
+        self._finish(active)
+
+    def _finish(self, active: _Active) -> None:
+        """The request is over."""
+        self._active.discard(active)
+        self._active_bytes -= active.payload_bytes
+        active.payload_bytes = 0
+        _release(active)
+        if self._paused or self._link.unsent_bytes > self._service.bytes_in_flight_max:
+            self._balance()
+        if self._closing or self._lost:
+            self._settle()
+
+    def _on_sweep(self) -> None:
+        """Cancel what nobody waits for any more."""
+        self._sweep = None
+        now = self._loop.time()
+        working = False
+        for active in self._active:
+            if active.task is not None:
+                working = True
+                if active.call.deadline <= now and not active.expired:
+                    active.expired = True
+                    active.task.cancel()
+        if working:
+            self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
+
+    # The link
+
+    def _send_error(self, number: int, method: int, code: Code, message: str) -> None:
+        self._send_body(frames.ERROR, method, number, encode(ErrorBody(code.value.number, message)))
+
+    def _send_body(self, kind: int, method: int, number: int, body: bytes) -> None:
+        if not self._lost:
+            self._link.send(frames.pack(kind, method, number, len(body)) + body)
+
+    def _balance(self) -> None:
+        """Read only while there is room for more work."""
+        service = self._service
+        full = (
+            len(self._active) >= service.calls_in_flight_max
+            or self._active_bytes >= service.bytes_in_flight_max
+            or self._link.unsent_bytes > service.bytes_in_flight_max
+        )
+        if full != self._paused and not self._lost:
+            self._paused = full
+            if full:
+                self._link.pause_reading()
+            else:
+                self._link.resume_reading()
+
+    def _settle(self) -> None:
+        """Take the next step towards the end, once one is due."""
+        if self._active:
+            return
+        if self._lost:
+            if self._sweep is not None:
+                self._sweep.cancel()
+                self._sweep = None
+            ended, self._ended = self._ended, _nothing
+            ended(self)
+        elif self._closing:
+            self._link.close()
+
+
+def _nothing(connection: ServingConnection) -> None:
+    pass
+
+
+def _release(active: _Active) -> None:
+    release, active.release = active.release, None
+    if release is not None:
+        release()
+
+
+def _release_both(first: Callable[[], None] | None, second: Callable[[], None]) -> None:
+    if first is not None:
+        first()
+    second()

@@ -1,0 +1,467 @@
+"""Frames over TCP: a link that owns a non-blocking socket, `connect` and `serve`.
+
+The link reads and writes the socket itself, with the loop only telling when it is ready: a payload is received by
+`recvmsg_into` straight into the memory it is for, and sent by `sendmsg` from where it is, or by `sendfile`.
+Frames of one turn of the loop leave together.
+
+Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+
+from fs_common.errors import Code, EmberError
+from fs_common.frames import FrameError
+from fs_common.limits import MIB
+from fs_common.link import Receiver
+from fs_common.records.session import Hello
+from fs_common.rpc import Peer, Service
+from fs_common.serving import ServingConnection
+from fs_common.wire import PAYLOAD_DONE, FileRange, FrameReader, FrameWriter, Outgoing, Part
+
+logger = logging.getLogger(__name__)
+
+TURN_BYTES_MAX = 4 * MIB
+"""One connection moves this much in one turn of the loop before others get theirs."""
+LINGER_S = 1.0
+"""How long a link that has sent its last byte waits for the other side to take it."""
+KEEPALIVE_IDLE_S = 5
+KEEPALIVE_INTERVAL_S = 1
+KEEPALIVE_COUNT = 5
+UNACKNOWLEDGED_MS = 10_000
+"""A peer that is silently gone is noticed after about this time, idle or not."""
+ACCEPT_RETRY_S = 0.5
+BACKLOG = 1024
+
+
+class TcpLink:
+    """One connected socket. See `link.Link`."""
+
+    def __init__(self, connected: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = _names(connected)
+        self._socket = connected
+        self._file = connected.fileno()
+        self._loop = loop
+        self.reader = FrameReader()
+        self._writer = FrameWriter()
+        self._receiver: Receiver | None = None
+        self._reading = True
+        """The receiver takes frames. When false the socket is not watched for reading either."""
+        self._in_turn = False
+        """`_on_readable` runs: it flushes at its end."""
+        self._flush: asyncio.Handle | None = None
+        """The flush that is due in this turn of the loop."""
+        self._writable_watched = False
+        """The kernel's buffer is full; the flush goes on when it has room."""
+        self._finishing = False
+        """Nothing more is received; the link ends when all is sent."""
+        self._linger: asyncio.TimerHandle | None = None
+        """Set once all is sent and the other side has to close."""
+        self._closed = loop.create_future()
+        self._over = False
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._loop.add_reader(self._file, self._on_readable)
+
+    # Link
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._writer.unsent_bytes
+
+    def send(self, frame: bytes, *, urgent: bool = False) -> None:
+        if self._over:
+            return
+        self._writer.append(frame)
+        if urgent:
+            self._write()
+        elif self._flush is None and not self._in_turn:
+            self._flush = self._loop.call_soon(self._on_flush)
+
+    def send_with_payload(
+        self,
+        frame: bytes,
+        parts: Sequence[Part],
+        payload_length: int,
+        release: Callable[[], None] | None,
+        *,
+        urgent: bool = False,
+    ) -> Outgoing:
+        outgoing = self._writer.append_with_payload(frame, parts, payload_length, release)
+        if self._over:
+            self._writer.drop()
+        elif urgent:
+            self._write()
+        elif self._flush is None and not self._in_turn:
+            self._flush = self._loop.call_soon(self._on_flush)
+        return outgoing
+
+    def withdraw(self, outgoing: Outgoing) -> None:
+        self._writer.withdraw(outgoing)
+
+    def discard_payload(self) -> None:
+        self.reader.discard_payload()
+
+    def pause_reading(self) -> None:
+        if self._reading and not self._over:
+            self._reading = False
+            if not self._finishing:
+                self._loop.remove_reader(self._file)
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self._over:
+            self._reading = True
+            if not self._finishing:
+                self._loop.add_reader(self._file, self._on_readable)
+                # Frames that had arrived before the pause wake nobody up.
+                self._loop.call_soon(self._take_events_and_flush)
+
+    def close(self) -> None:
+        if self._over or self._finishing:
+            return
+        self._finishing = True
+        if not self._in_turn:
+            self._write()
+
+    def abort(self, error: EmberError) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._flush is not None:
+            self._flush.cancel()
+        if self._linger is not None:
+            self._linger.cancel()
+        self._loop.remove_reader(self._file)
+        self._loop.remove_writer(self._file)
+        self._socket.close()
+        self._writer.drop()
+        if not self._closed.done():
+            self._closed.set_result(None)
+        if self._receiver is not None:
+            self._receiver.link_lost(error)
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._closed)
+
+    # Reading
+
+    def _on_readable(self) -> None:
+        if self._linger is not None or self._finishing:
+            self._drain()
+            return
+        reader = self.reader
+        sock = self._socket
+        left = TURN_BYTES_MAX
+        self._in_turn = True
+        try:
+            while True:
+                wanted = reader.wants()
+                if len(wanted) == 1:
+                    asked = len(wanted[0])
+                    count = sock.recv_into(wanted[0])
+                else:
+                    asked = sum(map(len, wanted))
+                    count = sock.recvmsg_into(wanted)[0]
+                if not count:
+                    self._on_end()
+                    return
+                reader.filled(count)
+                if not self._take_events():
+                    return
+                left -= count
+                # Less than asked for: the kernel has no more, and says so when it has.
+                if count < asked or left <= 0:
+                    return
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._on_failure(error)
+        finally:
+            self._in_turn = False
+            if self._writer.unsent_bytes or self._finishing:
+                self._write()
+
+    def _take_events(self) -> bool:
+        """Hand over what is complete. False: stop reading."""
+        reader = self.reader
+        receiver = self._receiver
+        assert receiver is not None
+        try:
+            while self._reading and not self._finishing and not self._over:
+                event = reader.next_event()
+                if event is None:
+                    return True
+                if event is PAYLOAD_DONE:
+                    receiver.payload_done()
+                    continue
+                views = receiver.frame_begun(event)
+                if self._over:
+                    return False
+                if event.payload_length:
+                    if views is None:
+                        reader.discard_payload()
+                    else:
+                        reader.payload_into(views)
+        except FrameError as error:
+            receiver.frame_bad(error)
+            if not self._over:
+                self.close()
+        return False
+
+    def _take_events_and_flush(self) -> None:
+        if self._over:
+            return
+        self._in_turn = True
+        try:
+            self._take_events()
+        finally:
+            self._in_turn = False
+            if self._writer.unsent_bytes or self._finishing:
+                self._write()
+
+    def _on_end(self) -> None:
+        assert self._receiver is not None
+        if self.reader.between_frames:
+            self._loop.remove_reader(self._file)
+            self._receiver.peer_finished()
+        else:
+            self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} ended within a frame"))
+
+    def _on_failure(self, error: OSError) -> None:
+        self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} broke: {error.strerror}"))
+
+    # Writing
+
+    def _on_flush(self) -> None:
+        self._flush = None
+        self._write()
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._file)
+        self._writable_watched = False
+        self._write()
+
+    def _write(self) -> None:
+        if self._over or self._writable_watched:
+            return
+        writer = self._writer
+        sock = self._socket
+        left = TURN_BYTES_MAX
+        had = writer.unsent_bytes
+        try:
+            while (due := writer.gather()) is not None:
+                if isinstance(due, FileRange):
+                    asked = due.length
+                    count = os.sendfile(self._file, due.file, due.offset, asked)
+                    if not count:
+                        message = f"file ended before byte {due.offset} that was promised to {self.name}"
+                        logger.error("%s", message)
+                        self.abort(EmberError(Code.PEER_GONE, message))
+                        return
+                else:
+                    flags = socket.MSG_MORE if writer.range_follows else 0
+                    if len(due) == 1:
+                        asked = len(due[0])
+                        count = sock.send(due[0], flags)
+                    else:
+                        asked = sum(map(len, due))
+                        count = sock.sendmsg(due, (), flags)
+                writer.sent(count)
+                left -= count
+                if count < asked or left <= 0:
+                    raise BlockingIOError
+        except (BlockingIOError, InterruptedError):
+            self._writable_watched = True
+            self._loop.add_writer(self._file, self._on_writable)
+        except OSError as error:
+            self._on_failure(error)
+            return
+        if had:
+            assert self._receiver is not None
+            self._receiver.drained()
+        if self._finishing and not writer.unsent_bytes:
+            self._begin_linger()
+
+    # Ending
+
+    def _begin_linger(self) -> None:
+        """All is sent. Closing now, with bytes unread, would make the kernel drop what the other side has not read."""
+        if self._linger is not None or self._over:
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._on_failure(error)
+            return
+        self._linger = self._loop.call_later(LINGER_S, self._end)
+        self._loop.add_reader(self._file, self._on_readable)
+
+    def _drain(self) -> None:
+        """Read and forget, until the other side has closed."""
+        try:
+            for _ in range(16):
+                if not self._socket.recv(65536):
+                    self._end()
+                    return
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._on_failure(error)
+
+    def _end(self) -> None:
+        self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} is closed"))
+
+
+async def connect(host: str, port: int, hello: Hello, *, timeout: float) -> Peer:
+    """A greeted connection to the server at `host:port`, within `timeout` seconds.
+
+    Raises `EmberError`: UNREACHABLE (nobody answers there), or why the server turned us away.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    try:
+        connected = await asyncio.wait_for(_connected_socket(loop, host, port), timeout)
+    except TimeoutError:
+        raise EmberError(Code.UNREACHABLE, f"{host}:{port} did not answer within {timeout:g} s") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EmberError(Code.UNREACHABLE, f"{host}:{port} cannot be reached: {reason}") from None
+    link = TcpLink(connected, loop)
+    peer = Peer(link, loop)
+    link.start(peer)
+    try:
+        await peer.greet(hello, max(deadline - loop.time(), 0.001))
+    except EmberError as error:
+        await peer.close()
+        if error.code in (Code.PEER_GONE, Code.TIMED_OUT):
+            raise EmberError(Code.UNREACHABLE, f"{host}:{port} did not greet: {error.message}") from None
+        raise
+    except BaseException:
+        await peer.close()
+        raise
+    return peer
+
+
+async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    failure = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+    for family, _, _, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            await loop.sock_connect(opened, address)
+            if opened.getsockname() == opened.getpeername():
+                # A connect to an unused local port may be given that very port as its own, and meet itself.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+            _tune(opened)
+        except OSError as error:
+            opened.close()
+            failure = error
+        except BaseException:
+            opened.close()
+            raise
+        else:
+            return opened
+    raise failure
+
+
+def _tune(connected: socket.socket) -> None:
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+def _names(connected: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        host, port = connected.getpeername()[:2]
+        return f"{host}:{port}"
+    return "an ended connection"
+
+
+class Server:
+    """A listening socket and its connections."""
+
+    def __init__(self, service: Service, listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        self._service = service
+        self._socket = listening
+        self._loop = loop
+        self.host, self.port = listening.getsockname()[:2]
+        self._connections: set[ServingConnection] = set()
+        self._idle: asyncio.Future[None] | None = None
+        """Set by `close` while connections are left."""
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        self._loop.add_reader(self._socket.fileno(), self._on_acceptable)
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Listen no more, say goodbye, let what is in work finish within `grace_s` seconds, then cut off the rest.
+
+        When it returns no handler of this server runs any more.
+        """
+        if not self._closed:
+            self._closed = True
+            if self._retry is not None:
+                self._retry.cancel()
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        for connection in list(self._connections):
+            connection.begin_close()
+        if self._connections:
+            self._idle = self._loop.create_future()
+            timer = self._loop.call_later(grace_s, self._cut_off)
+            try:
+                await self._idle
+            finally:
+                timer.cancel()
+
+    def _cut_off(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _on_acceptable(self) -> None:
+        for _ in range(64):
+            try:
+                accepted, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Out of descriptors or memory: the listening socket stays readable, so look again a little later.
+                logger.error("cannot accept a connection: %s", error)
+                self._loop.remove_reader(self._socket.fileno())
+                self._retry = self._loop.call_later(ACCEPT_RETRY_S, self.start)
+                return
+            try:
+                accepted.setblocking(False)
+                _tune(accepted)
+            except OSError:
+                accepted.close()
+                continue
+            link = TcpLink(accepted, self._loop)
+            connection = ServingConnection(self._service, link, self._loop, self._on_ended)
+            self._connections.add(connection)
+            link.start(connection)
+
+    def _on_ended(self, connection: ServingConnection) -> None:
+        self._connections.discard(connection)
+        if self._idle is not None and not self._connections and not self._idle.done():
+            self._idle.set_result(None)
+
+
+async def serve(service: Service, host: str, port: int) -> Server:
+    """Listen on `host:port` (0: any free port) and answer with `service`. Raises `OSError` if the port is taken."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listening.setblocking(False)
+    server = Server(service, listening, loop)
+    server.start()
+    return server

@@ -152,9 +152,10 @@ class ChunkStore(Protocol):
         """
 
     async def abandon(self, chunk: bytes, version: int) -> None:
-        """Drop a pending version (the serving side of the chain does not have it), and forget its `answer`.
+        """Drop a pending version (the serving side of the chain does not have it).
 
-        On return a crash does not bring it back: the version number may be used again.
+        Its `answer` keeps the sequence, so that an older one stays stale, with version 0, and is never committed: not
+        by another update that is given the same version number either. On return a crash does not bring it back.
         """
 
     def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:

@@ -22,9 +22,7 @@ class Transaction(Protocol):
     async def get(self, key: bytes) -> bytes | None:
         """The value, or None."""
 
-    async def range(
-        self, begin: bytes, end: bytes, limit: int = 0, reverse: bool = False
-    ) -> list[tuple[bytes, bytes]]:
+    async def range(self, begin: bytes, end: bytes, limit: int = 0, reverse: bool = False) -> list[tuple[bytes, bytes]]:
         """Pairs with `begin <= key < end` in key order (`reverse`: backwards), at most `limit` (0: all)."""
 
     async def snapshot_get(self, key: bytes) -> bytes | None:

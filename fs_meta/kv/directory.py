@@ -1,0 +1,85 @@
+"""The directory of an embedded store: who may open it, and what it must look like.
+
+    DIR/lock          flock held by the process that has the store open
+    DIR/data.mdb      LMDB's data (and DIR/lock.mdb, its reader table)
+    DIR/FORMAT        one line: `emberfs-kv <version>`; written last
+
+Creation: 1. make the directory, 2. take the lock, 3. LMDB makes `data.mdb` (no transaction yet), 4. write `FORMAT`
+(temporary file, sync, rename, sync of the directory): the commit point. A crash before 4 leaves a directory without
+`FORMAT` whose data file has no transaction in it: the next open finishes the creation. A data file with
+transactions and no `FORMAT` is not ours to guess about: refused.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from fs_common.errors import Code, EmberError
+
+FORMAT_VERSION = 1
+_FORMAT_FILE = "FORMAT"
+_FORMAT_WORD = "emberfs-kv"
+DATA_FILE = "data.mdb"
+
+
+class StoreDirectory:
+    """A locked directory. `close` gives the lock back."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self._lock_fd: int | None = lock_fd
+
+    @property
+    def has_format(self) -> bool:
+        return (self.path / _FORMAT_FILE).exists()
+
+    def check_format(self) -> None:
+        """Refuse a directory of another format (INVALID)."""
+        text = (self.path / _FORMAT_FILE).read_text(encoding="utf-8", errors="replace").strip()
+        if text != f"{_FORMAT_WORD} {FORMAT_VERSION}":
+            raise EmberError(
+                Code.INVALID,
+                f"metadata store {self.path} has format {text[:60]!r}, this release reads "
+                f"'{_FORMAT_WORD} {FORMAT_VERSION}': use the release that wrote it",
+            )
+
+    def write_format(self) -> None:
+        """The commit point of the store's creation; durable on return."""
+        temporary = self.path / (_FORMAT_FILE + ".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(f"{_FORMAT_WORD} {FORMAT_VERSION}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self.path / _FORMAT_FILE)
+        _sync_directory(self.path)
+
+    def close(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+
+def open_directory(path: Path) -> StoreDirectory:
+    """Make the directory if it is missing and lock it. INVALID: not a directory, not writable; BUSY: it is open."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _sync_directory(path.parent)
+        lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EmberError(Code.INVALID, f"metadata store {path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock_fd)
+        raise EmberError(
+            Code.BUSY, f"metadata store {path} is open in another process: stop that one, or use another directory"
+        ) from error
+    return StoreDirectory(path, lock_fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -2,11 +2,10 @@
 
 import asyncio
 
-from fs_common.peers import PeerPool
-
 from fs_client.cli.failure import Failure
 from fs_common.errors import EmberError
 from fs_common.methods import GET_ROUTING
+from fs_common.peers import PeerPool
 from fs_common.records.routing import GetRouting, NodeState, Routing
 from fs_common.records.session import Hello
 

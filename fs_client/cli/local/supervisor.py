@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fs_client.cli.failure import Failure
 from fs_client.cli.local import process
@@ -31,7 +31,8 @@ RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 15.0
 STEADY_S = 30.0
 """A daemon that served this long is started again after the shortest delay."""
-_MODULES = {"meta": "fs_meta", "storage": "fs_storage"}
+MODULES = {"meta": "fs_meta", "storage": "fs_storage"}
+"""Role -> the module that is the daemon."""
 
 
 class Supervisor:
@@ -44,11 +45,13 @@ class Supervisor:
         report: Callable[[Event], None],
         *,
         restart: bool,
+        modules: Mapping[str, str] = MODULES,
     ) -> None:
         self._directory = directory
         self._record = record
         self._report = report
         self._restart = restart
+        self._modules = modules
         self._processes: dict[str, Process] = {}
         """By name: the processes that run, or ended and have not been replaced."""
         self._stopping = asyncio.Event()
@@ -147,7 +150,9 @@ class Supervisor:
 
     def _start(self, daemon: DaemonRecord) -> Process:
         running = process.start(
-            _MODULES[daemon.role], ["--config", str(self._directory.config(daemon))], self._directory.log(daemon.name)
+            self._modules[daemon.role],
+            ["--config", str(self._directory.config(daemon))],
+            self._directory.log(daemon.name),
         )
         self._processes[daemon.name] = running
         daemon.process = running.identity

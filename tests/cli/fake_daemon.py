@@ -1,0 +1,53 @@
+"""A daemon that does nothing but what its configuration says: for tests of the supervisor.
+
+As `meta` it answers the routing that the supervisor waits for. `behaviour`: "serve", "fail" (one line, exit 1),
+"silent" (never ready), "stubborn" (ignores SIGTERM).
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+import tomllib
+from pathlib import Path
+
+from fs_common.methods import GET_ROUTING
+from fs_common.records.routing import Chain, ChainTable, GetRoutingReply, NodeInfo, NodeState, Routing
+from fs_common.rpc import Reply, Service
+from fs_common.transports import tcp
+
+
+async def serve(config: dict[str, object]) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set if config.get("behaviour") != "stubborn" else lambda: None)
+    role = "storage" if "node" in config else "meta"
+    cluster, host, port = str(config["cluster"]), str(config["host"]), int(str(config["port"]))
+    service = Service(role, cluster, int(str(config.get("node", 0))))
+    if role == "meta":
+        count = int(str(config["storage_nodes"]))
+        nodes = [NodeInfo(node, host, 1, NodeState.UP) for node in range(1, count + 1)]
+        routing = Routing(1, cluster, nodes, [Chain(1, 1, [])], [ChainTable(1, 1, [1])])
+        service.register(GET_ROUTING, lambda call: Reply(GetRoutingReply(routing)))
+    server = await tcp.serve(service, host, port)
+    if config.get("behaviour") != "silent":
+        print(f"ready {role} {host}:{port}", flush=True)
+    print("serving", file=sys.stderr, flush=True)
+    await ended.wait()
+    await server.close(grace_s=1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path)
+    config = tomllib.loads(parser.parse_args().config.read_text())
+    directory = Path(config["directory"])
+    directory.mkdir(exist_ok=True)
+    (directory / "data").touch()
+    if config.get("behaviour") == "fail":
+        sys.exit("storage: the disk is made of cheese")
+    asyncio.run(serve(config))
+
+
+main()

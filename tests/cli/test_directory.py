@@ -1,0 +1,142 @@
+"""What `emberfs up` makes of a directory: a new one, an old one, one that is in use, one that is not whole."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fs_client.cli.failure import Failure, Usage
+from fs_client.cli.local.configuration import Options, apply_options, new_cluster, write_configuration
+from fs_client.cli.local.directory import CLUSTER_FILE, ClusterDirectory, ClusterRecord
+from fs_client.cli.local.run import open_cluster
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[ClusterDirectory]:
+    opened = ClusterDirectory(tmp_path / "data")
+    yield opened
+    opened.unlock()
+
+
+@pytest.fixture
+def record(directory: ClusterDirectory) -> ClusterRecord:
+    """Of a cluster that was made and is not running."""
+    made = open_cluster(directory, Options(port=0))
+    directory.unlock()
+    return made
+
+
+def test_a_new_cluster_survives_being_read_back(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    assert directory.load() == record
+    assert [daemon.name for daemon in record.daemons] == ["meta", "storage-1", "storage-2", "storage-3"]
+    assert len({record.meta.grpc_port, *(daemon.port for daemon in record.daemons)}) == 5
+
+
+def test_ports_follow_the_one_that_is_given(directory: ClusterDirectory) -> None:
+    record = open_cluster(directory, Options(port=12_000, storage=2))
+    assert record.address == "127.0.0.1:12000"
+    assert record.meta.grpc_port == 12_001
+    assert [daemon.port for daemon in record.storage] == [12_010, 12_011]
+
+
+def test_a_second_supervisor_is_refused(directory: ClusterDirectory) -> None:
+    open_cluster(directory, Options(port=0))
+    other = ClusterDirectory(directory.path)
+    with pytest.raises(Failure, match="a cluster already runs in .*data; stop it with `emberfs down --dir .*data`"):
+        open_cluster(other, Options())
+    assert other.is_locked()
+    directory.unlock()
+    assert not other.is_locked()
+
+
+def test_a_directory_with_other_things_in_it_is_refused(directory: ClusterDirectory) -> None:
+    (directory.path / "meta").mkdir(parents=True)
+    with pytest.raises(Failure, match=r"holds 'meta' but no cluster.json: .* pick another with --dir DIR"):
+        open_cluster(directory, Options())
+    assert not directory.is_locked()
+
+
+def test_a_crash_before_the_first_save_leaves_a_directory_that_works(directory: ClusterDirectory) -> None:
+    directory.lock()
+    (directory.path / (CLUSTER_FILE + ".new")).write_text('{"clus')
+    directory.unlock()
+    assert open_cluster(directory, Options(port=0)).cluster.startswith("ember-")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format": 1}', "[]", '{"cluster": 5}', "\xff"])
+def test_a_damaged_cluster_file_is_one_clear_line(
+    directory: ClusterDirectory, record: ClusterRecord, content: str
+) -> None:
+    (directory.path / CLUSTER_FILE).write_bytes(content.encode("latin-1"))
+    with pytest.raises(Failure, match=r"cluster.json is damaged \(.*\); restore it, or start a new cluster"):
+        open_cluster(directory, Options())
+
+
+def test_a_format_of_the_future_is_refused(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    record.format = 2
+    directory.save(record)
+    with pytest.raises(Failure, match="has format 2, this release reads 1"):
+        open_cluster(directory, Options())
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Failure, match="file is not a directory"):
+        open_cluster(ClusterDirectory(tmp_path / "file"), Options())
+    with pytest.raises(Failure, match="cannot use .*: Not a directory"):
+        open_cluster(ClusterDirectory(tmp_path / "file" / "below"), Options())
+
+
+def test_what_a_cluster_is_cannot_be_changed(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    apply_options(record, Options(storage=3, replicas=3, durability="disk"), directory.path)
+    with pytest.raises(Failure, match="was made with --storage 3, which cannot be changed to 5"):
+        apply_options(record, Options(storage=5), directory.path)
+    with pytest.raises(Failure, match="was made with --durability disk"):
+        apply_options(record, Options(durability="memory"), directory.path)
+
+
+def test_a_cluster_moves_to_other_ports(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    apply_options(record, Options(port=13_000), directory.path)
+    assert record.address == "127.0.0.1:13000"
+
+
+def test_more_replicas_than_daemons_is_wrong_usage() -> None:
+    with pytest.raises(Usage, match="--replicas 3 needs at least as many storage daemons; --storage is 2"):
+        new_cluster(Options(storage=2, replicas=3))
+    assert new_cluster(Options(storage=2, port=0)).replicas == 2
+
+
+def test_settings_reach_the_configuration_files(directory: ClusterDirectory) -> None:
+    import tomllib
+
+    record = open_cluster(
+        directory, Options(port=0, settings=["meta.lease_ms=5", "storage.log_json=true", "meta.x=a=b"])
+    )
+    write_configuration(directory, record)
+    meta = tomllib.loads(directory.config(record.meta).read_text())
+    assert meta["lease_ms"] == 5
+    assert meta["x"] == "a=b"
+    storage = tomllib.loads(directory.config(record.storage[1]).read_text())
+    assert storage["log_json"] is True
+    assert storage["node"] == 2
+    assert storage["manager"] == f"127.0.0.1:{record.meta.grpc_port}"
+    apply_options(record, Options(settings=["meta.lease_ms=6"]), directory.path)
+    assert record.settings["meta"] == {"lease_ms": 6, "x": "a=b"}
+
+
+def test_settings_that_up_decides_itself_are_refused(directory: ClusterDirectory) -> None:
+    record = open_cluster(directory, Options(port=0, settings=["meta.port=1"]))
+    with pytest.raises(Usage, match=r"--set meta.port: `emberfs up` decides this itself"):
+        write_configuration(directory, record)
+    with pytest.raises(Usage, match="'port=1' is not meta.KEY=VALUE or storage.KEY=VALUE"):
+        new_cluster(Options(port=0, settings=["port=1"]))
+
+
+def test_awkward_paths_stay_themselves_in_toml(tmp_path: Path) -> None:
+    import tomllib
+
+    directory = ClusterDirectory(tmp_path / 'quo"te \\ naïve 😀\n')
+    record = open_cluster(directory, Options(port=0))
+    write_configuration(directory, record)
+    directory.unlock()
+    assert tomllib.loads(directory.config(record.meta).read_text())["directory"] == str(directory.path / "meta")

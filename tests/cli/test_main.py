@@ -1,0 +1,98 @@
+"""The command line as a whole: help, versions, failures as one line, and nothing imported that is not needed."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from fs_client.cli.main import COMMANDS, commands, describe
+from fs_common.release import RELEASE
+
+ROOT = Path(__file__).parents[2]
+
+
+def emberfs(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fs_client.cli", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | environment,
+        cwd=ROOT,
+    )
+
+
+def test_the_release_is_the_one_of_the_distribution() -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        assert tomllib.load(file)["project"]["version"] == RELEASE
+    assert emberfs("--version").stdout == f"emberfs {RELEASE}\n"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    context = click.Context(commands, info_name="emberfs")
+    command = commands.get_command(context, name)
+    assert command is not None
+    assert command.help is not None
+    assert command.help.partition("\n")[0] == COMMANDS[name].help, "the table repeats the first line of the help"
+    text = command.get_help(click.Context(command, info_name=name, parent=context))
+    assert "Example:" in text
+    assert f"emberfs {name}" in text.split("Example:")[1]
+    undocumented = [
+        option.name
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden and not option.help
+    ]
+    assert not undocumented
+
+
+def test_help_and_version_import_no_heavy_module() -> None:
+    program = (
+        "import sys\n"
+        "from fs_client.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'rich', 'numpy', 'uvloop', 'asyncio', 'msgspec', 'fs_client.filesystem', 'torch', 'grpc'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    for arguments in (["--help"], ["--version"], ["up", "--help"], ["ls", "--help"], ["cp", "--help"]):
+        subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_no_command_shows_the_help() -> None:
+    result = emberfs()
+    assert result.returncode == 2
+    assert "Usage: emberfs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["frob"], "emberfs: No such command 'frob'. (see: emberfs --help)"),
+        (["up", "--storage", "0"], "emberfs: Invalid value for '--storage': 0 is not in the range 1<=x<=99."),
+        (["ls", "--bad"], "emberfs: No such option '--bad'."),
+        (["up", "--chunk-size", "100000"], "chunk size 100000 is not a power of two from 64 KiB to 64 MiB"),
+        (["up", "--chunk-size", "big"], "'big' is not a size; write for example 4096, 64K, 1M or 2G"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(arguments: list[str], line: str) -> None:
+    result = emberfs(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert line in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_failure_is_one_line_and_1(tmp_path: Path) -> None:
+    result = emberfs("down", "--dir", str(tmp_path / "none"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"emberfs: {tmp_path / 'none'} does not exist\n"
+
+
+def test_describe_names_the_subject_first() -> None:
+    assert describe(FileNotFoundError(2, "No such file or directory", b"/a")) == "/a: No such file or directory"
+    assert describe(OSError("all is lost")) == "all is lost"

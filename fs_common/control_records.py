@@ -1,0 +1,113 @@
+"""The control plane's messages and the data plane's records: one conversion each way.
+
+The enums of both have the same numbers (checked at import), so a state converts by its value. A message is data
+from outside: what is no valid record raises `EmberError` INVALID naming the field.
+
+Called by: the manager's gRPC service and its client. Only servers import this module (it needs protobuf).
+"""
+
+import enum
+from typing import Any
+
+from fs_common import control_pb2 as pb
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError
+from fs_common.records.routing import (
+    Chain,
+    ChainTable,
+    ChainTarget,
+    LocalState,
+    NodeInfo,
+    NodeState,
+    PublicState,
+    Routing,
+)
+
+
+def routing_message(routing: Routing) -> pb.Routing:
+    return pb.Routing(
+        version=routing.version,
+        cluster=routing.cluster,
+        nodes=[node_message(node) for node in routing.nodes],
+        chains=[
+            pb.Chain(
+                chain=chain.chain,
+                version=chain.version,
+                targets=[
+                    pb.ChainTarget(target=target.target, node=target.node, state=int(target.state))
+                    for target in chain.targets
+                ],
+            )
+            for chain in routing.chains
+        ],
+        tables=[
+            pb.ChainTable(table=table.table, version=table.version, chains=table.chains) for table in routing.tables
+        ],
+        replicas=routing.replicas,
+    )
+
+
+def routing_record(message: pb.Routing) -> Routing:
+    return Routing(
+        version=message.version,
+        cluster=message.cluster,
+        nodes=[node_record(node) for node in message.nodes],
+        chains=[
+            Chain(
+                chain.chain,
+                chain.version,
+                [
+                    ChainTarget(target.target, target.node, _state(PublicState, target.state, "target state"))
+                    for target in chain.targets
+                ],
+            )
+            for chain in message.chains
+        ],
+        tables=[ChainTable(table.table, table.version, list(table.chains)) for table in message.tables],
+        replicas=message.replicas,
+    )
+
+
+def node_message(node: NodeInfo) -> pb.Node:
+    return pb.Node(
+        node=node.node,
+        host=node.host,
+        port=node.port,
+        state=int(node.state),
+        capacity_bytes=node.capacity_bytes,
+        used_bytes=node.used_bytes,
+        release=node.release,
+    )
+
+
+def node_record(message: pb.Node) -> NodeInfo:
+    return NodeInfo(
+        node=message.node,
+        host=message.host,
+        port=message.port,
+        state=_state(NodeState, message.state, "node state"),
+        capacity_bytes=message.capacity_bytes,
+        used_bytes=message.used_bytes,
+        release=message.release,
+    )
+
+
+def local_state(number: int) -> LocalState:
+    return _state(LocalState, number, "local state of a target")
+
+
+def _state(kind: Any, number: int, field: str) -> Any:
+    try:
+        return kind(number)
+    except ValueError:
+        raise EmberError(Code.INVALID, f"{field} {number} is none this release knows") from None
+
+
+def _check_same_numbers(ours: type[enum.IntEnum], theirs: Any, prefix: str) -> None:
+    expected = {prefix + "UNSPECIFIED": 0} | {prefix + member.name: int(member) for member in ours}
+    check(dict(theirs.items()) == expected, "control.proto and the records number their states alike", prefix)
+
+
+_check_same_numbers(NodeState, pb.NodeState, "NODE_STATE_")
+_check_same_numbers(PublicState, pb.PublicState, "PUBLIC_STATE_")
+_check_same_numbers(LocalState, pb.LocalState, "LOCAL_STATE_")

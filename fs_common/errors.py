@@ -39,16 +39,11 @@ class ErrorKind:
 class Code(enum.Enum):
     """The table. `Code.X.value` is the row."""
 
+    # fmt: off
     # Transport and RPC: 1..99
-    PEER_GONE = ErrorKind(
-        "PEER_GONE", 1, errno.ECONNRESET, Retry.MAYBE_APPLIED, "retry on another peer under the same id"
-    )
-    UNREACHABLE = ErrorKind(
-        "UNREACHABLE", 2, errno.ECONNREFUSED, Retry.SAFE, "check the address and that the server runs"
-    )
-    TIMED_OUT = ErrorKind(
-        "TIMED_OUT", 3, errno.ETIMEDOUT, Retry.MAYBE_APPLIED, "retry under the same id, or raise the timeout"
-    )
+    PEER_GONE = ErrorKind("PEER_GONE", 1, errno.ECONNRESET, Retry.MAYBE_APPLIED, "retry on another peer under the same id")
+    UNREACHABLE = ErrorKind("UNREACHABLE", 2, errno.ECONNREFUSED, Retry.SAFE, "check the address and that the server runs")
+    TIMED_OUT = ErrorKind("TIMED_OUT", 3, errno.ETIMEDOUT, Retry.MAYBE_APPLIED, "retry under the same id, or raise the timeout")
     BAD_FRAME = ErrorKind("BAD_FRAME", 4, errno.EPROTO, Retry.FINAL, "the peer does not speak this protocol; close")
     BAD_BODY = ErrorKind("BAD_BODY", 5, errno.EPROTO, Retry.FINAL, "the request's record is malformed; fix the caller")
     TOO_LARGE = ErrorKind("TOO_LARGE", 6, errno.EMSGSIZE, Retry.FINAL, "split the request")
@@ -57,9 +52,7 @@ class Code(enum.Enum):
     WRONG_CLUSTER = ErrorKind("WRONG_CLUSTER", 9, errno.EXDEV, Retry.FINAL, "the address belongs to another cluster")
     BUSY = ErrorKind("BUSY", 10, errno.EAGAIN, Retry.SAFE, "back off and retry")
     CLOSING = ErrorKind("CLOSING", 11, errno.ESHUTDOWN, Retry.SAFE, "the server shuts down; retry on another")
-    INTERNAL = ErrorKind(
-        "INTERNAL", 12, errno.EIO, Retry.MAYBE_APPLIED, "a bug of the server; its log has the traceback"
-    )
+    INTERNAL = ErrorKind("INTERNAL", 12, errno.EIO, Retry.MAYBE_APPLIED, "a bug of the server; its log has the traceback")
     CANCELLED = ErrorKind("CANCELLED", 13, errno.ECANCELED, Retry.MAYBE_APPLIED, "the caller gave up")
 
     # Namespace: 100..199
@@ -72,64 +65,36 @@ class Code(enum.Enum):
     INVALID = ErrorKind("INVALID", 106, errno.EINVAL, Retry.FINAL, "an argument is wrong; the message names it")
     LOOP = ErrorKind("LOOP", 107, errno.ELOOP, Retry.FINAL, "too many symbolic links")
     TOO_MANY_LINKS = ErrorKind("TOO_MANY_LINKS", 108, errno.EMLINK, Retry.FINAL, "65535 links a file")
-    NOT_PERMITTED = ErrorKind(
-        "NOT_PERMITTED", 109, errno.EPERM, Retry.FINAL, "the operation is never allowed on this object"
-    )
+    NOT_PERMITTED = ErrorKind("NOT_PERMITTED", 109, errno.EPERM, Retry.FINAL, "the operation is never allowed on this object")
     ACCESS_DENIED = ErrorKind("ACCESS_DENIED", 110, errno.EACCES, Retry.FINAL, "the caller lacks a permission")
     STALE = ErrorKind("STALE", 111, errno.ESTALE, Retry.FINAL, "the inode is gone; look the path up again")
     BAD_SESSION = ErrorKind("BAD_SESSION", 112, errno.EBADF, Retry.FINAL, "the write session ended; open again")
     FILE_TOO_LARGE = ErrorKind("FILE_TOO_LARGE", 113, errno.EFBIG, Retry.FINAL, "beyond the largest file")
-    CROSS_DEVICE = ErrorKind(
-        "CROSS_DEVICE", 114, errno.EXDEV, Retry.FINAL, "source and destination are on two clusters"
-    )
+    CROSS_DEVICE = ErrorKind("CROSS_DEVICE", 114, errno.EXDEV, Retry.FINAL, "source and destination are on two clusters")
+    ROOT_DIRECTORY = ErrorKind("ROOT_DIRECTORY", 115, errno.EBUSY, Retry.FINAL, "the root directory cannot be removed, renamed or replaced")
 
     # KV: 200..299
     KV_CONFLICT = ErrorKind("KV_CONFLICT", 200, errno.EAGAIN, Retry.SAFE, "run the transaction again")
-    KV_MAYBE_COMMITTED = ErrorKind(
-        "KV_MAYBE_COMMITTED", 201, errno.EIO, Retry.MAYBE_APPLIED, "retry under the same request id"
-    )
+    KV_MAYBE_COMMITTED = ErrorKind("KV_MAYBE_COMMITTED", 201, errno.EIO, Retry.MAYBE_APPLIED, "retry under the same request id")
     KV_FULL = ErrorKind("KV_FULL", 202, errno.ENOSPC, Retry.FINAL, "the metadata store's disk or map is full")
 
     # Storage: 300..399
-    CHUNK_NOT_FOUND = ErrorKind(
-        "CHUNK_NOT_FOUND", 300, errno.ENOENT, Retry.FINAL, "a hole, inside the file's length; no data, beyond it"
-    )
-    CHAIN_UNKNOWN = ErrorKind(
-        "CHAIN_UNKNOWN", 301, errno.EIO, Retry.AFTER_REFRESH, "the server has no target on that chain"
-    )
-    CHAIN_VERSION = ErrorKind(
-        "CHAIN_VERSION", 302, errno.EIO, Retry.AFTER_REFRESH, "caller's or server's routing is old"
-    )
+    CHUNK_NOT_FOUND = ErrorKind("CHUNK_NOT_FOUND", 300, errno.ENOENT, Retry.FINAL, "a hole, inside the file's length; no data, beyond it")
+    CHAIN_UNKNOWN = ErrorKind("CHAIN_UNKNOWN", 301, errno.EIO, Retry.AFTER_REFRESH, "the server has no target on that chain")
+    CHAIN_VERSION = ErrorKind("CHAIN_VERSION", 302, errno.EIO, Retry.AFTER_REFRESH, "caller's or server's routing is old")
     NOT_HEAD = ErrorKind("NOT_HEAD", 303, errno.EIO, Retry.AFTER_REFRESH, "updates enter at the head of the chain")
-    NOT_SERVING = ErrorKind(
-        "NOT_SERVING", 304, errno.EIO, Retry.AFTER_REFRESH, "the target's lease is over or it is not up to date"
-    )
-    CHAIN_BROKEN = ErrorKind(
-        "CHAIN_BROKEN",
-        305,
-        errno.EIO,
-        Retry.MAYBE_APPLIED,
-        "a replica of the chain cannot be reached; retry under the same id",
-    )
-    CHECKSUM = ErrorKind(
-        "CHECKSUM", 306, errno.EIO, Retry.SAFE, "bytes do not match their checksum; read another replica, send again"
-    )
+    NOT_SERVING = ErrorKind("NOT_SERVING", 304, errno.EIO, Retry.AFTER_REFRESH, "the target's lease is over or it is not up to date")
+    CHAIN_BROKEN = ErrorKind("CHAIN_BROKEN", 305, errno.EIO, Retry.MAYBE_APPLIED, "a replica of the chain cannot be reached; retry under the same id")
+    CHECKSUM = ErrorKind("CHECKSUM", 306, errno.EIO, Retry.SAFE, "bytes do not match their checksum; read another replica, send again")
     NO_SPACE = ErrorKind("NO_SPACE", 307, errno.ENOSPC, Retry.FINAL, "the target's disk is full")
-    DISK_FAILED = ErrorKind(
-        "DISK_FAILED", 308, errno.EIO, Retry.SAFE, "the target's disk failed; another replica may answer"
-    )
-    UPDATE_STALE = ErrorKind(
-        "UPDATE_STALE", 309, errno.EIO, Retry.FINAL, "the channel has moved on to a later sequence"
-    )
-    UPDATE_MISSING = ErrorKind(
-        "UPDATE_MISSING", 310, errno.EIO, Retry.SAFE, "a replica misses an earlier version of the chunk"
-    )
+    DISK_FAILED = ErrorKind("DISK_FAILED", 308, errno.EIO, Retry.SAFE, "the target's disk failed; another replica may answer")
+    UPDATE_STALE = ErrorKind("UPDATE_STALE", 309, errno.EIO, Retry.FINAL, "the channel has moved on to a later sequence")
+    UPDATE_MISSING = ErrorKind("UPDATE_MISSING", 310, errno.EIO, Retry.SAFE, "a replica misses an earlier version of the chunk")
 
     # Manager: 400..499
     NODE_UNKNOWN = ErrorKind("NODE_UNKNOWN", 400, errno.ENOENT, Retry.FINAL, "register the node first")
-    CLUSTER_NOT_READY = ErrorKind(
-        "CLUSTER_NOT_READY", 401, errno.EAGAIN, Retry.SAFE, "wait for the storage daemons to register"
-    )
+    CLUSTER_NOT_READY = ErrorKind("CLUSTER_NOT_READY", 401, errno.EAGAIN, Retry.SAFE, "wait for the storage daemons to register")
+    # fmt: on
 
 
 _BY_NUMBER = {code.value.number: code for code in Code}

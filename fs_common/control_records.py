@@ -7,7 +7,7 @@ Called by: the manager's gRPC service and its client. Only servers import this m
 """
 
 import enum
-from typing import Any
+from typing import Any, TypeVar
 
 from fs_common import control_pb2 as pb
 from fs_common.checks import check
@@ -22,6 +22,8 @@ from fs_common.records.routing import (
     PublicState,
     Routing,
 )
+
+_State = TypeVar("_State", bound=enum.IntEnum)
 
 
 def routing_message(routing: Routing) -> pb.Routing:
@@ -96,7 +98,7 @@ def local_state(number: int) -> LocalState:
     return _state(LocalState, number, "local state of a target")
 
 
-def _state(kind: Any, number: int, field: str) -> Any:
+def _state(kind: type[_State], number: int, field: str) -> _State:
     try:
         return kind(number)
     except ValueError:

@@ -1,0 +1,34 @@
+"""close: the end of a write session."""
+
+from fs_common.methods import CLOSE
+from fs_common.records.meta import AttributesReply, Close, FileType
+from fs_meta import schema
+from fs_meta.kv.interface import Transaction
+from fs_meta.ops.context import Context
+from fs_meta.ops.inodes import attributes, has_sessions, put_inode, queue_garbage
+from fs_meta.ops.once import once
+from fs_meta.ops.sessions import Measured, measuring, settle
+
+
+async def close(context: Context, request: Close) -> AttributesReply:
+    """Settle length and times as `fsync`, and end the session, in one transaction.
+
+    The last session of a file without names queues the file for collection. EBADF: there is no such session (a retry
+    under the same request id is answered as the first time). An `exact` close fails, and the session stays, when
+    storage cannot be asked.
+    """
+    now_ns = context.now_ns()
+
+    async def attempt(measured: Measured | None) -> AttributesReply:
+        async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
+            inode = request.inode
+            record = await settle(txn, request, measured, now_ns)
+            txn.delete(schema.session_key(inode, request.session))
+            if not record.links and not await has_sessions(txn, inode):
+                queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + context.gc_delay_ns)
+            put_inode(txn, inode, record)
+            return AttributesReply(attributes(inode, record)), 0
+
+        return await once(context, CLOSE, request.request, apply)
+
+    return await measuring(context, attempt)

@@ -1,0 +1,48 @@
+"""What every metadata operation works with. One for each process; operations keep no state of their own."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fs_common.layout import Layout
+from fs_common.records.routing import Routing
+from fs_meta.chain_allocator import ChainAllocator
+from fs_meta.inode_count import InodeCount
+from fs_meta.inode_ids import InodeIds
+from fs_meta.kv.interface import KeyValueStore
+from fs_meta.ops.turns import Turns
+
+
+class Chunks(Protocol):
+    """The storage daemons as the namespace needs them; `fs_meta.chunks.ChunkClient` is the real one.
+
+    All raise `EmberError` when a chain cannot be reached in the time there is; each may be repeated.
+    """
+
+    async def measure(self, inode: int, layout: Layout) -> int:
+        """End of the last chunk of the file in bytes, all acknowledged writes included; 0 without chunks."""
+
+    async def cut(self, inode: int, layout: Layout, length: int) -> None:
+        """Remove the chunks beyond `length` and cut the one it falls into."""
+
+    async def remove(self, inode: int, layout: Layout) -> None:
+        """Remove all chunks of the file."""
+
+
+@dataclass(slots=True)
+class Context:
+    kv: KeyValueStore
+    inode_ids: InodeIds
+    inode_count: InodeCount
+    allocator: ChainAllocator
+    chunks: Chunks
+    routing: Callable[[], Routing | None]
+    """The newest routing this process knows; None before the manager has any."""
+    now_ns: Callable[[], int]
+    """Wall clock; every time in an inode comes from it."""
+    gc_delay_ns: int
+    """How long a removed file's chunks stay for readers that have it open."""
+    new_session: Callable[[], bytes] = field(default=lambda: os.urandom(16))
+    truncating: Turns = field(default_factory=Turns)
+    """Truncates of one file come one after another: see `fs_meta.ops.truncate`."""

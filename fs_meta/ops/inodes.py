@@ -1,0 +1,141 @@
+"""Steps that several operations share: a directory to change, a new object in it, a link less, what `stat` shows.
+
+All run inside a transaction; none checks what its caller has checked. What a step puts is visible to later reads of the
+same transaction.
+"""
+
+import stat
+from typing import Final
+
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError
+from fs_common.records.meta import Attributes, FileType, User
+from fs_meta import schema
+from fs_meta.kv.interface import Transaction
+from fs_meta.ops.resolve import get_inode
+from fs_meta.schema import Entry, Garbage, Inode
+
+MODE_MASK: Final = 0o7777
+DIRECTORY_LINKS: Final = 2
+"""Of an empty directory: its entry and its own `.`; each subdirectory's `..` adds one."""
+
+_DIRECTORY = FileType.DIRECTORY
+
+
+def attributes(inode: int, record: Inode) -> Attributes:
+    """What `stat` shows of an inode."""
+    return Attributes(
+        inode,
+        record.type,
+        record.mode,
+        record.uid,
+        record.gid,
+        record.links,
+        record.length,
+        record.atime_ns,
+        record.mtime_ns,
+        record.ctime_ns,
+        record.layout,
+        record.truncate_version,
+        record.parent,
+        record.target,
+        record.btime_ns,
+    )
+
+
+def put_inode(txn: Transaction, inode: int, record: Inode) -> None:
+    txn.put(schema.inode_key(inode), schema.encode(record))
+
+
+async def get_directory(txn: Transaction, inode: int) -> Inode:
+    """A directory whose entries are about to change.
+
+    Raises STALE (gone), NOT_DIRECTORY, NOT_FOUND (removed or detached: nothing may be put into it).
+    """
+    record = await get_inode(txn, inode)
+    if record.type is not _DIRECTORY:
+        raise EmberError(Code.NOT_DIRECTORY, f"inode {inode} is not a directory")
+    if not record.links:
+        raise EmberError(Code.NOT_FOUND, f"directory {inode} was removed")
+    return record
+
+
+async def get_entry(txn: Transaction, parent: int, name: bytes) -> Entry | None:
+    value = await txn.get(schema.entry_key(parent, name))
+    return None if value is None else schema.decode_entry(value)
+
+
+def touch_directory(txn: Transaction, inode: int, record: Inode, now_ns: int, subdirectories: int = 0) -> None:
+    """Put a directory whose entries changed: times, and links for `subdirectories` more (or fewer)."""
+    record.mtime_ns = record.ctime_ns = now_ns
+    record.links += subdirectories
+    check(record.links >= DIRECTORY_LINKS, "a directory keeps its own two links", inode, record.links)
+    put_inode(txn, inode, record)
+
+
+def group_of_child(parent: Inode, user: User) -> int:
+    """A set-group-id directory hands its group down."""
+    return parent.gid if parent.mode & stat.S_ISGID else user.gid
+
+
+def add_directory(
+    txn: Transaction,
+    parent_id: int,
+    parent: Inode,
+    name: bytes,
+    inode: int,
+    mode: int,
+    user: User,
+    request: bytes,
+    now_ns: int,
+) -> Inode:
+    """Put a new empty directory and its entry; `parent` gets a link, but is not put. Returns the new inode."""
+    layout = parent.layout
+    # Linux: a mkdir's set-id bits are dropped, and set-group-id is inherited.
+    bits = (mode & 0o1777) | (parent.mode & stat.S_ISGID)
+    gid = group_of_child(parent, user)
+    record = Inode(
+        _DIRECTORY, bits, user.uid, gid, DIRECTORY_LINKS, 0, now_ns, now_ns, now_ns, now_ns, layout, 0, parent_id, name
+    )
+    parent.links += 1
+    put_inode(txn, inode, record)
+    txn.put(schema.entry_key(parent_id, name), schema.encode(Entry(inode, _DIRECTORY, request)))
+    return record
+
+
+async def has_sessions(txn: Transaction, inode: int) -> bool:
+    """Whether the file is open for writing. The range joins the conflict set, so an open meanwhile conflicts."""
+    begin, end = schema.sessions_range(inode)
+    return bool(await txn.range(begin, end, 1))
+
+
+async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, due_ns: int) -> int:
+    """Take a name from a file or symbolic link. Returns by how much the number of inodes changes.
+
+    The last one: a symbolic link goes at once; a file stays with `links` 0 and is queued for collection at `due_ns`,
+    unless it is open for writing: then the close of its last session queues it.
+    """
+    check(
+        record.type is not _DIRECTORY and record.links > 0, "an entry's child has a link to lose", inode, record.links
+    )
+    record.links -= 1
+    record.ctime_ns = now_ns
+    if record.links == 0:
+        if record.type is FileType.SYMLINK:
+            txn.delete(schema.inode_key(inode))
+            return -1
+        if not await has_sessions(txn, inode):
+            queue_garbage(txn, inode, FileType.FILE, now_ns, due_ns)
+    put_inode(txn, inode, record)
+    return 0
+
+
+def queue_garbage(txn: Transaction, inode: int, type_: FileType, now_ns: int, due_ns: int) -> None:
+    """Hand an inode without links to the collector, not before `due_ns`."""
+    txn.put(schema.garbage_key(due_ns, inode), schema.encode(Garbage(type_, now_ns)))
+
+
+async def is_empty(txn: Transaction, directory: int) -> bool:
+    """The range joins the conflict set: an entry that is made meanwhile conflicts."""
+    begin, end = schema.entries_range(directory)
+    return not await txn.range(begin, end, 1)

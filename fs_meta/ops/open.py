@@ -1,0 +1,27 @@
+"""open: an existing file or directory."""
+
+from fs_common.methods import OPEN
+from fs_common.records.meta import Open, OpenReply
+from fs_meta.kv.interface import Transaction
+from fs_meta.ops.context import Context
+from fs_meta.ops.once import once
+from fs_meta.ops.resolve import resolve
+from fs_meta.ops.sessions import open_existing
+
+
+async def open_(context: Context, request: Open) -> OpenReply:
+    """By path, following symbolic links, or by inode when `path` is empty. For writing, a session is made.
+
+    EISDIR: a directory for writing. ELOOP: a symbolic link by inode. ESTALE: gone, or removed and not open for writing
+    by anyone. The walk's errors. Opening for reading changes nothing and needs no request id.
+    """
+    now_ns = context.now_ns()
+    session = context.new_session() if request.write else b""
+
+    async def apply(txn: Transaction) -> tuple[OpenReply, int]:
+        inode = await resolve(txn, request.at, request.path, True)
+        return await open_existing(txn, inode, request.write, request.client, session, now_ns, True), 0
+
+    if request.write:
+        return await once(context, OPEN, request.request, apply)
+    return (await context.kv.read(apply))[0]

@@ -1,0 +1,51 @@
+"""rmdir: an empty directory goes."""
+
+from fs_common.errors import Code, EmberError
+from fs_common.methods import RMDIR
+from fs_common.records.meta import FileType, Rmdir
+from fs_common.records.session import Empty
+from fs_meta import schema
+from fs_meta.kv.interface import Transaction
+from fs_meta.ops.context import Context
+from fs_meta.ops.inodes import get_directory, get_entry, is_empty, touch_directory
+from fs_meta.ops.once import EMPTY, once
+from fs_meta.ops.resolve import SELF, missing, place_of
+
+
+async def rmdir(context: Context, request: Rmdir) -> Empty:
+    """Remove an empty directory and its inode; a trailing `/` is fine.
+
+    POSIX rmdir: ENOTEMPTY (also for `..`). ENOTDIR: not a directory; a symbolic link to one is none. EINVAL: `.`.
+    EBUSY: the root. ENOENT. The parent loses a link and gets new times.
+    """
+    now_ns = context.now_ns()
+
+    async def apply(txn: Transaction) -> tuple[Empty, int]:
+        parent_id, name, _ = await place_of(txn, request.at, request.path)
+        if name in SELF:
+            raise no_entry(request.path, name)
+        entry = await get_entry(txn, parent_id, name)
+        if entry is None:
+            raise await missing(txn, parent_id, name)
+        if entry.type is not FileType.DIRECTORY:
+            raise EmberError(Code.NOT_DIRECTORY, f"{name!r} in directory {parent_id} is not a directory")
+        if not await is_empty(txn, entry.inode):
+            raise EmberError(Code.NOT_EMPTY, f"directory {name!r} in directory {parent_id} has entries")
+        parent = await get_directory(txn, parent_id)
+        txn.delete(schema.entry_key(parent_id, name))
+        txn.delete(schema.inode_key(entry.inode))
+        touch_directory(txn, parent_id, parent, now_ns, -1)
+        return EMPTY, -1
+
+    return await once(context, RMDIR, request.request, apply)
+
+
+def no_entry(path: bytes, name: bytes) -> EmberError:
+    """Why a path whose last component is one of `SELF` cannot be removed."""
+    if not path:
+        return EmberError(Code.NOT_FOUND, "an empty path names nothing")
+    if name == b".":
+        return EmberError(Code.INVALID, f"{path!r} ends with `.`")
+    if name == b"..":
+        return EmberError(Code.NOT_EMPTY, f"{path!r} ends with `..`")
+    return EmberError(Code.ROOT_DIRECTORY, "the root directory cannot be removed")

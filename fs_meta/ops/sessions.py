@@ -1,0 +1,134 @@
+"""Write sessions and the length of a file that is being written: shared by create, open, fsync and close.
+
+Length rules (reference 3.1). A file carries (length, truncate_version). A writer's hint is (highest end it was
+acknowledged, truncate_version it wrote under), sent only when none of its writes failed.
+
+| hint                                             | what happens                                        |
+| ------------------------------------------------ | --------------------------------------------------- |
+| none (`written_end` < 0) and not `exact`         | length stays                                        |
+| `exact`                                          | storage is asked                                    |
+| of a later version than the file's               | refused: a bug of the client                        |
+| of the file's version                            | length becomes the larger of both, nobody is asked  |
+| older, not beyond the length                     | length stays                                        |
+| older, beyond the length                         | storage is asked: the cut may have removed the data |
+
+Asking never shortens a file. Length is set by acknowledged writes and by truncates, which cut the chunks first, so it
+is never too high; and a file that was grown by truncate ends in a hole, which no chunk tells of. The question is asked
+outside of the transaction; its answer counts only if the truncate version is still the same in the transaction, else a
+truncate came between and it is asked again.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from fs_common.errors import Code, EmberError
+from fs_common.ids import InodeId
+from fs_common.layout import Layout
+from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX
+from fs_common.records.meta import Close, FileType, Fsync, OpenReply
+from fs_meta import schema
+from fs_meta.kv.interface import Transaction
+from fs_meta.ops.context import Context
+from fs_meta.ops.inodes import attributes, has_sessions
+from fs_meta.ops.resolve import get_inode
+from fs_meta.schema import Inode
+
+_Reply = TypeVar("_Reply")
+ROUNDS_MAX: Final = 8
+"""How often truncates may come between a question and its transaction before the caller is told BUSY."""
+
+
+def length_max(layout: Layout) -> int:
+    """Bytes the largest file of this layout has."""
+    return min(FILE_SIZE_MAX, layout.chunk_size * (CHUNK_INDEX_MAX + 1))
+
+
+def add_session(txn: Transaction, inode: int, session: bytes, client: bytes, now_ns: int) -> None:
+    txn.put(schema.session_key(inode, session), schema.encode(schema.Session(client, now_ns)))
+
+
+async def open_existing(
+    txn: Transaction, inode: int, write: bool, client: bytes, session: bytes, now_ns: int, existed: bool
+) -> OpenReply:
+    """Open what is there: a session when it is for writing.
+
+    EISDIR: a directory for writing. ELOOP: a symbolic link. ESTALE: gone, or removed and being collected.
+    """
+    record = await get_inode(txn, inode)
+    if record.type is FileType.SYMLINK:
+        raise EmberError(Code.LOOP, f"inode {inode} is a symbolic link")
+    if not write:
+        return OpenReply(attributes(inode, record), b"", existed)
+    if record.type is FileType.DIRECTORY:
+        raise EmberError(Code.IS_DIRECTORY, f"inode {inode} is a directory; it cannot be opened for writing")
+    if not record.links and not await has_sessions(txn, inode):
+        raise EmberError(Code.STALE, f"file {inode} was removed")
+    add_session(txn, inode, session, client, now_ns)
+    return OpenReply(attributes(inode, record), session, existed)
+
+
+class MustMeasure(Exception):
+    """Raised inside a transaction, to abort it: the storage daemons have to be asked first."""
+
+    def __init__(self, inode: InodeId, record: Inode) -> None:
+        super().__init__(inode)
+        self.inode = inode
+        self.record = record
+
+
+class Measured:
+    """What storage said of a file's length, and the truncate version it was asked under."""
+
+    __slots__ = ("length", "truncate_version")
+
+    def __init__(self, length: int, truncate_version: int) -> None:
+        self.length = length
+        self.truncate_version = truncate_version
+
+
+async def measuring(context: Context, attempt: Callable[[Measured | None], Awaitable[_Reply]]) -> _Reply:
+    """Run `attempt`, which runs a transaction; when that raises `MustMeasure`, ask storage and run it again.
+
+    Raises BUSY after `ROUNDS_MAX` rounds, and what asking raises.
+    """
+    measured: Measured | None = None
+    for _ in range(ROUNDS_MAX):
+        try:
+            return await attempt(measured)
+        except MustMeasure as need:
+            layout = need.record.layout
+            assert layout is not None
+            length = await context.chunks.measure(need.inode, layout)
+            measured = Measured(length, need.record.truncate_version)
+    raise EmberError(Code.BUSY, "the file is truncated again and again while its length is measured; retry")
+
+
+async def settle(txn: Transaction, request: Close | Fsync, measured: Measured | None, now_ns: int) -> Inode:
+    """Check the session and bring length and times of the file up to date by the rules above; nothing is put.
+
+    Raises BAD_SESSION, INVALID, FILE_TOO_LARGE, and `MustMeasure` when `measured` is missing or outdated.
+    """
+    if await txn.get(schema.session_key(request.inode, request.session)) is None:
+        raise EmberError(Code.BAD_SESSION, f"no such session of file {request.inode}; open it again")
+    record = await get_inode(txn, request.inode)
+    layout = record.layout
+    assert layout is not None
+    end = request.written_end
+    version = record.truncate_version
+    if request.truncate_version > version and end >= 0:
+        raise EmberError(
+            Code.INVALID, f"a hint of truncate version {request.truncate_version}, file {request.inode} has {version}"
+        )
+    if end > length_max(layout):
+        raise EmberError(Code.FILE_TOO_LARGE, f"{end} bytes; files of this layout end at {length_max(layout)}")
+    if request.exact or (end > record.length and request.truncate_version < version):
+        if measured is None or measured.truncate_version != version:
+            raise MustMeasure(InodeId(request.inode), record)
+        record.length = max(record.length, measured.length)
+    elif end > record.length:
+        record.length = end
+    wrote = end >= 0 or request.exact
+    if wrote or request.mtime_ns:
+        record.mtime_ns = request.mtime_ns or now_ns
+        record.ctime_ns = now_ns
+    return record

@@ -1,0 +1,296 @@
+"""The only encoder of the namespace's keys and values in the metadata store.
+
+Keys: one prefix byte, then big-endian fields, so that the order of bytes is the order of numbers and everything that
+is read together lies together. Values: one version byte, then msgpack (an array of the record's fields in the order
+declared here). A field is only ever appended, with a default, under the same version byte; any other change is a new
+version byte and a new `SCHEMA_VERSION`.
+
+| table            | key                                          | value                              |
+| ---------------- | -------------------------------------------- | ---------------------------------- |
+| format           | "F"                                          | Format: what this store is          |
+| inode            | "I" inode:8                                  | Inode: one for each object          |
+| directory entry  | "D" parent:8 name:1..255                     | Entry: one name in one directory    |
+| session          | "S" inode:8 session:16                       | Session: one open for writing       |
+| answered request | "R" request:16                               | Answer: what a retry is told        |
+| request age      | "X" time_ns:8 request:16                     | (empty): answered requests by age   |
+| collection queue | "G" due_ns:8 inode:8                         | Garbage: what to free, and when     |
+| inode counter    | "N"                                          | Counter: the next inode id          |
+| inodes in use    | "C"                                          | Counter: approximate, for `statfs`  |
+
+Prefix bytes "a" to "z" and digits belong to the cluster manager. Names are raw bytes without "/" and NUL.
+
+Invariants (checked by `fs_meta.fsck`):
+* the root is inode 1, a directory, parent of itself, in no entry;
+* every entry's child exists and has the entry's type; `links` of a file or symbolic link is the number of its entries;
+* a directory is in exactly one entry, which is the one its `parent` and `name` say; `links` is 2 + subdirectories;
+* an inode with `links` 0 is a file with a session or a queue entry, or a detached directory (parent 0) with a queue
+  entry;
+* the next inode id is above every inode.
+
+Source: DESIGN section 4; reference 1.1 to 1.4, 3.4.
+"""
+
+import struct
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from fs_common.ids import InodeId
+from fs_common.layout import Layout
+from fs_common.records.meta import FileType
+
+SCHEMA_VERSION: Final = 1
+"""In the format record; a store of another version is refused."""
+
+_T = TypeVar("_T")
+
+
+class CorruptRecord(Exception):
+    """A key or value of the store is not what this schema writes. The message names the table and the field."""
+
+
+# Values
+
+
+class Format(msgspec.Struct, frozen=True, array_like=True):
+    """What the store is; written once, in the transaction that makes the root."""
+
+    cluster: str
+    schema: int
+    """`SCHEMA_VERSION` of the writer."""
+    created_ns: int
+
+
+class Inode(msgspec.Struct, array_like=True, gc=False):
+    """A file, directory or symbolic link. Its id is in the key.
+
+    Not frozen: a transaction decodes its own copy, changes fields and puts it back (a copy for each changed field
+    would cost ten times the assignment, on the hottest path there is).
+    """
+
+    type: FileType
+    mode: int
+    """Permission bits, 0 .. 0o7777."""
+    uid: int
+    gid: int
+    links: int
+    """Names of it; for a directory 2 + subdirectories, 0 once it is removed or detached."""
+    length: int
+    """Bytes of a file, a symbolic link's target; 0 for a directory. Never above what was acknowledged or set."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+    layout: Layout | None
+    """File: where its chunks are. Directory: what children inherit. None for symbolic links."""
+    truncate_version: int = 0
+    """Grows with every truncate, so that an older length hint is recognised."""
+    parent: int = 0
+    """Directories: the directory it is in (root: itself); 0 once detached."""
+    name: bytes = b""
+    """Directories: its name there; empty for the root."""
+    target: bytes = b""
+    """Symbolic links."""
+    flags: int = 0
+    """Reserved."""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A name in a directory."""
+
+    inode: int
+    type: FileType
+    request: bytes = b""
+    """The request that made it; for looking into histories."""
+
+
+class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A file open for writing. While it exists the file's chunks outlive an unlink."""
+
+    client: bytes
+    opened_ns: int
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The outcome of a mutating request, written in the transaction that applied it."""
+
+    method: int
+    """Number of the method; a request id used for another method is a caller's bug."""
+    time_ns: int
+    """Where its age entry is."""
+    error: int = 0
+    """Number in the error table; 0: it succeeded."""
+    message: str = ""
+    body: bytes = b""
+    """The encoded response of a success."""
+
+
+class Garbage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Something without a name that has to be freed."""
+
+    type: FileType
+    """FILE: its chunks, then its inode. DIRECTORY: its entries, then its inode."""
+    removed_ns: int
+    attempts: int = 0
+    """How often freeing failed."""
+
+
+class Counter(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    value: int
+
+
+_VERSION = b"\x01"
+_VERSION_BYTE = 1
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(record: Format | Inode | Entry | Session | Answer | Garbage | Counter) -> bytes:
+    """The value of any record of this schema."""
+    return _VERSION + _encode(record)
+
+
+def _decode(table: str, decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _T:
+    try:
+        if value[0] != _VERSION_BYTE:
+            raise CorruptRecord(f"{table}: version byte {value[0]}, this program knows {_VERSION_BYTE}")
+        return decoder.decode(value[1:])
+    except (msgspec.DecodeError, IndexError) as error:
+        raise CorruptRecord(f"{table}: {error or 'empty value'}") from error
+
+
+_FORMAT = msgspec.msgpack.Decoder(Format)
+_INODE = msgspec.msgpack.Decoder(Inode)
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+_SESSION = msgspec.msgpack.Decoder(Session)
+_ANSWER = msgspec.msgpack.Decoder(Answer)
+_GARBAGE = msgspec.msgpack.Decoder(Garbage)
+_COUNTER = msgspec.msgpack.Decoder(Counter)
+
+
+def decode_format(value: bytes) -> Format:
+    return _decode("format", _FORMAT, value)
+
+
+def decode_inode(value: bytes) -> Inode:
+    return _decode("inode", _INODE, value)
+
+
+def decode_entry(value: bytes) -> Entry:
+    return _decode("directory entry", _ENTRY, value)
+
+
+def decode_session(value: bytes) -> Session:
+    return _decode("session", _SESSION, value)
+
+
+def decode_answer(value: bytes) -> Answer:
+    return _decode("answered request", _ANSWER, value)
+
+
+def decode_garbage(value: bytes) -> Garbage:
+    return _decode("collection queue", _GARBAGE, value)
+
+
+def decode_counter(value: bytes) -> Counter:
+    return _decode("counter", _COUNTER, value)
+
+
+# Keys
+
+FORMAT_KEY: Final = b"F"
+NEXT_INODE_KEY: Final = b"N"
+INODES_IN_USE_KEY: Final = b"C"
+
+_pack_id = struct.Struct(">cQ").pack
+_pack_two = struct.Struct(">cQQ").pack
+_PREFIXED = struct.Struct(">cQ")
+_QUEUE = struct.Struct(">cQQ")
+_AGE = struct.Struct(">cQ16s")
+
+NAMESPACE_PREFIXES: Final = b"FIDSRXGNC"
+"""First bytes of all keys of this schema."""
+
+
+def inode_key(inode: int) -> bytes:
+    return _pack_id(b"I", inode)
+
+
+def entry_key(parent: int, name: bytes) -> bytes:
+    return _pack_id(b"D", parent) + name
+
+
+def entries_range(parent: int, after: bytes = b"") -> tuple[bytes, bytes]:
+    """Begin and end of a directory's entries; with `after`, of those whose name sorts behind it."""
+    begin = _pack_id(b"D", parent)
+    return (begin + after + b"\0" if after else begin), _pack_id(b"D", parent + 1)
+
+
+def session_key(inode: int, session: bytes) -> bytes:
+    return _pack_id(b"S", inode) + session
+
+
+def sessions_range(inode: int) -> tuple[bytes, bytes]:
+    return _pack_id(b"S", inode), _pack_id(b"S", inode + 1)
+
+
+def answer_key(request: bytes) -> bytes:
+    return b"R" + request
+
+
+def age_key(time_ns: int, request: bytes) -> bytes:
+    return _AGE.pack(b"X", time_ns, request)
+
+
+def ages_range(before_ns: int) -> tuple[bytes, bytes]:
+    """Requests answered before a time, oldest first."""
+    return b"X", _pack_id(b"X", before_ns)
+
+
+def garbage_key(due_ns: int, inode: int) -> bytes:
+    return _pack_two(b"G", due_ns, inode)
+
+
+def garbage_range(until_ns: int) -> tuple[bytes, bytes]:
+    """Queue entries due at a time (inclusive), the longest due first."""
+    return b"G", _pack_id(b"G", until_ns + 1)
+
+
+def _unpack(table: str, form: struct.Struct, prefix: bytes, key: bytes) -> tuple[Any, ...]:
+    if len(key) != form.size or key[:1] != prefix:
+        raise CorruptRecord(f"{table}: key {key.hex()} has {len(key)} bytes, not {form.size} after {prefix!r}")
+    return form.unpack(key)[1:]
+
+
+def split_inode_key(key: bytes) -> InodeId:
+    return InodeId(_unpack("inode", _PREFIXED, b"I", key)[0])
+
+
+def split_entry_key(key: bytes) -> tuple[InodeId, bytes]:
+    """(parent, name)"""
+    name = key[_PREFIXED.size :]
+    if not 1 <= len(name) <= 255 or b"/" in name or b"\0" in name:
+        raise CorruptRecord(f"directory entry: key {key.hex()} holds no name of 1 to 255 bytes")
+    return InodeId(_unpack("directory entry", _PREFIXED, b"D", key[: _PREFIXED.size])[0]), name
+
+
+def split_session_key(key: bytes) -> tuple[InodeId, bytes]:
+    """(inode, session)"""
+    inode, session = _unpack("session", struct.Struct(">cQ16s"), b"S", key)
+    return InodeId(inode), session
+
+
+def split_answer_key(key: bytes) -> bytes:
+    """The request id."""
+    return bytes(_unpack("answered request", struct.Struct(">c16s"), b"R", key)[0])
+
+
+def split_age_key(key: bytes) -> tuple[int, bytes]:
+    """(time_ns, request)"""
+    time_ns, request = _unpack("request age", _AGE, b"X", key)
+    return time_ns, request
+
+
+def split_garbage_key(key: bytes) -> tuple[int, InodeId]:
+    """(due_ns, inode)"""
+    due_ns, inode = _unpack("collection queue", _QUEUE, b"G", key)
+    return due_ns, InodeId(inode)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from fs_common.rpc import Part
-
 from fs_common.errors import EmberError
+from fs_common.rpc import Part
 
 
 class WouldBlock(Exception):
@@ -106,7 +105,7 @@ class ChunkRead(NamedTuple):
 
 
 class LastChunk(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """-1: none."""
     length: int
     chunks: int

@@ -1,0 +1,96 @@
+"""Which updates a chunk accepts, and how long it is after one. The rules that every `ChunkStore` shares.
+
+Pure.
+
+Invariants:
+
+* A version follows the committed one by exactly 1; only a REPLACE names its own.
+* An update is stored at most once: the same one again (same version and identity) changes nothing.
+
+Source: `interface.ChunkStore.prepare`.
+"""
+
+from fs_common.errors import Code, EmberError
+from fs_common.limits import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN
+from fs_common.records.storage import UpdateKind
+from fs_storage.engine.interface import ChunkState, PendingUpdate, Update
+
+TOMBSTONE_S = 3600.0
+"""How long a removed chunk is remembered, by the store's clock. From then on it is as if it had never been.
+
+The replicas of a chain forget at almost the same moment, the tail first: an update that falls in between is refused
+as UPDATE_MISSING and succeeds when it is sent again.
+"""
+
+
+def admit(update: Update, state: ChunkState | None, pending: PendingUpdate | None) -> bool:
+    """Whether the update is new; False: it is the pending one, sent again. Raises INVALID or UPDATE_MISSING."""
+    _check_form(update)
+    if pending is not None:
+        if pending.version == update.version and _same(update, pending):
+            return False
+        if update.kind != UpdateKind.REPLACE:
+            raise EmberError(
+                Code.UPDATE_MISSING,
+                f"chunk {update.chunk.hex()} has another update pending, as version {pending.version}",
+            )
+    if update.kind == UpdateKind.REPLACE:
+        return True
+    committed = state.version if state is not None else 0
+    if update.version != committed + 1:
+        raise EmberError(
+            Code.UPDATE_MISSING,
+            f"chunk {update.chunk.hex()} is at version {committed}, the update makes {update.version}",
+        )
+    return True
+
+
+def length_after(update: Update, length: int) -> int:
+    """The chunk's length once an update of a chunk of `length` bytes is committed."""
+    kind = update.kind
+    if kind == UpdateKind.WRITE:
+        return max(length, update.offset + len(update.payload))
+    if kind == UpdateKind.TRUNCATE:
+        return update.offset
+    if kind == UpdateKind.REPLACE:
+        return len(update.payload)
+    return 0
+
+
+def _same(update: Update, pending: PendingUpdate) -> bool:
+    """A REPLACE brings the content itself, so it is never taken for what is there already."""
+    return update.kind != UpdateKind.REPLACE and (update.client, update.channel, update.sequence) == (
+        pending.client,
+        pending.channel,
+        pending.sequence,
+    )
+
+
+def _check_form(update: Update) -> None:
+    """Raise INVALID for an update no caller may send."""
+    kind = update.kind
+    size = update.chunk_size
+    payload = len(update.payload)
+    wrong: str | None = None
+    if len(update.chunk) != 12:
+        wrong = f"a chunk id has 12 bytes, not {len(update.chunk)}"
+    elif not CHUNK_SIZE_MIN <= size <= CHUNK_SIZE_MAX or size & (size - 1):
+        wrong = f"chunk size {size} is not a power of two from 64 KiB to 64 MiB"
+    elif not 1 <= update.version < 2**64:
+        wrong = f"version {update.version} is not one to make"
+    elif kind == UpdateKind.WRITE:
+        if payload == 0 or update.offset < 0 or update.offset + payload > size:
+            wrong = f"a write of {payload} bytes at {update.offset} does not lie in a chunk of {size}"
+    elif kind == UpdateKind.TRUNCATE:
+        if payload or not 0 <= update.offset <= size:
+            wrong = f"a truncation to {update.offset} with {payload} bytes of payload (chunk size {size})"
+    elif kind == UpdateKind.REMOVE:
+        if payload or update.offset:
+            wrong = f"a removal with offset {update.offset} and {payload} bytes of payload"
+    elif kind == UpdateKind.REPLACE:
+        if update.offset or payload > size:
+            wrong = f"a replacement at {update.offset} by {payload} bytes (chunk size {size})"
+    else:
+        wrong = f"kind {kind} is not an update"
+    if wrong is not None:
+        raise EmberError(Code.INVALID, f"chunk {update.chunk.hex()}: {wrong}")

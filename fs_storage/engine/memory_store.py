@@ -1,0 +1,234 @@
+"""A `ChunkStore` that keeps chunks as byte strings. For tests of what stands above a store, and as their model.
+
+It does what `interface.ChunkStore` says and nothing for speed: every update makes a new byte string. Nothing is
+durable; `close` forgets it all. Single-threaded, except `read_blocking`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fs_common.checksums import page_checksums
+from fs_common.errors import Code, EmberError
+from fs_common.ids import chunk_id, split_chunk_id
+from fs_common.limits import page_size
+from fs_common.records.storage import UpdateKind
+from fs_storage.engine.admission import TOMBSTONE_S, admit, length_after
+from fs_storage.engine.interface import (
+    Answer,
+    ChunkRead,
+    ChunkState,
+    LastChunk,
+    PendingUpdate,
+    Prepared,
+    Space,
+    Update,
+)
+
+
+@dataclass(slots=True)
+class _Version:
+    number: int
+    data: bytes
+    removed: bool
+    chain_version: int
+    chunk_size: int
+    identity: tuple[bytes, int, int]
+
+
+@dataclass(slots=True)
+class _Chunk:
+    committed: _Version | None = None
+    pending: _Version | None = None
+    removed_at: float = 0.0
+    """By the clock; meaningful while the committed version is a removal."""
+
+
+class MemoryStore:
+    """See the module."""
+
+    def __init__(self, *, capacity_bytes: int = 1 << 40, clock: Callable[[], float] = time.time) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._clock = clock
+        self._chunks: dict[bytes, _Chunk] = {}
+        self._answers: dict[tuple[bytes, int], Answer] = {}
+
+    def state(self, chunk: bytes) -> ChunkState | None:
+        entry = self._get(chunk)
+        if entry is None:
+            return None
+        committed, pending = entry.committed, entry.pending
+        newest = pending or committed
+        assert newest is not None
+        return ChunkState(
+            version=committed.number if committed else 0,
+            length=len(committed.data) if committed else 0,
+            removed=committed.removed if committed else False,
+            pending_version=pending.number if pending else 0,
+            pending_length=len(pending.data) if pending else 0,
+            chain_version=newest.chain_version,
+        )
+
+    def answer(self, client: bytes, channel: int) -> Answer | None:
+        answer = self._answers.get((client, channel))
+        if answer is None:
+            return None
+        entry = self._chunks.get(answer.chunk)
+        pending = entry.pending if entry else None
+        committed = answer.version != 0 and (pending is None or pending.identity != (client, channel, answer.sequence))
+        return answer._replace(committed=committed)
+
+    def pending_update(self, chunk: bytes) -> PendingUpdate | None:
+        entry = self._get(chunk)
+        if entry is None or entry.pending is None:
+            return None
+        made = entry.pending
+        return PendingUpdate(made.number, len(made.data), made.removed, made.chunk_size, *made.identity)
+
+    async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
+        results: list[Prepared | EmberError] = []
+        for update in updates:
+            try:
+                results.append(self._prepare(update))
+            except EmberError as error:
+                results.append(error)
+        return results
+
+    async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:
+        for chunk, version in chunks:
+            entry = self._get(chunk)
+            if entry is not None and entry.pending is not None and entry.pending.number == version:
+                entry.committed, entry.pending = entry.pending, None
+                entry.removed_at = self._clock()
+            elif entry is None or entry.committed is None or entry.committed.number < version:
+                raise EmberError(Code.UPDATE_MISSING, f"chunk {chunk.hex()} has no pending version {version}")
+
+    async def abandon(self, chunk: bytes, version: int) -> None:
+        entry = self._get(chunk)
+        if entry is not None and entry.pending is not None and entry.pending.number == version:
+            self._drop_pending(chunk, entry)
+
+    def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
+        entry = self._get(chunk)
+        version = None if entry is None else entry.pending if pending else entry.committed
+        if version is None or version.removed:
+            raise EmberError(Code.CHUNK_NOT_FOUND, f"chunk {chunk.hex()} has no data")
+        found = version.data[offset : offset + length]
+        buffer[: len(found)] = found
+        part = buffer[: len(found)]
+        return ChunkRead(len(found), page_checksums(part, offset, version.chunk_size), part, None)
+
+    def read_blocking(
+        self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
+    ) -> ChunkRead:
+        return self.read(chunk, offset, length, buffer, pending=pending)
+
+    def last_chunk(self, inode: int) -> LastChunk:
+        found = self._present(inode)
+        if not found:
+            return LastChunk(-1, 0, 0, 0)
+        index, length = found[-1]
+        return LastChunk(index, length, len(found), sum(length for _, length in found))
+
+    def chunks_of(self, inode: int, first: int, limit: int) -> list[bytes]:
+        indices = [index for index, _ in self._present(inode) if index >= first]
+        return [bytes(chunk_id(inode, index)) for index in indices[:limit]]
+
+    def pending(self) -> list[bytes]:
+        return [chunk for chunk, entry in self._chunks.items() if entry.pending is not None]
+
+    def space(self) -> Space:
+        used = self._used_bytes()
+        count = sum(1 for entry in self._chunks.values() if entry.committed and not entry.committed.removed)
+        return Space(self._capacity_bytes, max(0, self._capacity_bytes - used), used, count)
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    async def close(self) -> None:
+        self._chunks.clear()
+        self._answers.clear()
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _get(self, chunk: bytes) -> _Chunk | None:
+        entry = self._chunks.get(chunk)
+        if (
+            entry is not None
+            and entry.pending is None
+            and (entry.committed is None or entry.committed.removed)
+            and self._clock() >= entry.removed_at + TOMBSTONE_S
+        ):
+            del self._chunks[chunk]
+            return None
+        return entry
+
+    def _prepare(self, update: Update) -> Prepared:
+        entry = self._get(update.chunk)
+        if not admit(update, self.state(update.chunk), self.pending_update(update.chunk)):
+            assert entry is not None and entry.pending is not None
+            return Prepared(entry.pending.number, len(entry.pending.data))
+        if page_checksums(update.payload, update.offset, update.chunk_size) != update.checksums:
+            raise EmberError(Code.CHECKSUM, f"chunk {update.chunk.hex()}: the payload does not match its checksums")
+        committed = entry.committed if entry else None
+        if (
+            committed is not None
+            and not committed.removed
+            and update.kind != UpdateKind.REPLACE
+            and page_size(committed.chunk_size) != page_size(update.chunk_size)
+        ):
+            raise EmberError(Code.INVALID, f"chunk {update.chunk.hex()} was made for pages of another size")
+        before = committed.data if committed else b""
+        length = length_after(update, len(before))
+        if length > len(before) and self._used_bytes() + length - len(before) > self._capacity_bytes:
+            raise EmberError(Code.NO_SPACE, "the target is full")
+        if update.kind == UpdateKind.WRITE:
+            data = bytearray(before.ljust(length, b"\0"))
+            data[update.offset : update.offset + len(update.payload)] = update.payload
+        elif update.kind == UpdateKind.REPLACE:
+            data = bytearray(update.payload)
+        else:
+            data = bytearray(before[:length].ljust(length, b"\0"))
+        if entry is None:
+            entry = self._chunks[update.chunk] = _Chunk()
+        elif entry.pending is not None:
+            self._drop_pending(update.chunk, entry)
+            self._chunks[update.chunk] = entry
+        entry.pending = _Version(
+            update.version,
+            bytes(data),
+            update.kind == UpdateKind.REMOVE,
+            update.chain_version,
+            update.chunk_size,
+            (update.client, update.channel, update.sequence),
+        )
+        if update.client:
+            self._answers[update.client, update.channel] = Answer(
+                update.sequence, update.chunk, update.version, length, False
+            )
+        return Prepared(update.version, length)
+
+    def _drop_pending(self, chunk: bytes, entry: _Chunk) -> None:
+        made = entry.pending
+        assert made is not None
+        client, channel, sequence = made.identity
+        answer = self._answers.get((client, channel))
+        if answer is not None and answer.sequence == sequence and answer.chunk == chunk:
+            self._answers[client, channel] = Answer(sequence, chunk, 0, 0, False)
+        entry.pending = None
+        if entry.committed is None:
+            del self._chunks[chunk]
+
+    def _present(self, inode: int) -> list[tuple[int, int]]:
+        """(index, length) of the chunks of a file that have committed data, ascending."""
+        return sorted(
+            (split_chunk_id(chunk)[1], len(entry.committed.data))
+            for chunk, entry in self._chunks.items()
+            if split_chunk_id(chunk)[0] == inode and entry.committed is not None and not entry.committed.removed
+        )
+
+    def _used_bytes(self) -> int:
+        return sum(
+            max(len(version.data) for version in (entry.committed, entry.pending) if version is not None)
+            for entry in self._chunks.values()
+        )

@@ -61,6 +61,9 @@ class Link(Protocol):
     ) -> Outgoing:
         """`release` is called once: when the parts are sent, withdrawn or dropped."""
 
+    def set_bounds(self, body_bytes_max: int, payload_bytes_max: int) -> None:
+        """What the next frames may have at most; at first the bounds of `limits`."""
+
     def withdraw(self, outgoing: Outgoing) -> None:
         """Stop using the memory of a frame now; a frame that has begun is completed from a copy."""
 

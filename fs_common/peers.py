@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records.session import Hello
@@ -29,6 +28,8 @@ class PeerPool:
         """What new connections say of us; may be replaced, e.g. once the cluster's id is known."""
         self.connect_timeout_s = connect_timeout_s
         self._peers: dict[Address, Peer] = {}
+        self._retired: list[Peer] = []
+        """Told goodbye by their servers; their last calls may still be in work."""
         self._connecting: dict[Address, asyncio.Task[Peer]] = {}
         self._process = os.getpid()
         self._closed = False
@@ -55,16 +56,24 @@ class PeerPool:
             raise EmberError(
                 Code.INVALID, "a connection pool was made before fork and used after it; make a new one in the child"
             )
-        check(not self._closed, "a closed pool is not used")
+        if self._closed:
+            raise EmberError(Code.CLOSING, "the connection pool is closed")
         peer = self._peers.get(address)
         if peer is not None and not peer.closed and not peer.closing:
             return peer
         task = self._connecting.get(address)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._connect(address))
+            task.add_done_callback(_looked_at)
             self._connecting[address] = task
-        # Shielded: one caller that gives up does not fail the others.
-        return await asyncio.shield(task)
+        try:
+            # Shielded: one caller that gives up does not fail the others.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and current is not None and not current.cancelling():
+                raise EmberError(Code.CLOSING, "the connection pool was closed") from None
+            raise
 
     async def close(self) -> None:
         """Close all connections. Calls in flight fail with PEER_GONE."""
@@ -72,15 +81,26 @@ class PeerPool:
         for task in list(self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)
-        peers = list(self._peers.values())
+        self._connecting.clear()
+        peers = [*self._peers.values(), *self._retired]
         self._peers.clear()
+        self._retired.clear()
         for peer in peers:
             await peer.close()
 
     async def _connect(self, address: Address) -> Peer:
         try:
             peer = await tcp.connect(*address, self.hello, timeout=self.connect_timeout_s)
-            self._peers[address] = peer
-            return peer
         finally:
-            del self._connecting[address]
+            self._connecting.pop(address, None)
+        self._retired = [old for old in self._retired if not old.closed]
+        if (old := self._peers.get(address)) is not None and not old.closed:
+            self._retired.append(old)
+        self._peers[address] = peer
+        return peer
+
+
+def _looked_at(task: asyncio.Task[Peer]) -> None:
+    """Those who waited may all have given up: a failure that nobody wants is no defect."""
+    if not task.cancelled():
+        task.exception()

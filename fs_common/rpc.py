@@ -123,11 +123,19 @@ Handler = Callable[[Call], Reply | Awaitable[Reply]]
 Allocate = Callable[[Any, int], Sequence[memoryview] | Allocation]
 
 
-class Registration(NamedTuple):
-    method: Method
-    decode: Callable[[Any], Any]
-    handler: Handler
-    allocate: Allocate | None
+class Registration:
+    """A method this process answers, and how often it did."""
+
+    __slots__ = ("allocate", "calls", "decode", "errors", "handler", "method")
+
+    def __init__(self, method: Method, handler: Handler, allocate: Allocate | None) -> None:
+        self.method = method
+        self.decode = decoder(method.request)
+        self.handler = handler
+        self.allocate = allocate
+        self.calls = 0
+        self.errors = 0
+        """Of those, answered with an error frame."""
 
 
 class Service:
@@ -161,7 +169,7 @@ class Service:
         """
         check(method.number not in self.registrations, "a method has one handler", method.name)
         check(method is not HELLO, "hello is answered by the connection")
-        self.registrations[method.number] = Registration(method, decoder(method.request), handler, allocate)
+        self.registrations[method.number] = Registration(method, handler, allocate)
 
     def add_stats(self, source: Callable[[], dict[str, int]]) -> None:
         """What `source()` gives is part of the answer to STATS."""
@@ -169,6 +177,10 @@ class Service:
 
     def stats(self) -> dict[str, int]:
         merged: dict[str, int] = {}
+        for registration in self.registrations.values():
+            name = registration.method.name
+            merged[f"rpc_{name}_calls"] = registration.calls
+            merged[f"rpc_{name}_errors"] = registration.errors
         for source in self._stats_sources:
             merged.update(source())
         return merged
@@ -325,7 +337,8 @@ class Peer:
         try:
             await waiting.future
         except asyncio.CancelledError:
-            if not waiting.future.cancelled():
+            future = waiting.future
+            if not future.cancelled() and future.exception() is None:
                 # The turn came in the same step as the cancellation.
                 self._calls -= 1
                 self._bytes -= size

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 HELLO_BYTES_MAX = 4096
 """What a stranger may make us hold."""
 HELLO_TIMEOUT_S = 10.0
+GOODBYE_PATIENCE_S = 1.0
+"""How long a caller without calls in work gets to end its side after our goodbye."""
 
 
 class _Active:
@@ -90,16 +92,25 @@ class ServingConnection:
         self._active_bytes = 0
         self._paused = False
         self._closing = False
-        """Goodbye is said, or the caller will send nothing more: when the last reply is sent the link is closed."""
+        """Goodbye is said: new requests are refused."""
+        self._last = False
+        """Nothing more will be read: when the last reply is queued the link is closed."""
         self._lost = False
-        self._sweep: asyncio.TimerHandle | None = loop.call_later(HELLO_TIMEOUT_S, self._on_silence)
+        self._sweep: asyncio.TimerHandle | None = None
+        """Set while handlers have suspended."""
+        self._patience: asyncio.TimerHandle | None = loop.call_later(HELLO_TIMEOUT_S, self._on_silence)
+        """Until the hello came; again after goodbye, once nothing is in work."""
+        link.set_bounds(HELLO_BYTES_MAX, 0)
 
     def begin_close(self) -> None:
         """Say goodbye: take no new requests, finish those in work, then end the link."""
         if self._lost or self._closing:
             return
         self._closing = True
-        self._link.send(frames.pack(frames.GOODBYE, 0, 0, 0))
+        if self._session is None:
+            self._last = True
+        else:
+            self._link.send(frames.pack(frames.GOODBYE, 0, 0, 0))
         self._settle()
 
     def abort(self) -> None:
@@ -160,11 +171,11 @@ class ServingConnection:
     def frame_bad(self, error: FrameError) -> None:
         logger.warning("%s: %s; closing", self._link.name, error)
         self._send_error(0, 0, Code.VERSION_MISMATCH if error.field == "version" else Code.BAD_FRAME, str(error))
-        self._closing = True
+        self._last = True
         self._settle()
 
     def peer_finished(self) -> None:
-        self._closing = True
+        self._last = True
         self._settle()
 
     def drained(self) -> None:
@@ -195,9 +206,8 @@ class ServingConnection:
         except EmberError as error:
             self._turn_away(frame.request, error.code, error.message)
             return
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._stop_patience()
+        self._link.set_bounds(BODY_BYTES_MAX, PAYLOAD_BYTES_MAX)
         self._session = ServerSession(hello, self._link.name)
         service = self._service
         welcome = Welcome(PROTOCOL_VERSION, service.role, service.cluster, service.node)
@@ -222,11 +232,11 @@ class ServingConnection:
     def _turn_away(self, number: int, code: Code, message: str) -> None:
         logger.warning("%s turned away: %s", self._link.name, message)
         self._send_error(number, HELLO.number, code, message)
-        self._closing = True
+        self._last = True
         self._settle()
 
     def _on_silence(self) -> None:
-        self._sweep = None
+        self._patience = None
         self._link.abort(EmberError(Code.TIMED_OUT, "no hello came"))
 
     # Requests
@@ -258,6 +268,7 @@ class ServingConnection:
 
     def _run(self, active: _Active) -> None:
         """Run the handler, to its end if it does not suspend."""
+        active.registration.calls += 1
         if active.call.deadline <= self._loop.time():
             self._fail(active, Code.TIMED_OUT, "the request arrived after its deadline")
             return
@@ -333,10 +344,10 @@ class ServingConnection:
             logger.error("%s of %s failed", name, self._link.name, exc_info=error)
             self._fail(active, Code.INTERNAL, f"{name} failed: {type(error).__name__}; see the server's log")
             if not isinstance(error, Exception):
-                self._finish(active)
                 raise error
 
     def _fail(self, active: _Active, code: Code, message: str) -> None:
+        active.registration.errors += 1
         self._send_error(active.number, active.registration.method.number, code, message)
         self._finish(active)
 
@@ -348,7 +359,7 @@ class ServingConnection:
         _release(active)
         if self._paused or self._link.unsent_bytes > self._service.bytes_in_flight_max:
             self._balance()
-        if self._closing or self._lost:
+        if self._closing or self._last or self._lost:
             self._settle()
 
     def _on_sweep(self) -> None:
@@ -377,10 +388,13 @@ class ServingConnection:
     def _balance(self) -> None:
         """Read only while there is room for more work."""
         service = self._service
-        full = (
+        bytes_max = service.bytes_in_flight_max
+        # A payload that is landing is let in to its end: pausing within it could wait for itself. Reading goes on only
+        # when half of the unsent is gone, so that it does not start and stop with every reply.
+        full = self._landing is None and (
             len(self._active) >= service.calls_in_flight_max
-            or self._active_bytes >= service.bytes_in_flight_max
-            or self._link.unsent_bytes > service.bytes_in_flight_max
+            or self._active_bytes >= bytes_max
+            or self._link.unsent_bytes > (bytes_max // 2 if self._paused else bytes_max)
         )
         if full != self._paused and not self._lost:
             self._paused = full
@@ -394,13 +408,23 @@ class ServingConnection:
         if self._active:
             return
         if self._lost:
+            self._stop_patience()
             if self._sweep is not None:
                 self._sweep.cancel()
                 self._sweep = None
             ended, self._ended = self._ended, _nothing
             ended(self)
-        elif self._closing:
+        elif self._last:
+            self._stop_patience()
             self._link.close()
+        elif self._closing and self._patience is None:
+            # A request may be on its way that was sent before our goodbye was read: it is refused, not lost.
+            self._patience = self._loop.call_later(GOODBYE_PATIENCE_S, self._link.close)
+
+    def _stop_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 def _nothing(connection: ServingConnection) -> None:

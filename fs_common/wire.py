@@ -24,6 +24,8 @@ from fs_common.limits import BODY_BYTES_MAX, PAYLOAD_BYTES_MAX
 STAGING_SIZE = 64 * 1024
 """Headers and bodies arrive here; a larger body gets memory of its own."""
 WINDOW_MIN = 512
+WINDOW_MAX = 16 * 1024
+"""A window of the smallest frames is some milliseconds of work: others on the loop wait that long."""
 IOVEC_MAX = 1024
 """Linux takes no more segments in one system call."""
 DISCARD_SIZE = 256 * 1024
@@ -112,6 +114,11 @@ class FrameReader:
         """No frame is begun: the peer may end the connection here without breaking anything."""
         return self._state is _State.HEADER and self._start == self._end
 
+    @property
+    def within_frame(self) -> bool:
+        """A header is here, and the rest of its frame is still to come."""
+        return self._state is not _State.HEADER
+
     def wants(self) -> list[memoryview]:
         """Memory to fill, in order; at least one byte, at most `IOVEC_MAX` segments. Valid until `filled`."""
         state = self._state
@@ -189,7 +196,7 @@ class FrameReader:
             self._window = WINDOW_MIN
             self._state = _State.ASKED
         else:
-            self._window = min(self._window * 2, STAGING_SIZE)
+            self._window = min(self._window * 2, WINDOW_MAX)
             self._state = _State.HEADER
         return Frame(header.kind, header.method, header.request, body, header.payload_length, header.deadline_ms)
 
@@ -197,8 +204,10 @@ class FrameReader:
         """Where the payload of the frame just given goes: writable byte views, together exactly as long as it is."""
         check(self._state is _State.ASKED, "a destination is given for a payload that is due", self._state)
         length = self._header.payload_length
-        check(sum(map(len, views)) == length, "the destination is as long as the payload", length)
-        self._views = views
+        sizes = list(map(len, views))
+        check(sum(sizes) == length, "the destination is as long as the payload", length)
+        # Segments without room would look like the end of the stream if nothing else was asked for.
+        self._views = views if all(sizes) else [view for view in views if view]
         self._discard = False
         self._begin_payload(length)
 
@@ -381,11 +390,11 @@ class FrameWriter:
             queue.popleft()
         self._offset = count
 
-    def withdraw(self, outgoing: Outgoing) -> None:
-        """The owner of the frame's memory takes it back now.
+    def withdraw(self, outgoing: Outgoing, read: Callable[[FileRange], bytes]) -> None:
+        """The owner of the frame's memory and files takes them back now.
 
-        A frame that has not begun is removed. Of one that has begun, the rest is copied: its receiver counts on it.
-        A file range that has begun must be kept open by the caller, see `unsent_files`.
+        A frame that has not begun is removed. Of one that has begun, the rest is copied (`read`: a file range's
+        bytes, all of them): its receiver counts on it. What `read` raises leaves the frame as it was.
         """
         if outgoing.done:
             return
@@ -402,19 +411,12 @@ class FrameWriter:
         else:
             for position in range(begin, end):
                 segment = queue[position]
-                if isinstance(segment, memoryview | bytearray):
+                if isinstance(segment, FileRange):
+                    queue[position] = read(segment)
+                elif isinstance(segment, memoryview | bytearray):
                     queue[position] = bytes(segment)
             del queue[end]
         _finish(outgoing)
-
-    def unsent_files(self, outgoing: Outgoing) -> bool:
-        """Whether a file range of this frame is still to be sent."""
-        if outgoing.done:
-            return False
-        queue = self._queue
-        end = queue.index(outgoing)
-        begin = max(end - outgoing.segment_count, 0)
-        return any(isinstance(queue[position], FileRange) for position in range(begin, end))
 
     def drop(self) -> None:
         """Nothing of the queue will be sent: release everything."""

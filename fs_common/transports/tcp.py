@@ -47,7 +47,7 @@ class TcpLink:
         self._socket = connected
         self._file = connected.fileno()
         self._loop = loop
-        self.reader = FrameReader()
+        self._reader = FrameReader()
         self._writer = FrameWriter()
         self._receiver: Receiver | None = None
         self._reading = True
@@ -103,10 +103,17 @@ class TcpLink:
         return outgoing
 
     def withdraw(self, outgoing: Outgoing) -> None:
-        self._writer.withdraw(outgoing)
+        try:
+            self._writer.withdraw(outgoing, _read)
+        except OSError as error:
+            self._on_failure(error)
+
+    def set_bounds(self, body_bytes_max: int, payload_bytes_max: int) -> None:
+        self._reader.body_bytes_max = body_bytes_max
+        self._reader.payload_bytes_max = payload_bytes_max
 
     def discard_payload(self) -> None:
-        self.reader.discard_payload()
+        self._reader.discard_payload()
 
     def pause_reading(self) -> None:
         if self._reading and not self._over:
@@ -155,7 +162,7 @@ class TcpLink:
         if self._linger is not None or self._finishing:
             self._drain()
             return
-        reader = self.reader
+        reader = self._reader
         sock = self._socket
         left = TURN_BYTES_MAX
         self._in_turn = True
@@ -175,13 +182,16 @@ class TcpLink:
                 if not self._take_events():
                     return
                 left -= count
-                # Less than asked for: the kernel has no more, and says so when it has.
-                if count < asked or left <= 0:
+                # Less than asked for: the kernel has no more, and says so when it has. Between frames others get
+                # their turn: a window of small frames is work enough.
+                if count < asked or left <= 0 or not reader.within_frame:
                     return
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
             self._on_failure(error)
+        except Exception:
+            self._on_defect()
         finally:
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
@@ -189,7 +199,7 @@ class TcpLink:
 
     def _take_events(self) -> bool:
         """Hand over what is complete. False: stop reading."""
-        reader = self.reader
+        reader = self._reader
         receiver = self._receiver
         assert receiver is not None
         try:
@@ -220,6 +230,8 @@ class TcpLink:
         self._in_turn = True
         try:
             self._take_events()
+        except Exception:
+            self._on_defect()
         finally:
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
@@ -227,7 +239,7 @@ class TcpLink:
 
     def _on_end(self) -> None:
         assert self._receiver is not None
-        if self.reader.between_frames:
+        if self._reader.between_frames:
             self._loop.remove_reader(self._file)
             self._receiver.peer_finished()
         else:
@@ -235,6 +247,10 @@ class TcpLink:
 
     def _on_failure(self, error: OSError) -> None:
         self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} broke: {error.strerror}"))
+
+    def _on_defect(self) -> None:
+        logger.exception("connection %s is ended by a defect of this process", self.name)
+        self.abort(EmberError(Code.INTERNAL, f"connection {self.name} was ended by a defect; see the log"))
 
     # Writing
 
@@ -376,6 +392,14 @@ def _tune(connected: socket.socket) -> None:
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+def _read(part: FileRange) -> bytes:
+    """All bytes of a file range."""
+    data = os.pread(part.file, part.length, part.offset)
+    if len(data) < part.length:
+        raise OSError(errno.EIO, "a file range ended early")
+    return data
 
 
 def _names(connected: socket.socket) -> str:

@@ -94,6 +94,8 @@ class Code(enum.Enum):
     # Manager: 400..499
     NODE_UNKNOWN = ErrorKind("NODE_UNKNOWN", 400, errno.ENOENT, Retry.FINAL, "register the node first")
     CLUSTER_NOT_READY = ErrorKind("CLUSTER_NOT_READY", 401, errno.EAGAIN, Retry.SAFE, "wait for the storage daemons to register")
+    NODE_TAKEN = ErrorKind("NODE_TAKEN", 402, errno.EBUSY, Retry.SAFE, "another process runs under this node id; stop it, or use another id")
+    NOT_MANAGER = ErrorKind("NOT_MANAGER", 403, errno.EAGAIN, Retry.SAFE, "another metadata server is the manager; ask that one")
     # fmt: on
 
 

@@ -47,6 +47,9 @@ TransactionFunction = Callable[[Transaction], Awaitable[T]]
 class KeyValueStore(Protocol):
     """A store. Raises `EmberError`: KV_FULL, KV_MAYBE_COMMITTED (nobody knows), KV_CONFLICT (after all retries)."""
 
+    exclusive: bool
+    """No other process has the store open while this one has: what an earlier owner left behind is over."""
+
     async def transact(self, fn: TransactionFunction[T]) -> T:
         """Run `fn` with serializable isolation; return its result once it is committed and durable."""
 

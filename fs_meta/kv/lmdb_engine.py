@@ -117,6 +117,8 @@ class _View:
 class LmdbStore:
     """A `KeyValueStore` in one directory. All methods are called on one event loop."""
 
+    exclusive = True
+
     def __init__(self, directory: StoreDirectory, environment: lmdb.Environment, map_size_bytes: int) -> None:
         self._directory = directory
         self._environment = environment

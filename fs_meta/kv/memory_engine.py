@@ -19,7 +19,9 @@ T = TypeVar("T")
 class MemoryStore:
     """A `KeyValueStore` in a dict."""
 
-    def __init__(self) -> None:
+    def __init__(self, exclusive: bool = True) -> None:
+        self.exclusive = exclusive
+        """False: several servers of one test share the store, as they would share a remote one."""
         self._values: dict[bytes, bytes] = {}
         self._keys: list[bytes] = []
         self._closed = False

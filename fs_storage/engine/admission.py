@@ -4,7 +4,8 @@ Pure.
 
 Invariants:
 
-* A version follows the committed one by exactly 1; only a REPLACE names its own.
+* A version follows the committed one by exactly 1; a REPLACE names its own, and a REMOVE may skip some: it needs
+  nothing of what was before, and the tombstone it follows may be forgotten here.
 * An update is stored at most once: the same one again (same version and identity) changes nothing.
 
 Source: `interface.ChunkStore.prepare`.
@@ -37,7 +38,7 @@ def admit(update: Update, state: ChunkState | None, pending: PendingUpdate | Non
     if update.kind == UpdateKind.REPLACE:
         return True
     committed = state.version if state is not None else 0
-    if update.version != committed + 1:
+    if update.version != committed + 1 and (update.kind != UpdateKind.REMOVE or update.version <= committed):
         raise EmberError(
             Code.UPDATE_MISSING,
             f"chunk {update.chunk.hex()} is at version {committed}, the update makes {update.version}",

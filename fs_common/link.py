@@ -44,6 +44,10 @@ class Link(Protocol):
     """Both ends, for messages."""
 
     @property
+    def descriptor(self) -> int | None:
+        """File descriptor of the connection, for a forked child to close; None: there is none, or it is over."""
+
+    @property
     def unsent_bytes(self) -> int:
         """Of frames given to `send` and not yet passed to the kernel or the adapter."""
 

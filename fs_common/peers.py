@@ -75,6 +75,10 @@ class PeerPool:
                 raise EmberError(Code.CLOSING, "the connection pool was closed") from None
             raise
 
+    def descriptors(self) -> list[int]:
+        """File descriptors of all connections. A forked child closes them, so that they end with the parent's."""
+        return [peer.descriptor for peer in self._peers.values() if peer.descriptor is not None]
+
     async def close(self) -> None:
         """Close all connections. Calls in flight fail with PEER_GONE."""
         self._closed = True

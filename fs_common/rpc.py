@@ -314,6 +314,11 @@ class Peer:
             if self.closing and not self._pending and not self.closed:
                 self._link.close()
 
+    @property
+    def descriptor(self) -> int | None:
+        """File descriptor of the connection, for a forked child to close."""
+        return self._link.descriptor
+
     async def close(self) -> None:
         """End the connection. Calls in flight fail with PEER_GONE."""
         self._link.abort(EmberError(Code.PEER_GONE, f"connection {self._link.name} was closed by its owner"))

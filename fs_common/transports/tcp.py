@@ -72,6 +72,10 @@ class TcpLink:
     # Link
 
     @property
+    def descriptor(self) -> int | None:
+        return None if self._over else self._file
+
+    @property
     def unsent_bytes(self) -> int:
         return self._writer.unsent_bytes
 

@@ -139,8 +139,9 @@ class ChunkStore(Protocol):
         """Store each update as its chunk's pending version, together; durable as `durability` says on return.
 
         Each succeeds or fails by itself: CHECKSUM (payload is not what its checksums say), NO_SPACE, INVALID (beyond
-        the chunk size), UPDATE_MISSING (version is not committed + 1; a REMOVE may skip versions), DISK_FAILED. A failed
-        one leaves no trace. Preparing the same pending version again succeeds and changes nothing. Committed data stays readable.
+        the chunk size), UPDATE_MISSING (version is not committed + 1; a REMOVE may skip versions), DISK_FAILED. A
+        failed one leaves no trace. Preparing the same pending version again succeeds and changes nothing. Committed
+        data stays readable.
         """
 
     async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:

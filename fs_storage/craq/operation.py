@@ -1,0 +1,129 @@
+"""One operation on one chunk at one replica, and the step it waits for. Values only.
+
+An operation is both what enters the core and the instruction that leaves it: `step` says what the shell has to do
+next. The core alone changes `step`; the shell reads it, does it, and reports with the matching event of `Replica`.
+"""
+
+import enum
+from typing import Any
+
+from fs_common.errors import Code
+from fs_common.records.storage import UpdateKind
+
+NO_IDENTITY = (b"", 0, 0)
+
+
+class Step(enum.Enum):
+    """What an operation waits for. The first five are also the states of its chunk (see `replica`)."""
+
+    RESEND = "resend"
+    """The successor's answer to version `leftover`, sent whole from the store."""
+    CONFIRM = "confirm"
+    """The store's commit of version `leftover`."""
+    PREPARE = "prepare"
+    """The store's answer to this update as pending version `version`."""
+    FORWARD = "forward"
+    """The successor's answer to this update."""
+    COMMIT = "commit"
+    """The store's commit of `version`."""
+    ABANDON = "abandon"
+    """The store's word that `version` is dropped."""
+    QUEUED = "queued"
+    """Its turn: another operation holds the chunk."""
+    DONE = "done"
+    """Nothing: `failure`, or `version` and `length`, is its result."""
+
+
+class Duty(enum.Enum):
+    """Operations that bring no update of their own."""
+
+    SETTLE = "settle"
+    """Drive whatever is pending to its end."""
+    CONFIRM = "confirm"
+    """The tail has committed everything up to `version`: commit it here."""
+
+
+class Failure:
+    """Why an operation failed. `code`'s retry class tells the sender whether it may have been applied."""
+
+    __slots__ = ("code", "message")
+
+    def __init__(self, code: Code, message: str) -> None:
+        self.code = code
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"{self.code.name}: {self.message}"
+
+
+class Operation:
+    """A chunk's update on its way through one replica. Plain slots: tens of thousands a second are made."""
+
+    __slots__ = (
+        "chain_version",
+        "channel",
+        "chunk",
+        "client",
+        "failure",
+        "kind",
+        "leftover",
+        "leftover_length",
+        "length",
+        "request",
+        "request_index",
+        "sequence",
+        "source",
+        "step",
+        "uncertain",
+        "version",
+    )
+
+    def __init__(
+        self,
+        chunk: bytes,
+        kind: UpdateKind | Duty,
+        *,
+        chain_version: int,
+        length: int = 0,
+        version: int = 0,
+        source: int = 0,
+        client: bytes = b"",
+        channel: int = 0,
+        sequence: int = 0,
+        request: Any = None,
+        request_index: int = 0,
+    ) -> None:
+        self.chunk = chunk
+        self.kind = kind
+        self.chain_version = chain_version
+        """Of the chain, as the sender knows it."""
+        self.version = version
+        """0 until the head assigns it; from a predecessor, the version to make. At the end: the committed version."""
+        self.length = length
+        """REPLACE: bytes of payload. From PREPARE on: the chunk's length once this version is committed."""
+        self.source = source
+        """Target id of the predecessor that sent it; 0 from clients and for duties."""
+        self.client = client
+        self.channel = channel
+        self.sequence = sequence
+        self.request = request
+        """The shell's; the core never looks."""
+        self.request_index = request_index
+        """The shell's."""
+        self.step = Step.QUEUED
+        self.leftover = 0
+        """RESEND and CONFIRM: the pending version being settled before this operation's own work."""
+        self.leftover_length = 0
+        self.uncertain = False
+        """An attempt to forward `version` ended without a clear answer, so a replica further on may have it."""
+        self.failure: Failure | None = None
+
+    @property
+    def identity(self) -> tuple[bytes, int, int]:
+        return (self.client, self.channel, self.sequence)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.kind.name} {self.chunk.hex()} v{self.version} {self.step.value}"
+            f" by {self.client.hex()[:8]}/{self.channel}/{self.sequence}{f' {self.failure}' if self.failure else ''}>"
+        )

@@ -1,0 +1,399 @@
+"""One replica of a chain as a state machine for each chunk: events in, instructions out. Pure.
+
+Owns the order of operations on a chunk. Knows nothing of files, sockets, time or tasks: the shell does what
+`Operation.step` says and reports it by calling the matching event; `take()` then gives the operations whose step is
+new. At most one operation of a chunk is under way (a FIFO queue for each chunk); chunks are independent.
+
+States of a chunk = step of the operation that holds it:
+
+    state       waiting for                          event -> next state
+    ---------   ----------------------------------   ---------------------------------------------------------------
+    (idle)      nothing, no operation                submit -> judged: RESEND, CONFIRM, PREPARE or DONE
+    RESEND      successor: leftover, whole chunk     forwarded -> CONFIRM; forward_failed -> DONE (leftover stays)
+    CONFIRM     store: commit of the leftover        committed -> judged again; commit_failed -> DONE
+    PREPARE     store: this update pending           prepared -> FORWARD (tail: COMMIT); prepare_refused -> DONE
+    FORWARD     successor: this update               forwarded -> COMMIT; forward_failed -> ABANDON or DONE
+    COMMIT      store: commit of this update         committed -> DONE; commit_failed -> DONE (pending stays)
+    ABANDON     store: this update dropped           abandoned -> DONE
+    DONE        (left the chunk; the next in the queue is judged)
+
+Invariants:
+
+* Prefix order: whatever version a replica has, committed or pending, its predecessor has. Hence prepare (durable)
+  comes before forward, on every replica, and forward before commit.
+* A version is committed once the tail has prepared it; the tail commits at once.
+* At a replica at most one version is pending, the committed one plus 1 (a REPLACE or a REMOVE may skip versions).
+* A version number, once it may have left this replica, is never given to another update: a pending version is
+  abandoned only if every attempt to forward it was answered by a refusal that promises "not applied".
+* An update with an identity is applied at most once: its answer is kept with the chunk and looked up in turn.
+
+Source: DESIGN section 7; `reference` rules of chain replication in `docs/concurrency/storage.md`.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from fs_common.checks import check, violated
+from fs_common.errors import Code, Retry
+from fs_common.records.storage import UpdateKind
+from fs_storage.craq.operation import NO_IDENTITY, Duty, Failure, Operation, Step
+from fs_storage.craq.position import Position
+
+if TYPE_CHECKING:
+    from fs_storage.engine.interface import Answer, ChunkState, PendingUpdate
+
+
+class View(Protocol):
+    """What the core may ask of the store: lookups in memory, without effect."""
+
+    def state(self, chunk: bytes) -> "ChunkState | None": ...
+
+    def answer(self, client: bytes, channel: int) -> "Answer | None": ...
+
+    def pending_update(self, chunk: bytes) -> "PendingUpdate | None": ...
+
+
+class Replica:
+    """The chunks of one target. Single-threaded; no event may be reported from inside another."""
+
+    def __init__(self, view: View, unsettled: set[bytes]) -> None:
+        """`unsettled`: the chunks that have a pending version now (`ChunkStore.pending()`)."""
+        self._view = view
+        self.unsettled = unsettled
+        """Chunks that have, or are about to get, a pending version. A read of any other is answered at once."""
+        self.position: Position | None = None
+        """None: not serving. Set by the shell whenever routing or lease changes; judged at each operation's turn."""
+        self._queues: dict[bytes, deque[Operation]] = {}
+        """For each busy chunk: the operation that holds it, then those that wait, in order of arrival."""
+        self._out: list[Operation] = []
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def submit(self, operation: Operation) -> None:
+        """A new operation; it is judged when the chunk is free."""
+        queue = self._queues.get(operation.chunk)
+        if queue is not None:
+            queue.append(operation)
+            return
+        self._queues[operation.chunk] = queue = deque((operation,))
+        self._judge_next(operation.chunk, queue)
+
+    def prepared(self, operation: Operation, length: int) -> None:
+        """The store has the update pending, durably; the chunk will have `length` bytes."""
+        self._expect(operation, Step.PREPARE)
+        operation.length = length
+        operation.step = Step.COMMIT if self._is_tail() else Step.FORWARD
+        self._out.append(operation)
+
+    def prepare_refused(self, operation: Operation, failure: Failure) -> None:
+        """The store has no trace of the update (or it was never asked)."""
+        self._expect(operation, Step.PREPARE)
+        self.unsettled.discard(operation.chunk)
+        self._finish(operation, failure)
+
+    def forwarded(self, operation: Operation, version: int, length: int) -> None:
+        """The successor has committed `version`, and its chunk has `length` bytes then."""
+        if operation.step is Step.RESEND:
+            self._expect(operation, Step.RESEND)
+            if (version, length) != (operation.leftover, operation.leftover_length):
+                self._diverged(operation, operation.leftover, operation.leftover_length, version, length)
+                return
+            operation.step = Step.CONFIRM
+        else:
+            self._expect(operation, Step.FORWARD)
+            if (version, length) != (operation.version, operation.length):
+                self._diverged(operation, operation.version, operation.length, version, length)
+                return
+            operation.step = Step.COMMIT
+        self._out.append(operation)
+
+    def forward_attempt_failed(self, operation: Operation, failure: Failure) -> None:
+        """One attempt failed and another follows: the step stays."""
+        self._expect(operation, Step.FORWARD, Step.RESEND)
+        if failure.code.value.retry is Retry.MAYBE_APPLIED:
+            operation.uncertain = True
+
+    def forward_failed(self, operation: Operation, failure: Failure) -> None:
+        """The last attempt failed.
+
+        An update that certainly reached nobody is dropped, so that readers here need not ask the tail about it for
+        ever; any other stays pending and is settled by a later operation.
+        """
+        self.forward_attempt_failed(operation, failure)
+        if operation.step is Step.FORWARD and not operation.uncertain:
+            operation.step = Step.ABANDON
+            operation.failure = failure
+            self._out.append(operation)
+            return
+        self._finish(operation, _maybe_applied(failure))
+
+    def committed(self, operation: Operation) -> None:
+        """The store's committed version is now `version` (CONFIRM: `leftover`)."""
+        self._expect(operation, Step.COMMIT, Step.CONFIRM)
+        self.unsettled.discard(operation.chunk)
+        if operation.step is Step.COMMIT:
+            self._finish(operation, None)
+            return
+        self._judge_next(operation.chunk, self._queues[operation.chunk])
+
+    def commit_failed(self, operation: Operation, failure: Failure) -> None:
+        """The store could not commit. The version stays pending here though the chain has it."""
+        self._expect(operation, Step.COMMIT, Step.CONFIRM)
+        self._finish(operation, _maybe_applied(failure))
+
+    def abandoned(self, operation: Operation) -> None:
+        """The store has durably forgotten the pending version and the answer that went with it."""
+        self._expect(operation, Step.ABANDON)
+        self.unsettled.discard(operation.chunk)
+        self._finish(operation, operation.failure)
+
+    def abandon_failed(self, operation: Operation, failure: Failure) -> None:
+        """The pending version stays, and with it the promise "not applied" is void."""
+        self._expect(operation, Step.ABANDON)
+        self._finish(operation, _maybe_applied(failure))
+
+    # -- instructions ------------------------------------------------------------------------------------------
+
+    def take(self) -> list[Operation]:
+        """Operations whose step is new since the last call, in order."""
+        out = self._out
+        self._out = []
+        return out
+
+    @property
+    def busy_chunks(self) -> int:
+        return len(self._queues)
+
+    # -- judgement ---------------------------------------------------------------------------------------------
+
+    def _judge_next(self, chunk: bytes, queue: deque[Operation]) -> None:
+        """Give the chunk to the first operation that needs it; those that need nothing are done on the way."""
+        while queue:
+            operation = queue[0]
+            self._judge(operation)
+            self._out.append(operation)
+            if operation.step is not Step.DONE:
+                return
+            queue.popleft()
+        del self._queues[chunk]
+
+    def _judge(self, operation: Operation) -> None:
+        """An operation's turn, or its turn again after a leftover was settled."""
+        position = self.position
+        if position is None:
+            self._done(operation, Failure(Code.NOT_SERVING, "the target has no valid lease or is not in the chain"))
+        elif isinstance(operation.kind, Duty):
+            self._judge_duty(operation, position)
+        elif operation.chain_version != position.version:
+            self._done(operation, _wrong_version(operation, position))
+        elif operation.source == 0:
+            self._judge_as_head(operation, position)
+        else:
+            self._judge_as_successor(operation, position)
+
+    def _judge_duty(self, operation: Operation, position: Position) -> None:
+        state = self._view.state(operation.chunk)
+        if state is None or not state.pending_version:
+            self._done(operation, None)
+        elif operation.kind is Duty.CONFIRM:
+            if state.pending_version <= operation.version:
+                self._confirm(operation, state)
+            else:
+                self._done(operation, None)
+        elif position.is_tail:
+            self._confirm(operation, state)
+        elif position.is_head:
+            self._resend(operation, state)
+        else:
+            self._done(operation, None)  # in the middle only the predecessor or the tail can tell
+
+    def _judge_as_head(self, operation: Operation, position: Position) -> None:
+        if not position.is_head:
+            self._done(
+                operation, Failure(Code.NOT_HEAD, f"target {position.target} is not the head of chain {position.chain}")
+            )
+            return
+        if operation.identity != NO_IDENTITY:
+            answer = self._view.answer(operation.client, operation.channel)
+            if answer is not None and answer.sequence > operation.sequence:
+                self._done(
+                    operation,
+                    Failure(
+                        Code.UPDATE_STALE,
+                        f"channel {operation.channel} is at sequence {answer.sequence}, past {operation.sequence}",
+                    ),
+                )
+                return
+            if answer is not None and answer.sequence == operation.sequence:
+                if answer.chunk != operation.chunk:
+                    self._done(
+                        operation,
+                        Failure(
+                            Code.INVALID,
+                            f"channel {operation.channel} used sequence {answer.sequence} for another chunk",
+                        ),
+                    )
+                    return
+                if answer.committed:
+                    operation.version = answer.version
+                    operation.length = answer.length
+                    self._done(operation, None)
+                    return
+        state = self._view.state(operation.chunk)
+        if state is not None and state.pending_version:
+            if position.is_tail:
+                self._confirm(operation, state)
+            else:
+                self._resend(operation, state)
+            return
+        if operation.kind is UpdateKind.REMOVE and operation.identity == NO_IDENTITY and _missing(state):
+            # Only without an identity: a client's removal of nothing makes a version too, or a duplicate of it that
+            # arrives after its answer would remove what was written since.
+            operation.version = state.version if state is not None else 0
+            operation.length = 0
+            self._done(operation, None)
+            return
+        operation.version = (state.version if state is not None else 0) + 1
+        self._prepare(operation)
+
+    def _judge_as_successor(self, operation: Operation, position: Position) -> None:
+        predecessor = position.predecessor
+        if predecessor is None or predecessor.target != operation.source:
+            self._done(
+                operation,
+                Failure(
+                    Code.CHAIN_VERSION,
+                    f"target {operation.source} does not precede target {position.target} on chain {position.chain}",
+                ),
+            )
+            return
+        state = self._view.state(operation.chunk)
+        committed = state.version if state is not None else 0
+        pending = state.pending_version if state is not None else 0
+        version = operation.version
+        if version <= committed:
+            check(state is not None, "a committed version has a state", operation)
+            assert state is not None
+            operation.version = committed
+            operation.length = state.length
+            self._done(operation, None)
+        elif pending > version:
+            message = f"version {pending} of chunk {operation.chunk.hex()} is under way, past {version}"
+            self._done(operation, Failure(Code.UPDATE_STALE, message))
+        elif pending == 0:
+            # A REPLACE and a REMOVE need nothing of what was before.
+            if version == committed + 1 or operation.kind in (UpdateKind.REPLACE, UpdateKind.REMOVE):
+                self._prepare(operation)
+            else:
+                self._done(
+                    operation,
+                    Failure(
+                        Code.UPDATE_MISSING,
+                        f"target {position.target} has version {committed} of chunk {operation.chunk.hex()},"
+                        f" its predecessor sends {version}",
+                    ),
+                )
+        elif pending < version:
+            # The predecessor makes a version only when the one before is committed on the whole chain.
+            assert state is not None
+            self._confirm(operation, state)
+        elif not self._same_update(operation):
+            self._done(
+                operation,
+                Failure(
+                    Code.CHECKSUM,
+                    f"target {position.target} has another update pending as version {version}"
+                    f" of chunk {operation.chunk.hex()}: the replicas differ",
+                ),
+            )
+        elif position.is_tail:
+            assert state is not None
+            self._confirm(operation, state)
+        else:
+            assert state is not None
+            self._resend(operation, state)
+
+    def _same_update(self, operation: Operation) -> bool:
+        """The pending update is the one that arrives again, as itself or as the whole chunk it made."""
+        left = self._view.pending_update(operation.chunk)
+        check(left is not None, "a pending version has an update", operation)
+        assert left is not None
+        return (
+            (left.client, left.channel, left.sequence) == operation.identity
+            and left.removed == (operation.kind is UpdateKind.REMOVE)
+            and (operation.kind is not UpdateKind.REPLACE or operation.length == left.length)
+        )
+
+    # -- moves -------------------------------------------------------------------------------------------------
+
+    def _prepare(self, operation: Operation) -> None:
+        operation.step = Step.PREPARE
+        operation.uncertain = False
+        # From here on a reader of this chunk asks the tail: the store may show the pending version at any moment.
+        self.unsettled.add(operation.chunk)
+
+    def _resend(self, operation: Operation, state: "ChunkState") -> None:
+        operation.leftover = state.pending_version
+        operation.leftover_length = state.pending_length
+        operation.step = Step.RESEND
+
+    def _confirm(self, operation: Operation, state: "ChunkState") -> None:
+        operation.leftover = state.pending_version
+        operation.leftover_length = state.pending_length
+        operation.step = Step.CONFIRM
+
+    def _done(self, operation: Operation, failure: Failure | None) -> None:
+        operation.failure = failure
+        operation.step = Step.DONE
+
+    def _finish(self, operation: Operation, failure: Failure | None) -> None:
+        """The operation that holds its chunk is done; the next is judged."""
+        self._done(operation, failure)
+        queue = self._queues[operation.chunk]
+        queue.popleft()
+        self._out.append(operation)
+        if queue:
+            self._judge_next(operation.chunk, queue)
+        else:
+            del self._queues[operation.chunk]
+
+    def _diverged(self, operation: Operation, version: int, length: int, its_version: int, its_length: int) -> None:
+        self._finish(
+            operation,
+            Failure(
+                Code.CHAIN_BROKEN,
+                f"replicas of chunk {operation.chunk.hex()} differ: version {version} of {length} bytes here,"
+                f" version {its_version} of {its_length} bytes at the successor",
+            ),
+        )
+
+    def _is_tail(self) -> bool:
+        position = self.position
+        # Not serving any more: the update is pending and goes no further by itself. Forwarding asks the shell, which
+        # finds no successor and fails it.
+        return position is not None and position.is_tail
+
+    def _expect(self, operation: Operation, *steps: Step) -> None:
+        if operation.step not in steps:
+            violated("an event fits the operation's step", operation, steps)
+        queue = self._queues.get(operation.chunk)
+        if queue is None or queue[0] is not operation:
+            violated("the operation holds its chunk", operation)
+
+
+def _maybe_applied(failure: Failure) -> Failure:
+    """The same failure, said so that the sender does not conclude "not applied"."""
+    if failure.code.value.retry is Retry.MAYBE_APPLIED:
+        return failure
+    return Failure(Code.CHAIN_BROKEN, f"{failure.message} [{failure.code.name}]")
+
+
+def _missing(state: "ChunkState | None") -> bool:
+    return state is None or state.removed or state.version == 0
+
+
+def _wrong_version(operation: Operation, position: Position) -> Failure:
+    return Failure(
+        Code.CHAIN_VERSION,
+        f"chain {position.chain} is at version {position.version}, the request at {operation.chain_version}",
+    )

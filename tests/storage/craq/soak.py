@@ -1,0 +1,32 @@
+"""`python -m tests.storage.craq.soak --seeds N [--first S]`: run many seeds; the first violation prints its seed."""
+
+import argparse
+import sys
+import time
+
+from tests.storage.craq.simulator import Simulation
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0)
+    arguments = parser.parse_args()
+    totals: dict[str, int] = {}
+    began = time.perf_counter()
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        simulation = Simulation(seed)
+        try:
+            simulation.run()
+        except Exception:
+            print(f"seed {seed} {simulation.plan}", file=sys.stderr)
+            raise
+        for name, value in simulation.statistics.items():
+            totals[name] = totals.get(name, 0) + value
+    seconds = time.perf_counter() - began
+    print(f"{arguments.seeds} seeds in {seconds:.1f} s, no violation: {totals}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

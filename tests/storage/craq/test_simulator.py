@@ -1,0 +1,140 @@
+"""The simulator finds nothing in the core, and finds every defect that is planted in it."""
+
+import pytest
+
+from fs_common.errors import Code
+from fs_storage.craq.operation import Failure, Operation, Step
+from fs_storage.craq.replica import Replica
+from tests.storage.craq.simulator import Node, Plan, Simulation
+
+
+@pytest.mark.parametrize("first", range(0, 1500, 250))
+def test_random_histories_keep_every_promise(first: int) -> None:
+    for seed in range(first, first + 250):
+        simulation = Simulation(seed)
+        try:
+            simulation.run()
+        except Exception as error:
+            error.add_note(f"seed {seed}, {simulation.plan}")
+            raise
+
+
+def test_a_healthy_chain_answers_everything() -> None:
+    for seed in range(100):
+        simulation = Simulation(seed, Plan(loss=0.0, duplication=0.0, crashes=0, attempts=50))
+        simulation.run()
+        assert simulation.statistics["failed"] == 0
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    runs = []
+    for _ in range(2):
+        simulation = Simulation(12345)
+        simulation.run()
+        runs.append((simulation.now, simulation.statistics, simulation.history))
+    assert runs[0] == runs[1]
+
+
+def test_the_runs_reach_what_they_are_for() -> None:
+    totals: dict[str, int] = {}
+    for seed in range(200):
+        simulation = Simulation(seed)
+        simulation.run()
+        for name, value in simulation.statistics.items():
+            totals[name] = totals.get(name, 0) + value
+    assert min(totals.values()) > 20, totals
+
+
+class ForwardsBeforeItIsDurable(Replica):
+    def _prepare(self, operation: Operation) -> None:
+        super()._prepare(operation)
+        if not self._is_tail():
+            operation.step = Step.FORWARD
+            operation.length = operation.length or 1
+
+
+class AnswersBeforeTheTail(Replica):
+    def prepared(self, operation: Operation, length: int) -> None:
+        super().prepared(operation, length)
+        operation.step = Step.COMMIT
+
+
+class AbandonsWhatMayHaveArrived(Replica):
+    def forward_attempt_failed(self, operation: Operation, failure: Failure) -> None:
+        super().forward_attempt_failed(operation, failure)
+        operation.uncertain = False
+
+
+class SaysNotAppliedOfWhatStays(Replica):
+    def commit_or_fail(self, operation: Operation, failure: Failure) -> None:
+        operation.uncertain = True
+        super().forward_failed(operation, failure)
+        operation.failure = Failure(Code.NO_SPACE, "full")
+
+    forward_failed = commit_or_fail
+
+
+class ForgetsWhoWrote(Replica):
+    def submit(self, operation: Operation) -> None:
+        operation.client = b""
+        operation.channel = operation.sequence = 0
+        super().submit(operation)
+
+
+class SkipsTheLeftover(Replica):
+    def _resend(self, operation: Operation, state: object) -> None:
+        super()._resend(operation, state)  # type: ignore[arg-type]
+        operation.step = Step.CONFIRM
+
+
+class LetsTwoIn(Replica):
+    def submit(self, operation: Operation) -> None:
+        self._queues.pop(operation.chunk, None)
+        super().submit(operation)
+
+    def _expect(self, operation: Operation, *steps: Step) -> None:
+        pass
+
+
+DEFECTS = [
+    ForwardsBeforeItIsDurable,
+    AnswersBeforeTheTail,
+    AbandonsWhatMayHaveArrived,
+    SaysNotAppliedOfWhatStays,
+    ForgetsWhoWrote,
+    SkipsTheLeftover,
+    LetsTwoIn,
+]
+
+
+def fails(simulation: Simulation) -> bool:
+    try:
+        simulation.run()
+    except Exception:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_defect_is_found(defect: type[Replica]) -> None:
+    class Defective(Simulation):
+        replica_class = defect
+
+    assert any(fails(Defective(seed)) for seed in range(400))
+
+
+def test_reads_that_do_not_ask_the_tail_are_found() -> None:
+    class ReadsCommitted(Simulation):
+        def must_ask(self, node: Node, chunk: bytes) -> bool:
+            return False
+
+    assert any(fails(ReadsCommitted(seed)) for seed in range(400))
+
+
+def test_a_tail_that_serves_before_it_settled_is_found() -> None:
+    class ServesAtOnce(Simulation):
+        def start(self, node: Node) -> None:
+            super().start(node)
+            node.ready = True
+
+    assert any(fails(ServesAtOnce(seed)) for seed in range(1500))

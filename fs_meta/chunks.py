@@ -1,0 +1,228 @@
+"""The metadata service as a client of the storage daemons: measure, cut and remove a file's chunks.
+
+Every request goes to the head of its chain, as the newest routing of this process has it. A call that may be repeated
+is repeated, after a growing pause, until the total time is over; each attempt looks at the routing anew, so a chain
+that changed is met where it is now. A cut's update keeps its identity (client, channel, sequence) over its attempts,
+so that the chain applies it once.
+
+Tasks: one for each chain of a file, for the length of a call; the call waits for all of them, also when one fails.
+
+Source: reference 3.1, 3.2, 3.12; records `fs_common.records.storage`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.layout import Layout, stripe_chains
+from fs_common.methods import QUERY_LAST_CHUNK, REMOVE_CHUNKS, UPDATE_CHUNKS, Method
+from fs_common.records.routing import Chain, PublicState, Routing
+from fs_common.records.storage import QueryLastChunk, RemoveChunks, UpdateChunks, UpdateItem, UpdateKind
+
+T = TypeVar("T")
+
+REMOVE_LIMIT: Final = 256
+"""Chunks for each removing request: bounds how long the head works for one call."""
+CALL_TIMEOUT_S: Final = 5.0
+_PAUSE_MIN_S: Final = 0.02
+_PAUSE_MAX_S: Final = 1.0
+
+
+class Caller(Protocol):
+    """What is used of `fs_common.peers.PeerPool`."""
+
+    async def call(
+        self, address: tuple[str, int], method: Method, request: msgspec.Struct, *, timeout: float
+    ) -> Any: ...
+
+
+class Channels:
+    """Identities for updates: a channel carries one update at a time, its sequence grows with each."""
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._sequences: list[int] = []
+        """Channel -> its last sequence."""
+
+    def take(self) -> tuple[int, int]:
+        """(channel, sequence) of a new update."""
+        if self._free:
+            channel = self._free.pop()
+        else:
+            channel = len(self._sequences)
+            self._sequences.append(0)
+        self._sequences[channel] += 1
+        return channel, self._sequences[channel]
+
+    def give_back(self, channel: int) -> None:
+        """The update is over."""
+        self._free.append(channel)
+
+
+class _Map:
+    """A routing, indexed."""
+
+    def __init__(self, routing: Routing) -> None:
+        self.routing = routing
+        self.chains = {chain.chain: chain for chain in routing.chains}
+        self.addresses = {node.node: (node.host, node.port) for node in routing.nodes}
+        self.tables = {(table.table, table.version): table.chains for table in routing.tables}
+
+
+class ChunkClient:
+    """Implements `fs_meta.ops.context.Chunks`."""
+
+    def __init__(
+        self, caller: Caller, routing: Callable[[], Routing | None], client: bytes, *, timeout_s: float
+    ) -> None:
+        self._caller = caller
+        self._routing = routing
+        self._client = client
+        """`ClientId` of this process: with channel and sequence, the identity of its updates."""
+        self._timeout_s = timeout_s
+        """Total time of `measure` and `cut`."""
+        self._channels = Channels()
+        self._map: _Map | None = None
+        """Of the routing that was newest when it was last looked at."""
+
+    async def measure(self, inode: int, layout: Layout) -> int:
+        deadline = self._deadline()
+
+        async def end_on(chain: int) -> int:
+            last = await self._last(chain, inode, deadline)
+            return 0 if last.index < 0 else int(last.index * layout.chunk_size + last.length)
+
+        return max(await _all([end_on(chain) for chain in self._chains(layout)]))
+
+    async def cut(self, inode: int, layout: Layout, length: int) -> None:
+        deadline = self._deadline()
+        boundary, within = divmod(length, layout.chunk_size)
+        chains = self._chains(layout)
+        boundary_chain = chains[boundary % len(chains)] if within else None
+
+        async def cut_on(chain: int) -> None:
+            await self._remove_on(chain, inode, boundary + 1 if within else boundary, deadline)
+            if chain != boundary_chain:
+                return
+            # Truncating would make a hole into a chunk of zeros, so look first.
+            last = await self._last(chain, inode, deadline)
+            if last.index == boundary and last.length > within:
+                await self._truncate_chunk(chain, inode, boundary, within, layout, deadline)
+
+        await _all([cut_on(chain) for chain in chains])
+
+    async def remove(self, inode: int, layout: Layout) -> None:
+        """One attempt for each request: the collector comes again."""
+        await _all([self._remove_on(chain, inode, 0, None) for chain in self._chains(layout)])
+
+    async def _remove_on(self, chain_id: int, inode: int, first: int, deadline: float | None) -> None:
+        def request(chain: Chain) -> RemoveChunks:
+            return RemoveChunks(chain.chain, chain.version, inode, first, REMOVE_LIMIT, self._client)
+
+        while (await self._on_head(chain_id, REMOVE_CHUNKS, request, deadline)).more:
+            pass
+
+    async def _last(self, chain_id: int, inode: int, deadline: float) -> Any:
+        def request(chain: Chain) -> QueryLastChunk:
+            return QueryLastChunk(chain.chain, chain.version, inode)
+
+        return await self._on_head(chain_id, QUERY_LAST_CHUNK, request, deadline)
+
+    async def _truncate_chunk(
+        self, chain_id: int, inode: int, index: int, length: int, layout: Layout, deadline: float
+    ) -> None:
+        channel, sequence = self._channels.take()
+
+        def request(chain: Chain) -> UpdateChunks:
+            item = UpdateItem(
+                chain.chain,
+                chain.version,
+                inode,
+                index,
+                UpdateKind.TRUNCATE,
+                length,
+                0,
+                layout.chunk_size,
+                channel,
+                sequence,
+                durability=layout.durability,
+            )
+            return UpdateChunks(self._client, [item])
+
+        try:
+            await self._on_head(chain_id, UPDATE_CHUNKS, request, deadline)
+        finally:
+            self._channels.give_back(channel)
+
+    async def _on_head(
+        self,
+        chain_id: int,
+        method: Method,
+        make_request: Callable[[Chain], msgspec.Struct],
+        deadline: float | None,
+    ) -> Any:
+        """Call the head of a chain; with a deadline, again and again until then."""
+        loop = asyncio.get_running_loop()
+        pause_s = _PAUSE_MIN_S
+        while True:
+            try:
+                remaining_s = CALL_TIMEOUT_S if deadline is None else deadline - loop.time()
+                chain, address = self._head(chain_id)
+                reply = await self._caller.call(
+                    address, method, make_request(chain), timeout=max(min(CALL_TIMEOUT_S, remaining_s), 0.001)
+                )
+                for failure in getattr(reply, "errors", ()):
+                    raise EmberError(code_of(failure.code), failure.message)
+                return reply
+            except EmberError as error:
+                if error.retry is Retry.FINAL or deadline is None or loop.time() + pause_s >= deadline:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def _head(self, chain_id: int) -> tuple[Chain, tuple[str, int]]:
+        known = self._newest()
+        chain = known.chains.get(chain_id)
+        if chain is None:
+            raise EmberError(Code.CHAIN_UNKNOWN, f"the routing has no chain {chain_id}")
+        for target in chain.targets:
+            if target.state is PublicState.SERVING:
+                return chain, known.addresses[target.node]
+        raise EmberError(Code.NOT_SERVING, f"no target of chain {chain_id} is serving")
+
+    def _chains(self, layout: Layout) -> tuple[int, ...]:
+        """Chunk i is on element i mod length."""
+        table = self._newest().tables.get((layout.table, layout.table_version))
+        if table is None:
+            raise EmberError(
+                Code.CLUSTER_NOT_READY, f"the routing has no chain table {layout.table} version {layout.table_version}"
+            )
+        return stripe_chains(layout, table)
+
+    def _newest(self) -> _Map:
+        routing = self._routing()
+        if routing is None:
+            raise EmberError(Code.CLUSTER_NOT_READY, "no routing yet: wait for the storage daemons to register")
+        if self._map is None or self._map.routing is not routing:
+            self._map = _Map(routing)
+        return self._map
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+
+async def _all(works: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all to their ends, side by side; then return their results or raise the first error among them.
+
+    Not a TaskGroup: a handler's first step runs outside of any task.
+    """
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    results = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results

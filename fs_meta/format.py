@@ -1,0 +1,52 @@
+"""A store's first transaction, and the check that a store is ours.
+
+Commit point: the one transaction that writes format record, root and counter. A crash before it leaves an empty store,
+which the next start formats.
+"""
+
+from fs_common.errors import Code, EmberError
+from fs_common.ids import ROOT_INODE
+from fs_common.layout import Layout
+from fs_common.records.meta import FileType
+from fs_meta import schema
+from fs_meta.inode_ids import FIRST_INODE
+from fs_meta.kv.interface import KeyValueStore, Transaction
+from fs_meta.ops.inodes import DIRECTORY_LINKS, put_inode
+
+
+async def prepare_store(kv: KeyValueStore, cluster: str, root_layout: Layout, uid: int, gid: int, now_ns: int) -> bool:
+    """Format an empty store for `cluster` with a root directory of `uid` and `gid`; check one that is not empty.
+
+    Returns whether it was formatted now. Raises WRONG_CLUSTER (it is another cluster's) and VERSION_MISMATCH (another
+    schema); the message says which is which.
+    """
+
+    async def prepare(txn: Transaction) -> bool:
+        value = await txn.get(schema.FORMAT_KEY)
+        if value is not None:
+            _check(schema.decode_format(value), cluster)
+            return False
+        txn.put(schema.FORMAT_KEY, schema.encode(schema.Format(cluster, schema.SCHEMA_VERSION, now_ns)))
+        root = schema.Inode(
+            FileType.DIRECTORY, 0o755, uid, gid, DIRECTORY_LINKS, 0, now_ns, now_ns, now_ns, now_ns, root_layout, 0,
+            ROOT_INODE,
+        )  # fmt: skip
+        put_inode(txn, ROOT_INODE, root)
+        txn.put(schema.NEXT_INODE_KEY, schema.encode(schema.Counter(FIRST_INODE)))
+        txn.put(schema.INODES_IN_USE_KEY, schema.encode(schema.Counter(1)))
+        return True
+
+    return await kv.transact(prepare)
+
+
+def _check(found: schema.Format, cluster: str) -> None:
+    if found.cluster != cluster:
+        raise EmberError(
+            Code.WRONG_CLUSTER,
+            f"the metadata store is of cluster {found.cluster!r}, the configuration says {cluster!r}",
+        )
+    if found.schema != schema.SCHEMA_VERSION:
+        raise EmberError(
+            Code.VERSION_MISMATCH,
+            f"the metadata store has schema {found.schema}, this program knows {schema.SCHEMA_VERSION}",
+        )

@@ -1,0 +1,140 @@
+"""One metadata process, put together: store, manager, namespace, RPC server, collector, upkeep.
+
+Order of start: store (opened and checked by the caller), manager, namespace, RPC; a client that can connect is served.
+Order of stop: RPC first (calls in flight finish), then collector and upkeep, then the manager, then the store, so that
+nothing runs on something that is closed.
+
+Tasks: the collector and the upkeep, both owned here and waited for in `close`. Page: docs/concurrency/meta.md.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from typing import Protocol
+
+from fs_common.errors import EmberError
+from fs_common.peers import PeerPool
+from fs_common.records.routing import Routing
+from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.transports import tcp
+from fs_meta.chain_allocator import ChainAllocator
+from fs_meta.chunks import ChunkClient
+from fs_meta.config import MetaConfig
+from fs_meta.forget import forget_answers
+from fs_meta.gc import Collector
+from fs_meta.inode_count import InodeCount
+from fs_meta.inode_ids import InodeIds
+from fs_meta.kv.interface import KeyValueStore
+from fs_meta.ops.context import Context
+from fs_meta.service import make_service
+
+_log = logging.getLogger(__name__)
+
+_MS = 1_000_000
+UPKEEP_INTERVAL_S = 5.0
+"""Pause between two rounds of upkeep: what a crash may lose of the inode count, and how old answers get beyond their
+time."""
+
+
+class Manager(Protocol):
+    """What is used of the cluster manager in this process."""
+
+    @property
+    def routing(self) -> Routing | None:
+        """The newest routing, replaced as a whole when it changes."""
+
+    async def close(self) -> None: ...
+
+
+class MetaServer:
+    """A running metadata server. Made by `start`."""
+
+    def __init__(
+        self,
+        config: MetaConfig,
+        kv: KeyValueStore,
+        manager: Manager,
+        context: Context,
+        collector: Collector,
+        pool: PeerPool,
+        server: tcp.Server,
+    ) -> None:
+        self.context = context
+        self.host = server.host
+        self.port = server.port
+        self.failed = asyncio.Event()
+        """Set when the store has stopped working: the process should end and be started again."""
+        self._config = config
+        self._kv = kv
+        self._manager = manager
+        self._collector = collector
+        self._pool = pool
+        self._server = server
+        self._stop = asyncio.Event()
+        self._tasks = [
+            asyncio.create_task(collector.run(self._stop, config.gc_interval_ms / 1000), name="meta: collector"),
+            asyncio.create_task(self._upkeep(), name="meta: upkeep"),
+        ]
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Stop serving, finish what is in flight, release everything, the store included."""
+        await self._server.close(grace_s)
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+        await self._pool.close()
+        await self.context.inode_ids.close()
+        try:
+            await self.context.inode_count.flush()
+        except EmberError as error:
+            _log.warning("the count of inodes could not be stored: %s", error)
+        await self._manager.close()
+        await self._kv.close()
+
+    async def _upkeep(self) -> None:
+        """Store the inode count and forget old answers, every `UPKEEP_INTERVAL_S`."""
+        while True:
+            try:
+                await self.context.inode_count.flush()
+                await forget_answers(self._kv, self.context.now_ns() - self._config.request_keep_ms * _MS)
+            except EmberError as error:
+                _log.error("upkeep failed: %s", error)
+            if getattr(self._kv, "failure", None) is not None:
+                self.failed.set()
+            try:
+                await asyncio.wait_for(self._stop.wait(), UPKEEP_INTERVAL_S)
+                return
+            except TimeoutError:
+                continue
+
+
+async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> MetaServer:
+    """Serve the namespace in `kv`, which has been prepared for `config.cluster`. Raises `OSError`: the port is taken.
+
+    The server owns `kv` and `manager` from here on; on an error they stay the caller's.
+    """
+    client = os.urandom(16)
+    pool = PeerPool(Hello([PROTOCOL_VERSION], "meta", client, config.cluster, host=config.host, pid=os.getpid()))
+
+    def routing() -> Routing | None:
+        return manager.routing
+
+    context = Context(
+        kv=kv,
+        inode_ids=InodeIds(kv),
+        inode_count=InodeCount(kv),
+        allocator=ChainAllocator(routing),
+        chunks=ChunkClient(pool, routing, client, timeout_s=config.storage_timeout_ms / 1000),
+        routing=routing,
+        now_ns=time.time_ns,
+        gc_delay_ns=config.gc_delay_ms * _MS,
+    )
+    await context.inode_count.flush()
+    service = make_service(context, config.cluster)
+    collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
+    try:
+        server = await tcp.serve(service, config.host, config.port)
+    except BaseException:
+        await pool.close()
+        raise
+    return MetaServer(config, kv, manager, context, collector, pool, server)

@@ -1,0 +1,89 @@
+"""The metadata service's face to the data plane: each method's record goes to its operation, the answer goes back.
+
+Holds no state. What an operation raises becomes an error frame (`fs_common.rpc`); a bug or a corrupt record becomes
+INTERNAL there, with its traceback in the log.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from fs_common import methods
+from fs_common.methods import Method
+from fs_common.records.routing import GetRouting, GetRoutingReply
+from fs_common.rpc import Call, Reply, Service
+from fs_meta.ops.batch_create import batch_create
+from fs_meta.ops.batch_stat import batch_stat
+from fs_meta.ops.close import close
+from fs_meta.ops.context import Context
+from fs_meta.ops.create import create
+from fs_meta.ops.fsync import fsync
+from fs_meta.ops.link import link
+from fs_meta.ops.lookup import lookup
+from fs_meta.ops.mkdir import mkdir
+from fs_meta.ops.open import open_
+from fs_meta.ops.readdir import readdir
+from fs_meta.ops.readlink import readlink
+from fs_meta.ops.real_path import real_path
+from fs_meta.ops.remove_tree import remove_tree
+from fs_meta.ops.rename import rename
+from fs_meta.ops.rmdir import rmdir
+from fs_meta.ops.set_attr import set_attr
+from fs_meta.ops.stat import stat
+from fs_meta.ops.statfs import statfs
+from fs_meta.ops.symlink import symlink
+from fs_meta.ops.truncate import truncate
+from fs_meta.ops.unlink import unlink
+from fs_meta.ops.usage import usage
+
+Operation = Callable[[Context, Any], Awaitable[Any]]
+
+OPERATIONS: Final[dict[Method, Operation]] = {
+    methods.STAT: stat,
+    methods.BATCH_STAT: batch_stat,
+    methods.LOOKUP: lookup,
+    methods.STATFS: statfs,
+    methods.CREATE: create,
+    methods.BATCH_CREATE: batch_create,
+    methods.OPEN: open_,
+    methods.CLOSE: close,
+    methods.FSYNC: fsync,
+    methods.MKDIR: mkdir,
+    methods.READDIR: readdir,
+    methods.UNLINK: unlink,
+    methods.RMDIR: rmdir,
+    methods.REMOVE_TREE: remove_tree,
+    methods.RENAME: rename,
+    methods.SYMLINK: symlink,
+    methods.READLINK: readlink,
+    methods.LINK: link,
+    methods.SET_ATTR: set_attr,
+    methods.TRUNCATE: truncate,
+    methods.REAL_PATH: real_path,
+    methods.USAGE: usage,
+}
+"""Every namespace method, and the operation that answers it."""
+
+
+def make_service(context: Context, cluster: str) -> Service:
+    """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`."""
+    service = Service("meta", cluster, 0)
+    for method, operation in OPERATIONS.items():
+        service.register(method, _handler(context, operation))
+
+    def get_routing(call: Call) -> Reply:
+        request: GetRouting = call.request
+        routing = context.routing()
+        if routing is not None and routing.version == request.known_version:
+            routing = None
+        return Reply(GetRoutingReply(routing))
+
+    service.register(methods.GET_ROUTING, get_routing)
+    service.add_stats(lambda: {"inodes_in_use": context.inode_count.estimate})
+    return service
+
+
+def _handler(context: Context, operation: Operation) -> Callable[[Call], Awaitable[Reply]]:
+    async def handle(call: Call) -> Reply:
+        return Reply(await operation(context, call.request))
+
+    return handle

@@ -1,0 +1,264 @@
+"""EmberFS for asyncio programs: the same names as the blocking face, awaited.
+
+    fs = await fs_client.aio.connect("host:port")
+    async with await fs.open("/data/a.bin", "wb") as file:
+        await file.write_at(0, b"...")
+    views = await fs.read_ranges([("/data/a.bin", 0, 4096)])
+
+A file system belongs to the event loop and the process it was connected in. Every call may be cancelled; once it has
+returned or raised, memory that was given to it is not touched any more.
+
+Source: DESIGN section 8.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any
+
+from fs_client.file import AsyncFile, OpenMode, checked_file
+from fs_client.file_ref import FileRef
+from fs_client.identity import RequestIds, new_client_id, process_umask, process_user
+from fs_client.memory import FreshBytes
+from fs_client.meta_client import MetaClient
+from fs_client.namespace import Namespace
+from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
+from fs_client.paths import Path, encode
+from fs_client.read_ranges import RangeError, RangeReader
+from fs_client.routing_cache import RoutingCache
+from fs_client.settle import ended
+from fs_client.storage_client import StorageClient
+from fs_client.write_path import Writer
+from fs_common import methods
+from fs_common.errors import EmberError, to_os_error
+from fs_common.ids import ROOT_INODE
+from fs_common.layout import Layout
+from fs_common.limits import BATCH_NAMES_MAX
+from fs_common.peers import PeerPool
+from fs_common.records import meta
+from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
+from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.rpc import byte_view
+
+Readable = FileRef | AsyncFile | Path
+"""What can be read from: a file by its reference, an open file, a path."""
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+async def connect(
+    cluster: str | None = None,
+    *,
+    token: str | None = None,
+    transport: str = "auto",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> "AsyncFileSystem":
+    """Connect to a cluster.
+
+    `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
+    `timeout_s`: the total time of one call, retries included.
+
+    Raises `OSError`: nobody answers at any address (at once); the cluster is not ready (after `timeout_s`).
+    """
+    return await connect_with(make_options(cluster, token, transport, timeout_s))
+
+
+async def connect_with(options: Options, spawn: Spawn | None = None) -> "AsyncFileSystem":
+    """`connect` with checked options. `spawn` runs what goes on in the background; by default tasks do."""
+    fs = AsyncFileSystem(options, spawn)
+    try:
+        await fs._begin()
+    except BaseException as error:
+        await fs.close()
+        if isinstance(error, EmberError):
+            raise to_os_error(error) from error
+        raise
+    return fs
+
+
+class AsyncFileSystem(Namespace):
+    """A connected cluster. Namespace calls are in `Namespace`; this is what concerns the contents of files."""
+
+    def __init__(self, options: Options, spawn: Spawn | None = None) -> None:
+        self.options = options
+        self._client = new_client_id()
+        hello = Hello(
+            [PROTOCOL_VERSION], "client", self._client, token=options.token, host=socket.gethostname(), pid=os.getpid()
+        )
+        self.pool = PeerPool(hello)
+        metadata = MetaClient(options.addresses, self.pool, options.timeout_s)
+        super().__init__(metadata, RequestIds(), process_user(), process_umask())
+        self.routing = RoutingCache(self._fetch_routing)
+        storage = StorageClient(self.pool, self.routing)
+        self._reader = RangeReader(storage, options.timeout_s)
+        self.writer = Writer(storage, self._client, options.timeout_s)
+        self._spawn = spawn
+        self._background: set[asyncio.Task[None]] = set()
+        """What `spawn` started and has not ended."""
+        self.closed = False
+
+    async def _begin(self) -> None:
+        reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
+        if reply.routing is not None:
+            self.routing.adopt(reply.routing)
+
+    async def _fetch_routing(self, known: int, timeout_s: float) -> Routing | None:
+        reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(known), timeout_s=timeout_s)
+        return reply.routing
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run in the background; `close` waits for it. The coroutine handles its own errors."""
+        task = (self._spawn or asyncio.get_running_loop().create_task)(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def close(self) -> None:
+        """Wait for what goes on in the background, then close all connections. Files should be closed before."""
+        self.closed = True
+        await ended(list(self._background))
+        await self.pool.close()
+
+    def descriptors(self) -> list[int]:
+        """File descriptors of its connections."""
+        return self.pool.descriptors()
+
+    async def __aenter__(self) -> "AsyncFileSystem":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<AsyncFileSystem {self.options.cluster}{' closed' if self.closed else ''}>"
+
+    # Opening
+
+    async def open(
+        self, path: Path, mode: str = "rb", *, permissions: int = 0o666, layout: Layout | None = None
+    ) -> AsyncFile:
+        """Open a file. `mode` as for the built-in `open`; bytes in any case.
+
+        `permissions` (less the umask) and `layout` are for a file that is made; by default it has the directory's
+        layout. Raises FileNotFoundError, FileExistsError, IsADirectoryError, ...
+        """
+        how = OpenMode(mode)
+        name = encode(path)
+        opened: meta.OpenReply
+        if how.create:
+            create = meta.Create(
+                ROOT_INODE,
+                name,
+                permissions & ~self.umask & 0o7777,
+                self.request_id(),
+                exclusive=how.exclusive,
+                truncate=how.truncate,
+                write=True,
+                client=self._client,
+                layout=layout,
+                user=self.user,
+            )
+            opened = await self.meta_call(methods.CREATE, create, path)
+        else:
+            request = self.request_id() if how.writable else b""
+            client = self._client if how.writable else b""
+            open_ = meta.Open(ROOT_INODE, name, how.writable, client, request, self.user)
+            opened = await self.meta_call(methods.OPEN, open_, path)
+        file = AsyncFile(self, path, how, checked_file(opened.attributes, path), opened)
+        if how.truncate and opened.existed and opened.attributes.length:
+            try:
+                await file.truncate(0)
+            except BaseException:
+                await file.close()
+                raise
+        return file
+
+    # Whole files
+
+    async def read_file(self, path: Readable) -> bytes:
+        """All bytes of a file."""
+        file = await self._ref(path)
+        if file.length == 0:
+            return b""
+        fresh = FreshBytes(file.length)
+        (view,) = await self.read_ranges([(file, 0, file.length)], fresh.view)
+        got = len(view)
+        view.release()
+        return fresh.take(got)
+
+    async def write_file(self, path: Path, data: Any, *, layout: Layout | None = None) -> int:
+        """Make `data`, a buffer, the contents of the file `path`. Returns its size."""
+        async with await self.open(path, "wb", layout=layout) as file:
+            return await file.write_at(0, data)
+
+    # Ranges
+
+    async def read_ranges(self, ranges: Sequence[tuple[Readable, int, int]], into: Any = None) -> list[memoryview]:
+        """Read many ranges of many files at once.
+
+        `ranges`: (file, offset, length) each; a file is a path, an open file or a `FileRef`.
+        `into`: a writable buffer, at least as long as all lengths together. Range i lies behind the lengths of those
+        before it; where one is short, at the end of its file, the rest of its place is left as it was. By default a
+        buffer is made, in which the ranges lie without gaps.
+
+        Returns a view of each range, cut to the bytes there are. Holes are zeros. Every byte is verified.
+
+        Raises one `OSError` for the first range that cannot be read, naming it; FileNotFoundError, ...; ValueError
+        for a negative number or a buffer that is too short.
+        """
+        known: Sequence[tuple[FileRef, int, int]] = ranges  # type: ignore[assignment]
+        for file, _, _ in ranges:
+            if type(file) is not FileRef:
+                known = await self._resolve(ranges)
+                break
+        buffer = None if into is None else byte_view(into)
+        if buffer is not None and buffer.readonly:
+            raise TypeError("read_ranges needs a writable buffer")
+        try:
+            return await self._reader.read(known, buffer)
+        except RangeError as error:
+            raise to_os_error(error, _path_of(ranges[error.number][0])) from error
+        except EmberError as error:
+            raise to_os_error(error) from error
+
+    async def _resolve(self, ranges: Sequence[tuple[Readable, int, int]]) -> list[tuple[FileRef, int, int]]:
+        """The same ranges with a reference for every file; paths are looked up in one batch."""
+        unknown: dict[Any, FileRef | None] = {}
+        for file, _, _ in ranges:
+            if not isinstance(file, FileRef | AsyncFile):
+                unknown[file] = None
+        names = list(unknown)
+        for start in range(0, len(names), BATCH_NAMES_MAX):
+            batch = names[start : start + BATCH_NAMES_MAX]
+            if len(batch) == 1:
+                unknown[batch[0]] = await self._ref(batch[0])
+                continue
+            for name, found in zip(batch, await self.stat_batch(ROOT_INODE, batch), strict=True):
+                # A name that is not found is asked for once more, for its own error.
+                unknown[name] = await self._ref(name) if found is None else found.ref
+        known: list[tuple[FileRef, int, int]] = []
+        for file, offset, length in ranges:
+            if isinstance(file, AsyncFile):
+                file = await self._ref(file)
+            elif not isinstance(file, FileRef):
+                file = unknown[file]  # type: ignore[assignment]
+            known.append((file, offset, length))  # type: ignore[arg-type]
+        return known
+
+    async def _ref(self, file: Readable) -> FileRef:
+        if isinstance(file, FileRef):
+            return file
+        if isinstance(file, AsyncFile):
+            if file.behind:
+                await file.settle()
+            return file.ref
+        return await self.ref(file)
+
+
+def _path_of(file: Readable) -> Path | None:
+    if isinstance(file, FileRef):
+        return None
+    return file.name if isinstance(file, AsyncFile) else file

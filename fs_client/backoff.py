@@ -1,0 +1,44 @@
+"""How long to wait before a call is tried again, and for how long to try."""
+
+import asyncio
+import random
+import time
+
+from fs_common.errors import EmberError, Retry
+
+FIRST_S = 0.01
+MAX_S = 1.0
+
+
+class Attempts:
+    """The tries of one call within its total deadline. The second try follows at once, later ones wait longer."""
+
+    __slots__ = ("count", "deadline", "timeout_s")
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.deadline = time.monotonic() + timeout_s
+        """Monotonic time."""
+        self.count = 0
+        """Failed tries so far."""
+
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def try_s(self, limit_s: float) -> float:
+        """Time limit of the next try: at most `limit_s`, within the deadline, never 0."""
+        return max(min(limit_s, self.left_s()), 0.001)
+
+    async def again(self, error: EmberError, *, at_once: bool = False) -> bool:
+        """Wait as long as the next try should; False if `error` is final or the deadline would be over by then."""
+        if error.retry is Retry.FINAL:
+            return False
+        self.count += 1
+        wait_s = 0.0
+        if not at_once and self.count > 1:
+            wait_s = min(FIRST_S * 2 ** min(self.count - 2, 10), MAX_S) * random.uniform(0.5, 1.0)
+        if self.left_s() <= wait_s:
+            return False
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return True

@@ -1,0 +1,321 @@
+"""An open file of the async face: reads and writes at offsets, and what its session owes the metadata service.
+
+A file open for writing has a session. `close` and `fsync` tell the service how far this session wrote (a hint), or ask
+it to find the exact length if a write failed. The file's own length follows its own writes at once; what others write
+shows after `refresh` or the next open (close-to-open).
+
+Writes may also be given away (`write_behind`): a bounded number of bytes is on its way in the background, and what
+goes wrong there is raised once, by the next `write_behind`, `settle`, `fsync` or `close`.
+
+Used on the event loop of its file system only. Concurrency: docs/concurrency/client.md. Source: DESIGN section 8,
+rules of length in the design's reference section 3.1.
+"""
+
+import asyncio
+import errno
+import io
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fs_client.file_ref import FileRef
+from fs_client.memory import FreshBytes
+from fs_client.paths import Path
+from fs_common import methods
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError, to_os_error
+from fs_common.layout import Layout
+from fs_common.limits import FILE_SIZE_MAX, MIB
+from fs_common.records import meta
+from fs_common.rpc import byte_view
+
+if TYPE_CHECKING:
+    from fs_client.aio import AsyncFileSystem
+
+BEHIND_BYTES_MAX = 16 * MIB
+"""Given away and not stored, for one file: what a writer may be ahead of the daemons."""
+_FRESH_FROM = 64 * 1024
+"""Smaller results are copied: that is cheaper than the care of `FreshBytes`."""
+
+
+class AsyncFile:
+    """See the module. Made by `AsyncFileSystem.open`."""
+
+    def __init__(
+        self, fs: "AsyncFileSystem", path: Path, mode: "OpenMode", ref: FileRef, opened: meta.OpenReply
+    ) -> None:
+        self._fs = fs
+        self.name = path
+        self.mode = mode.text
+        self._mode = mode
+        self.ref = ref
+        """A reference to this file; its length follows this file's own writes."""
+        self._session = opened.session
+        """Empty for a file that is open for reading only."""
+        self._truncate_version = opened.attributes.truncate_version
+        """The version `_written_end` is a hint under."""
+        self._written_end = -1
+        """Highest end offset this session wrote since `_truncate_version`; -1: nothing."""
+        self._inexact = False
+        """A write failed since length was last settled: bytes beyond `_written_end` may be stored."""
+        self._mtime_ns = 0
+        """Of the newest write that the service does not know of; 0: none."""
+        self._behind: set[asyncio.Task[None]] = set()
+        """Writes on their way; each ends by itself."""
+        self._behind_bytes = 0
+        self._behind_error: BaseException | None = None
+        """The first that failed, until it is raised."""
+        self.closed = False
+
+    @property
+    def inode(self) -> int:
+        return self.ref.inode
+
+    @property
+    def length(self) -> int:
+        """Bytes: as of open or `refresh`, and this file's own writes."""
+        return self.ref.length
+
+    @property
+    def behind(self) -> bool:
+        """Writes given away are on their way, or one of them failed and that has not been raised."""
+        return bool(self._behind) or self._behind_error is not None
+
+    @property
+    def layout(self) -> Layout:
+        return self.ref.layout
+
+    def readable(self) -> bool:
+        return self._mode.readable
+
+    def writable(self) -> bool:
+        return self._mode.writable
+
+    def __repr__(self) -> str:
+        return f"<AsyncFile {self.name!r} mode={self.mode!r}{' closed' if self.closed else ''}>"
+
+    async def __aenter__(self) -> "AsyncFile":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Reading
+
+    async def read_at(self, offset: int, length: int = -1) -> bytes:
+        """Bytes `[offset, offset + length)`, fewer at the end of the file; length -1: all the rest."""
+        self._check_open(reading=True)
+        available = max(self.ref.length - offset, 0)
+        size = available if length < 0 else min(length, available)
+        if size < _FRESH_FROM:
+            (view,) = await self._fs.read_ranges([(self, offset, size)])
+            return bytes(view)
+        fresh = FreshBytes(size)
+        (view,) = await self._fs.read_ranges([(self, offset, size)], fresh.view)
+        got = len(view)
+        view.release()
+        return fresh.take(got)
+
+    async def read_into(self, offset: int, into: Any) -> int:
+        """Fill `into`, a writable buffer, from `offset` on. Returns how many bytes there were, 0 at the end."""
+        self._check_open(reading=True)
+        buffer = byte_view(into)
+        (view,) = await self._fs.read_ranges([(self, offset, len(buffer))], buffer)
+        return len(view)
+
+    async def refresh(self) -> int:
+        """Learn the file's length anew, as far as other writers have settled it. Returns it."""
+        self._check_open()
+        await self.settle()
+        reply: meta.AttributesReply = await self._fs.meta_call(
+            methods.STAT, meta.Stat(self.inode, b"", user=self._fs.user), self.name
+        )
+        self.ref.length = max(reply.attributes.length, self._written_end)
+        return self.ref.length
+
+    # Writing
+
+    async def write_at(self, offset: int, data: Any) -> int:
+        """Store `data` at `offset`; on return it is stored on all replicas. Returns its size in bytes.
+
+        `data` is any buffer; it is not copied and must not change until this returns. Writes of one file that are
+        under way together take effect in the order of their calls.
+        """
+        self._check_open(writing=True)
+        view = byte_view(data)
+        await self._write(offset, view)
+        return len(view)
+
+    async def append(self, data: Any) -> int:
+        """Write at the end of the file as this file knows it. Returns the size of `data`."""
+        self._check_open(writing=True)
+        view = byte_view(data)
+        offset = self.ref.length
+        # The next append goes behind this one, which may still be on its way.
+        self.ref.length = offset + len(view)
+        await self._write(offset, view)
+        return len(view)
+
+    async def _write(self, offset: int, view: memoryview) -> None:
+        if offset < 0 or offset + len(view) > FILE_SIZE_MAX:
+            number = errno.EINVAL if offset < 0 else errno.EFBIG
+            raise OSError(number, f"cannot write {len(view)} bytes at offset {offset}", self.name)
+        try:
+            await self._fs.writer.write(self.ref, offset, view, self._acknowledged)
+        except EmberError as error:
+            self._inexact = True
+            raise to_os_error(error, self.name) from error
+        except BaseException:
+            self._inexact = True
+            raise
+
+    def _acknowledged(self, end: int) -> None:
+        if end > self._written_end:
+            self._written_end = end
+        if end > self.ref.length:
+            self.ref.length = end
+        self._mtime_ns = time.time_ns()
+
+    async def write_behind(self, offset: int, data: bytes | memoryview) -> None:
+        """Take over `data`, which must not change any more, and store it in the background.
+
+        Waits while more than `BEHIND_BYTES_MAX` are on their way. Raises, once, what went wrong with earlier ones.
+        """
+        self._check_open(writing=True)
+        while self._behind_bytes >= BEHIND_BYTES_MAX:
+            await asyncio.wait(self._behind, return_when=asyncio.FIRST_COMPLETED)
+        self._raise_behind_error()
+        view = memoryview(data)
+        if offset + len(view) > self.ref.length:
+            self.ref.length = offset + len(view)
+        self._behind_bytes += len(view)
+        task = self._fs.spawn(self._store_behind(offset, view))
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _store_behind(self, offset: int, view: memoryview) -> None:
+        try:
+            await self._write(offset, view)
+        except Exception as error:
+            if self._behind_error is None:
+                self._behind_error = error
+        finally:
+            self._behind_bytes -= len(view)
+
+    async def settle(self) -> None:
+        """Wait for all writes given away. Raises, once, what went wrong with them."""
+        while self._behind:
+            await asyncio.wait(self._behind)
+        self._raise_behind_error()
+
+    def _raise_behind_error(self) -> None:
+        error = self._behind_error
+        if error is not None:
+            self._behind_error = None
+            raise error
+
+    async def truncate(self, length: int) -> int:
+        """Cut the file, or extend it with zeros, to `length` bytes."""
+        self._check_open(writing=True)
+        await self.settle()
+        attributes = await self._fs.truncate_inode(self.inode, length, self.name)
+        self.ref.length = attributes.length
+        self._truncate_version = attributes.truncate_version
+        self._written_end = -1
+        self._mtime_ns = 0
+        return length
+
+    async def fsync(self) -> None:
+        """Wait for writes given away, then settle the file's length and times, so that others see them."""
+        self._check_open()
+        await self.settle()
+        if not self._session:
+            return
+        request = meta.Fsync(
+            self.inode,
+            self._session,
+            self._fs.request_id(),
+            self._written_end,
+            self._truncate_version,
+            self._inexact,
+            self._mtime_ns,
+        )
+        inexact, self._inexact = self._inexact, False
+        try:
+            reply: meta.AttributesReply = await self._fs.meta_call(methods.FSYNC, request, self.name)
+        except BaseException:
+            self._inexact = self._inexact or inexact
+            raise
+        self._settled(reply.attributes)
+
+    def _settled(self, attributes: meta.Attributes) -> None:
+        if attributes.truncate_version != self._truncate_version:
+            # Somebody cut the file: what was written before that says nothing about its length any more.
+            self._truncate_version = attributes.truncate_version
+            self._written_end = -1
+        self.ref.length = max(attributes.length, self._written_end)
+
+    async def close(self) -> None:
+        """End the session, the file's length being exact afterwards. Raises what went wrong with earlier writes.
+
+        The file is closed in any case. Closing twice does nothing.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            await self.settle()
+        finally:
+            if self._session:
+                request = meta.Close(
+                    self.inode,
+                    self._session,
+                    self._fs.request_id(),
+                    self._written_end,
+                    self._truncate_version,
+                    self._inexact,
+                    self._mtime_ns,
+                )
+                reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
+                self._settled(reply.attributes)
+
+    def _check_open(self, *, reading: bool = False, writing: bool = False) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        if reading and not self._mode.readable:
+            raise io.UnsupportedOperation("not readable")
+        if writing and not self._mode.writable:
+            raise io.UnsupportedOperation("not writable")
+
+
+class OpenMode:
+    """What the letters of `open`'s mode mean."""
+
+    __slots__ = ("append", "binary", "create", "exclusive", "readable", "text", "truncate", "writable")
+
+    def __init__(self, text: str) -> None:
+        letters = set(text)
+        kind = letters & set("rwax")
+        if len(letters) != len(text) or letters - set("rwaxbt+") or len(kind) != 1 or {"b", "t"} <= letters:
+            raise ValueError(f"invalid mode: {text!r}")
+        plus = "+" in letters
+        self.text = text
+        self.binary = "b" in letters
+        self.readable = "r" in letters or plus
+        self.writable = "r" not in letters or plus
+        self.create = "r" not in letters
+        self.exclusive = "x" in letters
+        self.truncate = "w" in letters
+        self.append = "a" in letters
+
+
+def checked_file(attributes: meta.Attributes, path: Path) -> FileRef:
+    """The reference to a file that was opened; IsADirectoryError for a directory."""
+    if attributes.type == meta.FileType.DIRECTORY:
+        raise to_os_error(EmberError(Code.IS_DIRECTORY, "Is a directory"), path)
+    layout = attributes.layout
+    check(layout is not None, "a file has a layout", attributes.inode)
+    assert layout is not None
+    return FileRef(attributes.inode, attributes.length, layout)

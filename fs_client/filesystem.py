@@ -1,0 +1,419 @@
+"""The blocking face of EmberFS: `connect` and `FileSystem`.
+
+Each call runs the async core on this process's loop (`process.py`). A `FileSystem` may be used by any number of
+threads, passed through fork, and pickled: where it finds itself in a process without a connection, its next call
+connects. What it carries is its options alone.
+
+Source: DESIGN section 8.
+"""
+
+import io
+import os
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from fs_client import process
+from fs_client.aio import AsyncFileSystem, connect_with
+from fs_client.file import OpenMode
+from fs_client.file_ref import FileRef
+from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
+from fs_client.paths import Path
+from fs_client.raw_file import RawFile, wrap
+from fs_client.stat_result import DirEntry, StatResult
+from fs_common.layout import Layout
+from fs_common.records import meta
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Readable = FileRef | RawFile | io.BufferedReader | io.BufferedRandom | Path
+"""What can be read from: a reference, an open binary file, a path."""
+
+
+def connect(
+    cluster: str | None = None,
+    *,
+    token: str | None = None,
+    transport: str = "auto",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> "FileSystem":
+    """Connect to a cluster.
+
+    `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
+    `timeout_s`: the total time of one call, retries included.
+
+    Raises `OSError`: nobody answers at any address (at once); the cluster is not ready (after `timeout_s`).
+    """
+    fs = FileSystem(make_options(cluster, token, transport, timeout_s))
+    fs._connection()
+    return fs
+
+
+class _Connection(NamedTuple):
+    driver: process.Driver
+    core: AsyncFileSystem
+
+
+class FileSystem:
+    """A cluster, for blocking programs. Thread safe, fork safe, picklable. Behaves like `os` for a remote tree."""
+
+    def __init__(self, options: Options) -> None:
+        """Does not connect: the first call does. Programs call `connect`, which tells at once if it cannot."""
+        self.options = options
+        self.closed = False
+        self._connected: _Connection | None = None
+        """Valid while its driver is that of this process."""
+
+    # How calls are made
+
+    def _connection(self) -> _Connection:
+        connected = self._connected
+        if connected is not None and connected.driver is process.current():
+            return connected
+        driver = process.driver()
+        return driver.run(self._connect(driver))
+
+    async def _connect(self, driver: process.Driver) -> _Connection:
+        async with driver.connecting:
+            connected = self._connected
+            if connected is None or connected.driver is not driver:
+                if self.closed:
+                    raise ValueError("the file system is closed")
+                core = await connect_with(self.options, driver.spawn)
+                driver.open.add(core)
+                connected = self._connected = _Connection(driver, core)
+            return connected
+
+    def _call(
+        self,
+        method: Callable[Concatenate[AsyncFileSystem, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        driver, core = self._connection()
+        return driver.run(method(core, *args, **kwargs))
+
+    def close(self) -> None:
+        """Close the connections of this process. Files should be closed before."""
+        self.closed = True
+        connected, self._connected = self._connected, None
+        if connected is not None and connected.driver is process.current():
+            connected.driver.open.discard(connected.core)
+            connected.driver.run(connected.core.close())
+
+    def __del__(self) -> None:
+        connected: _Connection | None = getattr(self, "_connected", None)
+        if connected is not None and process.current() is connected.driver:
+            driver, core = connected
+            driver.open.discard(core)
+            driver.submit(core.close())
+
+    def __enter__(self) -> "FileSystem":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FileSystem, (self.options,))
+
+    def __repr__(self) -> str:
+        return f"<FileSystem {self.options.cluster}{' closed' if self.closed else ''}>"
+
+    # Files
+
+    def open(
+        self,
+        path: Path,
+        mode: str = "rb",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        *,
+        permissions: int = 0o666,
+        layout: Layout | None = None,
+    ) -> Any:
+        """Open a file as the built-in `open` does; the mode is binary by default.
+
+        Returns an `io.BufferedReader`, `BufferedWriter`, `BufferedRandom` with a buffer of one chunk, the `RawFile`
+        itself for `buffering=0`, or an `io.TextIOWrapper` for a mode without `b`. Binary files have `ref`, writing
+        ones `fsync()`. `permissions` (less the umask) and `layout` are for a file that is made.
+        """
+        how = OpenMode(mode)
+        if how.binary and (encoding is not None or errors is not None or newline is not None):
+            raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
+        if not how.binary and buffering == 0:
+            raise ValueError("can't have unbuffered text I/O")
+        driver, core = self._connection()
+        file = driver.run(core.open(path, mode, permissions=permissions, layout=layout))
+        raw = RawFile(self, file, how, buffered=buffering != 0)
+        return wrap(raw, how, buffering, encoding=encoding, errors=errors, newline=newline)
+
+    def read_file(self, path: Path | FileRef) -> bytes:
+        """All bytes of a file."""
+        return self._call(AsyncFileSystem.read_file, path)
+
+    def write_file(self, path: Path, data: Any, *, layout: Layout | None = None) -> int:
+        """Make `data`, a buffer, the contents of the file `path`. Returns its size."""
+        return self._call(AsyncFileSystem.write_file, path, data, layout=layout)
+
+    def read_ranges(self, ranges: Sequence[tuple[Readable, int, int]], into: Any = None) -> list[memoryview]:
+        """Read many ranges of many files at once.
+
+        `ranges`: (file, offset, length) each; a file is a path, an open binary file or a `FileRef`.
+        `into`: a writable buffer, at least as long as all lengths together. Range i lies behind the lengths of those
+        before it; where one is short, at the end of its file, the rest of its place is left as it was. By default a
+        buffer is made, in which the ranges lie without gaps.
+
+        Returns a view of each range, cut to the bytes there are. Holes are zeros. Every byte is verified.
+
+        Raises one `OSError` for the first range that cannot be read, naming it; FileNotFoundError, ...; ValueError
+        for a negative number or a buffer that is too short.
+        """
+        known: Any = ranges
+        for file, _, _ in ranges:
+            if type(file) is not FileRef:
+                known = [(_source(file), offset, length) for file, offset, length in ranges]
+                break
+        driver, core = self._connection()
+        return driver.run(core.read_ranges(known, into))
+
+    def ref(self, path: Path) -> FileRef:
+        """A light, picklable reference to a file, for `read_ranges`."""
+        return self._call(AsyncFileSystem.ref, path)
+
+    def truncate(self, path: Path, length: int) -> None:
+        """Cut a file, or extend it with zeros, to `length` bytes."""
+        self._call(AsyncFileSystem.truncate, path, length)
+
+    # Looking
+
+    def stat(self, path: Path, *, follow_symlinks: bool = True) -> StatResult:
+        return self._call(AsyncFileSystem.stat, path, follow_symlinks=follow_symlinks)
+
+    def lstat(self, path: Path) -> StatResult:
+        return self._call(AsyncFileSystem.lstat, path)
+
+    def exists(self, path: Path) -> bool:
+        """False only if the path names nothing; a cluster that does not answer raises."""
+        return self._call(AsyncFileSystem.exists, path)
+
+    def lexists(self, path: Path) -> bool:
+        return self._call(AsyncFileSystem.lexists, path)
+
+    def isdir(self, path: Path) -> bool:
+        return self._call(AsyncFileSystem.isdir, path)
+
+    def isfile(self, path: Path) -> bool:
+        return self._call(AsyncFileSystem.isfile, path)
+
+    def islink(self, path: Path) -> bool:
+        return self._call(AsyncFileSystem.islink, path)
+
+    def getsize(self, path: Path) -> int:
+        return self._call(AsyncFileSystem.getsize, path)
+
+    def stat_many(
+        self, parent: Path, names: Iterable[str | bytes], *, follow_symlinks: bool = True
+    ) -> list[StatResult | None]:
+        """Stat many paths relative to one directory, each 4096 in one snapshot. None: there is none."""
+        return self._call(AsyncFileSystem.stat_many, parent, names, follow_symlinks=follow_symlinks)
+
+    def listdir(self, path: Path = "/") -> list[Any]:
+        """Names, as `str` or, if `path` is bytes, as bytes."""
+        return self._call(AsyncFileSystem.listdir, path)
+
+    def scandir(self, path: Path = "/", *, attributes: bool = False) -> "Scandir":
+        """Entries, fetched page by page as they are asked for; `attributes`: each with its stat result."""
+        return Scandir(self, path, attributes)
+
+    def walk(
+        self,
+        top: Path = "/",
+        topdown: bool = True,
+        onerror: Callable[[OSError], object] | None = None,
+        followlinks: bool = False,
+    ) -> Iterator[tuple[Any, list[Any], list[Any]]]:
+        """Like `os.walk`."""
+        folder = os.fspath(top)
+        directories: list[Any] = []
+        others: list[Any] = []
+        links: set[Any] = set()
+        try:
+            for entry in self.scandir(folder):
+                is_directory = entry.is_dir()
+                if entry.is_symlink():
+                    is_directory = self.isdir(entry.path)
+                    links.add(entry.name)
+                (directories if is_directory else others).append(entry.name)
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            return
+        if topdown:
+            yield folder, directories, others
+        for name in directories:
+            if followlinks or name not in links:
+                yield from self.walk(os.path.join(folder, name), topdown, onerror, followlinks)
+        if not topdown:
+            yield folder, directories, others
+
+    def readlink(self, path: Path) -> Any:
+        return self._call(AsyncFileSystem.readlink, path)
+
+    def statvfs(self, path: Path = "/") -> os.statvfs_result:
+        """Space of the cluster as files can use it, replicas divided out."""
+        return self._call(AsyncFileSystem.statvfs, path)
+
+    def usage(self, path: Path = "/") -> meta.UsageReply:
+        """Files, directories, symbolic links and bytes below a directory, counted by the service."""
+        return self._call(AsyncFileSystem.usage, path)
+
+    def real_path(self, inode: int) -> str:
+        """The path of a directory by its inode."""
+        return self._call(AsyncFileSystem.real_path, inode)
+
+    # Names
+
+    def mkdir(self, path: Path, mode: int = 0o777, *, layout: Layout | None = None) -> None:
+        self._call(AsyncFileSystem.mkdir, path, mode, layout=layout)
+
+    def makedirs(self, path: Path, mode: int = 0o777, exist_ok: bool = False, *, layout: Layout | None = None) -> None:
+        """Make a directory and its missing ancestors, in one call."""
+        self._call(AsyncFileSystem.makedirs, path, mode, exist_ok, layout=layout)
+
+    def unlink(self, path: Path) -> None:
+        self._call(AsyncFileSystem.unlink, path)
+
+    def remove(self, path: Path) -> None:
+        self._call(AsyncFileSystem.unlink, path)
+
+    def rmdir(self, path: Path) -> None:
+        self._call(AsyncFileSystem.rmdir, path)
+
+    def rmtree(self, path: Path, ignore_errors: bool = False) -> None:
+        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards."""
+        self._call(AsyncFileSystem.rmtree, path, ignore_errors)
+
+    def rename(self, src: Path, dst: Path, *, no_replace: bool = False, exchange: bool = False) -> None:
+        """Move `src` to `dst` in one step, replacing what is there as `os.rename` does on POSIX systems.
+
+        `no_replace`: FileExistsError if `dst` exists. `exchange`: swap the two, both of which must exist.
+        """
+        self._call(AsyncFileSystem.rename, src, dst, no_replace=no_replace, exchange=exchange)
+
+    def replace(self, src: Path, dst: Path) -> None:
+        self._call(AsyncFileSystem.rename, src, dst)
+
+    def symlink(self, src: Path, dst: Path) -> None:
+        """Make `dst` a symbolic link with the text `src`."""
+        self._call(AsyncFileSystem.symlink, src, dst)
+
+    def link(self, src: Path, dst: Path) -> None:
+        """Give the file `src` a second name `dst`."""
+        self._call(AsyncFileSystem.link, src, dst)
+
+    def create_many(
+        self,
+        parent: Path,
+        names: Iterable[str | bytes],
+        mode: int = 0o666,
+        *,
+        exist_ok: bool = False,
+        layout: Layout | None = None,
+    ) -> list[StatResult]:
+        """Make many empty files in one directory, each 4096 in one transaction.
+
+        Every name is tried; then the error of the first that failed is raised. `exist_ok`: a name that exists is no
+        error, and its result is what is there.
+        """
+        return self._call(AsyncFileSystem.create_many, parent, names, mode, exist_ok=exist_ok, layout=layout)
+
+    # Attributes
+
+    def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
+        self._call(AsyncFileSystem.chmod, path, mode, follow_symlinks=follow_symlinks)
+
+    def chown(self, path: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        """-1 leaves an id as it is."""
+        self._call(AsyncFileSystem.chown, path, uid, gid, follow_symlinks=follow_symlinks)
+
+    def utime(
+        self,
+        path: Path,
+        times: tuple[float, float] | None = None,
+        *,
+        ns: tuple[int, int] | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
+        """Set access and modification time, in seconds or nanoseconds; neither: now."""
+        self._call(AsyncFileSystem.utime, path, times, ns=ns, follow_symlinks=follow_symlinks)
+
+    def get_layout(self, path: Path) -> Layout:
+        """Of a file: its own. Of a directory: what its new children get."""
+        return self._call(AsyncFileSystem.get_layout, path)
+
+    def set_layout(
+        self,
+        path: Path,
+        *,
+        chunk_size: int | None = None,
+        stripe: int | None = None,
+        durability: int | None = None,
+    ) -> Layout:
+        """Change what new children of a directory get; what is None stays. Returns the new layout."""
+        return self._call(AsyncFileSystem.set_layout, path, chunk_size=chunk_size, stripe=stripe, durability=durability)
+
+
+class Scandir:
+    """What `scandir` returns: an iterator that is also a context manager, like that of `os.scandir`."""
+
+    def __init__(self, fs: FileSystem, path: Path, attributes: bool) -> None:
+        self._fs = fs
+        self._path = path
+        self._attributes = attributes
+        self._inode = fs._call(AsyncFileSystem.directory, path)
+        self._page: list[DirEntry] = []
+        """What is left of the page that is here, last entry first."""
+        self._after = b""
+        """Name of the last entry that was fetched."""
+        self._more = True
+
+    def __iter__(self) -> "Scandir":
+        return self
+
+    def __next__(self) -> DirEntry:
+        while not self._page:
+            if not self._more:
+                raise StopIteration
+            page, self._more = self._fs._call(
+                AsyncFileSystem.page, self._inode, self._after, self._path, attributes=self._attributes
+            )
+            if page:
+                self._after = os.fsencode(page[-1].name)
+                page.reverse()
+            self._page = page
+        return self._page.pop()
+
+    def close(self) -> None:
+        self._page = []
+        self._more = False
+
+    def __enter__(self) -> "Scandir":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _source(file: Any) -> Any:
+    """What the core calls this file."""
+    if isinstance(file, io.BufferedReader | io.BufferedRandom):
+        file = file.raw
+    return file.source if isinstance(file, RawFile) else file

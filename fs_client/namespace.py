@@ -1,0 +1,406 @@
+"""The calls of a file system that only the metadata service answers.
+
+Names and behaviour are those of `os`, `os.path` and `shutil`; errors are `OSError` with errno and filename. Every
+mutating call carries a new request id, under which it may be retried.
+
+Source: DESIGN section 8.
+"""
+
+import os
+import stat as stat_modes
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any
+
+from fs_client.file_ref import FileRef
+from fs_client.identity import RequestIds
+from fs_client.meta_client import MetaClient
+from fs_client.paths import Path, decode_like, encode
+from fs_client.stat_result import DirEntry, StatResult
+from fs_common import methods
+from fs_common.errors import Code, EmberError, code_of, to_os_error
+from fs_common.ids import ROOT_INODE
+from fs_common.layout import Layout, validate
+from fs_common.limits import BATCH_NAMES_MAX, CHUNK_SIZE_DEFAULT, NAME_BYTES_MAX, READDIR_PAGE_DEFAULT
+from fs_common.methods import Method
+from fs_common.records import meta
+
+_ABSENT = frozenset({Code.NOT_FOUND, Code.NOT_DIRECTORY, Code.LOOP, Code.NAME_TOO_LONG})
+"""Errors that say that a path names nothing."""
+
+
+class Namespace:
+    """Base of the asynchronous file system: everything but the contents of files."""
+
+    def __init__(self, metadata: MetaClient, request_ids: RequestIds, user: meta.User, umask: int) -> None:
+        self._metadata = metadata
+        self._request_ids = request_ids
+        self.user = user
+        """As whom this process acts."""
+        self.umask = umask
+        """Permission bits that new files and directories do not get."""
+
+    # How calls are made
+
+    async def meta_call(
+        self, method: Method, request: Any, path: Path | None = None, second: Path | None = None
+    ) -> Any:
+        """Call the metadata service; raises `OSError` of the class that fits, with `path` as its filename."""
+        try:
+            return await self._metadata.call(method, request)
+        except EmberError as error:
+            translated = to_os_error(error, path)
+            if second is not None:
+                translated.filename2 = second
+            raise translated from error
+
+    def request_id(self) -> bytes:
+        return self._request_ids.next()
+
+    async def _attributes(self, path: Path, follow: bool = True) -> meta.Attributes:
+        request = meta.Stat(ROOT_INODE, encode(path), follow, self.user)
+        reply: meta.AttributesReply = await self.meta_call(methods.STAT, request, path)
+        return reply.attributes
+
+    async def _attributes_or_none(self, path: Path, follow: bool = True) -> meta.Attributes | None:
+        try:
+            request = meta.Stat(ROOT_INODE, encode(path), follow, self.user)
+            reply: meta.AttributesReply = await self._metadata.call(methods.STAT, request)
+        except FileNotFoundError:
+            return None
+        except EmberError as error:
+            if error.code in _ABSENT:
+                return None
+            raise to_os_error(error, path) from error
+        return reply.attributes
+
+    # Looking
+
+    async def stat(self, path: Path, *, follow_symlinks: bool = True) -> StatResult:
+        return StatResult(await self._attributes(path, follow_symlinks))
+
+    async def lstat(self, path: Path) -> StatResult:
+        return StatResult(await self._attributes(path, False))
+
+    async def exists(self, path: Path) -> bool:
+        """False only if the path names nothing; a cluster that does not answer raises."""
+        return await self._attributes_or_none(path) is not None
+
+    async def lexists(self, path: Path) -> bool:
+        return await self._attributes_or_none(path, False) is not None
+
+    async def isdir(self, path: Path) -> bool:
+        attributes = await self._attributes_or_none(path)
+        return attributes is not None and attributes.type == meta.FileType.DIRECTORY
+
+    async def isfile(self, path: Path) -> bool:
+        attributes = await self._attributes_or_none(path)
+        return attributes is not None and attributes.type == meta.FileType.FILE
+
+    async def islink(self, path: Path) -> bool:
+        attributes = await self._attributes_or_none(path, False)
+        return attributes is not None and attributes.type == meta.FileType.SYMLINK
+
+    async def getsize(self, path: Path) -> int:
+        return (await self._attributes(path)).length
+
+    async def stat_many(
+        self, parent: Path, names: Iterable[str | bytes], *, follow_symlinks: bool = True
+    ) -> list[StatResult | None]:
+        """Stat many paths relative to one directory, each `BATCH_NAMES_MAX` in one snapshot. None: there is none."""
+        wanted = list(names)
+        results: list[StatResult | None] = []
+        directory = await self.directory(parent)
+        for start in range(0, len(wanted), BATCH_NAMES_MAX):
+            batch = wanted[start : start + BATCH_NAMES_MAX]
+            results += await self.stat_batch(directory, batch, follow_symlinks, parent)
+        return results
+
+    async def stat_batch(
+        self, directory: int, paths: Sequence[Path], follow_symlinks: bool = True, parent: Path = "/"
+    ) -> list[StatResult | None]:
+        """Stat up to `BATCH_NAMES_MAX` paths relative to the inode `directory`, in one snapshot. None: no such."""
+        names = [encode(path) for path in paths]
+        request = meta.BatchStat(directory, names, follow_symlinks, self.user)
+        reply: meta.BatchAttributesReply = await self.meta_call(methods.BATCH_STAT, request, parent)
+        for failure in reply.errors:
+            code = code_of(failure.code)
+            if code not in _ABSENT:
+                name = os.path.join(os.fsencode(parent), names[failure.index])
+                raise to_os_error(EmberError(code, failure.message), decode_like(parent, name))
+        return [None if found is None else StatResult(found) for found in reply.attributes]
+
+    async def directory(self, path: Path) -> int:
+        """The inode of a directory; NotADirectoryError for anything else."""
+        attributes = await self._attributes(path)
+        if attributes.type != meta.FileType.DIRECTORY:
+            raise to_os_error(EmberError(Code.NOT_DIRECTORY, "Not a directory"), path)
+        return attributes.inode
+
+    async def pages(self, path: Path = "/", *, attributes: bool = False) -> AsyncIterator[list[DirEntry]]:
+        """The entries of a directory, a page at a time, in byte order of names; each page is one call."""
+        inode = await self.directory(path)
+        after = b""
+        more = True
+        while more:
+            page, more = await self.page(inode, after, path, attributes=attributes)
+            if page:
+                after = os.fsencode(page[-1].name)
+            yield page
+
+    async def page(
+        self, inode: int, after: bytes, path: Path, *, attributes: bool = False
+    ) -> tuple[list[DirEntry], bool]:
+        """One page of the directory `inode` behind the name `after`, and whether there is more."""
+        folder = os.fspath(path)
+        request = meta.Readdir(inode, after, READDIR_PAGE_DEFAULT, attributes, self.user)
+        reply: meta.ReaddirReply = await self.meta_call(methods.READDIR, request, path)
+        return [DirEntry(entry, folder) for entry in reply.entries], reply.more and bool(reply.entries)
+
+    async def listdir(self, path: Path = "/") -> list[Any]:
+        """Names, as `str` or, if `path` is bytes, as bytes."""
+        return [entry.name async for page in self.pages(path) for entry in page]
+
+    async def scandir(self, path: Path = "/", *, attributes: bool = False) -> AsyncIterator[DirEntry]:
+        """Entries, fetched page by page as they are asked for; `attributes`: each with its stat result."""
+        async for page in self.pages(path, attributes=attributes):
+            for entry in page:
+                yield entry
+
+    async def walk(
+        self,
+        top: Path = "/",
+        *,
+        topdown: bool = True,
+        onerror: Callable[[OSError], object] | None = None,
+        followlinks: bool = False,
+    ) -> AsyncIterator[tuple[Any, list[Any], list[Any]]]:
+        """Like `os.walk`."""
+        folder = os.fspath(top)
+        directories: list[Any] = []
+        others: list[Any] = []
+        links: set[Any] = set()
+        try:
+            async for entry in self.scandir(folder):
+                is_directory = entry.is_dir()
+                if entry.is_symlink():
+                    is_directory = await self.isdir(entry.path)
+                    links.add(entry.name)
+                (directories if is_directory else others).append(entry.name)
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            return
+        if topdown:
+            yield folder, directories, others
+        for name in directories:
+            if followlinks or name not in links:
+                below = self.walk(os.path.join(folder, name), topdown=topdown, onerror=onerror, followlinks=followlinks)
+                async for found in below:
+                    yield found
+        if not topdown:
+            yield folder, directories, others
+
+    async def readlink(self, path: Path) -> Any:
+        request = meta.Readlink(ROOT_INODE, encode(path), self.user)
+        reply: meta.ReadlinkReply = await self.meta_call(methods.READLINK, request, path)
+        return decode_like(path, reply.target)
+
+    async def statvfs(self, path: Path = "/") -> os.statvfs_result:
+        """Space of the cluster as files can use it, replicas divided out; in units of the default chunk size."""
+        inode = (await self._attributes(path)).inode
+        reply: meta.StatfsReply = await self.meta_call(methods.STATFS, meta.Statfs(inode), path)
+        unit = 4096
+        free = reply.free_bytes // unit
+        blocks = (CHUNK_SIZE_DEFAULT, unit, reply.capacity_bytes // unit, free, free)
+        return os.statvfs_result((*blocks, reply.files, 0, 0, 0, NAME_BYTES_MAX))
+
+    async def usage(self, path: Path = "/") -> meta.UsageReply:
+        """Files, directories, symbolic links and bytes below a directory, counted by the service."""
+        inode = (await self._attributes(path)).inode
+        reply: meta.UsageReply = await self.meta_call(methods.USAGE, meta.Usage(inode), path)
+        return reply
+
+    async def real_path(self, inode: int) -> str:
+        """The path of a directory by its inode."""
+        reply: meta.RealPathReply = await self.meta_call(methods.REAL_PATH, meta.RealPath(inode))
+        return os.fsdecode(reply.path)
+
+    # Names
+
+    async def mkdir(self, path: Path, mode: int = 0o777, *, layout: Layout | None = None) -> None:
+        request = self._mkdir(path, mode, False, layout)
+        await self.meta_call(methods.MKDIR, request, path)
+
+    async def makedirs(
+        self, path: Path, mode: int = 0o777, exist_ok: bool = False, *, layout: Layout | None = None
+    ) -> None:
+        """Make a directory and its missing ancestors, in one call."""
+        if not exist_ok and await self.lexists(path):
+            raise to_os_error(EmberError(Code.EXISTS, "File exists"), path)
+        await self.meta_call(methods.MKDIR, self._mkdir(path, mode, True, layout), path)
+
+    def _mkdir(self, path: Path, mode: int, parents: bool, layout: Layout | None) -> meta.Mkdir:
+        bits = mode & ~self.umask & 0o7777
+        return meta.Mkdir(ROOT_INODE, encode(path), bits, self.request_id(), parents, layout, self.user)
+
+    async def unlink(self, path: Path) -> None:
+        await self.meta_call(methods.UNLINK, meta.Unlink(ROOT_INODE, encode(path), self.request_id(), self.user), path)
+
+    async def remove(self, path: Path) -> None:
+        await self.unlink(path)
+
+    async def rmdir(self, path: Path) -> None:
+        await self.meta_call(methods.RMDIR, meta.Rmdir(ROOT_INODE, encode(path), self.request_id(), self.user), path)
+
+    async def rmtree(self, path: Path, ignore_errors: bool = False) -> None:
+        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards."""
+        request = meta.RemoveTree(ROOT_INODE, encode(path), self.request_id(), self.user)
+        try:
+            await self.meta_call(methods.REMOVE_TREE, request, path)
+        except OSError:
+            if not ignore_errors:
+                raise
+
+    async def rename(self, src: Path, dst: Path, *, no_replace: bool = False, exchange: bool = False) -> None:
+        """Move `src` to `dst` in one step, replacing what is there as `os.rename` does on POSIX systems.
+
+        `no_replace`: FileExistsError if `dst` exists. `exchange`: swap the two, both of which must exist.
+        """
+        if no_replace and exchange:
+            raise ValueError("no_replace and exchange exclude each other")
+        flags = meta.RenameFlags.NO_REPLACE if no_replace else meta.RenameFlags.NONE
+        if exchange:
+            flags = meta.RenameFlags.EXCHANGE
+        request = meta.Rename(
+            ROOT_INODE, encode(src), ROOT_INODE, encode(dst), self.request_id(), int(flags), self.user
+        )
+        await self.meta_call(methods.RENAME, request, src, dst)
+
+    async def replace(self, src: Path, dst: Path) -> None:
+        await self.rename(src, dst)
+
+    async def symlink(self, src: Path, dst: Path) -> None:
+        """Make `dst` a symbolic link with the text `src`."""
+        request = meta.Symlink(ROOT_INODE, encode(dst), os.fsencode(src), self.request_id(), self.user)
+        await self.meta_call(methods.SYMLINK, request, src, dst)
+
+    async def link(self, src: Path, dst: Path) -> None:
+        """Give the file `src` a second name `dst`."""
+        request = meta.Link(ROOT_INODE, encode(src), ROOT_INODE, encode(dst), self.request_id(), self.user)
+        await self.meta_call(methods.LINK, request, src, dst)
+
+    async def create_many(
+        self,
+        parent: Path,
+        names: Iterable[str | bytes],
+        mode: int = 0o666,
+        *,
+        exist_ok: bool = False,
+        layout: Layout | None = None,
+    ) -> list[StatResult]:
+        """Make many empty files in one directory, each `BATCH_NAMES_MAX` in one transaction.
+
+        Every name is tried; then the error of the first that failed is raised. `exist_ok`: a name that exists is no
+        error, and its result is what is there.
+        """
+        wanted = [encode(name) for name in names]
+        directory = await self.directory(parent)
+        results: list[StatResult | None] = []
+        failures: dict[int, EmberError] = {}
+        bits = mode & ~self.umask & 0o7777
+        for start in range(0, len(wanted), BATCH_NAMES_MAX):
+            batch = wanted[start : start + BATCH_NAMES_MAX]
+            request = meta.BatchCreate(directory, batch, bits, self.request_id(), layout, self.user)
+            reply: meta.BatchAttributesReply = await self.meta_call(methods.BATCH_CREATE, request, parent)
+            results += [None if made is None else StatResult(made) for made in reply.attributes]
+            for failure in reply.errors:
+                failures[start + failure.index] = EmberError(code_of(failure.code), failure.message)
+        existing = [place for place, error in failures.items() if exist_ok and error.code is Code.EXISTS]
+        for place, found in zip(existing, await self._found(parent, [wanted[p] for p in existing]), strict=True):
+            if found is not None:
+                results[place] = found
+                del failures[place]
+        for place, error in sorted(failures.items()):
+            raise to_os_error(error, decode_like(parent, os.path.join(os.fsencode(parent), wanted[place])))
+        return [result for result in results if result is not None]
+
+    async def _found(self, parent: Path, names: Sequence[bytes]) -> list[StatResult | None]:
+        return await self.stat_many(parent, names) if names else []
+
+    # Attributes
+
+    async def _set(self, path: Path, follow: bool = True, **changes: Any) -> None:
+        request = meta.SetAttr(ROOT_INODE, encode(path), self.request_id(), follow=follow, user=self.user, **changes)
+        await self.meta_call(methods.SET_ATTR, request, path)
+
+    async def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
+        await self._set(path, follow_symlinks, mode=stat_modes.S_IMODE(mode))
+
+    async def chown(self, path: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        """-1 leaves an id as it is."""
+        await self._set(path, follow_symlinks, uid=None if uid == -1 else uid, gid=None if gid == -1 else gid)
+
+    async def utime(
+        self,
+        path: Path,
+        times: tuple[float, float] | None = None,
+        *,
+        ns: tuple[int, int] | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
+        """Set access and modification time, in seconds or nanoseconds; neither: now."""
+        if times is not None and ns is not None:
+            raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
+        if times is not None:
+            ns = (round(times[0] * 1_000_000_000), round(times[1] * 1_000_000_000))
+        if ns is None:
+            now = time.time_ns()
+            ns = (now, now)
+        await self._set(path, follow_symlinks, atime_ns=ns[0], mtime_ns=ns[1])
+
+    async def get_layout(self, path: Path) -> Layout:
+        """Of a file: its own. Of a directory: what its new children get."""
+        layout = (await self._attributes(path)).layout
+        if layout is None:
+            raise to_os_error(EmberError(Code.INVALID, "it has no layout"), path)
+        return layout
+
+    async def set_layout(
+        self,
+        path: Path,
+        *,
+        chunk_size: int | None = None,
+        stripe: int | None = None,
+        durability: int | None = None,
+    ) -> Layout:
+        """Change what new children of a directory get; what is None stays. Returns the new layout."""
+        old = await self.get_layout(path)
+        new = Layout(
+            chunk_size=old.chunk_size if chunk_size is None else chunk_size,
+            stripe=old.stripe if stripe is None else stripe,
+            table=old.table,
+            durability=old.durability if durability is None else durability,
+        )
+        try:
+            validate(new)
+        except EmberError as error:
+            raise to_os_error(error, path) from error
+        await self._set(path, layout=new)
+        return new
+
+    async def truncate(self, path: Path, length: int) -> None:
+        """Cut a file, or extend it with zeros, to `length` bytes."""
+        attributes = await self._attributes(path)
+        if attributes.type == meta.FileType.DIRECTORY:
+            raise to_os_error(EmberError(Code.IS_DIRECTORY, "Is a directory"), path)
+        await self.truncate_inode(attributes.inode, length, path)
+
+    async def truncate_inode(self, inode: int, length: int, path: Path | None = None) -> meta.Attributes:
+        request = meta.Truncate(inode, length, self.request_id(), self.user)
+        reply: meta.AttributesReply = await self.meta_call(methods.TRUNCATE, request, path)
+        return reply.attributes
+
+    async def ref(self, path: Path) -> FileRef:
+        """A light, picklable reference to a file, for `read_ranges`."""
+        return StatResult(await self._attributes(path)).ref

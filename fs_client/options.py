@@ -1,0 +1,74 @@
+"""How to reach a cluster: the address string, and the options of one client.
+
+Options are plain values: a file system pickles as its options and connects anew where it is unpickled.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+DEFAULT_CLUSTER = "127.0.0.1:9700"
+DEFAULT_PORT = 9700
+DEFAULT_TIMEOUT_S = 30.0
+CLUSTER_VARIABLE = "EMBERFS_CLUSTER"
+TRANSPORTS = ("auto", "tcp")
+
+
+class Address(NamedTuple):
+    """Where a server's data plane listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `connect` was told."""
+
+    cluster: str
+    """`host:port[,host:port...]` of metadata servers."""
+    token: str = ""
+    transport: str = "auto"
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    """Total time one call may take, all of its retries included."""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return parse_cluster(self.cluster)
+
+
+def make_options(cluster: str | None, token: str | None, transport: str, timeout_s: float) -> Options:
+    """Checked options. `cluster` None: the environment's `EMBERFS_CLUSTER`, else `127.0.0.1:9700`."""
+    if cluster is None:
+        cluster = os.environ.get(CLUSTER_VARIABLE) or DEFAULT_CLUSTER
+    parse_cluster(cluster)
+    if transport not in TRANSPORTS:
+        raise ValueError(f"transport {transport!r} is not available: use one of {', '.join(TRANSPORTS)}")
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s {timeout_s!r} is not a positive number of seconds")
+    return Options(cluster, token or "", transport, float(timeout_s))
+
+
+def parse_cluster(cluster: str) -> tuple[Address, ...]:
+    """The addresses in `host:port[,host:port...]`; a missing port is 9700; IPv6 hosts stand in brackets."""
+    addresses = tuple(_parse_address(part.strip()) for part in cluster.split(",") if part.strip())
+    if not addresses:
+        raise ValueError(f"cluster address {cluster!r} names no server: write host:port[,host:port...]")
+    return addresses
+
+
+def _parse_address(text: str) -> Address:
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not port:
+        return Address(host, DEFAULT_PORT)
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"cluster address {text!r} is not host:port")
+    return Address(host, int(port))

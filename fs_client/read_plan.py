@@ -1,0 +1,191 @@
+"""Which server is asked for which piece of which range.
+
+Ranges are cut at chunk borders. Each piece goes to the replica that its file's plan names, unless that server has much
+more to do than another replica. Pieces for one server are collected in frames.
+
+Nothing here sends anything. `plan_ranges` runs once for each small read, so it is flat: it costs 1.1 us a range.
+
+Source: DESIGN section 8.
+"""
+
+from collections.abc import Sequence
+
+from fs_client.file_ref import FileRef
+from fs_client.routing_cache import RoutingCache, Server
+from fs_common.errors import Code, EmberError
+from fs_common.limits import MIB, READ_ITEMS_MAX
+from fs_common.records.storage import ReadItem
+
+FRAME_BYTES = 2 * MIB
+"""A frame takes no further piece once it has this much, so that server, network and verification work side by side."""
+IMBALANCE_BYTES = 16 * MIB
+"""How much more than the least loaded server the planned replica of a chunk may have to do."""
+
+RefRange = tuple[FileRef, int, int]
+"""File, offset, length."""
+
+
+class Piece:
+    """A piece that has failed at least once, with what was tried."""
+
+    __slots__ = ("damaged", "error", "file", "item", "number", "tried", "view")
+
+    def __init__(self, number: int, file: FileRef, item: ReadItem, view: memoryview, error: EmberError) -> None:
+        self.number = number
+        """Which range it is of."""
+        self.file = file
+        self.item = item
+        self.view = view
+        """Its place in the caller's buffer."""
+        self.error = error
+        """Of the last try."""
+        self.tried: set[Server] = set()
+        """Replicas asked since all of them had been."""
+        self.damaged = 0
+        """Tries that brought bytes which do not match their checksums, or found the disk broken."""
+
+
+class Frame:
+    """Pieces for one server, column by column."""
+
+    __slots__ = ("items", "numbers", "pieces", "server", "size", "views")
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.items: list[ReadItem] = []
+        self.views: list[memoryview] = []
+        self.numbers: list[int] = []
+        """Which range each piece is of."""
+        self.pieces: list[Piece] = []
+        """The same pieces, in a frame of a later try; empty in one of the first."""
+        self.size = 0
+        """Bytes wanted, of all pieces."""
+
+    @property
+    def full(self) -> bool:
+        return self.size >= FRAME_BYTES or len(self.items) >= READ_ITEMS_MAX
+
+
+def plan_ranges(
+    routing: RoutingCache, ranges: Sequence[RefRange], into: memoryview
+) -> tuple[list[Frame], list[Piece], list[memoryview]]:
+    """Frames to send; pieces that no server can be asked for; the view of each range, cut to its real length.
+
+    Raises ValueError for a range that is negative or does not fit `into`; CHAIN_UNKNOWN if routing is too old.
+    """
+    routing.expire_suspects()
+    generation = routing.generation
+    servers = routing.servers.values()
+    ceiling = min((server.outstanding for server in servers), default=0) + IMBALANCE_BYTES
+    results: list[memoryview] = []
+    frames: list[Frame] = []
+    unserved: list[Piece] = []
+    filling: dict[Server, Frame] = {}
+    planned: dict[Server, int] = dict.fromkeys(servers, 0)
+    """Bytes of the frames of this plan that are full."""
+    position = 0
+    room = len(into)
+    for number, (file, offset, length) in enumerate(ranges):
+        start = position
+        position += length
+        if offset < 0 or length < 0 or position > room:
+            raise _bad_range(number, offset, length, position, room)
+        if length > file.length - offset:
+            length = max(file.length - offset, 0)
+        view = into[start : start + length]
+        results.append(view)
+        plan = file.plan
+        if plan is None or plan.generation != generation:
+            plan = routing.plan(file)
+        chunk_size = plan.chunk_size
+        inode = file.inode
+        routes = plan.routes
+        index = offset // chunk_size
+        within = offset - index * chunk_size
+        done = 0
+        while done < length:
+            take = chunk_size - within
+            if take > length - done:
+                take = length - done
+            piece = view if take == length else view[done : done + take]
+            route = routes[(index + inode * plan.stripe) % len(routes)]
+            item = ReadItem(route.chain, route.version, inode, index, within, take, chunk_size)
+            server = route.server
+            if server is None:
+                unserved.append(Piece(number, file, item, piece, nobody_serves(route.chain)))
+            else:
+                if server.outstanding + planned[server] > ceiling:
+                    server = min(route.replicas, key=lambda s: s.outstanding + planned[s])
+                frame = filling.get(server)
+                if frame is None:
+                    frame = filling[server] = Frame(server)
+                    frames.append(frame)
+                frame.items.append(item)
+                frame.views.append(piece)
+                frame.numbers.append(number)
+                frame.size += take
+                if frame.size >= FRAME_BYTES or len(frame.items) >= READ_ITEMS_MAX:
+                    del filling[server]
+                    planned[server] += frame.size
+                    ceiling = min(s.outstanding + planned[s] for s in servers) + IMBALANCE_BYTES
+            done += take
+            index += 1
+            within = 0
+    return frames, unserved, results
+
+
+def plan_again(routing: RoutingCache, pieces: Sequence[Piece]) -> tuple[list[Frame], list[Piece]]:
+    """Frames for another try of failed pieces, each at a replica it was not asked of; and those with nobody to ask."""
+    routing.expire_suspects()
+    frames: list[Frame] = []
+    unserved: list[Piece] = []
+    filling: dict[Server, Frame] = {}
+    for piece in pieces:
+        item = piece.item
+        try:
+            route = routing.plan(piece.file).route(item.inode, item.index)
+        except EmberError as error:
+            piece.error = error
+            unserved.append(piece)
+            continue
+        if not route.replicas:
+            piece.error = nobody_serves(route.chain)
+            unserved.append(piece)
+            continue
+        untried = [server for server in route.replicas if server not in piece.tried]
+        if not untried:
+            piece.tried.clear()
+            untried = list(route.replicas)
+        server = untried[0]
+        piece.tried.add(server)
+        piece.item = ReadItem(
+            route.chain, route.version, item.inode, item.index, item.offset, item.length, item.chunk_size
+        )
+        frame = filling.get(server)
+        if frame is None or frame.full:
+            frame = filling[server] = Frame(server)
+            frames.append(frame)
+        frame.items.append(piece.item)
+        frame.views.append(piece.view)
+        frame.numbers.append(piece.number)
+        frame.pieces.append(piece)
+        frame.size += item.length
+    return frames, unserved
+
+
+def replicas_of(routing: RoutingCache, piece: Piece) -> tuple[Server, ...]:
+    """All serving replicas of the chunk, as far as routing knows."""
+    try:
+        return routing.plan(piece.file).route(piece.item.inode, piece.item.index).replicas
+    except EmberError:
+        return ()
+
+
+def nobody_serves(chain: int) -> EmberError:
+    return EmberError(Code.NOT_SERVING, f"chain {chain} has no serving replica; see `emberfs chains`")
+
+
+def _bad_range(number: int, offset: int, length: int, position: int, room: int) -> ValueError:
+    if offset < 0 or length < 0:
+        return ValueError(f"range {number} has a negative offset or length ({offset}, {length})")
+    return ValueError(f"the buffer has {room} bytes, ranges up to number {number} need {position}")

@@ -1,0 +1,204 @@
+"""Reading: many ranges of many files, in as few frames as there are servers.
+
+The frames of a plan (`read_plan.py`) are sent side by side, a few at a time to each server. Bytes land in the caller's
+buffer, and every byte is verified against the checksums that came with it. What fails is tried again in rounds: at
+another replica first, after a routing refresh where the error asks for one, until the deadline. A chunk that no
+replica gives undamaged is an error.
+
+Invariants: the buffer is touched only while `read` runs. `Server.outstanding` is the bytes of planned frames that are
+not finished.
+
+Concurrency: docs/concurrency/client.md. Source: DESIGN section 8.
+"""
+
+from collections.abc import Sequence
+
+from crc32c import crc32c
+
+from fs_client.backoff import Attempts
+from fs_client.memory import allocate
+from fs_client.read_plan import Frame, Piece, RefRange, plan_again, plan_ranges, replicas_of
+from fs_client.routing_cache import Server
+from fs_client.settle import run_all
+from fs_client.storage_client import SERVER_GONE, StorageClient
+from fs_common import checksums
+from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.limits import MIB
+from fs_common.methods import READ_CHUNKS
+from fs_common.records.storage import ItemError, ReadChunks, ReadChunksReply
+
+FRAMES_IN_FLIGHT = 4
+"""For each server and call: enough that it reads while we receive and verify."""
+DAMAGED_TRIES = 2
+"""How often each replica is read before a chunk counts as damaged. More than once, because a chunk that is changed in
+place while it is sent shows as damaged too."""
+_DAMAGED = frozenset({Code.CHECKSUM, Code.DISK_FAILED})
+_ZEROS = bytes(MIB)
+
+
+class RangeError(EmberError):
+    """A range could not be read. `number`: which one of the call."""
+
+    number: int = -1
+
+
+class RangeReader:
+    """Reads for one client. Stateless between calls but for its servers' load."""
+
+    def __init__(self, storage: StorageClient, timeout_s: float) -> None:
+        self._storage = storage
+        self._routing = storage.routing
+        self._timeout_s = timeout_s
+
+    async def read(self, ranges: Sequence[RefRange], into: memoryview | None = None) -> list[memoryview]:
+        """Read ranges; `into`, if given, is a writable view of bytes. See `AsyncFileSystem.read_ranges`.
+
+        Raises `RangeError` for the first range that cannot be read, after all others have ended; ValueError.
+        """
+        attempts = Attempts(self._timeout_s)
+        if into is None:
+            ranges = [(file, offset, max(min(length, file.length - offset), 0)) for file, offset, length in ranges]
+            into = allocate(sum(length for _, _, length in ranges))
+        while True:
+            try:
+                frames, failed, results = plan_ranges(self._routing, ranges, into)
+                break
+            except EmberError as error:
+                known = self._routing.routing.version
+                if not await attempts.again(error):
+                    raise
+                await self._routing.refresh(known, attempts.left_s())
+        await self._fetch_all(frames, failed, ranges, attempts)
+        while failed:
+            failed = await self._try_again(failed, ranges, attempts)
+        return results
+
+    async def _try_again(self, failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts) -> list[Piece]:
+        """One more round. Returns what failed in it; raises `RangeError` if there is no hope for a piece."""
+        failed.sort(key=lambda piece: piece.number)
+        elsewhere = True
+        refresh = False
+        for piece in failed:
+            replicas = replicas_of(self._routing, piece)
+            if piece.error.retry is Retry.FINAL or piece.damaged >= DAMAGED_TRIES * max(len(replicas), 1):
+                raise _range_error(piece)
+            elsewhere = elsewhere and any(server not in piece.tried for server in replicas)
+            refresh = refresh or piece.error.retry is Retry.AFTER_REFRESH
+        known = self._routing.routing.version
+        if not await attempts.again(failed[0].error, at_once=elsewhere):
+            raise _range_error(failed[0])
+        if refresh or not elsewhere:
+            await self._routing.refresh_if_possible(known, attempts.left_s())
+        frames, unserved = plan_again(self._routing, failed)
+        await self._fetch_all(frames, unserved, ranges, attempts)
+        return unserved
+
+    async def _fetch_all(
+        self, frames: list[Frame], failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts
+    ) -> None:
+        """Send all frames, a few at a time to each server; add what fails to `failed`."""
+        lanes: list[list[Frame]] = []
+        if len(frames) == 1:
+            lanes.append(frames)
+        else:
+            of_servers: dict[Server, list[list[Frame]]] = {}
+            for frame in frames:
+                of_server = of_servers.setdefault(frame.server, [])
+                if len(of_server) < FRAMES_IN_FLIGHT:
+                    of_server.append([])
+                    lanes.append(of_server[-1])
+                lane = min(of_server, key=len)
+                lane.append(frame)
+        for frame in frames:
+            frame.server.outstanding += frame.size
+        try:
+            await run_all([self._fetch(lane, failed, ranges, attempts) for lane in lanes])
+        finally:
+            for frame in frames:
+                frame.server.outstanding -= frame.size
+
+    async def _fetch(
+        self, lane: list[Frame], failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts
+    ) -> None:
+        """Send frames to one server, one after another. After a sign that it is gone the rest fails unsent."""
+        gone: EmberError | None = None
+        for frame in lane:
+            if gone is None:
+                try:
+                    reply: ReadChunksReply = await self._storage.call(
+                        frame.server,
+                        READ_CHUNKS,
+                        ReadChunks(frame.items),
+                        into=frame.views,
+                        size=frame.size,
+                        left_s=attempts.left_s(),
+                    )
+                except EmberError as error:
+                    _add_all(failed, frame, ranges, error)
+                    if error.code in SERVER_GONE:
+                        gone = error
+                else:
+                    _verify(frame, reply, failed, ranges)
+            else:
+                _add_all(failed, frame, ranges, gone)
+            frame.server.outstanding -= frame.size
+            frame.size = 0
+
+
+def _verify(frame: Frame, reply: ReadChunksReply, failed: list[Piece], ranges: Sequence[RefRange]) -> None:
+    """Check every byte of an answer, make holes zero, add what is damaged or missing to `failed`."""
+    if not len(frame.items) == len(reply.lengths) == len(reply.checksums):
+        error = EmberError(Code.BAD_BODY, f"{frame.server} answered {len(reply.lengths)} of {len(frame.items)} reads")
+        _add_all(failed, frame, ranges, error)
+        return
+    errors = {error.index: error for error in reply.errors}
+    answers = zip(frame.views, reply.lengths, reply.checksums, strict=True)
+    for place, (view, length, checksum) in enumerate(answers):
+        if length != len(view) or len(checksum) != 4 or crc32c(view).to_bytes(4, "little") != checksum:
+            problem = _settle_piece(frame, place, length, checksum, errors.get(place))
+            if problem is not None:
+                _add(failed, frame, place, ranges, problem)
+
+
+def _settle_piece(frame: Frame, place: int, length: int, checksum: bytes, error: ItemError | None) -> EmberError | None:
+    """A piece that is not simply complete under one checksum: short, a hole, of several pages, or failed."""
+    view = frame.views[place]
+    item = frame.items[place]
+    if error is not None:
+        if error.code != Code.CHUNK_NOT_FOUND.value.number:
+            return EmberError(code_of(error.code), f"{frame.server}: {error.message}")
+        length = 0
+    elif length and not checksums.matches(view[:length], item.offset, item.chunk_size, checksum):
+        return EmberError(Code.CHECKSUM, f"{frame.server} sent bytes that do not match their checksum")
+    # Inside the file's length a missing chunk, or a missing end of one, is a hole.
+    while length < len(view):
+        end = min(len(view), length + len(_ZEROS))
+        view[length:end] = _ZEROS[: end - length]
+        length = end
+    return None
+
+
+def _add_all(failed: list[Piece], frame: Frame, ranges: Sequence[RefRange], error: EmberError) -> None:
+    for place in range(len(frame.items)):
+        _add(failed, frame, place, ranges, error)
+
+
+def _add(failed: list[Piece], frame: Frame, place: int, ranges: Sequence[RefRange], error: EmberError) -> None:
+    if frame.pieces:
+        piece = frame.pieces[place]
+        piece.error = error
+    else:
+        number = frame.numbers[place]
+        piece = Piece(number, ranges[number][0], frame.items[place], frame.views[place], error)
+        piece.tried.add(frame.server)
+    if error.code in _DAMAGED:
+        piece.damaged += 1
+    failed.append(piece)
+
+
+def _range_error(piece: Piece) -> RangeError:
+    item = piece.item
+    where = f"chunk {item.index} of inode {item.inode}, {item.length} bytes from {item.offset}"
+    error = RangeError(piece.error.code, f"range {piece.number} ({where}): {piece.error.message}")
+    error.number = piece.number
+    return error

@@ -1,0 +1,225 @@
+"""Who serves which chunk: the cluster's routing, and how this client's reads and updates use it.
+
+Owns the newest routing it has seen, one `Server` for each storage node (load and suspicion, kept across routings), and
+the plans made from them. A plan says for every chunk of a file which replica this client reads it from: a fixed one
+for each chunk, so that the page caches of the replicas hold different chunks, spread so that consecutive chunks go to
+different servers. Servers that failed lately (suspects) and nodes that the manager calls failed are left out while
+another replica is there.
+
+Plans hold for one generation. Each change (new routing, a suspect comes or goes) begins another generation; a file
+reference compares its plan's generation before it uses it.
+
+Used on the event loop only. Source: DESIGN sections 5 and 8.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from math import lcm
+from typing import NamedTuple
+
+from fs_client.file_ref import FileRef
+from fs_client.options import Address
+from fs_common.errors import Code, EmberError, Retry
+from fs_common.layout import Layout, stripe_chains
+from fs_common.records.routing import Chain, NodeState, PublicState, Routing
+
+logger = logging.getLogger(__name__)
+
+SUSPECT_FIRST_S = 1.0
+"""How long a server that failed is left out of reads; doubles with each failure in a row."""
+SUSPECT_MAX_S = 30.0
+_PERIOD_MAX = 4096
+"""Longest table of a plan; replicas beyond it are still found by failover."""
+
+FetchRouting = Callable[[int, float], Awaitable[Routing | None]]
+"""Known version and time limit in seconds, to a newer routing, or None if it is the current one."""
+TRY_REFRESH_S = 2.0
+"""What a refresh may cost that is only a hope."""
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """A storage node as this client sees it."""
+
+    node: int
+    address: Address
+    outstanding: int = 0
+    """Payload bytes asked of it or sent to it and not answered; > 0 while calls are in flight."""
+    failures: int = 0
+    """In a row."""
+    suspect_until: float = 0.0
+    """Monotonic time; until then reads avoid it."""
+    up: bool = True
+    """What the manager says."""
+
+    def __str__(self) -> str:
+        return f"node {self.node} ({self.address})"
+
+
+class Route(NamedTuple):
+    """One chunk's place."""
+
+    chain: int
+    version: int
+    server: Server | None
+    """The replica to read from; None: the chain has no serving replica."""
+    replicas: tuple[Server, ...]
+    """All serving replicas, those in good health first."""
+    head: Server | None
+    """Where updates enter; None: nobody serves."""
+
+
+class Plan(NamedTuple):
+    """Chunk `index` of file `inode` is on `routes[(index + inode * stripe) % len(routes)]`."""
+
+    generation: int
+    chunk_size: int
+    stripe: int
+    routes: tuple[Route, ...]
+
+    def route(self, inode: int, index: int) -> Route:
+        return self.routes[(index + inode * self.stripe) % len(self.routes)]
+
+
+class RoutingCache:
+    """See the module. `generation` is what a valid plan has."""
+
+    def __init__(self, fetch: FetchRouting) -> None:
+        self._fetch = fetch
+        self._refreshing = asyncio.Lock()
+        """Held by the one fetch that runs; guards `_routing`."""
+        self._routing = Routing(version=0, cluster="", nodes=[], chains=[], tables=[])
+        self._servers: dict[int, Server] = {}
+        self._chains: dict[int, Chain] = {}
+        self._tables: dict[tuple[int, int], list[int]] = {}
+        self._plans: dict[tuple[int, tuple[int, ...]], Plan] = {}
+        """By chunk size and chains; of the current generation."""
+        self._suspects_change = float("inf")
+        """Monotonic time at which the first suspicion ends."""
+        self.generation = 1
+
+    @property
+    def routing(self) -> Routing:
+        return self._routing
+
+    @property
+    def servers(self) -> dict[int, Server]:
+        return self._servers
+
+    async def refresh(self, known: int, timeout_s: float) -> None:
+        """Fetch routing, unless a newer one than `known` is here already. Concurrent callers share one fetch."""
+        async with self._refreshing:
+            if self._routing.version > known:
+                return
+            routing = await self._fetch(self._routing.version, timeout_s)
+            if routing is not None and routing.version != self._routing.version:
+                self.adopt(routing)
+
+    async def refresh_if_possible(self, known: int, timeout_s: float) -> None:
+        """Like `refresh`, but a metadata service that does not answer is no error: what is known is used on."""
+        try:
+            await self.refresh(known, max(min(timeout_s, TRY_REFRESH_S), 0.001))
+        except EmberError as error:
+            if error.retry is Retry.FINAL:
+                raise
+            logger.debug("routing is not refreshed: %s", error)
+
+    def adopt(self, routing: Routing) -> None:
+        """Use this routing from now on."""
+        servers: dict[int, Server] = {}
+        for node in routing.nodes:
+            address = Address(node.host, node.port)
+            server = self._servers.get(node.node)
+            if server is None or server.address != address:
+                server = Server(node.node, address)
+            server.up = node.state == NodeState.UP
+            servers[node.node] = server
+        self._servers = servers
+        self._chains = {chain.chain: chain for chain in routing.chains}
+        self._tables = {(table.table, table.version): table.chains for table in routing.tables}
+        self._routing = routing
+        self._change()
+        logger.debug("routing version %d: %d nodes, %d chains", routing.version, len(servers), len(self._chains))
+
+    def _change(self) -> None:
+        self.generation += 1
+        self._plans.clear()
+
+    def plan(self, file: FileRef) -> Plan:
+        """The valid plan of a file, kept with it. Raises CHAIN_UNKNOWN if this routing lacks the file's chain table."""
+        plan = file.plan
+        if plan is None or plan.generation != self.generation:
+            plan = file.plan = self._plan(file.layout)
+        return plan
+
+    def _plan(self, layout: Layout) -> Plan:
+        table = self._tables.get((layout.table, layout.table_version))
+        if not table:
+            name = f"chain table {layout.table} version {layout.table_version}"
+            raise EmberError(Code.CHAIN_UNKNOWN, f"{name} is not in routing version {self._routing.version}")
+        chains = stripe_chains(layout, table)
+        plan = self._plans.get((layout.chunk_size, chains))
+        if plan is None:
+            plan = self._make_plan(layout.chunk_size, chains)
+            self._plans[layout.chunk_size, chains] = plan
+        return plan
+
+    def _make_plan(self, chunk_size: int, chains: tuple[int, ...]) -> Plan:
+        now = time.monotonic()
+        stripe = len(chains)
+        found = [self._serving(chain, now) for chain in chains]
+        turns = lcm(*(healthy for _, _, _, healthy in found if healthy), 1)
+        turns = max(1, min(turns, _PERIOD_MAX // stripe))
+        routes = []
+        for turn in range(turns):
+            for chain, replicas, head, healthy in found:
+                server = replicas[turn % healthy] if healthy else (replicas[0] if replicas else None)
+                routes.append(Route(chain.chain, chain.version, server, replicas, head))
+        return Plan(self.generation, chunk_size, stripe, tuple(routes))
+
+    def _serving(self, chain_id: int, now: float) -> tuple[Chain, tuple[Server, ...], Server | None, int]:
+        """A chain, its serving replicas (good ones first), its head, and how many to spread reads over."""
+        chain = self._chains.get(chain_id)
+        if chain is None:
+            text = f"chain {chain_id} is not in routing version {self._routing.version}"
+            raise EmberError(Code.CHAIN_UNKNOWN, text)
+        serving = [
+            self._servers[target.node]
+            for target in chain.targets
+            if target.state == PublicState.SERVING and target.node in self._servers
+        ]
+        healthy = [server for server in serving if server.up and server.suspect_until <= now]
+        rest = [server for server in serving if server not in healthy]
+        head = serving[0] if serving else None
+        return chain, tuple(healthy + rest), head, len(healthy) or len(serving)
+
+    def suspect(self, server: Server) -> None:
+        """A call to `server` failed as if it were gone: leave it out of reads for a while."""
+        now = time.monotonic()
+        if server.suspect_until > now:
+            return
+        server.failures += 1
+        server.suspect_until = now + min(SUSPECT_FIRST_S * 2 ** (server.failures - 1), SUSPECT_MAX_S)
+        self._suspects_change = min(self._suspects_change, server.suspect_until)
+        self._change()
+        logger.warning("%s does not answer; reads avoid it for %.0f s", server, server.suspect_until - now)
+
+    def trust(self, server: Server) -> None:
+        """A call to `server` was answered after failures."""
+        server.failures = 0
+        if server.suspect_until:
+            server.suspect_until = 0.0
+            self._change()
+
+    def expire_suspects(self) -> None:
+        """Begin a new generation if a suspicion has ended. Called before reads are planned; cheap."""
+        if self._suspects_change == float("inf"):
+            return
+        now = time.monotonic()
+        if now >= self._suspects_change:
+            left = [server.suspect_until for server in self._servers.values() if server.suspect_until > now]
+            self._suspects_change = min(left, default=float("inf"))
+            self._change()

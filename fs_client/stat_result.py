@@ -1,0 +1,188 @@
+"""What `stat` returns, and directory entries."""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from fs_client.file_ref import FileRef, file_ref
+from fs_common.layout import Layout
+from fs_common.records.meta import Attributes, DirectoryEntry, FileType
+
+_TYPE_BITS = {FileType.FILE: stat.S_IFREG, FileType.DIRECTORY: stat.S_IFDIR, FileType.SYMLINK: stat.S_IFLNK}
+_NS = 1_000_000_000
+BLOCK_SIZE = 512
+
+
+class StatResult:
+    """The fields of `os.stat_result`, and what only EmberFS knows: `inode`, `layout`, `ref`, `attributes`.
+
+    Indexing and unpacking give the ten integers that `os.stat_result` gives.
+    """
+
+    __slots__ = ("attributes",)
+
+    def __init__(self, attributes: Attributes) -> None:
+        self.attributes = attributes
+
+    @property
+    def inode(self) -> int:
+        return self.attributes.inode
+
+    @property
+    def type(self) -> FileType:
+        return self.attributes.type
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of a file: where its chunks are. Of a directory: what its new children get. None for a symbolic link."""
+        return self.attributes.layout
+
+    @property
+    def ref(self) -> FileRef:
+        """A light reference for `read_ranges`; raises `IsADirectoryError` or `OSError` for what is not a file."""
+        ref = file_ref(self.attributes)
+        if ref is None:
+            raise OSError(f"inode {self.attributes.inode} is a {self.attributes.type.name.lower()}, not a file")
+        return ref
+
+    @property
+    def st_mode(self) -> int:
+        return _TYPE_BITS[self.attributes.type] | self.attributes.mode
+
+    @property
+    def st_ino(self) -> int:
+        return self.attributes.inode
+
+    @property
+    def st_dev(self) -> int:
+        return 0
+
+    @property
+    def st_nlink(self) -> int:
+        return self.attributes.links
+
+    @property
+    def st_uid(self) -> int:
+        return self.attributes.uid
+
+    @property
+    def st_gid(self) -> int:
+        return self.attributes.gid
+
+    @property
+    def st_size(self) -> int:
+        return self.attributes.length
+
+    @property
+    def st_blksize(self) -> int:
+        """The chunk size: the best size for one read or write."""
+        return self.attributes.layout.chunk_size if self.attributes.layout is not None else 4096
+
+    @property
+    def st_blocks(self) -> int:
+        """Length in blocks of 512 bytes; holes are counted."""
+        return -(-self.attributes.length // BLOCK_SIZE)
+
+    @property
+    def st_atime(self) -> float:
+        return self.attributes.atime_ns / _NS
+
+    @property
+    def st_mtime(self) -> float:
+        return self.attributes.mtime_ns / _NS
+
+    @property
+    def st_ctime(self) -> float:
+        return self.attributes.ctime_ns / _NS
+
+    @property
+    def st_birthtime(self) -> float:
+        return self.attributes.btime_ns / _NS
+
+    @property
+    def st_atime_ns(self) -> int:
+        return self.attributes.atime_ns
+
+    @property
+    def st_mtime_ns(self) -> int:
+        return self.attributes.mtime_ns
+
+    @property
+    def st_ctime_ns(self) -> int:
+        return self.attributes.ctime_ns
+
+    def _fields(self) -> tuple[int, ...]:
+        a = self.attributes
+        times = (a.atime_ns // _NS, a.mtime_ns // _NS, a.ctime_ns // _NS)
+        return (self.st_mode, a.inode, 0, a.links, a.uid, a.gid, a.length, *times)
+
+    def __getitem__(self, index: int) -> int:
+        return self._fields()[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._fields())
+
+    def __len__(self) -> int:
+        return 10
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StatResult) and self.attributes == other.attributes
+
+    def __hash__(self) -> int:
+        return hash(self.attributes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (StatResult, (self.attributes,))
+
+    def __repr__(self) -> str:
+        a = self.attributes
+        return (
+            f"StatResult(type={a.type.name}, st_mode={self.st_mode:#o}, inode={a.inode}, st_nlink={a.links}, "
+            f"st_uid={a.uid}, st_gid={a.gid}, st_size={a.length}, st_mtime_ns={a.mtime_ns})"
+        )
+
+
+class DirEntry:
+    """One name of a directory, like `os.DirEntry`; `inode` is a number here."""
+
+    __slots__ = ("_entry", "_folder", "name")
+
+    def __init__(self, entry: DirectoryEntry, folder: str | bytes) -> None:
+        self._entry = entry
+        self._folder = folder
+        self.name: Any = entry.name if isinstance(folder, bytes) else os.fsdecode(entry.name)
+        """`str`, or `bytes` where the directory was named in bytes."""
+
+    @property
+    def path(self) -> Any:
+        return os.path.join(self._folder, self.name)
+
+    @property
+    def inode(self) -> int:
+        return self._entry.inode
+
+    @property
+    def type(self) -> FileType:
+        return self._entry.type
+
+    @property
+    def attributes(self) -> StatResult | None:
+        """As of the listing; None where it was not asked to bring attributes. Symbolic links are not followed."""
+        return None if self._entry.attributes is None else StatResult(self._entry.attributes)
+
+    def is_dir(self) -> bool:
+        """Of the entry itself; a symbolic link is never a directory."""
+        return self._entry.type == FileType.DIRECTORY
+
+    def is_file(self) -> bool:
+        return self._entry.type == FileType.FILE
+
+    def is_symlink(self) -> bool:
+        return self._entry.type == FileType.SYMLINK
+
+    def __fspath__(self) -> Any:
+        return self.path
+
+    def __repr__(self) -> str:
+        return f"<DirEntry {self.name!r}>"

@@ -1,0 +1,51 @@
+"""Calls to storage daemons: one try at one server, with its load and health kept.
+
+Who is asked, and what happens after a failure, is decided by `read_ranges.py` and `write_path.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fs_client.routing_cache import RoutingCache, Server
+from fs_common.errors import Code, EmberError
+from fs_common.methods import Method
+from fs_common.peers import PeerPool
+from fs_common.rpc import Part
+
+TRY_TIMEOUT_S = 5.0
+"""One try, before time for its bytes is added: what a server that hangs costs before another is asked."""
+SLOWEST_BYTES_PER_S = 16 << 20
+"""A try may take as long as its bytes take at this rate."""
+SERVER_GONE = frozenset({Code.PEER_GONE, Code.UNREACHABLE, Code.TIMED_OUT, Code.CLOSING})
+"""Errors that speak of the server, not of the request: others will fare no better there."""
+
+
+class StorageClient:
+    def __init__(self, pool: PeerPool, routing: RoutingCache) -> None:
+        self._pool = pool
+        self.routing = routing
+
+    async def call(
+        self,
+        server: Server,
+        method: Method,
+        request: msgspec.Struct,
+        *,
+        send: Sequence[Part] = (),
+        into: Sequence[memoryview] = (),
+        size: int,
+        left_s: float,
+    ) -> Any:
+        """One try at `server`. `size`: payload bytes it moves. Raises `EmberError`."""
+        timeout = max(min(TRY_TIMEOUT_S + size / SLOWEST_BYTES_PER_S, left_s), 0.001)
+        try:
+            reply = await self._pool.call(server.address, method, request, send=send, into=into, timeout=timeout)
+        except EmberError as error:
+            if error.code in SERVER_GONE:
+                self.routing.suspect(server)
+            raise
+        if server.failures:
+            self.routing.trust(server)
+        return reply

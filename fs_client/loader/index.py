@@ -63,7 +63,7 @@ class FileIndex:
 
     @property
     def total_bytes(self) -> int:
-        return int(self.lengths.sum())
+        return int(np.sum(self.lengths))
 
     def path(self, i: int) -> bytes:
         """Relative to the root."""

@@ -16,23 +16,28 @@ def attributes(inode: int, kind: FileType, length: int = 0, layout: Layout | Non
 class FakeTree:
     """`tree`: names to lengths (files), mappings (directories) or None (symbolic links)."""
 
-    def __init__(self, tree: Mapping[bytes, object], page_size: int = 3) -> None:
+    def __init__(
+        self, tree: Mapping[bytes, object], page_size: int = 3, inodes: Mapping[bytes, int] | None = None
+    ) -> None:
+        """`inodes`: of files, by absolute path; the others are numbered from 2."""
+        self._inodes = inodes or {}
         self._page_size = page_size
         self._directories: dict[int, list[DirectoryEntry]] = {}
         self._next_inode = 2
         self.pages = 0
         self.in_flight = 0
         self.in_flight_most = 0
-        self._add(1, tree)
+        self._add(1, tree, b"/")
 
-    def _add(self, inode: int, tree: Mapping[bytes, object]) -> None:
+    def _add(self, inode: int, tree: Mapping[bytes, object], path: bytes) -> None:
         entries = self._directories[inode] = []
         for name in sorted(tree):
             value = tree[name]
-            child, self._next_inode = self._next_inode, self._next_inode + 1
+            child = self._inodes.get(path + name, self._next_inode)
+            self._next_inode += 1
             if isinstance(value, Mapping):
                 kind, length, layout = FileType.DIRECTORY, 0, LAYOUT
-                self._add(child, value)
+                self._add(child, value, path + name + b"/")
             elif value is None:
                 kind, length, layout = FileType.SYMLINK, 3, None
             else:
@@ -50,3 +55,13 @@ class FakeTree:
         self.in_flight -= 1
         rest = [entry for entry in self._directories[inode] if entry.name > after]
         return ReaddirReply(rest[: self._page_size], len(rest) > self._page_size)
+
+    def find(self, path: bytes) -> Attributes | None:
+        """What is at an absolute path."""
+        found = attributes(1, FileType.DIRECTORY, layout=LAYOUT)
+        for part in path.strip(b"/").split(b"/") if path.strip(b"/") else []:
+            entry = next((e for e in self._directories.get(found.inode, []) if e.name == part), None)
+            if entry is None or entry.attributes is None:
+                return None
+            found = entry.attributes
+        return found

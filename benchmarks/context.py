@@ -1,0 +1,69 @@
+"""What every benchmark gets: a cluster, a directory on the disk under test, how often and how much."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    cluster: str
+    """Address of its metadata servers."""
+    processes: dict[str, int]
+    """Daemon name to pid; empty for a cluster that we did not start."""
+    directory: Path
+    """Scratch space on the same disk as the cluster's data, for limits."""
+    repeat: int
+    """Runs of each measurement, at least 1."""
+    quick: bool
+    """A small run that shows whether everything works; its figures mean little."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the large file."""
+        return 48 * MIB if self.quick else 1 * GIB
+
+    def count(self, full: int) -> int:
+        """How many operations one run of a measurement has."""
+        return max(full // 20, 1) if self.quick else full
+
+
+def say(line: str) -> None:
+    """A line about what goes on, on stderr: stdout is for results."""
+    click.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def cluster_in(directory: Path, storage: int = 3) -> Iterator[tuple[str, dict[str, int]]]:
+    """A cluster of its own below `directory`, on free ports: (address, daemon name to pid). Stopped and removed."""
+    from fs_client.cli.local.configuration import Options
+    from fs_client.cli.local.launch import launch
+
+    path = directory / "cluster"
+    say(f"starting a cluster with {storage} storage daemons in {path}")
+    with launch(path, Options(port=0, storage=storage, replicas=min(3, storage))) as cluster:
+        record = cluster.record
+        yield record.address, {daemon.name: daemon.process.pid for daemon in record.daemons if daemon.process}
+    shutil.rmtree(path)
+
+
+def warm_page_cache(directory: Path, size: int) -> None:
+    """Make the machine really own `size` bytes of page cache: write a file of that size and delete it.
+
+    The first touch of a virtual machine's memory is many times slower than the second (0.4 against 10 GiB/s here), and
+    would be charged to whoever writes first.
+    """
+    path = directory / "warm"
+    piece = os.urandom(MIB)
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(size // MIB):
+            file.write(piece)
+    path.unlink()

@@ -1,0 +1,81 @@
+"""Writing a 1-GiB file to three replicas, until it is closed.
+
+With durability `memory` every byte is in the page cache of three daemons when the write returns; its limit is the same
+bytes sent down a row of three processes over plain sockets, each keeping them in its memory and passing them on. The
+second limit also writes them to a file without syncing: what a page cache costs that a replica must fill.
+
+With durability `disk` every byte is on three "disks" (here: three files on one) when the write returns; its limit is
+the row of processes that write them with `pwrite` and sync each file once at the end. Our daemons sync many times,
+because they answer every write, not the last one.
+"""
+
+import secrets
+import time
+
+import fs_client
+from benchmarks.context import MIB, Context, warm_page_cache
+from benchmarks.files import DIRECTORY, pattern
+from benchmarks.limits.chain import FILE, MEMORY, SYNC, Chain
+from benchmarks.measure import Figure, Goal, Limit, Series, alternate
+from fs_client.filesystem import FileSystem
+from fs_common.layout import Durability
+
+LINKS = 3
+_CALL = 64 * MIB
+
+
+def run(context: Context) -> list[Figure]:
+    size = context.file_bytes
+    data = pattern(size)
+    warm_page_cache(context.directory, LINKS * size)
+    with fs_client.connect(context.cluster) as fs:
+        with (
+            Chain(LINKS, size, MEMORY, context.directory) as memory,
+            Chain(LINKS, size, FILE, context.directory) as file,
+        ):
+            ours_memory, sockets, cached = alternate(
+                context.repeat,
+                lambda: _write(fs, data, Durability.MEMORY),
+                lambda: size / 1e9 / memory.send(data),
+                lambda: size / 1e9 / file.send(data),
+            )
+        with Chain(LINKS, size, SYNC, context.directory) as synced:
+            ours_disk, disk = alternate(
+                context.repeat,
+                lambda: _write(fs, data, Durability.DISK),
+                lambda: size / 1e9 / synced.send(data),
+            )
+    return [
+        Figure(
+            "write.memory",
+            "write a file, 3 replicas, durability memory",
+            Series("GB/s", ours_memory),
+            (
+                Limit("sockets through 3 processes", Series("GB/s", sockets)),
+                Limit("the same and pwrite", Series("GB/s", cached)),
+            ),
+            Goal("ratio", ">=", 0.5),
+        ),
+        Figure(
+            "write.disk",
+            "write a file, 3 replicas, durability disk",
+            Series("GB/s", ours_disk),
+            (Limit("sockets, pwrite, one fdatasync", Series("GB/s", disk)),),
+        ),
+    ]
+
+
+def _write(fs: FileSystem, data: memoryview, durability: int) -> float:
+    """GB/s from open to close. The file is removed afterwards; the collector frees its blocks."""
+    directory = f"{DIRECTORY}/write-{durability}"
+    if not fs.exists(directory):
+        fs.makedirs(directory)
+        fs.set_layout(directory, durability=durability)
+    path = f"{directory}/{secrets.token_hex(4)}"
+    start = time.perf_counter()
+    with fs.open(path, "wb", buffering=0) as file:
+        for begin in range(0, len(data), _CALL):
+            file.write(data[begin : begin + _CALL])
+    rate = len(data) / 1e9 / (time.perf_counter() - start)
+    fs.unlink(path)
+    return rate

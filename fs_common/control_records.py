@@ -23,6 +23,11 @@ from fs_common.records.routing import (
     Routing,
 )
 
+CODE_METADATA_KEY = "ember-code"
+"""Trailing metadata of a failed call: the number of its row of the error table."""
+STORAGE_ROLE = "storage"
+"""The only role that registers: metadata servers meet in their store."""
+
 _State = TypeVar("_State", bound=enum.IntEnum)
 
 

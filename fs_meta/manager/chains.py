@@ -65,11 +65,10 @@ def advance(chain: Chain, reports: Mapping[int, Report]) -> Chain:
                     after = PublicState.LASTSRV
                 else:
                     after = PublicState.OFFLINE
+            case PublicState.LASTSRV if serving:
+                after = PublicState.OFFLINE
             case PublicState.LASTSRV:
-                if serving:
-                    after = PublicState.OFFLINE
-                else:
-                    after = PublicState.SERVING if alive else PublicState.LASTSRV
+                after = PublicState.SERVING if alive else PublicState.LASTSRV
             case PublicState.SYNCING:
                 if says is LocalState.UPTODATE:
                     after = PublicState.SERVING

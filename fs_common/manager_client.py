@@ -1,0 +1,356 @@
+"""A node's side of the control plane: its heartbeat, its lease, the routing it follows.
+
+Owns: two tasks (heartbeats, routing watch), each with a channel of its own that is made anew after a failure.
+
+Invariants:
+
+* `lease_valid()` is true only within `lease_ms` of the moment a heartbeat was SENT that the manager has answered. The
+  clock is this machine's own and counts time asleep, so a machine that was suspended finds its lease over.
+* The routing only goes forward.
+
+A refused node (NODE_TAKEN: its id is in use; WRONG_CLUSTER; INVALID) keeps asking, more slowly, because what is in
+the way may go; `wait_acknowledged` tells the reason at once where waiting cannot help.
+
+Called by: storage daemons. Only servers import this module (it needs grpc). Page: `docs/concurrency/manager.md`.
+
+Source: DESIGN section 5; reference 3.10.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import grpc
+import grpc.aio
+
+from fs_common import control_pb2 as pb
+from fs_common import control_pb2_grpc
+from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record
+from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.limits import MIB
+from fs_common.records.routing import LocalState, Routing
+from fs_common.release import RELEASE
+
+_log = logging.getLogger(__name__)
+
+BACKOFF_S_MIN = 0.1
+BACKOFF_S_MAX = 1.0
+"""Between two tries to reach a manager; halved at random, so that nodes do not come all at once."""
+FIRST_LEASE_S = 5.0
+"""How long an answer may take before the manager has told its lease."""
+ROUTING_BYTES_MAX = 64 * MIB
+
+
+def monotonic_s() -> float:
+    """Seconds that pass also while the machine sleeps, where the system can tell."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class TargetStatus(NamedTuple):
+    """What one target says of itself."""
+
+    target: int
+    state: LocalState
+    used_bytes: int
+    chain_version: int = 0
+    """Of its chain as the target knows it."""
+
+
+class NodeStatus(NamedTuple):
+    capacity_bytes: int
+    used_bytes: int
+    targets: Sequence[TargetStatus] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """Which node of which cluster this process is."""
+
+    cluster: str
+    node: int
+    host: str
+    """Of the data plane, as other machines reach it."""
+    port: int
+    """Of the data plane; bound before the client starts."""
+
+
+class ManagerClient:
+    """`start`, then `lease_valid`, `routing`; `leave` and `close` at the end. All on one event loop.
+
+    `addresses`: control planes of the metadata servers, "host:port[,host:port...]", asked in turn.
+    `status` is called for each heartbeat, on the loop; it must not raise.
+    """
+
+    def __init__(
+        self,
+        addresses: str,
+        who: NodeAddress,
+        status: Callable[[], NodeStatus],
+        clock: Callable[[], float] = monotonic_s,
+    ) -> None:
+        self._addresses = [address.strip() for address in addresses.split(",") if address.strip()]
+        if not self._addresses:
+            raise EmberError(Code.INVALID, "manager: no address; expected host:port")
+        self._identity = pb.NodeIdentity(
+            cluster=who.cluster,
+            node=who.node,
+            role=STORAGE_ROLE,
+            host=who.host,
+            port=who.port,
+            release=RELEASE,
+            incarnation=int.from_bytes(os.urandom(8), "big") | 1,
+        )
+        self._status = status
+        self._clock = clock
+        self._lease_until_s = float("-inf")
+        self._lease_s = 0.0
+        """The lease's length, as the manager said last; 0 before it has."""
+        self._interval_s = BACKOFF_S_MAX
+        self._sequence = 0
+        self._routing: Routing | None = None
+        self._callbacks: list[Callable[[Routing], None]] = []
+        self._failure: EmberError | None = None
+        """Why the last try failed; None while heartbeats are answered."""
+        self._turned = asyncio.Event()
+        """Set, and replaced, when a heartbeat was answered or failed."""
+        self._nudged = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- what the node asks ----------------------------------------------------------------------------------
+
+    def lease_valid(self) -> bool:
+        """Whether this node's targets may serve now."""
+        return self._clock() < self._lease_until_s
+
+    @property
+    def lease_left_s(self) -> float:
+        """Seconds the lease has left; 0 when it is over."""
+        return max(0.0, self._lease_until_s - self._clock())
+
+    @property
+    def incarnation(self) -> int:
+        return int(self._identity.incarnation)
+
+    @property
+    def routing(self) -> Routing | None:
+        """The newest known; None before the first answer."""
+        return self._routing
+
+    def on_routing(self, callback: Callable[[Routing], None]) -> None:
+        """Call `callback` for each newer routing, on the loop, and now if there is one. It must not raise."""
+        self._callbacks.append(callback)
+        if self._routing is not None:
+            callback(self._routing)
+
+    def nudge(self) -> None:
+        """Send a heartbeat now: the node's status has changed."""
+        self._nudged.set()
+
+    async def wait_acknowledged(self, timeout_s: float) -> None:
+        """Until the node is registered and holds a lease.
+
+        Raises what stands in the way: at once if it is final (WRONG_CLUSTER, INVALID, ...), else after `timeout_s`
+        (NODE_TAKEN, UNREACHABLE, ...).
+        """
+        deadline_s = self._clock() + timeout_s
+        while not self.lease_valid():
+            if self._failure is not None and self._failure.retry is Retry.FINAL:
+                raise self._failure
+            left_s = deadline_s - self._clock()
+            try:
+                await asyncio.wait_for(self._turned.wait(), max(left_s, 0))
+            except TimeoutError:
+                raise self._failure or EmberError(
+                    Code.TIMED_OUT, f"no manager has answered at {','.join(self._addresses)}"
+                ) from None
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to send heartbeats and to follow the routing."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._keep(self._heartbeats, "heartbeats"), name="manager heartbeats"),
+            loop.create_task(self._keep(self._watch, "routing watch"), name="manager routing watch"),
+        ]
+
+    async def leave(self, timeout_s: float = 2.0) -> None:
+        """Stop, and say goodbye; the lease is over from here on. A manager that cannot be reached is not waited for."""
+        await self.close()
+        for address in self._addresses:
+            async with _channel(address) as channel:
+                stub = control_pb2_grpc.ManagerStub(channel)
+                try:
+                    await stub.Leave(pb.LeaveRequest(identity=self._identity), timeout=timeout_s)
+                    return
+                except grpc.aio.AioRpcError as error:
+                    _log.warning("the manager did not take the goodbye: %s", _as_ember_error(error, address))
+
+    async def close(self) -> None:
+        """Stop without a word: the manager sees the node as failed. Gives the lease up."""
+        self._lease_until_s = float("-inf")
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # --- the tasks -------------------------------------------------------------------------------------------
+
+    async def _keep(self, conversation: Callable[[str], Any], what: str) -> None:
+        """Hold a conversation with one manager after another, until cancelled."""
+        backoff_s = BACKOFF_S_MIN
+        turn = 0
+        told: Code | None = None
+        while True:
+            address = self._addresses[turn % len(self._addresses)]
+            turn += 1
+            answered = False
+            try:
+                answered = await conversation(address)
+                told = None
+            except EmberError as error:
+                if error.code is not told:  # one line for a manager that is away, not one for each try
+                    _log.warning("%s: %s", what, error)
+                told = error.code
+            backoff_s = BACKOFF_S_MIN if answered else min(backoff_s * 2, BACKOFF_S_MAX)
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+
+    async def _heartbeats(self, address: str) -> bool:
+        """One stream of heartbeats, each sent once the one before is answered. Ends by an error only."""
+        sequence = 0
+        try:
+            async with _channel(address) as channel:
+                call = control_pb2_grpc.ManagerStub(channel).Heartbeat()
+                try:
+                    while True:
+                        sequence += 1
+                        self._nudged.clear()
+                        await self._beat(call, sequence, address)
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(self._nudged.wait(), self._interval_s)
+                finally:
+                    call.cancel()
+        except grpc.aio.AioRpcError as error:
+            failure = _as_ember_error(error, address)
+        except EmberError as error:
+            failure = error
+        self._failure = failure
+        self._turn()
+        if sequence > 1:
+            _log.warning("heartbeats: %s", failure)
+            return True
+        raise failure
+
+    async def _beat(self, call: Any, sequence: int, address: str) -> None:
+        """One heartbeat and its answer."""
+        status = self._status()
+        sent_s = self._clock()  # before it is made: the lease must not count from later than it was sent
+        request = pb.HeartbeatRequest(
+            identity=self._identity,
+            sequence=sequence,
+            sent_ms=int(sent_s * 1000),
+            capacity_bytes=status.capacity_bytes,
+            used_bytes=status.used_bytes,
+            targets=[
+                pb.TargetReport(
+                    target=target.target,
+                    state=int(target.state),
+                    used_bytes=target.used_bytes,
+                    chain_version=target.chain_version,
+                )
+                for target in status.targets
+            ],
+            routing_version=self._routing.version if self._routing is not None else 0,
+        )
+        try:
+            # An answer later than the lease is worth nothing; half of it leaves time for another manager.
+            async with asyncio.timeout(self._lease_s / 2 or FIRST_LEASE_S):
+                await call.write(request)
+                reply = await call.read()
+        except TimeoutError:
+            raise EmberError(Code.TIMED_OUT, f"manager {address} does not answer heartbeats") from None
+        except asyncio.InvalidStateError:
+            reply = grpc.aio.EOF  # the call was over before the write: its status says why
+        if reply is grpc.aio.EOF:
+            raise await _status_of(call, address)
+        if reply.sequence != sequence:
+            raise EmberError(Code.BAD_BODY, f"manager {address} answered heartbeat {reply.sequence}, not {sequence}")
+        self._lease_s = reply.lease_ms / 1000
+        self._interval_s = reply.heartbeat_interval_ms / 1000
+        self._lease_until_s = max(self._lease_until_s, sent_s + self._lease_s)
+        self._failure = None
+        if reply.HasField("routing"):
+            self._learn(routing_record(reply.routing))
+        self._turn()
+
+    async def _watch(self, address: str) -> bool:
+        """One stream of routing. Ends when the manager ends it."""
+        answered = False
+        try:
+            async with _channel(address) as channel:
+                known = self._routing.version if self._routing is not None else 0
+                call = control_pb2_grpc.ManagerStub(channel).WatchRouting(
+                    pb.WatchRoutingRequest(known_version=known, cluster=self._identity.cluster)
+                )
+                try:
+                    async for message in call:
+                        answered = True
+                        self._learn(routing_record(message))
+                finally:
+                    call.cancel()
+        except grpc.aio.AioRpcError as error:
+            if not answered:
+                raise _as_ember_error(error, address) from error
+        return answered
+
+    def _learn(self, routing: Routing) -> None:
+        if self._routing is None or routing.version > self._routing.version:
+            self._routing = routing
+            for callback in self._callbacks:
+                callback(routing)
+
+    def _turn(self) -> None:
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+
+def _channel(address: str) -> Any:
+    """A channel that fails at once instead of waiting: the caller has its own backoff and its own next address."""
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            ("grpc.max_receive_message_length", ROUTING_BYTES_MAX),
+            ("grpc.enable_retries", 0),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),  # a new channel tries now, whatever the one before has seen
+        ],
+    )
+
+
+async def _status_of(call: Any, address: str) -> EmberError:
+    """Why a stream that gives no more answers has ended."""
+    code = await call.code()
+    metadata = await call.trailing_metadata()
+    return _ember_error(code, await call.details(), metadata, address)
+
+
+def _as_ember_error(error: Any, address: str) -> EmberError:
+    return _ember_error(error.code(), error.details(), error.trailing_metadata(), address)
+
+
+def _ember_error(status: Any, details: str | None, metadata: Any, address: str) -> EmberError:
+    for key, value in metadata or ():
+        if key == CODE_METADATA_KEY:
+            return EmberError(code_of(int(value)), f"manager {address}: {details}")
+    if status is grpc.StatusCode.OK:
+        return EmberError(Code.CLOSING, f"manager {address} ended the stream")
+    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return EmberError(Code.TIMED_OUT, f"manager {address} does not answer")
+    return EmberError(Code.UNREACHABLE, f"manager {address} cannot be reached: {details}")

@@ -1,0 +1,184 @@
+"""The control plane's server: gRPC in front of the manager, with health and reflection.
+
+Thin: it converts messages and turns errors of the table into gRPC's, with the row's number in the trailing metadata
+`ember-code`. Runs on the metadata server's own loop.
+
+Source: DESIGN section 1 (control plane) and section 5.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fs_common import control_pb2 as pb
+from fs_common import control_pb2_grpc
+from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, local_state, node_message, routing_message
+from fs_common.errors import Code, EmberError, Retry
+from fs_common.limits import MIB
+from fs_common.records.routing import NodeState
+from fs_meta.manager.chains import Report
+from fs_meta.manager.manager import Manager, NodeStream
+from fs_meta.manager.membership import Beat, Identity, TargetReport
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Manager"].full_name
+REQUEST_BYTES_MAX = 1 * MIB
+"""A heartbeat with a report of each of 99 targets is about 3 KB."""
+REPLY_BYTES_MAX = 64 * MIB
+"""A routing of 100,000 chains of 3 targets is about 4 MB."""
+STATUS_OF_RETRY = {
+    Retry.SAFE: grpc.StatusCode.UNAVAILABLE,
+    Retry.AFTER_REFRESH: grpc.StatusCode.UNAVAILABLE,
+    Retry.MAYBE_APPLIED: grpc.StatusCode.UNAVAILABLE,
+    Retry.FINAL: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
+    """Each method is one call of the manager."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        config = self._manager.config
+        stream: NodeStream | None = None
+        try:
+            async for request in requests:
+                try:
+                    identity = _identity(request.identity)
+                    if stream is None:
+                        stream = self._manager.open_stream(request.identity.cluster, identity)
+                    elif stream.identity != identity:
+                        raise EmberError(Code.INVALID, "a stream speaks for one process of one node")
+                    routing = await stream.heartbeat(_beat(request))
+                except EmberError as error:
+                    await _abort(context, error)
+                yield pb.HeartbeatReply(
+                    sequence=request.sequence,
+                    sent_ms=request.sent_ms,
+                    lease_ms=config.lease_ms,
+                    heartbeat_interval_ms=config.heartbeat_interval_ms,
+                    routing=routing_message(routing) if routing.version > request.routing_version else None,
+                )
+        finally:
+            if stream is not None:
+                stream.close()
+
+    async def WatchRouting(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        if request.cluster and request.cluster != self._manager.config.cluster:
+            await _abort(context, EmberError(Code.WRONG_CLUSTER))
+        version = request.known_version
+        while True:
+            try:
+                routing = await self._manager.wait_newer(version)
+            except EmberError as error:
+                await _abort(context, error)
+            version = routing.version
+            yield routing_message(routing)
+
+    async def GetRouting(self, request: Any, context: Any) -> Any:
+        routing = self._manager.routing
+        if routing.version <= request.known_version:
+            return pb.GetRoutingReply()
+        return pb.GetRoutingReply(routing=routing_message(routing))
+
+    async def ListNodes(self, request: Any, context: Any) -> Any:
+        return pb.ListNodesReply(
+            nodes=[
+                pb.NodeStatus(
+                    node=node_message(member.info()),
+                    incarnation=member.identity.incarnation,
+                    silent_ms=silent_ms if member.state is NodeState.UP else 0,
+                    routing_version=member.routing_version,
+                    targets=[
+                        pb.TargetReport(
+                            target=target,
+                            state=int(says.report.state),
+                            used_bytes=says.used_bytes,
+                            chain_version=says.report.chain_version,
+                        )
+                        for target, says in member.targets.items()
+                    ],
+                )
+                for member, silent_ms in self._manager.nodes()
+            ]
+        )
+
+    async def Leave(self, request: Any, context: Any) -> Any:
+        try:
+            await self._manager.leave(request.identity.cluster, _identity(request.identity))
+        except EmberError as error:
+            await _abort(context, error)
+        return pb.LeaveReply()
+
+
+def _identity(message: Any) -> Identity:
+    if message.role != STORAGE_ROLE:
+        raise EmberError(Code.INVALID, f"node {message.node}: role {message.role!r}, expected {STORAGE_ROLE!r}")
+    return Identity(message.node, message.host, message.port, message.release, message.incarnation)
+
+
+def _beat(message: Any) -> Beat:
+    targets = {
+        target.target: TargetReport(Report(local_state(target.state), target.chain_version), target.used_bytes)
+        for target in message.targets
+    }
+    return Beat(message.capacity_bytes, message.used_bytes, targets, message.routing_version)
+
+
+async def _abort(context: Any, error: EmberError) -> NoReturn:
+    """End the call with the error's row."""
+    row = error.code.value
+    await context.abort(STATUS_OF_RETRY[row.retry], error.message, ((CODE_METADATA_KEY, str(row.number)),))
+    raise AssertionError("abort raises")
+
+
+class GrpcServer:
+    """The listening server. Use `serve`."""
+
+    def __init__(self, server: Any, health_servicer: Any, host: str, port: int) -> None:
+        self._server = server
+        self._health = health_servicer
+        self.host = host
+        self.port = port
+
+    async def close(self) -> None:
+        """End all calls: streams have no end of their own, and what is cut off is said again to the next server."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(None)
+
+
+async def serve(manager: Manager, host: str, port: int) -> GrpcServer:
+    """Listen on `host:port` (0: any). Raises UNREACHABLE when that cannot be."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # a taken port is an error, not a second owner
+            ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
+            ("grpc.max_send_message_length", REPLY_BYTES_MAX),
+        ]
+    )
+    health_servicer = health.aio.HealthServicer()
+    control_pb2_grpc.add_ManagerServicer_to_server(ManagerServicer(manager), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    for name in ("", SERVICE_NAME):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        bound_port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        bound_port = 0
+        reason: object = error
+    else:
+        reason = "address in use or not of this machine"
+    if bound_port == 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await server.stop(None)
+        raise EmberError(Code.UNREACHABLE, f"control plane cannot listen on {host}:{port}: {reason}")
+    await server.start()
+    return GrpcServer(server, health_servicer, host, bound_port)

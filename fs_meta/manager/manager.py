@@ -1,0 +1,344 @@
+"""The cluster manager: the shell around membership, placement and routing.
+
+Owns: the nodes' state, the routing and its versions, the manager's lease, and one watching task. It runs inside a
+metadata server; `start_manager` opens it together with its gRPC service. Page: `docs/concurrency/manager.md`.
+
+Invariants:
+
+* What is published was committed before, by a transaction that found this server's lease record in place.
+* Changes are published one after another (`_publishing`).
+* A heartbeat is answered only after what it changed is published, so a node that holds a lease is UP in the routing.
+
+Commit point of a change: the transaction of `_publish`. A crash before it: the node has no answer and says it again.
+
+Source: DESIGN section 5.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from fs_common.errors import Code, EmberError, Retry
+from fs_common.records.routing import NodeState, Routing
+from fs_meta.kv.interface import KeyValueStore, Transaction
+from fs_meta.manager.lease import ManagerLease
+from fs_meta.manager.membership import Beat, Identity, Member, Membership
+from fs_meta.manager.records import Node
+from fs_meta.manager.routing_state import load, same_version, save, with_first_table, with_nodes
+
+_log = logging.getLogger(__name__)
+
+TICKS_PER_HEARTBEAT = 4
+"""How often the watching task looks, in the time between two heartbeats: a failure is seen that much late at most."""
+PROBE_TIMEOUT_S = 1.0
+
+
+class ManagerConfig(Protocol):
+    """What the manager reads of a metadata server's configuration (`fs_meta/config.py` checks the values)."""
+
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def grpc_port(self) -> int: ...
+    @property
+    def storage_nodes(self) -> int: ...
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def heartbeat_interval_ms(self) -> int: ...
+    @property
+    def lease_ms(self) -> int: ...
+    @property
+    def failure_ms(self) -> int: ...
+
+
+class Manager:
+    """Use `start_manager`. All methods are called on one event loop."""
+
+    def __init__(
+        self,
+        kv: KeyValueStore,
+        config: ManagerConfig,
+        clock: Callable[[], float] = time.monotonic,
+        refuses: Callable[[str, int], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._kv = kv
+        self.config = config
+        self._clock = clock
+        self._refuses = refuses or _refuses_connections
+        self.lease = ManagerLease(kv, config.lease_ms, clock)
+        self.membership = Membership(config.lease_ms, config.failure_ms)
+        self._routing = Routing(0, config.cluster, [], [], [], config.replicas)
+        """What was committed last."""
+        self._stored: dict[int, Node] = {}
+        """The nodes' records in the store."""
+        self._loaded = False
+        """Whether the state in memory is that of the store: from winning the lease to losing it."""
+        self._publishing = asyncio.Lock()
+        """Held from looking at what to publish until it is published."""
+        self._publications: set[asyncio.Task[None]] = set()
+        """Running `_publish_now`. Tasks of their own, because a caller that goes away must not tear one apart."""
+        self._published = asyncio.Event()
+        """Set, and replaced, at each publication."""
+        self._subscribers: list[Callable[[Routing], None]] = []
+        self._closing = asyncio.Event()
+        self._watch_task: asyncio.Task[None] | None = None
+
+    # --- what the metadata service uses ----------------------------------------------------------------------
+
+    @property
+    def routing(self) -> Routing:
+        """The newest routing. Nodes' capacity and used bytes are those of their last heartbeats."""
+        return self._routing
+
+    def subscribe(self, callback: Callable[[Routing], None]) -> None:
+        """Call `callback` at each new version, on the loop. It must not raise."""
+        self._subscribers.append(callback)
+
+    @property
+    def ready(self) -> bool:
+        """There is a chain table: files can be made."""
+        return bool(self._routing.tables)
+
+    async def wait_ready(self) -> None:
+        """Until there is a chain table. Raises CLOSING."""
+        await self._wait(lambda: self.ready)
+
+    async def wait_newer(self, version: int) -> Routing:
+        """The routing, as soon as its version is above `version`. Raises CLOSING."""
+        await self._wait(lambda: self._routing.version > version)
+        return self._routing
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if self._closing.is_set():
+                raise EmberError(Code.CLOSING, "the manager shuts down")
+            await self._published.wait()
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the lease if it is free and load the state. Raises WRONG_CLUSTER, INVALID: store and configuration."""
+        await self._take_over()
+        self._watch_task = asyncio.get_running_loop().create_task(self._watch(), name="manager watch")
+
+    async def close(self) -> None:
+        """Stop watching, wake those who wait, give the lease up. The store stays open."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._wake_waiters()
+        if self._watch_task is not None:
+            await self._watch_task
+        if self._publications:
+            await asyncio.wait(self._publications)
+        if self._loaded:
+            with contextlib.suppress(EmberError):  # it expires by itself
+                await self.lease.release()
+
+    async def _take_over(self) -> None:
+        """Acquire or renew the lease; load the state when it was just won. Without it, follow the manager's routing."""
+        config = self.config
+        if not await self.lease.try_acquire():
+            self._loaded = False
+            routing, _ = await self._kv.read(lambda txn: load(txn, config.cluster, config.replicas))
+            self._set_routing(routing)
+        elif not self._loaded:
+            routing, nodes = await self._kv.transact(lambda txn: load(txn, config.cluster, config.replicas))
+            now_ms = self._now_ms()
+            self.membership = Membership(config.lease_ms, config.failure_ms)
+            for node in nodes:
+                self.membership.restore(node, now_ms)
+            self._stored = {node.node: node for node in nodes}
+            self._loaded = True
+            self._set_routing(routing)
+
+    def _check_manager(self) -> None:
+        if self._closing.is_set():
+            raise EmberError(Code.CLOSING, "the manager shuts down")
+        if not self._loaded or not self.lease.held():
+            raise EmberError(Code.NOT_MANAGER)
+
+    def _check_cluster(self, cluster: str, identity: Identity) -> None:
+        if cluster != self.config.cluster:
+            raise EmberError(
+                Code.WRONG_CLUSTER,
+                f"node {identity.node} belongs to cluster {cluster!r}, this manager to {self.config.cluster!r}",
+            )
+
+    # --- what nodes say --------------------------------------------------------------------------------------
+
+    def open_stream(self, cluster: str, identity: Identity) -> "NodeStream":
+        """A node's heartbeat stream begins. Raises WRONG_CLUSTER, NOT_MANAGER, CLOSING."""
+        self._check_manager()
+        self._check_cluster(cluster, identity)
+        return NodeStream(self, self.membership, identity)
+
+    async def take(self, stream: "NodeStream", beat: Beat) -> Routing:
+        """See `NodeStream.heartbeat`."""
+        self._check_manager()
+        identity = stream.identity
+        if stream.membership is not self.membership:
+            raise EmberError(Code.NOT_MANAGER, "this server has become the manager anew: open a new stream")
+        known = self.membership.members.get(identity.node)
+        was = known.state if known is not None else None
+        member = self.membership.heartbeat(identity, beat, self._now_ms())
+        stream.opened()
+        if was is not NodeState.UP or known is not member:
+            _log.info("node %s is up at %s:%s", identity.node, identity.host, identity.port)
+        if self._stored.get(identity.node) != member.record():
+            await self._publish()
+        return self._routing
+
+    async def leave(self, cluster: str, identity: Identity) -> None:
+        """Published on return. Raises NODE_UNKNOWN, NODE_TAKEN, WRONG_CLUSTER, NOT_MANAGER, CLOSING."""
+        self._check_manager()
+        self._check_cluster(cluster, identity)
+        self.membership.leave(identity)
+        _log.info("node %s has left", identity.node)
+        await self._publish()
+
+    def nodes(self) -> list[tuple[Member, int]]:
+        """Every node, and for how many ms it has been silent."""
+        now_ms = self._now_ms()
+        members = sorted(self.membership.members.values(), key=lambda member: member.identity.node)
+        return [(member, now_ms - member.heard_ms) for member in members]
+
+    # --- watching --------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Renew the lease, fail silent and vanished nodes, refresh live figures, until `close`."""
+        tick_s = self.config.heartbeat_interval_ms / 1000 / TICKS_PER_HEARTBEAT
+        renew_s = self.config.lease_ms / 1000 / 4
+        renewed_s = self._clock()
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), tick_s)
+                return
+            try:
+                renew = not self._kv.exclusive and self._clock() - renewed_s >= renew_s
+                if renew or not self._loaded:
+                    renewed_s = self._clock()
+                    await self._take_over()
+                if self._loaded and self.lease.held():
+                    await self.look()
+            except EmberError as error:
+                _log.error("the manager could not publish, and tries again: %s", error)
+
+    async def look(self) -> None:
+        """One look at all nodes: what the watching task does each tick."""
+        for member in self.membership.expire(self._now_ms()):
+            _log.warning("node %s has failed: silent for %s ms", member.identity.node, self.membership.failure_ms)
+        suspects = [member.identity for member in self.membership.suspects()]
+        refused = await asyncio.gather(*(self._refuses(who.host, who.port) for who in suspects))
+        for who, gone in zip(suspects, refused, strict=True):
+            if gone and self.membership.gone(who):
+                _log.warning("node %s has failed: %s:%s refuses connections", who.node, who.host, who.port)
+        if self.membership.members:
+            await self._publish_now()
+
+    # --- publishing ------------------------------------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        """Commit and publish what the nodes' state makes of the routing. Goes on when the caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(self._publish_now(), name="manager publish")
+        self._publications.add(task)
+        task.add_done_callback(self._publications.discard)
+        await asyncio.shield(task)
+
+    async def _publish_now(self) -> None:
+        async with self._publishing:
+            old = self._routing
+            members = self.membership.members
+            changed = [
+                record for node, member in members.items() if self._stored.get(node) != (record := member.record())
+            ]
+            new = with_first_table(with_nodes(old, members.values()), self.config.storage_nodes)
+            same = same_version(old, new)
+            if same and not changed:
+                self._set_routing(new)  # live figures
+                return
+            if not same:
+                new = msgspec.structs.replace(new, version=old.version + 1)
+
+            async def put(txn: Transaction) -> None:
+                await self.lease.validate(txn)
+                save(txn, old, new, changed)
+
+            try:
+                await self._kv.transact(put)
+            except EmberError as error:
+                if error.retry is Retry.MAYBE_APPLIED or error.code is Code.NOT_MANAGER:
+                    self._loaded = False  # what the store holds is not what this process thinks: load it again
+                raise
+            self._stored |= {record.node: record for record in changed}
+            if new.tables and not old.tables:
+                _log.info("the first chain table: %s chains of %s replicas", len(new.chains), new.replicas)
+            self._set_routing(new)
+
+    def _set_routing(self, routing: Routing) -> None:
+        news = routing.version != self._routing.version
+        self._routing = routing
+        if news:
+            self._wake_waiters()
+            for callback in self._subscribers:
+                callback(routing)
+
+    def _wake_waiters(self) -> None:
+        published, self._published = self._published, asyncio.Event()
+        published.set()
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+class NodeStream:
+    """One heartbeat stream, from its first message to its end."""
+
+    def __init__(self, manager: Manager, membership: Membership, identity: Identity) -> None:
+        self._manager = manager
+        self.membership = membership
+        """The one it counts in: the manager's, unless that was loaded anew."""
+        self.identity = identity
+        self._counted = False
+
+    async def heartbeat(self, beat: Beat) -> Routing:
+        """Take a heartbeat; the routing as it is after it.
+
+        On return the node may hold a lease, counted from when it sent the heartbeat. Raises INVALID, NODE_TAKEN,
+        CLOSING, NOT_MANAGER, and what the store raises.
+        """
+        return await self._manager.take(self, beat)
+
+    def opened(self) -> None:
+        """The membership has taken a heartbeat of it."""
+        if not self._counted:
+            self._counted = True
+            self.membership.stream_opened(self.identity)
+
+    def close(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.membership.stream_closed(self.identity)
+
+
+async def _refuses_connections(host: str, port: int) -> bool:
+    """Whether a connect to the port is refused: nobody listens there. Anything else, a timeout included, is no."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # timeouts included
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return False

@@ -1,0 +1,194 @@
+"""Who is in the cluster: what each node said last, and when it counts as failed. Pure: time is an argument.
+
+All times are ms of one clock, the manager's own monotonic one. Nothing here compares clocks of two machines.
+
+Invariants:
+
+* Under one node id at most one process (incarnation) is UP. A second one is refused while the first may be alive,
+  so that no node's lease is ever held by two processes.
+* A node is failed only when it cannot hold a lease any more (`failure_ms` of silence is more than the lease), or when
+  its process is provably gone: it has no stream to the manager, and its data port refuses connections or has been
+  bound by a new process (a daemon binds its port before its first heartbeat, and alone).
+* A node that has left does not come back under the same incarnation.
+
+Source: DESIGN section 5; reference 1.6 (C03, C04).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fs_common.errors import Code, EmberError
+from fs_common.records.routing import NodeInfo, NodeState
+from fs_meta.manager.chains import Report
+from fs_meta.manager.records import Node
+
+
+class Identity(NamedTuple):
+    """Which process speaks for which node."""
+
+    node: int
+    host: str
+    port: int
+    """Data plane."""
+    release: str
+    incarnation: int
+    """Random, made when the process starts; never 0."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One node."""
+
+    identity: Identity
+    state: NodeState
+    heard_ms: int
+    """When its last heartbeat arrived; for a node known from the store, when this manager started."""
+    capacity_bytes: int = 0
+    used_bytes: int = 0
+    targets: dict[int, "TargetReport"] = field(default_factory=dict)
+    """By target id; of the last heartbeat. Empty unless UP."""
+    routing_version: int = 0
+    """The newest it has said it has."""
+    streams: int = 0
+    """Heartbeat streams of this incarnation that are open. 0 while UP: its stream broke, or this manager is new."""
+
+    def info(self) -> NodeInfo:
+        return NodeInfo(
+            node=self.identity.node,
+            host=self.identity.host,
+            port=self.identity.port,
+            state=self.state,
+            capacity_bytes=self.capacity_bytes,
+            used_bytes=self.used_bytes,
+            release=self.identity.release,
+        )
+
+    def record(self) -> Node:
+        """What the store keeps of it."""
+        who = self.identity
+        return Node(who.node, who.host, who.port, self.state, who.incarnation, self.capacity_bytes, who.release)
+
+
+class TargetReport(NamedTuple):
+    report: Report
+    used_bytes: int
+
+
+class Beat(NamedTuple):
+    """The changing part of a heartbeat."""
+
+    capacity_bytes: int
+    used_bytes: int
+    targets: Mapping[int, TargetReport]
+    routing_version: int
+
+
+class Membership:
+    """All nodes. Methods change state and raise nothing but what they name."""
+
+    def __init__(self, lease_ms: int, failure_ms: int) -> None:
+        self.lease_ms = lease_ms
+        self.failure_ms = failure_ms
+        self.members: dict[int, Member] = {}
+
+    def restore(self, node: Node, now_ms: int) -> None:
+        """A node from the store. When it was heard last is not known, so it gets a whole `failure_ms` from now."""
+        identity = Identity(node.node, node.host, node.port, node.release, node.incarnation)
+        self.members[node.node] = Member(identity, node.state, now_ms, node.capacity_bytes)
+
+    def heartbeat(self, identity: Identity, beat: Beat, now_ms: int) -> Member:
+        """Take a heartbeat; the first one registers the node. Raises NODE_TAKEN, CLOSING (it has left), INVALID."""
+        _check_identity(identity)
+        member = self.members.get(identity.node)
+        if member is None:
+            member = self.members[identity.node] = Member(identity, NodeState.UP, now_ms)
+        elif member.identity.incarnation == identity.incarnation:
+            if member.state is NodeState.LEFT:
+                raise EmberError(Code.CLOSING, f"node {identity.node} has left: start its process again")
+        else:
+            self._check_free(member, identity)
+            member = self.members[identity.node] = Member(identity, NodeState.UP, now_ms)
+        member.identity = identity
+        member.state = NodeState.UP
+        member.heard_ms = now_ms
+        member.capacity_bytes = beat.capacity_bytes
+        member.used_bytes = beat.used_bytes
+        member.targets = dict(beat.targets)
+        member.routing_version = beat.routing_version
+        return member
+
+    @staticmethod
+    def _check_free(member: Member, identity: Identity) -> None:
+        """Raise NODE_TAKEN unless the process that had the node id before is over."""
+        old = member.identity
+        if member.state is not NodeState.UP:
+            return
+        if member.streams == 0 and (old.host, old.port) == (identity.host, identity.port):
+            return  # two processes cannot both have bound the port
+        raise EmberError(
+            Code.NODE_TAKEN,
+            f"node {identity.node} runs already at {old.host}:{old.port} (asked for by {identity.host}:"
+            f"{identity.port}): stop that process, or give this one another node id",
+        )
+
+    def stream_opened(self, identity: Identity) -> None:
+        """Directly after the stream's first heartbeat was taken."""
+        member = self._same(identity)
+        if member is not None:
+            member.streams += 1
+
+    def stream_closed(self, identity: Identity) -> None:
+        member = self._same(identity)
+        if member is not None:
+            member.streams -= 1
+
+    def suspects(self) -> list[Member]:
+        """UP, but without a stream: worth a look at their data port."""
+        return [member for member in self.members.values() if member.state is NodeState.UP and member.streams == 0]
+
+    def gone(self, identity: Identity) -> bool:
+        """The data port of this process refuses connections. True if that makes its node failed."""
+        member = self._same(identity)
+        if member is None or member.state is not NodeState.UP or member.streams:
+            return False  # it came back while its port was looked at
+        self._down(member, NodeState.FAILED)
+        return True
+
+    def expire(self, now_ms: int) -> list[Member]:
+        """Fail the nodes that have been silent for `failure_ms`."""
+        failed = [
+            member
+            for member in self.members.values()
+            if member.state is NodeState.UP and now_ms - member.heard_ms >= self.failure_ms
+        ]
+        for member in failed:
+            self._down(member, NodeState.FAILED)
+        return failed
+
+    def leave(self, identity: Identity) -> None:
+        """The node says goodbye. Raises NODE_UNKNOWN, NODE_TAKEN (another process has the node by now)."""
+        member = self.members.get(identity.node)
+        if member is None:
+            raise EmberError(Code.NODE_UNKNOWN, f"node {identity.node} is not registered")
+        if member.identity.incarnation != identity.incarnation:
+            raise EmberError(Code.NODE_TAKEN, f"node {identity.node} belongs to another process by now")
+        self._down(member, NodeState.LEFT)
+
+    @staticmethod
+    def _down(member: Member, state: NodeState) -> None:
+        member.state = state
+        member.targets = {}
+
+    def _same(self, identity: Identity) -> Member | None:
+        member = self.members.get(identity.node)
+        return member if member is not None and member.identity.incarnation == identity.incarnation else None
+
+
+def _check_identity(identity: Identity) -> None:
+    if identity.node < 1:
+        raise EmberError(Code.INVALID, f"node id {identity.node}: at least 1")
+    if not identity.incarnation:
+        raise EmberError(Code.INVALID, f"node {identity.node}: incarnation is 0")
+    if not identity.host or not 1 <= identity.port <= 65_535:
+        raise EmberError(Code.INVALID, f"node {identity.node}: address {identity.host!r}:{identity.port} is no address")

@@ -1,0 +1,93 @@
+"""What the manager keeps in the metadata store: the only encoder of its keys and values.
+
+Keys: `\\x02manager/` and a table's name, then big-endian fields. Values: one version byte (1), then msgpack (an array
+of the record's fields in the order declared). A field is only ever appended, with a default, under the same version
+byte.
+
+| table  | key                                | value                                            |
+| ------ | ---------------------------------- | ------------------------------------------------ |
+| head   | `\\x02manager/head`                 | Head: cluster, routing version, replicas          |
+| lease  | `\\x02manager/lease`                | Lease: which server is the manager                |
+| nodes  | `\\x02manager/node/` node:4         | Node: identity, incarnation and state             |
+| chains | `\\x02manager/chain/` chain:4       | `routing.Chain`                                   |
+| tables | `\\x02manager/table/` table:4 ver:8 | `routing.ChainTable`; every version is kept       |
+
+Source: DESIGN sections 4 and 5.
+"""
+
+import struct
+from typing import Final, TypeVar
+
+import msgspec
+
+from fs_common.errors import Code, EmberError
+from fs_common.records.routing import NodeState
+
+PREFIX: Final = b"\x02manager/"
+HEAD_KEY: Final = PREFIX + b"head"
+LEASE_KEY: Final = PREFIX + b"lease"
+NODES: Final = (PREFIX + b"node/", PREFIX + b"node0")
+"""Begin and end of the table's keys ("0" follows "/")."""
+CHAINS: Final = (PREFIX + b"chain/", PREFIX + b"chain0")
+TABLES: Final = (PREFIX + b"table/", PREFIX + b"table0")
+
+_VALUE_VERSION = 1
+_U32 = struct.Struct(">I")
+_TABLE = struct.Struct(">IQ")
+_R = TypeVar("_R", bound=msgspec.Struct)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    cluster: str
+    version: int
+    """Of the routing; grows by at least one at every change of it."""
+    replicas: int
+    """Targets of each chain, as configured when the cluster was made."""
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True):
+    """The manager's. Nobody compares clocks: who wants it watches `renewal` stand still for `lease_ms` first."""
+
+    owner: bytes
+    """16 random bytes of the server's process."""
+    renewal: int
+    """Grows by one with each renewal."""
+    lease_ms: int
+
+
+class Node(msgspec.Struct, frozen=True, array_like=True):
+    node: int
+    host: str
+    port: int
+    state: NodeState
+    incarnation: int
+    capacity_bytes: int
+    release: str
+
+
+def node_key(node: int) -> bytes:
+    return NODES[0] + _U32.pack(node)
+
+
+def chain_key(chain: int) -> bytes:
+    return CHAINS[0] + _U32.pack(chain)
+
+
+def table_key(table: int, version: int) -> bytes:
+    return TABLES[0] + _TABLE.pack(table, version)
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    return bytes((_VALUE_VERSION,)) + _encoder.encode(record)
+
+
+def decode(key: bytes, value: bytes, kind: type[_R]) -> _R:
+    """The record in `value`. Raises INTERNAL, naming the key and the field, for bytes `encode` does not make."""
+    if not value or value[0] != _VALUE_VERSION:
+        version = value[0] if value else None
+        raise EmberError(Code.INTERNAL, f"manager record {key!r} has value version {version}, not {_VALUE_VERSION}")
+    try:
+        return msgspec.msgpack.decode(memoryview(value)[1:], type=kind)
+    except msgspec.DecodeError as error:
+        raise EmberError(Code.INTERNAL, f"manager record {key!r} is no {kind.__name__}: {error}") from error

@@ -1,0 +1,62 @@
+"""Starting and stopping the manager with its control plane: what a metadata server calls."""
+
+from collections.abc import Callable
+
+from fs_common.records.routing import Routing
+from fs_meta.kv.interface import KeyValueStore
+from fs_meta.manager.grpc_service import GrpcServer, serve
+from fs_meta.manager.manager import Manager, ManagerConfig
+
+
+class RunningManager:
+    """A manager that serves its control plane. `close` it before its store."""
+
+    def __init__(self, manager: Manager, server: GrpcServer) -> None:
+        self.manager = manager
+        self._server = server
+
+    @property
+    def host(self) -> str:
+        return self._server.host
+
+    @property
+    def port(self) -> int:
+        """Of the control plane."""
+        return self._server.port
+
+    @property
+    def routing(self) -> Routing:
+        """The newest routing; version 0 and empty before any node has come."""
+        return self.manager.routing
+
+    @property
+    def ready(self) -> bool:
+        return self.manager.ready
+
+    def subscribe(self, callback: Callable[[Routing], None]) -> None:
+        """Call `callback` at each new version, on the loop. It must not raise."""
+        self.manager.subscribe(callback)
+
+    async def wait_ready(self) -> None:
+        """Until there is a chain table. Raises CLOSING when the manager closes first."""
+        await self.manager.wait_ready()
+
+    async def close(self) -> None:
+        """End all calls and tasks; the store stays open."""
+        await self.manager.close()
+        await self._server.close()
+
+
+async def start_manager(kv: KeyValueStore, config: ManagerConfig) -> RunningManager:
+    """Start the manager on `kv` and listen on `config.host:config.grpc_port`.
+
+    Raises `EmberError`: WRONG_CLUSTER, INVALID (store and configuration differ), UNREACHABLE (cannot listen).
+    """
+    manager = Manager(kv, config)
+    await manager.start()
+    try:
+        server = await serve(manager, config.host, config.grpc_port)
+    except BaseException:
+        await manager.close()
+        raise
+    return RunningManager(manager, server)

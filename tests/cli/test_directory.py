@@ -42,7 +42,7 @@ def test_ports_follow_the_one_that_is_given(directory: ClusterDirectory) -> None
 def test_a_second_supervisor_is_refused(directory: ClusterDirectory) -> None:
     open_cluster(directory, Options(port=0))
     other = ClusterDirectory(directory.path)
-    with pytest.raises(Failure, match="a cluster already runs in .*data; stop it with `emberfs down --dir .*data`"):
+    with pytest.raises(Failure, match=r"a cluster already runs in .*data; stop it with `emberfs down --dir .*data`"):
         open_cluster(other, Options())
     assert other.is_locked()
     directory.unlock()
@@ -83,7 +83,7 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Failure, match="file is not a directory"):
         open_cluster(ClusterDirectory(tmp_path / "file"), Options())
-    with pytest.raises(Failure, match="cannot use .*: Not a directory"):
+    with pytest.raises(Failure, match=r"cannot use .*: Not a directory"):
         open_cluster(ClusterDirectory(tmp_path / "file" / "below"), Options())
 
 
@@ -128,7 +128,7 @@ def test_settings_that_up_decides_itself_are_refused(directory: ClusterDirectory
     record = open_cluster(directory, Options(port=0, settings=["meta.port=1"]))
     with pytest.raises(Usage, match=r"--set meta.port: `emberfs up` decides this itself"):
         write_configuration(directory, record)
-    with pytest.raises(Usage, match="'port=1' is not meta.KEY=VALUE or storage.KEY=VALUE"):
+    with pytest.raises(Usage, match=r"'port=1' is not meta.KEY=VALUE or storage.KEY=VALUE"):
         new_cluster(Options(port=0, settings=["port=1"]))
 
 

@@ -144,7 +144,7 @@ def test_a_daemon_that_cannot_start_fails_the_cluster_with_its_own_words(tmp_pat
     async def scenario() -> None:
         cluster = Run(tmp_path, ["storage.behaviour=fail"])
         try:
-            with pytest.raises(Failure, match="did not start: storage: the disk is made of cheese; its log is .*log"):
+            with pytest.raises(Failure, match=r"did not start: storage: the disk is made of cheese; its log is .*log"):
                 await cluster.supervisor.run(lambda: pytest.fail("it is not ready"))
         finally:
             cluster.directory.unlock()

@@ -1,0 +1,142 @@
+"""Remote paths: `ember:/path` in the cluster of `--cluster`, and `ember://host:port/path`.
+
+Anything else is local. A local file whose name looks like a remote path is written `./ember:...`.
+"""
+
+import os
+from collections.abc import Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+import click
+
+from fs_client.cli.failure import EXIT_FAILED, Done, Usage
+
+if TYPE_CHECKING:
+    from fs_client.aio import AsyncFileSystem
+
+T = TypeVar("T")
+SCHEME = "ember:"
+
+
+class RemotePath(NamedTuple):
+    cluster: str
+    """`host:port[,host:port...]`"""
+    path: str
+    """Absolute, without `//`, `.` or a slash at the end; bytes that are not UTF-8 as surrogate escapes."""
+    prefix: str
+    """What the user wrote before the path; `prefix + path` is the path as the user would write it."""
+
+    def __str__(self) -> str:
+        return self.prefix + self.path
+
+    def child(self, name: str) -> "RemotePath":
+        return self._replace(path=join(self.path, name))
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+def join(folder: str, name: str) -> str:
+    return folder + name if folder.endswith("/") else f"{folder}/{name}"
+
+
+def parse(text: str, cluster: str) -> RemotePath | None:
+    """The remote path, or None for a local one. Raises `Usage` for one that is neither."""
+    if not text.startswith(SCHEME):
+        return None
+    rest = text.removeprefix(SCHEME)
+    if rest.startswith("//"):
+        authority, slash, path = rest[2:].partition("/")
+        if not authority:
+            raise Usage(f"{text!r} names no server: write ember://HOST:PORT/PATH, or ember:/PATH")
+        return RemotePath(authority, _normal(slash + path), f"{SCHEME}//{authority}")
+    if not rest.startswith("/"):
+        raise Usage(f"{text!r} is not absolute: remote paths start at the root, as ember:/{rest}")
+    return RemotePath(cluster, _normal(rest), SCHEME)
+
+
+def require(text: str, cluster: str) -> RemotePath:
+    """Like `parse`, for commands that know only remote paths."""
+    path = parse(text, cluster)
+    if path is None:
+        absolute = text if text.startswith("/") else f"/{text}"
+        raise Usage(f"{text!r} is a local path: this command works on remote ones, as {SCHEME}{absolute}")
+    return path
+
+
+def require_all(texts: Sequence[str], cluster: str) -> list[RemotePath]:
+    return [require(text, cluster) for text in texts]
+
+
+def _normal(path: str) -> str:
+    """Without empty and `.` components. `..` stays: through a symbolic link it means what the server says."""
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+class Connections:
+    """One file system for each cluster that a command names; all closed at its end."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, AsyncFileSystem] = {}
+
+    async def to(self, path: RemotePath) -> "AsyncFileSystem":
+        """Raises `OSError` when the cluster cannot be reached, `Usage` when its address is none."""
+        known = self._open.get(path.cluster)
+        if known is None:
+            from fs_client import aio
+
+            try:
+                known = await aio.connect(path.cluster)
+            except ValueError as error:
+                raise Usage(str(error)) from None
+            self._open[path.cluster] = known
+        return known
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for file_system in self._open.values():
+            await file_system.close()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end. Ctrl-C cancels it, and raises KeyboardInterrupt once it has ended."""
+    import asyncio
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+class Failures:
+    """For commands that go on with the next path: says what failed at once, and ends with exit code 1."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, subject: object, error: OSError | str) -> None:
+        reason = error if isinstance(error, str) else error.strerror or str(error)
+        click.echo(f"emberfs: {printable(str(subject))}: {reason}", err=True)
+        self.count += 1
+
+    def end(self) -> None:
+        if self.count:
+            raise Done(EXIT_FAILED)
+
+
+def printable(name: str) -> str:
+    """A name that cannot move the cursor or hide another one: control characters and stray bytes are escaped."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def shown(name: str) -> str:
+    """A name for stdout: as it is for programs, printable for people."""
+    return printable(name) if os.isatty(1) else name

@@ -1,0 +1,148 @@
+"""`emberfs status`."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fs_client.cli.failure import Usage
+from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.remote import run
+
+if TYPE_CHECKING:
+    from fs_client.aio import AsyncFileSystem
+    from fs_common.records.routing import NodeInfo
+    from fs_common.records.storage import SpaceInfoReply
+
+_SPACE_TIMEOUT_S = 2.0
+"""A daemon that does not say how full it is within this time is shown without."""
+
+
+@click.command()
+@click.argument("address", required=False, metavar="[CLUSTER]")
+@json_option
+@cluster_option
+def status(address: str | None, as_json: bool, cluster: str) -> None:
+    """Show the nodes, chains and space of a cluster.
+
+    Exit code 1 if no metadata server answers. A cluster in which something is missing is shown as degraded: it serves
+    what the other replicas have. Space is logical, with the replicas divided out.
+
+    \b
+    Example:
+      emberfs status
+      emberfs status --json storage.example:9700 | jq .healthy
+    """
+    run(_status(address or cluster, as_json))
+
+
+async def _status(cluster: str, as_json: bool) -> None:
+    from fs_client import aio
+
+    try:
+        fs = await aio.connect(cluster)
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    async with fs:
+        # What the client knows may be as old as its connection; this is a moment old at most.
+        value = await _collect(fs)
+    if as_json:
+        from fs_client.cli.text import echo_json
+
+        echo_json(value, indent=2)
+    else:
+        _print(value)
+
+
+async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
+    """The value of `--json`."""
+    from fs_common.records.routing import NodeState, PublicState
+    from fs_common.release import RELEASE
+
+    routing = fs.routing.routing
+    space, spaces = await asyncio.gather(fs.statvfs("/"), asyncio.gather(*(_space(fs, n) for n in routing.nodes)))
+    nodes = [_node(node, found) for node, found in zip(routing.nodes, spaces, strict=True)]
+    targets = {
+        target.target: {"used_bytes": target.used_bytes, "chunks": target.chunks}
+        for found in spaces
+        if found is not None
+        for target in found.targets
+    }
+    up = {node.node for node in routing.nodes if node.state == NodeState.UP}
+    chains = []
+    for chain in routing.chains:
+        members = [
+            {"target": t.target, "node": t.node, "state": t.state.name.lower()} | targets.get(t.target, {})
+            for t in chain.targets
+        ]
+        alive = [t for t in chain.targets if t.node in up and t.state == PublicState.SERVING]
+        state = "serving" if len(alive) == len(chain.targets) else "degraded" if alive else "offline"
+        chains.append({"chain": chain.chain, "version": chain.version, "state": state, "targets": members})
+    return {
+        "cluster": routing.cluster,
+        "address": fs.options.cluster,
+        "healthy": bool(chains) and len(up) == len(nodes) and all(chain["state"] == "serving" for chain in chains),
+        "client_release": RELEASE,
+        "routing_version": routing.version,
+        "replicas": routing.replicas,
+        "capacity_bytes": space.f_frsize * space.f_blocks,
+        "free_bytes": space.f_frsize * space.f_bavail,
+        "files": space.f_files,
+        "nodes": nodes,
+        "chains": chains,
+    }
+
+
+async def _space(fs: "AsyncFileSystem", node: "NodeInfo") -> "SpaceInfoReply | None":
+    from fs_common.errors import EmberError
+    from fs_common.methods import SPACE_INFO
+    from fs_common.records.storage import SpaceInfo
+
+    try:
+        found: SpaceInfoReply = await fs.pool.call(
+            (node.host, node.port), SPACE_INFO, SpaceInfo(), timeout=_SPACE_TIMEOUT_S
+        )
+    except EmberError:
+        return None
+    return found
+
+
+def _node(node: "NodeInfo", found: "SpaceInfoReply | None") -> dict[str, Any]:
+    return {
+        "node": node.node,
+        "address": f"{node.host}:{node.port}",
+        "state": node.state.name.lower(),
+        "answers": found is not None,
+        "release": node.release,
+        "capacity_bytes": node.capacity_bytes if found is None else found.capacity_bytes,
+        "free_bytes": node.capacity_bytes - node.used_bytes if found is None else found.free_bytes,
+    }
+
+
+def _print(value: dict[str, Any]) -> None:
+    from fs_client.cli.text import counted, human_size
+
+    health = "healthy" if value["healthy"] else "degraded"
+    replicas = counted(value["replicas"], "replica")
+    click.echo(f"cluster {value['cluster']} at {value['address']}: {health}, {replicas}")
+    used, capacity = value["capacity_bytes"] - value["free_bytes"], value["capacity_bytes"]
+    click.echo(f"space   {human_size(used)}B used of {human_size(capacity)}B, {counted(value['files'], 'inode')}")
+    click.echo(f"release {value['client_release']} (this command), routing version {value['routing_version']}")
+    click.echo("\nnode  address               state     release   free of capacity")
+    for node in value["nodes"]:
+        state = node["state"] if node["answers"] or node["state"] != "up" else "up, silent"
+        space = f"{human_size(node['free_bytes'])}B of {human_size(node['capacity_bytes'])}B"
+        click.echo(f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}")
+    click.echo("\nchain  version  state     targets, head first")
+    for chain in value["chains"]:
+        targets = "  ".join(_target(target) for target in chain["targets"])
+        click.echo(f"{chain['chain']:>5}  {chain['version']:>7}  {chain['state']:<8}  {targets}")
+
+
+def _target(target: dict[str, Any]) -> str:
+    from fs_client.cli.text import counted, human_size
+
+    content = (
+        f", {counted(target['chunks'], 'chunk')}, {human_size(target['used_bytes'])}B" if "chunks" in target else ""
+    )
+    return f"{target['target']} ({target['state']}{content})"

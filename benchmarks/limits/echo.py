@@ -24,10 +24,11 @@ async def _serve(pipe: Connection) -> None:
     service.register(PING, lambda call: _echo(call))
     server = await tcp.serve(service, "127.0.0.1", 0)
     pipe.send(server.port)
-    closed = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: closed.done() or closed.set_result(None))
-    await closed
-    asyncio.get_running_loop().remove_reader(pipe.fileno())
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    loop.add_reader(pipe.fileno(), closed.set)
+    await closed.wait()
+    loop.remove_reader(pipe.fileno())
     await server.close(grace_s=1.0)
 
 

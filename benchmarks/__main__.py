@@ -1,0 +1,126 @@
+"""`python -m benchmarks`, which is `emberfs bench`: every figure beside its limit, in one run, on one machine."""
+
+import importlib
+import io
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from benchmarks.context import GIB, Context, cluster_in, say, warm_page_cache
+from benchmarks.machine import describe
+from benchmarks.measure import Figure
+from benchmarks.report import as_json, as_table
+
+
+class Entry(NamedTuple):
+    """One benchmark: `benchmarks.<name>.run(context)` gives its figures."""
+
+    name: str
+    help: str
+
+
+BENCHMARKS = (
+    Entry("idle_memory", "resident memory of idle daemons"),
+    Entry("read_large", "1-MiB reads of a large file"),
+    Entry("read_small", "batches of 256 random 4-KiB reads"),
+    Entry("read_one", "one 4-KiB read at a time"),
+    Entry("write", "a large file to three replicas"),
+    Entry("metadata", "create and stat, 64 in flight"),
+    Entry("load", "loader samples over memory"),
+    Entry("copy_in", "emberfs cp -r of a source tree"),
+    Entry("start_time", "start of commands, import of the client"),
+)
+"""In this order: memory of idle daemons first, while they are idle."""
+_NAMES = [entry.name for entry in BENCHMARKS]
+
+
+@click.command(
+    "bench",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Benchmarks: " + "; ".join(f"{entry.name}: {entry.help}" for entry in BENCHMARKS) + ".",
+)
+@click.option("--only", multiple=True, type=click.Choice(_NAMES), metavar="NAME", help="Run this one (repeatable).")
+@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Runs of each measurement.")
+@click.option("--quick", is_flag=True, help="A small run that shows whether everything works; its figures mean little.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the report there; -: stdout."
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Measure on the disk of this directory.  [default: that of temporary files]",
+)
+@click.option("--cluster", metavar="HOST:PORT", help="Measure this cluster instead of one that is started for the run.")
+def bench(
+    only: tuple[str, ...], repeat: int, quick: bool, json_path: Path | None, directory: Path | None, cluster: str | None
+) -> None:
+    """Measure EmberFS beside the limits of this machine.
+
+    Figures and limits are measured alternately, medians are shown with the spread of all runs. A cluster with three
+    storage daemons is started for the run in a temporary directory, and removed at the end.
+
+    \b
+    Example:
+      emberfs bench
+      emberfs bench --only read_large --only write --dir /mnt/ssd --json report.json
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="emberfs-bench-", dir=directory) as name:
+        scratch = Path(name)
+        machine = describe(scratch)
+        figures: list[Figure] = []
+        failed: dict[str, str] = {}
+        chosen = [entry for entry in BENCHMARKS if not only or entry.name in only]
+        if cluster is not None:
+            _run_all(chosen, Context(cluster, {}, scratch, repeat, quick), figures, failed)
+        else:
+            if not quick:
+                say("touching memory first: the first use of a virtual machine's memory is many times slower")
+                warm_page_cache(scratch, 4 * GIB)
+            with cluster_in(scratch) as (address, processes):
+                _run_all(chosen, Context(address, processes, scratch, repeat, quick), figures, failed)
+    settings = {"repeat": repeat, "quick": quick, "own_cluster": cluster is None, "seconds": time.monotonic() - started}
+    report = as_json(figures, machine, settings, failed)
+    if json_path is not None and str(json_path) != "-":
+        json_path.write_text(report)
+    _show(figures, machine, report if str(json_path) == "-" else None)
+    if failed:
+        raise click.ClickException(f"did not finish: {', '.join(failed)}")
+
+
+def _run_all(chosen: list[Entry], context: Context, figures: list[Figure], failed: dict[str, str]) -> None:
+    for number, entry in enumerate(chosen, 1):
+        say(f"[{number}/{len(chosen)}] {entry.name}: {entry.help}")
+        try:
+            figures += importlib.import_module(f"benchmarks.{entry.name}").run(context)
+        except Exception as error:
+            # One that fails must not cost the figures of the others.
+            traceback.print_exc()
+            failed[entry.name] = f"{type(error).__name__}: {error}"
+
+
+def _show(figures: list[Figure], machine: dict[str, object], report: str | None) -> None:
+    if report is not None:
+        click.echo(report, nl=False)
+        return
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 170)
+    console.print(as_table(figures, machine))
+    for figure in figures:
+        if figure.note:
+            console.print(f"{figure.title}: {figure.note}", highlight=False)
+
+
+if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A locale that cannot write the table's lines must not end a run of minutes.
+        sys.stdout.reconfigure(errors="replace")
+    bench(prog_name="emberfs bench")

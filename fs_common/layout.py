@@ -58,7 +58,7 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Extent(NamedTuple):
     """A piece of a file that lies in one chunk."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is of no use here
     """Chunk index within the file."""
     offset: int
     """Byte offset within the chunk."""

@@ -349,8 +349,8 @@ async def connect(host: str, port: int, hello: Hello, *, timeout: float) -> Peer
         connected = await asyncio.wait_for(_connected_socket(loop, host, port), timeout)
     except TimeoutError:
         raise EmberError(Code.UNREACHABLE, f"{host}:{port} did not answer within {timeout:g} s") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise EmberError(Code.UNREACHABLE, f"{host}:{port} cannot be reached: {reason}") from None
     link = TcpLink(connected, loop)
     peer = Peer(link, loop)
@@ -444,10 +444,11 @@ class Server:
         for connection in list(self._connections):
             connection.begin_close()
         if self._connections:
-            self._idle = self._loop.create_future()
+            if self._idle is None:
+                self._idle = self._loop.create_future()
             timer = self._loop.call_later(grace_s, self._cut_off)
             try:
-                await self._idle
+                await asyncio.shield(self._idle)
             finally:
                 timer.cancel()
 

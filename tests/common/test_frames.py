@@ -16,7 +16,17 @@ GOLDEN = bytes.fromhex("454d4252 01 01 c800 04030201 11000000 00001000 88130000 
 
 def sealed(**changes: int) -> bytes:
     """A header with a right checksum and these fields."""
-    fields = dict(magic=frames.MAGIC, version=1, kind=1, method=2, request=3, body=4, payload=5, deadline=6, reserved=0)
+    fields = {
+        "magic": frames.MAGIC,
+        "version": 1,
+        "kind": 1,
+        "method": 2,
+        "request": 3,
+        "body": 4,
+        "payload": 5,
+        "deadline": 6,
+        "reserved": 0,
+    }
     fields.update(changes)
     covered = struct.pack("<IBBHIIIII", *fields.values())
     return covered + struct.pack("<I", crc32c(covered))

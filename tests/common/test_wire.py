@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -262,11 +263,12 @@ def test_everything_leaves_in_order_and_is_released_when_sent(data: st.DataObjec
                 parts.append(FileRange(3, 5000 - size, size))
                 expected_bytes += files[3][5000 - size :]
             else:
-                parts.append(memoryview(pattern(size, size)))
-                expected_bytes += parts[-1]  # type: ignore[operator]
+                memory = pattern(size, size)
+                parts.append(memoryview(memory))
+                expected_bytes += memory
         if parts:
             length = sum(part.length if isinstance(part, FileRange) else len(part) for part in parts)
-            writer.append_with_payload(head, parts, length, lambda number=number: released.append(number))
+            writer.append_with_payload(head, parts, length, partial(released.append, number))
         else:
             writer.append(head)
             released.append(number)
@@ -302,7 +304,7 @@ def test_withdrawn_memory_is_free_and_the_stream_stays_whole(sent: int, which: i
     for n, memory in enumerate(memories):
         parts: list[wire.Part] = [memoryview(memory), FileRange(7, 1, 4)]
         encoded.append(b"<%d>" % n + bytes(memory) + file[1:5])
-        outgoing.append(writer.append_with_payload(b"<%d>" % n, parts, len(memory) + 4, lambda n=n: released.append(n)))
+        outgoing.append(writer.append_with_payload(b"<%d>" % n, parts, len(memory) + 4, partial(released.append, n)))
     total = b"".join(encoded)
     out = bytearray()
     while len(out) < sent and (due := writer.gather()) is not None:

@@ -1,0 +1,80 @@
+"""Counters, and log lines of a process of its own (logging is global)."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fs_common.telemetry import Counters
+
+
+def test_counters_start_at_zero_and_grow() -> None:
+    counters = Counters()
+    assert counters["reads"] == 0
+    counters.add("reads")
+    counters.add("read_bytes", 100)
+    counters.add("reads", 2)
+    before = counters.snapshot()
+    assert before == {"reads": 3, "read_bytes": 100}
+    counters.add("reads")
+    assert before["reads"] == 3
+
+
+PROGRAM = """
+import logging, sys
+from fs_common.telemetry import configure_logging
+assert "structlog" not in sys.modules and not logging.getLogger().handlers
+configure_logging("meta", json={json}, level="{level}")
+logger = logging.getLogger("fs_meta.example")
+logger.debug("quiet %s", 1)
+logger.info("loud %s", 2, extra={{"node": 7}})
+try:
+    raise ValueError("why")
+except ValueError:
+    logger.exception("failed")
+"""
+
+
+def lines_of(json: bool, level: str = "INFO") -> list[str]:
+    code = PROGRAM.format(json=json, level=level)
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == ""
+    return result.stderr.splitlines()
+
+
+def test_json_lines() -> None:
+    loud, failed = map(json.loads, lines_of(json=True))
+    assert loud.pop("timestamp").endswith("Z")
+    assert loud == {"event": "loud 2", "level": "info", "logger": "fs_meta.example", "process": "meta", "node": 7}
+    assert failed["event"] == "failed"
+    assert "ValueError: why" in failed["exception"]
+
+
+def test_readable_lines() -> None:
+    text = "\n".join(lines_of(json=False, level="debug"))
+    assert "quiet 1" in text
+    assert "loud 2" in text
+    assert "node=7" in text
+    assert "ValueError: why" in text
+
+
+def test_an_unknown_level_is_refused() -> None:
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from fs_common.telemetry import configure_logging; configure_logging('x', level='LOUD')",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ValueError" in result.stderr
+    assert "LOUD" in result.stderr
+
+
+@pytest.mark.parametrize("module", ["fs_common.telemetry", "fs_common.peers", "fs_common.transports.tcp"])
+def test_importing_configures_nothing(module: str) -> None:
+    code = f"import logging, {module}; assert not logging.getLogger().handlers; assert logging.getLogger().level == 30"
+    subprocess.run([sys.executable, "-c", code], check=True)

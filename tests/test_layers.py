@@ -1,0 +1,120 @@
+"""Who may import whom, read from the sources: the folder map of DESIGN section 2 and the purity of protocol cores."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("fs_common", "fs_meta", "fs_storage", "fs_client")
+SEEN_BY = {
+    "fs_common": {"fs_common"},
+    "fs_meta": {"fs_common", "fs_meta"},
+    "fs_storage": {"fs_common", "fs_storage"},
+    "fs_client": {"fs_common", "fs_client"},
+}
+"""What of ours each package may import."""
+
+PURE = (
+    "fs_common/frames.py",
+    "fs_common/wire.py",
+    "fs_common/layout.py",
+    "fs_common/checksums.py",
+    "fs_common/ids.py",
+    "fs_common/limits.py",
+    "fs_common/checks.py",
+    "fs_common/records/*.py",
+    "fs_storage/craq/*.py",
+    "fs_meta/manager/chains.py",
+    "fs_meta/manager/placement.py",
+)
+"""Protocol cores: events in, instructions out."""
+IMPURE = {"asyncio", "socket", "time", "random", "os", "threading", "secrets", "select", "uvloop", "subprocess"}
+
+OPTIONAL = {
+    "torch": ("fs_client/loader", "fs_client/cli/demo_training.py"),
+    "fsspec": ("fs_client",),
+    "pyverbs": ("fs_common/transports",),
+    "fdb": ("fs_meta/kv",),
+    "lmdb": ("fs_meta/kv", "fs_storage/engine"),
+    "structlog": ("fs_common/telemetry.py",),
+}
+"""Packages that an installation may be without, and the only places that import each."""
+
+
+def sources(pattern: str) -> list[Path]:
+    return sorted(path for path in ROOT.glob(pattern) if not path.stem.endswith(("_pb2", "_pb2_grpc")))
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, int]]:
+    """Full names of what a file imports anywhere in it, with line numbers. Type checking blocks do not count."""
+    found: list[tuple[str, int]] = []
+    for node in _running(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            found.extend((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+    return found
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that are there when the program runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _running(node)
+
+
+def test_there_is_something_to_check() -> None:
+    for package in PACKAGES:
+        assert sources(f"{package}/**/*.py"), package
+    for pattern in PURE:
+        assert sources(pattern), f"{pattern} names no file: correct the list of pure modules"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_services_and_clients_meet_in_common_only(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(f"{package}/**/*.py")
+        for name, line in imports(path)
+        if (top := name.partition(".")[0]) in {*PACKAGES, "benchmarks", "deploy", "tests"}
+        and top not in SEEN_BY[package]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [path for pattern in PURE for path in sources(pattern)], ids=lambda p: p.stem)
+def test_protocol_cores_are_pure(path: Path) -> None:
+    wrong = [f"line {line}: {name}" for name, line in imports(path) if name.partition(".")[0] in IMPURE]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", OPTIONAL)
+def test_optional_packages_are_imported_in_one_place(package: str) -> None:
+    wrong = [
+        f"{relative}:{line} imports {name}"
+        for top in PACKAGES
+        for path in sources(f"{top}/**/*.py")
+        for name, line in imports(path)
+        if name.partition(".")[0] == package
+        and not any((relative := path.relative_to(ROOT)).is_relative_to(place) for place in OPTIONAL[package])
+    ]
+    assert not wrong
+
+
+def test_the_client_imports_no_server_package() -> None:
+    """A client installs without the servers' extras."""
+    code = (
+        "import sys; import fs_common.peers, fs_common.telemetry, fs_common.config, fs_common.buffers;"
+        "print([name for name in ('lmdb', 'grpc', 'structlog', 'torch', 'fsspec') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "[]"

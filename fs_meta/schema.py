@@ -154,8 +154,10 @@ def _decode(table: str, decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _
         if value[0] != _VERSION_BYTE:
             raise CorruptRecord(f"{table}: version byte {value[0]}, this program knows {_VERSION_BYTE}")
         return decoder.decode(value[1:])
-    except (msgspec.DecodeError, IndexError) as error:
-        raise CorruptRecord(f"{table}: {error or 'empty value'}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptRecord(f"{table}: {error}") from error
+    except IndexError:
+        raise CorruptRecord(f"{table}: an empty value") from None
 
 
 _FORMAT = msgspec.msgpack.Decoder(Format)

@@ -1,0 +1,315 @@
+"""fsync and close: the length rules at the head of `fs_meta.ops.sessions`. truncate: its steps and races."""
+
+import errno
+
+import pytest
+
+from fs_common.errors import Code, EmberError
+from fs_common.limits import FILE_SIZE_MAX
+from fs_common.records.meta import OpenReply
+from fs_meta.ops.sessions import ROUNDS_MAX
+from tests.meta.world import CHUNK, World, fails, world
+from tests.support import run
+
+
+async def _file(w: World, length: int = 0) -> OpenReply:
+    """A file open for writing; `length` bytes of it are written and settled."""
+    opened = await w.create_open(b"f")
+    if length:
+        await _write(w, opened, length)
+        await w.fsync(opened.attributes.inode, opened.session, length)
+    return opened
+
+
+async def _write(w: World, opened: OpenReply, end: int) -> None:
+    layout = opened.attributes.layout
+    assert layout is not None
+    w.chunks.write(opened.attributes.inode, layout, end)
+
+
+def test_a_hint_grows_the_file_and_asks_nobody() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            seen = await w.fsync(inode, session, 100)
+            assert seen.length == 100 and seen.mtime_ns == seen.ctime_ns > opened.attributes.mtime_ns
+            assert (await w.fsync(inode, session, 50)).length == 100
+            assert (await w.close(inode, session, 200)).length == 200
+            assert await w.table(b"S") == [] and w.chunks.measured == []
+            assert (await w.stat(b"f")).length == 200
+
+    run(body())
+
+
+def test_no_hint_leaves_length_and_times() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 10)
+            before = await w.stat(b"f")
+            assert await w.fsync(opened.attributes.inode, opened.session) == before
+            assert await w.close(opened.attributes.inode, opened.session) == before
+
+    run(body())
+
+
+def test_the_writers_mtime_is_taken() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            assert (await w.fsync(inode, session, 5, mtime_ns=12345)).mtime_ns == 12345
+            assert (await w.close(inode, session, mtime_ns=23456)).mtime_ns == 23456
+
+    run(body())
+
+
+def test_exact_asks_storage() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            await _write(w, opened, 3 * CHUNK + 5)
+            assert (await w.fsync(inode, session, 7, exact=True)).length == 3 * CHUNK + 5
+            await _write(w, opened, 4 * CHUNK)
+            assert (await w.close(inode, session, exact=True)).length == 4 * CHUNK
+            assert w.chunks.measured == [inode, inode]
+
+    run(body())
+
+
+def test_asking_never_shortens_a_file() -> None:
+    """Grown by truncate, it ends in a hole that no chunk tells of."""
+
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 10)
+            inode = opened.attributes.inode
+            await w.truncate(inode, 5000)
+            assert (await w.fsync(inode, opened.session, exact=True)).length == 5000
+
+    run(body())
+
+
+def test_a_hint_of_before_a_cut_does_not_grow_the_file() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 1000)
+            inode, session = opened.attributes.inode, opened.session
+            cut = await w.truncate(inode, 10)
+            assert (cut.length, cut.truncate_version) == (10, 1)
+            assert (await w.fsync(inode, session, 1000)).length == 10
+            assert w.chunks.measured == [inode]
+            assert (await w.fsync(inode, session, 5)).length == 10
+            assert w.chunks.measured == [inode], "an old hint within the file needs no answer"
+            await _write(w, opened, 700)
+            assert (await w.close(inode, session, 700)).length == 700, "what was written after the cut counts"
+
+    run(body())
+
+
+def test_a_hint_of_the_new_version_is_believed_again() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 1000)
+            inode = opened.attributes.inode
+            await w.truncate(inode, 10)
+            assert (await w.fsync(inode, opened.session, 50, truncate_version=1)).length == 50
+            assert w.chunks.measured == []
+
+    run(body())
+
+
+def test_hints_that_cannot_be() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            with fails(errno.EINVAL):
+                await w.fsync(inode, session, 5, truncate_version=1)
+            for end in (CHUNK * 2**32 + 1, FILE_SIZE_MAX):
+                with fails(errno.EFBIG):
+                    await w.close(inode, session, end)
+            assert len(await w.table(b"S")) == 1
+
+    run(body())
+
+
+def test_only_a_session_may_settle() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            other = await w.create_open(b"other")
+            for wrong in (b"x" * 16, other.session, b""):
+                with fails(errno.EBADF):
+                    await w.fsync(inode, wrong, 5)
+                with fails(errno.EBADF):
+                    await w.close(inode, wrong, 5)
+            await w.close(inode, session)
+            with fails(errno.EBADF):
+                await w.close(inode, session)
+            assert (await w.stat(b"f")).length == 0
+
+    run(body())
+
+
+def test_a_truncate_between_the_question_and_its_transaction_asks_again() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 1000)
+            inode, session = opened.attributes.inode, opened.session
+
+            async def cut() -> None:
+                await w.truncate(inode, 10)
+
+            w.chunks.after_step.append(cut)
+            assert (await w.fsync(inode, session, 1000, exact=True)).length == 10
+            assert w.chunks.measured == [inode, inode]
+
+    run(body())
+
+
+def test_storage_that_does_not_answer_fails_an_exact_close_and_keeps_the_session() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            w.chunks.unreachable = True
+            with fails(errno.ECONNREFUSED):
+                await w.close(inode, session, 5, exact=True)
+            assert (await w.fsync(inode, session, 5)).length == 5
+            w.chunks.unreachable = False
+            await w.close(inode, session, 5, exact=True)
+
+    run(body())
+
+
+def test_truncate_cuts_chunks_then_the_length() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 3 * CHUNK)
+            inode = opened.attributes.inode
+            before = await w.stat(b"f")
+            seen = await w.truncate(inode, CHUNK + 7)
+            assert (seen.length, seen.truncate_version) == (CHUNK + 7, 1)
+            assert seen.mtime_ns == seen.ctime_ns > before.mtime_ns
+            assert w.chunks.of(inode) == {0: CHUNK, 1: 7}
+            await w.truncate(inode, 0)
+            assert w.chunks.of(inode) == {}
+
+    run(body())
+
+
+def test_truncate_grows_by_a_hole() -> None:
+    async def body() -> None:
+        async with world() as w:
+            f = await w.create(b"f")
+            seen = await w.truncate(f.inode, 10**12)
+            assert (seen.length, seen.truncate_version) == (10**12, 1)
+            assert w.chunks.cuts == [] and w.chunks.lengths == {}
+
+    run(body())
+
+
+def test_truncate_to_the_same_length_cuts_only_under_a_writer() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 100)
+            inode = opened.attributes.inode
+            await _write(w, opened, 500)  # not reported yet
+            await w.truncate(inode, 100)
+            assert w.chunks.of(inode) == {0: 100}
+            await w.close(inode, opened.session, truncate_version=1)
+            await w.truncate(inode, 100)
+            assert w.chunks.cuts == [(inode, 100)]
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "number"),
+    [
+        (b"d", 0, errno.EISDIR),
+        (b"link", 0, errno.EINVAL),
+        (b"f", -1, errno.EINVAL),
+        (b"f", CHUNK * 2**32 + 1, errno.EFBIG),
+        (b"f", FILE_SIZE_MAX, errno.EFBIG),
+    ],
+)
+def test_what_truncate_refuses(name: bytes, length: int, number: int) -> None:
+    async def body() -> None:
+        async with world() as w:
+            await w.mkdir(b"d")
+            await w.symlink(b"link", b"f")
+            await w.create(b"f")
+            with fails(number):
+                await w.truncate((await w.stat(name, follow=False)).inode, length)
+            with fails(errno.ESTALE):
+                await w.truncate(9999, 0)
+
+    run(body())
+
+
+def test_truncate_fails_unchanged_when_storage_does_not_answer() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 100)
+            before = await w.stat(b"f")
+            w.chunks.unreachable = True
+            with fails(errno.ECONNREFUSED):
+                await w.truncate(opened.attributes.inode, 10)
+            assert await w.stat(b"f") == before
+
+    run(body())
+
+
+def test_a_writer_that_reports_during_the_cut_is_cut_too() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 100)
+            inode = opened.attributes.inode
+
+            async def write_and_report() -> None:
+                await _write(w, opened, 900)
+                await w.fsync(inode, opened.session, 900)
+
+            w.chunks.after_step.append(write_and_report)
+            assert (await w.truncate(inode, 10)).length == 10
+            assert w.chunks.of(inode) == {0: 10} and len(w.chunks.cuts) == 2
+
+    run(body())
+
+
+def test_a_writer_that_reports_after_the_truncate_wrote_after_it() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 100)
+            inode = opened.attributes.inode
+
+            async def write() -> None:
+                await _write(w, opened, 900)
+
+            w.chunks.after_step.append(write)
+            assert (await w.truncate(inode, 10)).length == 10
+            assert (await w.fsync(inode, opened.session, 900)).length == 900
+
+    run(body())
+
+
+def test_a_writer_that_never_stops_makes_truncate_busy() -> None:
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 100)
+            inode = opened.attributes.inode
+
+            async def report() -> None:
+                await w.fsync(inode, opened.session, 100)
+
+            w.chunks.after_step.extend([report] * ROUNDS_MAX)
+            with pytest.raises(EmberError) as caught:
+                await w.truncate(inode, 10)
+            assert caught.value.code is Code.BUSY
+            assert (await w.stat(b"f")).length == 100
+
+    run(body())

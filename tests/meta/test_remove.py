@@ -19,7 +19,7 @@ def test_unlink_takes_the_name_and_keeps_the_file_for_its_readers() -> None:
             assert gone.links == 0 and gone.ctime_ns > f.ctime_ns
             root = await w.stat(b"/")
             assert root.mtime_ns == root.ctime_ns == gone.ctime_ns
-            [(key, value)] = await w.table(b"G")
+            [(key, _value)] = await w.table(b"G")
             due_ns, inode = schema.split_garbage_key(key)
             assert (inode, due_ns) == (f.inode, gone.ctime_ns + GC_DELAY_NS)
 

@@ -1,0 +1,229 @@
+"""The collector: what it frees, when, in what steps, and what it survives."""
+
+import asyncio
+
+from fs_common.errors import Code, EmberError
+from fs_common.layout import Layout
+from fs_common.records.meta import Attributes
+from fs_meta import fsck, schema
+from fs_meta.gc import PAGE, TREE_STEP, Collector
+from tests.meta.world import GC_DELAY_NS, RETRY_NS, ROOT, World, world
+from tests.support import run
+
+
+async def _written(w: World, path: bytes, length: int = 100) -> Attributes:
+    opened = await w.create_open(path)
+    layout = opened.attributes.layout
+    assert layout is not None
+    w.chunks.write(opened.attributes.inode, layout, length)
+    return await w.close(opened.attributes.inode, opened.session, length)
+
+
+def test_a_removed_file_goes_after_the_delay_chunks_first() -> None:
+    async def body() -> None:
+        async with world() as w:
+            f = await _written(w, b"f")
+            await w.unlink(b"f")
+            w.clock.now_ns += GC_DELAY_NS - 10**9
+            assert await w.collector.collect() == 0
+            assert w.chunks.of(f.inode)
+            w.clock.now_ns += 10**9
+            assert await w.collector.collect() == 1
+            assert w.chunks.lengths == {} and await w.inodes() == {ROOT} and await w.table(b"G") == []
+            assert w.collector.counters["gc_files"] == 1
+
+    run(body())
+
+
+def test_storage_that_does_not_answer_delays_only_what_is_on_it() -> None:
+    async def body() -> None:
+        async with world() as w:
+            broken, fine = await _written(w, b"broken"), await _written(w, b"fine")
+            remove = w.chunks.remove
+
+            async def remove_if_up(inode: int, layout: Layout) -> None:
+                if inode == broken.inode:
+                    raise EmberError(Code.UNREACHABLE, "down")
+                await remove(inode, layout)
+
+            w.chunks.remove = remove_if_up  # type: ignore[method-assign]
+            await w.unlink(b"broken")
+            await w.unlink(b"fine")
+            w.clock.now_ns += GC_DELAY_NS
+            assert await w.collector.collect() == 1
+            assert not w.chunks.of(fine.inode) and w.chunks.of(broken.inode)
+            [(key, value)] = await w.table(b"G")
+            assert schema.decode_garbage(value).attempts == 1
+            assert schema.split_garbage_key(key)[0] > w.clock.now_ns + RETRY_NS - 10**9
+            assert await w.collector.collect() == 0
+            w.chunks.remove = remove  # type: ignore[method-assign]
+            w.clock.now_ns += RETRY_NS
+            assert await w.collector.collect() == 1
+            assert await w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_a_crash_between_chunks_and_inode_is_repeated() -> None:
+    class Crash(Exception):
+        pass
+
+    async def body() -> None:
+        async with world() as w:
+            f = await _written(w, b"f")
+            await w.unlink(b"f")
+            w.clock.now_ns += GC_DELAY_NS
+            remove = w.chunks.remove
+
+            async def remove_and_crash(inode: int, layout: Layout) -> None:
+                await remove(inode, layout)
+                raise Crash
+
+            w.chunks.remove = remove_and_crash  # type: ignore[method-assign]
+            try:
+                await w.collector.collect()
+            except* Crash:
+                pass
+            w.chunks.remove = remove  # type: ignore[method-assign]
+            assert f.inode in await w.inodes()
+            after_restart = Collector(w.new_context(), retry_ns=RETRY_NS)
+            assert await after_restart.collect() == 1
+            assert await w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_a_tree_is_taken_apart_in_bounded_steps() -> None:
+    async def body() -> None:
+        async with world() as w:
+            d = await w.mkdir(b"d")
+            count = TREE_STEP * 2 + 5
+            await w.batch_create([b"%d" % number for number in range(count)], parent=d.inode)
+            await w.mkdir(b"d/a/b/c", parents=True)
+            await w.symlink(b"d/a/link", b"x")
+            f = await _written(w, b"d/a/b/f")
+            outside = await w.create(b"outside")
+            await w.link(b"outside", b"d/a/outside")
+            await w.remove_tree(b"d")
+            largest = 0
+            transact = w.kv.transact
+
+            async def measured(fn):  # type: ignore[no-untyped-def]
+                nonlocal largest
+                before = {key for key, _ in await w.dump()}
+                result = await transact(fn)
+                largest = max(largest, len(before ^ {key for key, _ in await w.dump()}))
+                return result
+
+            w.kv.transact = measured  # type: ignore[method-assign]
+            while await w.collector.collect():
+                assert not fsck.check(await w.dump())
+            w.kv.transact = transact  # type: ignore[method-assign]
+            assert largest <= 2 * TREE_STEP
+            assert w.chunks.of(f.inode), "files wait for their readers"
+            assert await w.table(b"D") == [pair for pair in await w.table(b"D") if pair[0].endswith(b"outside")]
+            await w.collect_all()
+            assert await w.inodes() == {ROOT, outside.inode}
+            assert (await w.stat(b"outside")).links == 1
+            assert w.chunks.lengths == {}
+
+    run(body())
+
+
+def test_a_file_in_a_tree_that_is_open_for_writing_is_kept() -> None:
+    async def body() -> None:
+        async with world() as w:
+            await w.mkdir(b"d")
+            opened = await w.create_open(b"d/f")
+            inode = opened.attributes.inode
+            await w.remove_tree(b"d")
+            await w.collect_all()
+            assert await w.inodes() == {ROOT, inode}
+            assert (await w.close(inode, opened.session, 5)).length == 5
+            await w.collect_all()
+            assert await w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_what_is_put_into_a_tree_while_it_is_taken_apart_goes_with_it() -> None:
+    """Someone still knows the inode of a directory deep inside."""
+
+    async def body() -> None:
+        async with world() as w:
+            deep = await w.mkdir(b"d/deep", parents=True)
+            await w.remove_tree(b"d")
+            await w.create(b"late", at=deep.inode)
+            await w.mkdir(b"late_too", at=deep.inode)
+            await w.collect_all()
+            assert await w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_more_than_a_page_and_side_by_side() -> None:
+    async def body() -> None:
+        async with world() as w:
+            names = [b"%d" % number for number in range(PAGE + 20)]
+            await w.batch_create(names)
+            for name in names:
+                await w.unlink(name)
+            busy = most = 0
+            remove = w.chunks.remove
+
+            async def counted(inode: int, layout: Layout) -> None:
+                nonlocal busy, most
+                busy += 1
+                most = max(most, busy)
+                await asyncio.sleep(0)
+                await remove(inode, layout)
+                busy -= 1
+
+            w.chunks.remove = counted  # type: ignore[method-assign]
+            w.clock.now_ns += GC_DELAY_NS
+            assert await w.collector.collect() == PAGE
+            assert await w.collector.collect() == 20
+            assert 2 <= most <= 16
+            assert await w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_the_loop_collects_and_stops() -> None:
+    async def body() -> None:
+        async with world() as w:
+            await w.create(b"f")
+            await w.unlink(b"f")
+            w.clock.now_ns += GC_DELAY_NS
+            stop = asyncio.Event()
+            finished = asyncio.Event()
+            free_file = w.collector._free_file
+
+            async def tell(key: bytes, inode: int) -> None:
+                await free_file(key, inode)
+                finished.set()
+
+            w.collector._free_file = tell  # type: ignore[method-assign]
+            task = asyncio.create_task(w.collector.run(stop, 3600))
+            await finished.wait()
+            stop.set()
+            await task
+            assert await w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_two_collectors_of_one_queue_do_no_harm() -> None:
+    async def body() -> None:
+        async with world() as w:
+            await w.mkdir(b"d/a/b", parents=True)
+            await _written(w, b"d/a/f")
+            await w.remove_tree(b"d")
+            other = Collector(w.context, retry_ns=RETRY_NS)
+            for _ in range(8):
+                w.clock.now_ns += GC_DELAY_NS
+                await asyncio.gather(w.collector.collect(), other.collect())
+            assert await w.inodes() == {ROOT}
+            assert w.context.inode_count.estimate == 1
+
+    run(body())

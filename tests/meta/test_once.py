@@ -1,0 +1,247 @@
+"""Every mutating operation under one request id: applied once, answered the same, whatever happens in between."""
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.layout import Layout
+from fs_common.records import meta
+from fs_meta import schema
+from fs_meta.service import OPERATIONS
+from tests.meta.world import CLIENT, ROOT, World, world
+from tests.support import run
+
+Prepare = Callable[[World], Awaitable[Any]]
+
+
+async def _tree(w: World) -> dict[str, Any]:
+    """What the requests below speak of."""
+    await w.mkdir(b"d")
+    await w.mkdir(b"empty")
+    await w.create(b"d/f")
+    await w.create(b"g")
+    opened = await w.create_open(b"open")
+    await w.fsync(opened.attributes.inode, opened.session, 100)
+    return {"inode": opened.attributes.inode, "session": opened.session, "g": (await w.stat(b"g")).inode}
+
+
+R = b"r" * 16
+REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
+    "create": (methods.CREATE, lambda t: meta.Create(ROOT, b"new", 0o644, R)),
+    "create_open": (methods.CREATE, lambda t: meta.Create(ROOT, b"new", 0o644, R, write=True, client=CLIENT)),
+    "create_existing": (methods.CREATE, lambda t: meta.Create(ROOT, b"g", 0o644, R, False, write=True, client=CLIENT)),
+    "batch_create": (methods.BATCH_CREATE, lambda t: meta.BatchCreate(ROOT, [b"g", b"new", b"new2"], 0o644, R)),
+    "open": (methods.OPEN, lambda t: meta.Open(ROOT, b"g", True, CLIENT, R)),
+    "close": (methods.CLOSE, lambda t: meta.Close(t["inode"], t["session"], R, 200)),
+    "close_exact": (methods.CLOSE, lambda t: meta.Close(t["inode"], t["session"], R, exact=True)),
+    "fsync": (methods.FSYNC, lambda t: meta.Fsync(t["inode"], t["session"], R, 200)),
+    "mkdir": (methods.MKDIR, lambda t: meta.Mkdir(ROOT, b"new", 0o755, R)),
+    "mkdir_parents": (methods.MKDIR, lambda t: meta.Mkdir(ROOT, b"new/a/b", 0o755, R, parents=True)),
+    "unlink": (methods.UNLINK, lambda t: meta.Unlink(ROOT, b"g", R)),
+    "rmdir": (methods.RMDIR, lambda t: meta.Rmdir(ROOT, b"empty", R)),
+    "remove_tree": (methods.REMOVE_TREE, lambda t: meta.RemoveTree(ROOT, b"d", R)),
+    "rename": (methods.RENAME, lambda t: meta.Rename(ROOT, b"g", ROOT, b"new", R)),
+    "rename_replace": (methods.RENAME, lambda t: meta.Rename(ROOT, b"g", ROOT, b"d/f", R)),
+    "rename_exchange": (methods.RENAME, lambda t: meta.Rename(ROOT, b"g", ROOT, b"d", R, 2)),
+    "symlink": (methods.SYMLINK, lambda t: meta.Symlink(ROOT, b"new", b"x", R)),
+    "link": (methods.LINK, lambda t: meta.Link(ROOT, b"g", ROOT, b"new", R)),
+    "set_attr": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"g", R, mode=0o600, uid=5)),
+    "set_attr_layout": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"d", R, layout=Layout(1 << 20))),
+    "truncate": (methods.TRUNCATE, lambda t: meta.Truncate(t["inode"], 10, R)),
+    # The same for answers that are errors.
+    "create_error": (methods.CREATE, lambda t: meta.Create(ROOT, b"g", 0o644, R)),
+    "open_error": (methods.OPEN, lambda t: meta.Open(ROOT, b"d", True, CLIENT, R)),
+    "close_error": (methods.CLOSE, lambda t: meta.Close(t["inode"], b"x" * 16, R)),
+    "mkdir_error": (methods.MKDIR, lambda t: meta.Mkdir(ROOT, b"d", 0o755, R)),
+    "unlink_error": (methods.UNLINK, lambda t: meta.Unlink(ROOT, b"new", R)),
+    "rmdir_error": (methods.RMDIR, lambda t: meta.Rmdir(ROOT, b"d", R)),
+    "remove_tree_error": (methods.REMOVE_TREE, lambda t: meta.RemoveTree(ROOT, b"new", R)),
+    "rename_error": (methods.RENAME, lambda t: meta.Rename(ROOT, b"new", ROOT, b"x", R)),
+    "link_error": (methods.LINK, lambda t: meta.Link(ROOT, b"new", ROOT, b"x", R)),
+    "symlink_error": (methods.SYMLINK, lambda t: meta.Symlink(ROOT, b"g", b"x", R)),
+    "set_attr_error": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"new", R, mode=0)),
+    "batch_create_error": (methods.BATCH_CREATE, lambda t: meta.BatchCreate(t["g"], [b"x"], 0o644, R)),
+    "truncate_error": (methods.TRUNCATE, lambda t: meta.Truncate(ROOT, 10, R)),
+    "fsync_error": (methods.FSYNC, lambda t: meta.Fsync(t["inode"], b"x" * 16, R)),
+}
+
+
+async def _outcome(w: World, method: methods.Method, request: Any) -> Any:
+    try:
+        return await OPERATIONS[method](w.context, request)
+    except EmberError as error:
+        return error.code, error.message
+
+
+def test_every_mutating_method_is_tested_here() -> None:
+    mutating = {method for method in OPERATIONS if "request" in method.request.__struct_fields__}
+    assert {method for method, _ in REQUESTS.values()} == mutating
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_replay_changes_nothing_and_is_answered_the_same(name: str) -> None:
+    async def body() -> None:
+        async with world() as w:
+            tree = await _tree(w)
+            method, make = REQUESTS[name]
+            request = make(tree)
+            first = await _outcome(w, method, request)
+            assert isinstance(first, tuple) == name.endswith("_error"), first
+            after, estimate, cuts = await w.dump(), w.context.inode_count.estimate, list(w.chunks.cuts)
+            for _ in range(3):
+                assert await _outcome(w, method, request) == first
+                assert await w.dump() == after
+            assert w.context.inode_count.estimate == estimate
+            assert w.chunks.cuts == cuts
+            # Another process, on the same store, knows as well (it may take a block of inode ids).
+            before, w.context = w.context, w.new_context()
+            assert await _outcome(w, method, request) == first
+            assert [pair for pair in await w.dump() if pair[0] != b"N"] == [pair for pair in after if pair[0] != b"N"]
+            await before.inode_ids.close()
+
+    run(body())
+
+
+async def _turn_everything_round(w: World, tree: dict[str, Any]) -> None:
+    """Afterwards the same request, run anew, would succeed where it failed and fail where it succeeded."""
+    names = set(await w.names())
+    for name in (b"new", b"new2", b"g", b"empty", b"d"):
+        if name in names:
+            await w.remove_tree(name)
+        else:
+            await w.create(name)
+    await w.collect_all()
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_replay_after_other_changes_is_still_answered_the_same(name: str) -> None:
+    async def body() -> None:
+        async with world() as w:
+            tree = await _tree(w)
+            method, make = REQUESTS[name]
+            request = make(tree)
+            first = await _outcome(w, method, request)
+            for _ in range(2):
+                await _turn_everything_round(w, tree)
+                after = await w.dump()
+                assert await _outcome(w, method, request) == first
+                assert await w.dump() == after
+
+    run(body())
+
+
+@pytest.mark.parametrize("name", [name for name in REQUESTS if not name.endswith("_error")])
+def test_copies_of_a_request_at_the_same_time_are_applied_once(name: str) -> None:
+    import asyncio
+
+    async def body() -> None:
+        async with world() as w:
+            tree = await _tree(w)
+            method, make = REQUESTS[name]
+            request = make(tree)
+            outcomes = await asyncio.gather(*[_outcome(w, method, request) for _ in range(4)])
+            assert outcomes == [outcomes[0]] * 4
+            assert not isinstance(outcomes[0], tuple)
+
+    run(body())
+
+
+def test_a_late_copy_of_a_truncate_cuts_nothing() -> None:
+    """A writer has written since: its data must stay."""
+    import asyncio
+
+    async def body() -> None:
+        async with world() as w:
+            tree = await _tree(w)
+            inode = tree["inode"]
+            layout = (await w.stat(b"open")).layout
+            assert layout is not None
+            request = meta.Truncate(inode, 10, R)
+            late: list[asyncio.Task[Any]] = []
+
+            async def send_a_copy() -> None:
+                late.append(asyncio.create_task(_outcome(w, methods.TRUNCATE, request)))
+                await asyncio.sleep(0)
+
+            w.chunks.write(inode, layout, 100)
+            w.chunks.after_step.append(send_a_copy)
+            first = await _outcome(w, methods.TRUNCATE, request)
+            w.chunks.write(inode, layout, 500)
+            assert await late[0] == first
+            assert w.chunks.of(inode) == {0: 500}
+
+    run(body())
+
+
+@pytest.mark.parametrize("request_id", [b"", b"r" * 15, b"r" * 17])
+def test_a_request_id_has_16_bytes(request_id: bytes) -> None:
+    async def body() -> None:
+        async with world() as w:
+            outcome = await _outcome(w, methods.MKDIR, meta.Mkdir(ROOT, b"d", 0o755, request_id))
+            assert outcome[0] is Code.INVALID
+            outcome = await _outcome(w, methods.OPEN, meta.Open(ROOT, b"/", True, CLIENT, request_id))
+            assert outcome[0] is Code.INVALID
+
+    run(body())
+
+
+def test_a_request_id_belongs_to_one_operation() -> None:
+    async def body() -> None:
+        async with world() as w:
+            await _outcome(w, methods.MKDIR, meta.Mkdir(ROOT, b"d", 0o755, R))
+            code, message = await _outcome(w, methods.RMDIR, meta.Rmdir(ROOT, b"d", R))
+            assert code is Code.INVALID and "another operation" in message
+            assert await w.names() == [b"d"]
+
+    run(body())
+
+
+def test_errors_that_may_pass_are_not_remembered() -> None:
+    async def body() -> None:
+        async with world() as w:
+            tree = await _tree(w)
+            request = meta.Truncate(tree["inode"], 10, R)
+            w.chunks.unreachable = True
+            assert (await _outcome(w, methods.TRUNCATE, request))[0] is Code.UNREACHABLE
+            w.chunks.unreachable = False
+            assert (await _outcome(w, methods.TRUNCATE, request)).attributes.length == 10
+
+    run(body())
+
+
+def test_an_error_is_remembered_with_its_errno() -> None:
+    async def body() -> None:
+        async with world() as w:
+            await _outcome(w, methods.UNLINK, meta.Unlink(ROOT, b"x", R))
+            await w.create(b"x")
+            with pytest.raises(EmberError) as caught:
+                await OPERATIONS[methods.UNLINK](w.context, meta.Unlink(ROOT, b"x", R))
+            assert caught.value.errno == errno.ENOENT
+            assert await w.names() == [b"x"]
+
+    run(body())
+
+
+def test_answers_are_forgotten_by_age() -> None:
+    from fs_meta.forget import STEP, forget_answers
+
+    async def body() -> None:
+        async with world() as w:
+            for number in range(STEP + 10):
+                await w.create(b"%d" % number)
+            border = w.clock()
+            late = meta.Mkdir(ROOT, b"late", 0o755, R)
+            await _outcome(w, methods.MKDIR, late)
+            assert await forget_answers(w.kv, border) == STEP + 10
+            assert [schema.split_answer_key(key) for key, _ in await w.table(b"R")] == [R]
+            assert len(await w.table(b"X")) == 1
+            before = await w.dump()
+            await _outcome(w, methods.MKDIR, late)
+            assert await w.dump() == before
+            assert await forget_answers(w.kv, border) == 0
+
+    run(body())

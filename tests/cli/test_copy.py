@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,9 +237,13 @@ def test_a_tree_deeper_than_the_stack(tmp_path: Path) -> None:
         os.close(descriptor)
         descriptor = below
     os.close(descriptor)
-    copied = run(copy(tmp_path / "source", tmp_path / "target"))
-    assert copied.failures == []
-    assert (tmp_path / "target" / "/".join(["d"] * depth)).is_dir()
+    try:
+        copied = run(copy(tmp_path / "source", tmp_path / "target"))
+        assert copied.failures == []
+        assert (tmp_path / "target" / "/".join(["d"] * depth)).is_dir()
+    finally:
+        # Python's own removal of trees, which pytest cleans up with, is recursive.
+        subprocess.run(["rm", "-rf", tmp_path / "source", tmp_path / "target"], check=True)
 
 
 def test_memory_is_bounded_by_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

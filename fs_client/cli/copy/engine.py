@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from fs_client.cli.copy.place import Item, Place, Reader, Type, Writer
+from fs_client.cli.copy.uninterrupted import uninterrupted
 from fs_client.cli.remote import join
 
 BLOCK_BYTES = 4 << 20
@@ -199,9 +200,10 @@ class Copier:
             present = await self._target.look(source.target, follow=True)
             if present is not None and present.identity == source.item.identity:
                 raise OSError(errno.EINVAL, f"is the same file as {self._target.show(source.target)}", source.path)
-        reader = await source.place.open_to_read(source.path)
+        # Were opening cut short, nobody would know whether the file at the destination is an old one or was emptied.
+        reader = await uninterrupted(source.place.open_to_read(source.path))
         try:
-            writer = await self._target.open_to_write(source.target, source.item.mode & 0o777)
+            writer = await uninterrupted(self._target.open_to_write(source.target, source.item.mode & 0o777))
             try:
                 try:
                     await self._copy_content(reader, writer)

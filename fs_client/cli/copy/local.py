@@ -3,33 +3,18 @@
 A cancelled call raises only when its thread is done with it: until then the caller's memory and descriptor are in use.
 """
 
-import asyncio
 import contextlib
 import itertools
 import os
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 from fs_client.cli.copy.place import Item, Type
+from fs_client.cli.copy.uninterrupted import in_thread
 
 _BATCH = 512
 """Entries fetched by one hand-over to a thread."""
-
-
-T = TypeVar("T")
-
-
-async def in_thread(function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
-    """Run `function` in a thread, to its end even if we are cancelled."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **keywords))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        raise
 
 
 def _type(mode: int) -> Type:

@@ -13,6 +13,7 @@ Used on the event loop only. Source: DESIGN sections 5 and 8.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,10 @@ SUSPECT_FIRST_S = 1.0
 SUSPECT_MAX_S = 30.0
 _PERIOD_MAX = 4096
 """Longest table of a plan; replicas beyond it are still found by failover."""
+
+_generations = itertools.count(1)
+"""Of all caches of this process, so that a file reference that two clients use, or that was inherited through fork, is
+never read by another client's plan."""
 
 FetchRouting = Callable[[int, float], Awaitable[Routing | None]]
 """Known version and time limit in seconds, to a newer routing, or None if it is the current one."""
@@ -99,7 +104,7 @@ class RoutingCache:
         """By chunk size and chains; of the current generation."""
         self._suspects_change = float("inf")
         """Monotonic time at which the first suspicion ends."""
-        self.generation = 1
+        self.generation = next(_generations)
 
     @property
     def routing(self) -> Routing:
@@ -145,7 +150,7 @@ class RoutingCache:
         logger.debug("routing version %d: %d nodes, %d chains", routing.version, len(servers), len(self._chains))
 
     def _change(self) -> None:
-        self.generation += 1
+        self.generation = next(_generations)
         self._plans.clear()
 
     def plan(self, file: FileRef) -> Plan:

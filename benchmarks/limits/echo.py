@@ -5,13 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 
-from fs_common.methods import PING
-from fs_common.records.session import Ping
-from fs_common.rpc import Call, Reply, Service
+from fs_common.rpc import Service
 
 
 def serve(pipe: Connection) -> None:
-    """A worker: a server that answers pings, until the pipe closes."""
+    """A worker: a server that answers pings (every service does), until the pipe closes."""
     import uvloop
 
     uvloop.run(_serve(pipe))
@@ -21,7 +19,6 @@ async def _serve(pipe: Connection) -> None:
     from fs_common.transports import tcp
 
     service = Service("meta", "echo", 0)
-    service.register(PING, lambda call: _echo(call))
     server = await tcp.serve(service, "127.0.0.1", 0)
     pipe.send(server.port)
     loop = asyncio.get_running_loop()
@@ -30,10 +27,6 @@ async def _serve(pipe: Connection) -> None:
     await closed.wait()
     loop.remove_reader(pipe.fileno())
     await server.close(grace_s=1.0)
-
-
-def _echo(call: Call) -> Reply:
-    return Reply(Ping(call.request.text))
 
 
 async def calls_per_s(call: Callable[[int], Awaitable[object]], count: int, in_flight: int) -> float:

@@ -33,6 +33,7 @@ import contextlib
 import enum
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,9 @@ _log = logging.getLogger(__name__)
 BATCH_S_MAX = 0.004
 """The loop executes a batch for about this long before it commits: other work of the loop waits no longer, and the
 sync (about 1 ms) still costs less than the work."""
+
+DISK_FULL_BYTES = 4 * MIB
+"""A commit that fails while less than this is free failed for want of space."""
 
 
 class _Waiting:
@@ -85,6 +89,8 @@ class _Outcome(enum.Enum):
     COMMITTED = enum.auto()
     RUN_AGAIN = enum.auto()
     """Nothing of it is committed; a fresh write transaction is open."""
+    MAP_FULL = enum.auto()
+    """Nothing of it is committed; the map is too small, and no write transaction is open."""
 
 
 class _View:
@@ -212,17 +218,17 @@ class LmdbStore:
             return
         batch: list[_Waiting] = []
         wrote = False
-        deadline = loop.time() + BATCH_S_MAX
+        deadline_s = time.monotonic() + BATCH_S_MAX  # uvloop's own time stands still within a turn
         view = _View(self._write)
         try:
-            while self._queue and loop.time() < deadline:
+            while self._queue and time.monotonic() < deadline_s:
                 waiting = self._queue.popleft()
                 if waiting.future.cancelled():
                     continue  # nothing has run: as if it had never been asked
                 batch.append(waiting)
                 wrote = self._run(waiting, view, self._write) or wrote
         except lmdb.MapFullError:
-            self._in_writer(loop, self._grow, batch)
+            self._in_writer(loop, self._drop_for_growth, batch)
         except lmdb.Error as error:
             # LMDB found its own data impossible. Nothing of the batch is committed.
             self._fence(error)
@@ -264,6 +270,8 @@ class LmdbStore:
             self._committing = False
             try:
                 outcome = future.result()
+                if outcome is _Outcome.MAP_FULL:
+                    self._grow_map()
             except EmberError as failure:
                 _log.error("metadata transactions failed: %s", failure)
                 self._tell(batch, failure)
@@ -276,10 +284,26 @@ class LmdbStore:
 
         loop.run_in_executor(self._writer, step).add_done_callback(done)
 
+    def _grow_map(self) -> None:
+        """Double the map; KV_FULL when the disk is the limit.
+
+        On the loop, where no read can be under way, because the map moves.
+        """
+        check(self._write is None, "the map grows while no transaction is open")
+        disk = os.statvfs(self._directory.path)
+        used_bytes = (self._directory.path / DATA_FILE).stat().st_blocks * 512
+        most_bytes = used_bytes + disk.f_bavail * disk.f_frsize
+        size_bytes = min(self._map_size_bytes * 2, most_bytes - most_bytes % MIB)
+        if size_bytes <= self._map_size_bytes:
+            raise self._full(f"{most_bytes} bytes can be used")
+        self._environment.set_mapsize(size_bytes)
+        self._map_size_bytes = size_bytes
+
     @staticmethod
     def _tell(batch: list[_Waiting], failure: EmberError | None) -> None:
         for waiting in batch:
-            waiting.tell(failure)
+            # Each caller raises an exception of its own: tracebacks grow where one is raised.
+            waiting.tell(EmberError(failure.code, failure.message) if failure is not None else None)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         """The write transaction is the loop's: go on with what waits for it."""
@@ -315,16 +339,15 @@ class LmdbStore:
             self._commit_transaction(write)
         except lmdb.MapFullError:
             self._abort(write)
-            return self._grow()
-        except (lmdb.DiskError, lmdb.TxnFullError) as error:
-            # No space: LMDB gives up before it writes the meta page, and the state before the batch stands. Had it
-            # come later, the environment would refuse the next transaction (PanicError), which fences the store.
-            self._abort(write)
-            self._begin()
-            raise self._full(error) from error
+            return _Outcome.MAP_FULL
         except lmdb.Error as error:
             self._abort(write)
-            raise self._fence(error) from error
+            if not self._is_full(error):
+                raise self._fence(error) from error
+            # LMDB gave up before it wrote the meta page, and the state before the batch stands. Had it come later,
+            # the environment would refuse the next transaction (PanicError), which fences the store.
+            self._begin()
+            raise self._full(error) from error
         self._begin()
         return _Outcome.COMMITTED
 
@@ -337,19 +360,16 @@ class LmdbStore:
         self._release_write()
         raise self._fenced()
 
-    def _grow(self) -> "_Outcome":
-        """Drop the write transaction and double the map; the batch is run again. Raises KV_FULL: the disk is full."""
+    def _drop_for_growth(self) -> "_Outcome":
         self._release_write()
+        return _Outcome.MAP_FULL
+
+    def _is_full(self, error: lmdb.Error) -> bool:
+        """Whether a commit failed for want of space. LMDB reports a write that was cut short as an I/O error."""
+        if isinstance(error, lmdb.DiskError | lmdb.TxnFullError):
+            return True
         disk = os.statvfs(self._directory.path)
-        used_bytes = (self._directory.path / DATA_FILE).stat().st_blocks * 512
-        most_bytes = used_bytes + disk.f_bavail * disk.f_frsize
-        size_bytes = min(self._map_size_bytes * 2, most_bytes - most_bytes % MIB)
-        if size_bytes <= self._map_size_bytes:
-            self._begin()
-            raise self._full(f"{most_bytes} bytes can be used")
-        self._environment.set_mapsize(size_bytes)
-        self._map_size_bytes = size_bytes
-        return self._begin()
+        return type(error) is lmdb.Error and disk.f_bavail * disk.f_frsize < DISK_FULL_BYTES
 
     def _full(self, detail: object) -> EmberError:
         return EmberError(

@@ -1,11 +1,16 @@
-"""A progress bar on stderr for something that is counted; nothing where stderr is not a terminal."""
+"""Progress of something that is counted, on stderr: a bar on a terminal, elsewhere a plain line now and then."""
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import click
+
 if TYPE_CHECKING:
     import rich.progress
+
+LINE_EVERY_S = 5.0
 
 
 class Progress:
@@ -15,12 +20,18 @@ class Progress:
         self._title = title
         self._total = total
         self._unit = unit
+        self._done = 0
         self._bar: rich.progress.Progress | None = None
-        """None: nobody looks."""
+        """None: stderr is not a terminal."""
+        self._last_line_s = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
+        self._done += count
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], count)
+        elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            click.echo(f"{self._title}: {self._done} of {self._total} {self._unit}", err=True)
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():

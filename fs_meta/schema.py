@@ -17,7 +17,7 @@ version byte and a new `SCHEMA_VERSION`.
 | inode counter    | "N"                                          | Counter: the next inode id          |
 | inodes in use    | "C"                                          | Counter: approximate, for `statfs`  |
 
-Prefix bytes "a" to "z" and digits belong to the cluster manager. Names are raw bytes without "/" and NUL.
+Keys that begin with the byte 2 belong to the cluster manager. Names are raw bytes without "/" and NUL.
 
 Invariants (checked by `fs_meta.fsck`):
 * the root is inode 1, a directory, parent of itself, in no entry;

@@ -73,7 +73,8 @@ def make_service(context: Context, cluster: str) -> Service:
     def get_routing(call: Call) -> Reply:
         request: GetRouting = call.request
         routing = context.routing()
-        if routing is not None and routing.version == request.known_version:
+        # Who knows none is given even an empty one: None means that what the caller has is current.
+        if routing is not None and request.known_version and routing.version == request.known_version:
             routing = None
         return Reply(GetRoutingReply(routing))
 

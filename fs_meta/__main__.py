@@ -1,0 +1,97 @@
+"""The metadata server as a process: `python -m fs_meta --config F`, which is `emberfs meta --config F`.
+
+Prints `ready meta <host>:<port>` once it serves. A start that cannot succeed says why in one line on stderr: exit
+status 2 for the configuration, 1 for everything else. SIGTERM and SIGINT end it in order, status 0. A process whose
+store has stopped working (its disk failed) ends with status 1, so that whoever runs it starts it anew.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from fs_common.config import ConfigError, load
+from fs_common.errors import EmberError
+from fs_common.telemetry import configure_logging
+from fs_meta import server
+from fs_meta.config import MetaConfig
+from fs_meta.format import prepare_store
+from fs_meta.kv.open import open_store
+from fs_meta.manager.service import start_manager
+
+_log = logging.getLogger(__name__)
+
+EXIT_CONFIGURATION = 2
+EXIT_FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="emberfs meta", description="A metadata server of EmberFS.")
+    parser.add_argument("--config", required=True, type=Path, help="TOML file; its keys: fs_meta/config.py")
+    try:
+        config = load(parser.parse_args(arguments).config, MetaConfig)
+    except ConfigError as error:
+        return _refuse(str(error), EXIT_CONFIGURATION)
+    configure_logging("meta", config.log_json, config.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: MetaConfig) -> int:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        running = await _start(config)
+    except EmberError as error:
+        return _refuse(error.message, EXIT_FAILED)
+    except OSError as error:
+        return _refuse(f"cannot listen on {config.host}:{config.port}: {error.strerror}", EXIT_FAILED)
+    # What exists now lives as long as the process: later collections need not look at it.
+    gc.collect()
+    gc.freeze()
+    print(f"ready meta {running.host}:{running.port}", flush=True)
+    ends = [loop.create_task(stopped.wait()), loop.create_task(running.failed.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    await asyncio.wait(ends)
+    await running.close()
+    if running.failed.is_set():
+        return _refuse("the metadata store has stopped working; see the log", EXIT_FAILED)
+    return 0
+
+
+async def _start(config: MetaConfig) -> server.MetaServer:
+    """Store, manager, server, in this order; what was started is ended again if a later one fails."""
+    kv = open_store(config.store_url)
+    try:
+        await prepare_store(kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns())
+        manager = await start_manager(kv, config)
+        _log.info("control plane on %s:%d", manager.host, manager.port)
+        try:
+            return await server.start(config, kv, manager)
+        except BaseException:
+            await manager.close()
+            raise
+    except BaseException:
+        await kv.close()
+        raise
+
+
+def _refuse(reason: str, status: int) -> int:
+    print(f"emberfs meta: {reason}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -47,7 +47,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.limits import MIB
 from fs_meta.kv.directory import DATA_FILE, StoreDirectory, open_directory
 from fs_meta.kv.interface import TransactionFunction
-from fs_meta.kv.overlay import Overlay, drive
+from fs_meta.kv.overlay import Overlay, Snapshot, drive
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class LmdbStore:
         self._check_usable()
         txn = self._environment.begin()  # a spare one, renewed: no allocation, no system call
         try:
-            return drive(fn, Overlay(_View(txn), read_only=True))
+            return drive(fn, Snapshot(_View(txn)))
         finally:
             txn.abort()
 

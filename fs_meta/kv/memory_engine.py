@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from fs_common.errors import Code, EmberError
 from fs_meta.kv.interface import TransactionFunction
-from fs_meta.kv.overlay import Overlay, drive
+from fs_meta.kv.overlay import Overlay, Snapshot, drive
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class MemoryStore:
 
     async def read(self, fn: TransactionFunction[T]) -> T:
         self._check_open()
-        return drive(fn, Overlay(self, read_only=True))
+        return drive(fn, Snapshot(self))
 
     async def close(self) -> None:
         self._closed = True

@@ -11,7 +11,8 @@ Called by: the engines of this package only.
 
 from bisect import bisect_left
 from collections.abc import Coroutine, Iterator
-from typing import Any, Protocol, TypeVar
+from itertools import islice
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from fs_common.checks import check, violated
 from fs_meta.kv.interface import KEY_BYTES_MAX, Transaction, TransactionFunction
@@ -29,24 +30,22 @@ class Below(Protocol):
 
 
 class Overlay:
-    """A `Transaction` on top of `below`."""
+    """A `Transaction` on top of `below`. Flat code: `get` and `put` are most of what a transaction costs."""
 
-    __slots__ = ("_below", "_keys", "_read_only", "_sorted", "writes")
+    __slots__ = ("_below", "_keys", "writes")
 
-    def __init__(self, below: Below, read_only: bool = False) -> None:
+    def __init__(self, below: Below) -> None:
         self._below = below
-        self._read_only = read_only
         self.writes: dict[bytes, bytes | None] = {}
         """Key to new value; None: deleted. Complete: what is not in here is as below."""
         self._keys: list[bytes] = []
-        """The keys of `writes`, once each."""
-        self._sorted = True
-        """`_keys` is in order. Sorting waits for the first range read that needs it."""
+        """The keys of `writes` in order, as of the last range read that needed them."""
 
     async def get(self, key: bytes) -> bytes | None:
         if key in self.writes:
             return self.writes[key]
-        check_key(key)
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            _bad_key(key)
         return self._below.get(key)
 
     async def range(self, begin: bytes, end: bytes, limit: int = 0, reverse: bool = False) -> list[tuple[bytes, bytes]]:
@@ -57,32 +56,28 @@ class Overlay:
     snapshot_range = range
 
     def put(self, key: bytes, value: bytes) -> None:
-        check_key(key)
-        self._write(key, value)
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            _bad_key(key)
+        self.writes[key] = value
 
     def delete(self, key: bytes) -> None:
-        check_key(key)
-        self._write(key, None)
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            _bad_key(key)
+        self.writes[key] = None
 
     def delete_range(self, begin: bytes, end: bytes) -> None:
         for key, _ in self._range(begin, end, 0, False):
-            self._write(key, None)
-
-    def _write(self, key: bytes, value: bytes | None) -> None:
-        if self._read_only:
-            violated("a read transaction writes: use transact()", key)
-        if key not in self.writes:
-            self._keys.append(key)
-            self._sorted = False
-        self.writes[key] = value
+            self.writes[key] = None
 
     def _own(self, begin: bytes, end: bytes) -> list[bytes]:
         """The keys written by this transaction in `begin <= key < end`, in order."""
-        if not self._keys:
+        if not self.writes:
             return []
-        if not self._sorted:
-            self._keys.sort()  # nearly sorted: what was sorted before is one run, so this is linear
-            self._sorted = True
+        if len(self._keys) < len(self.writes):
+            # A dict keeps a key where it came first, so the new ones are its tail; the head is one sorted run, which
+            # makes the sort linear in it.
+            self._keys.extend(islice(self.writes, len(self._keys), None))
+            self._keys.sort()
         return self._keys[bisect_left(self._keys, begin) : bisect_left(self._keys, end)]
 
     def _range(self, begin: bytes, end: bytes, limit: int, reverse: bool) -> list[tuple[bytes, bytes]]:
@@ -91,7 +86,7 @@ class Overlay:
         own = self._own(begin, end)
         below = self._below.scan(begin, end, reverse)
         if not own:
-            return list(below) if limit == 0 else [pair for pair, _ in zip(below, range(limit), strict=False)]
+            return _take(below, limit)
         if reverse:
             own.reverse()
         return self._merge(below, own, limit, reverse)
@@ -121,10 +116,43 @@ class Overlay:
         return merged
 
 
-def check_key(key: bytes) -> None:
-    """Keys are 1 to `KEY_BYTES_MAX` bytes on every engine."""
-    if not 0 < len(key) <= KEY_BYTES_MAX:
-        check(False, f"a key has 1 to {KEY_BYTES_MAX} bytes", len(key), key[:40])
+class Snapshot:
+    """A `Transaction` that only reads."""
+
+    __slots__ = ("_below",)
+
+    def __init__(self, below: Below) -> None:
+        self._below = below
+
+    async def get(self, key: bytes) -> bytes | None:
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            _bad_key(key)
+        return self._below.get(key)
+
+    async def range(self, begin: bytes, end: bytes, limit: int = 0, reverse: bool = False) -> list[tuple[bytes, bytes]]:
+        if begin >= end:
+            return []
+        return _take(self._below.scan(begin, end, reverse), limit)
+
+    snapshot_get = get
+    snapshot_range = range
+
+    def put(self, key: bytes, value: bytes) -> None:
+        violated("a read transaction writes: use transact()", key)
+
+    def delete(self, key: bytes) -> None:
+        violated("a read transaction writes: use transact()", key)
+
+    def delete_range(self, begin: bytes, end: bytes) -> None:
+        violated("a read transaction writes: use transact()", begin, end)
+
+
+def _take(pairs: Iterator[tuple[bytes, bytes]], limit: int) -> list[tuple[bytes, bytes]]:
+    return list(islice(pairs, limit)) if limit else list(pairs)
+
+
+def _bad_key(key: bytes) -> NoReturn:
+    violated(f"a key has 1 to {KEY_BYTES_MAX} bytes", len(key), key[:40])
 
 
 def drive(fn: TransactionFunction[T], txn: Transaction) -> T:

@@ -11,7 +11,7 @@ States of a chunk = step of the operation that holds it:
     (idle)      nothing, no operation                submit -> judged: RESEND, CONFIRM, PREPARE or DONE
     RESEND      successor: leftover, whole chunk     forwarded -> CONFIRM; forward_failed -> DONE (leftover stays)
     CONFIRM     store: commit of the leftover        committed -> judged again; commit_failed -> DONE
-    PREPARE     store: this update pending           prepared -> FORWARD (tail: COMMIT); prepare_refused -> DONE
+    PREPARE     store: this update pending           prepared -> FORWARD (tail: COMMIT); prepare_refused, _lost -> DONE
     FORWARD     successor: this update               forwarded -> COMMIT; forward_failed -> ABANDON or DONE
     COMMIT      store: commit of this update         committed -> DONE; commit_failed -> DONE (pending stays)
     ABANDON     store: this update dropped           abandoned -> DONE
@@ -91,6 +91,11 @@ class Replica:
         self.unsettled.discard(operation.chunk)
         self._finish(operation, failure)
 
+    def prepare_lost(self, operation: Operation, failure: Failure) -> None:
+        """The store failed in a way that leaves open whether the update is pending. The target must not serve on."""
+        self._expect(operation, Step.PREPARE)
+        self._finish(operation, _maybe_applied(failure))
+
     def forwarded(self, operation: Operation, version: int, length: int) -> None:
         """The successor has committed `version`, and its chunk has `length` bytes then."""
         if operation.step is Step.RESEND:
@@ -163,6 +168,10 @@ class Replica:
     @property
     def busy_chunks(self) -> int:
         return len(self._queues)
+
+    def holds(self, chunk: bytes) -> bool:
+        """Whether an operation is under way on `chunk`."""
+        return chunk in self._queues
 
     # -- judgement ---------------------------------------------------------------------------------------------
 

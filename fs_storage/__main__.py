@@ -1,0 +1,112 @@
+"""The storage daemon as a process: `python -m fs_storage --config F`, which is `emberfs storage --config F`.
+
+Prints `ready storage <host>:<port>` once the manager has acknowledged it. A start that cannot succeed says why in one
+line on stderr: exit status 2 for the configuration, 1 for everything else. SIGTERM and SIGINT end it in order, status
+0. A process whose core found its own state impossible ends with status 70.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from fs_common.config import ConfigError, load
+from fs_common.errors import EmberError, Retry
+from fs_common.manager_client import ManagerClient, NodeAddress
+from fs_common.telemetry import configure_logging
+from fs_storage.config import StorageConfig
+from fs_storage.directory import DirectoryRefused, NodeDirectory, claim
+from fs_storage.engine.interface import ChunkStore
+from fs_storage.engine.store import open_store
+from fs_storage.service import Daemon
+
+logger = logging.getLogger(__name__)
+
+EXIT_CONFIGURATION = 2
+EXIT_FAILED = 1
+EXIT_VIOLATION = 70
+ACKNOWLEDGE_S = 10.0
+"""How often a daemon that no manager acknowledges says so."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="emberfs storage", description="A storage daemon of EmberFS.")
+    parser.add_argument("--config", required=True, type=Path, help="TOML file; its keys: fs_storage/config.py")
+    try:
+        config = load(parser.parse_args(arguments).config, StorageConfig)
+    except ConfigError as error:
+        return _refuse(str(error), EXIT_CONFIGURATION)
+    configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
+    try:
+        with claim(Path(config.directory), config.cluster, config.node) as directory:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_serve(config, directory))
+    except DirectoryRefused as error:
+        return _refuse(str(error), EXIT_FAILED)
+
+
+async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
+    async def open_target(target: int) -> ChunkStore:
+        return await open_store(directory.target(target), target=target, capacity_bytes=config.capacity_bytes)
+
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    daemon = Daemon(config, open_target)
+    try:
+        host, port = await daemon.start()
+    except OSError as error:
+        await daemon.close()
+        return _refuse(f"cannot listen on {config.host}:{config.port}: {error.strerror}", EXIT_FAILED)
+    manager = ManagerClient(config.manager, NodeAddress(config.cluster, config.node, host, port), daemon.status)
+    daemon.join(manager)
+    ended = loop.create_task(stopped.wait())
+    joined = loop.create_task(_acknowledged(manager))
+    status = 0
+    try:
+        await asyncio.wait((ended, joined, daemon.violation), return_when=asyncio.FIRST_COMPLETED)
+        if joined.done() and (refusal := joined.result()) is not None:
+            return _refuse(str(refusal), EXIT_FAILED)
+        if joined.done():
+            # What exists now lives as long as the process: later collections need not look at it.
+            gc.collect()
+            gc.freeze()
+            print(f"ready storage {host}:{port}", flush=True)
+            await asyncio.wait((ended, daemon.violation), return_when=asyncio.FIRST_COMPLETED)
+        if daemon.violation.done():
+            status = _refuse(f"state is impossible: {daemon.violation.result()}", EXIT_VIOLATION)
+    finally:
+        for task in (ended, joined):
+            task.cancel()
+        await asyncio.gather(ended, joined, return_exceptions=True)
+        await daemon.close()
+    return status
+
+
+async def _acknowledged(manager: ManagerClient) -> EmberError | None:
+    """Wait for the first lease. Returns the refusal that waiting cannot change, or None."""
+    while True:
+        try:
+            await manager.wait_acknowledged(ACKNOWLEDGE_S)
+        except EmberError as error:
+            if error.retry is Retry.FINAL:
+                return error
+            logger.warning("waiting for a manager: %s", error)
+        else:
+            return None
+
+
+def _refuse(message: str, status: int) -> int:
+    print(f"emberfs storage: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Configuration of a storage daemon: what `emberfs storage --config F` reads from TOML.
+
+Source: DESIGN sections 5 and 9.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from fs_common.limits import PAYLOAD_BYTES_MAX
+
+
+class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    cluster: str
+    """Cluster id. A directory that holds another cluster's data is refused."""
+    node: int
+    """This daemon's node id, from 1 on; its targets are `node * 100 + k`."""
+    directory: str
+    """Where the targets live; made if its parent exists."""
+    manager: str
+    """`host:port` of the cluster manager's gRPC; several separated by commas."""
+
+    host: str = "127.0.0.1"
+    """Address to bind and to advertise. Loopback by default: opening a cluster to the network is a decision."""
+    port: int = 9710
+    """Data plane. 0: any free port, told by the readiness line."""
+    capacity_bytes: int = 0
+    """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
+
+    payload_memory_bytes: int = 256 << 20
+    """Memory for the payloads of updates in work, for each position on a chain (see `payload.py`). Beyond it: BUSY."""
+    updates_in_flight: int = 4096
+    """Updates of one target in work or waiting for their chunk. Beyond it: BUSY."""
+    read_threads: int = 32
+    """Reads that may wait for a disk at the same time."""
+    settle_interval_ms: int = 1000
+    """How often versions that an interrupted update left pending are looked for."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+    """One JSON object for each line instead of text."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work together; the message names the key (the loader makes it one line)."""
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if not 1 <= len(self.cluster) <= 64:
+            problems.append("cluster: 1 to 64 characters")
+        if not 1 <= self.node < 1 << 24:
+            problems.append("node: from 1 on")
+        if not self.directory:
+            problems.append("directory: empty")
+        if not 0 <= self.port <= 65_535:
+            problems.append("port: 0 to 65535")
+        if self.capacity_bytes < 0:
+            problems.append("capacity_bytes: at least 0")
+        if self.payload_memory_bytes < PAYLOAD_BYTES_MAX:
+            problems.append(f"payload_memory_bytes: at least {PAYLOAD_BYTES_MAX}, one frame's payload")
+        for name in ("updates_in_flight", "read_threads", "settle_interval_ms"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}: at least 1")
+        if any(not host or not port.isdigit() for host, _, port in (a.rpartition(":") for a in self.managers)):
+            problems.append(f"manager: {self.manager!r} is not host:port")
+        return problems
+
+    @property
+    def managers(self) -> list[str]:
+        return [address.strip() for address in self.manager.split(",")]

@@ -1,0 +1,134 @@
+"""The directory of a storage daemon: whose it is, and that one process uses it.
+
+    node.json           format, cluster, node: written once, completely, before anything else is
+    lock                locked (flock) while a daemon runs
+    target-<id>/        one chunk engine each
+
+Commit point of a new directory: the rename of `node.json.new` to `node.json`. A crash before it leaves an empty
+directory (or that file), which the next start takes over; any other content without `node.json` is refused.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+FORMAT = 1
+_MARKER = "node.json"
+_LOCK = "lock"
+
+
+class DirectoryRefused(Exception):
+    """The directory cannot be used. `str()` is one line that says why and what to do."""
+
+
+class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of `node.json`."""
+
+    format: int
+    cluster: str
+    node: int
+
+
+class NodeDirectory:
+    """A directory this process holds. A context manager: it is free again on exit."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    def target(self, target: int) -> Path:
+        """Where the engine of `target` lives."""
+        return self.path / f"target-{target}"
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> "NodeDirectory":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def claim(path: Path, cluster: str, node: int) -> NodeDirectory:
+    """Make or take over the directory of `node` of `cluster`. Raises `DirectoryRefused`."""
+    try:
+        made = _make(path)
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DirectoryRefused(f"directory {path} cannot be used: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DirectoryRefused(f"directory {path} is in use by another process; stop that one first") from None
+        if made:
+            _sync(path.parent)
+        _check_marker(path, cluster, node)
+    except OSError as error:
+        os.close(lock)
+        raise DirectoryRefused(f"directory {path} cannot be used: {error.strerror}") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return NodeDirectory(path, lock)
+
+
+def _make(path: Path) -> bool:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        return False
+    return True
+
+
+def _check_marker(path: Path, cluster: str, node: int) -> None:
+    try:
+        raw = (path / _MARKER).read_bytes()
+    except FileNotFoundError:
+        strangers = sorted(set(os.listdir(path)) - {_LOCK, _MARKER + ".new"})
+        if strangers:
+            raise DirectoryRefused(
+                f"directory {path} has no {_MARKER} but holds {strangers[0]!r}: it is not a storage daemon's; "
+                "name an empty or new directory"
+            ) from None
+        _write_marker(path, Marker(FORMAT, cluster, node))
+        return
+    try:
+        marker = msgspec.json.decode(raw, type=Marker)
+    except msgspec.DecodeError as error:
+        raise DirectoryRefused(f"{path / _MARKER} is damaged: {error}") from None
+    if marker.format != FORMAT:
+        raise DirectoryRefused(f"directory {path} has format {marker.format}, this release reads {FORMAT}")
+    if marker.cluster != cluster:
+        raise DirectoryRefused(f"directory {path} belongs to cluster {marker.cluster!r}, not to {cluster!r}")
+    if marker.node != node:
+        raise DirectoryRefused(f"directory {path} belongs to node {marker.node}, not to node {node}")
+
+
+def _write_marker(path: Path, marker: Marker) -> None:
+    new = path / (_MARKER + ".new")
+    with open(new, "wb") as file:
+        file.write(msgspec.json.encode(marker) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(new, path / _MARKER)  # commit point
+    _sync(path)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

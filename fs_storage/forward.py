@@ -1,0 +1,244 @@
+"""One attempt to hand updates to the successor, and what its outcome means.
+
+The successor gets the updates of one request in one frame, the payload straight from the memory it was received
+into. A version that an interrupted update left pending is sent whole, from the store: whatever bytes a client sends
+the second time, replicas get the ones that are here.
+
+Frames to different positions use different connections, because a connection has a bound on the bytes in work behind
+it: frames for a tail must never wait behind frames that wait for a tail.
+
+Called by: `updates`. Pure of protocol decisions: those are the core's.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from fs_common.buffers import BufferPool
+from fs_common.checksums import page_checksums
+from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.ids import split_chunk_id
+from fs_common.layout import Durability
+from fs_common.methods import COMMITTED_VERSIONS, UPDATE_CHUNKS
+from fs_common.peers import PeerPool
+from fs_common.records.session import Hello
+from fs_common.records.storage import (
+    CommittedVersions,
+    CommittedVersionsReply,
+    UpdateChunks,
+    UpdateChunksReply,
+    UpdateItem,
+    UpdateKind,
+)
+from fs_common.rpc import FileRange, Part
+from fs_storage.craq.operation import Failure, Operation
+from fs_storage.engine.interface import ChunkRead
+from fs_storage.target import Target
+from fs_storage.targets import Targets
+
+CALL_S_MIN = 0.005
+"""With less time than this left an attempt is not begun."""
+_FINAL = frozenset(
+    (
+        Code.NO_SPACE,
+        Code.INVALID,
+        Code.DISK_FAILED,
+        Code.UPDATE_MISSING,
+        Code.UPDATE_STALE,
+        Code.TOO_LARGE,
+        Code.BAD_BODY,
+        Code.UNKNOWN_METHOD,
+        Code.VERSION_MISMATCH,
+        Code.WRONG_CLUSTER,
+    )
+)
+"""Answers of a successor that another attempt would get again."""
+_CORRUPT = frozenset((Code.CHECKSUM, Code.INTERNAL))
+"""Answers that another attempt may change, but not many."""
+CORRUPT_ATTEMPTS_MAX = 3
+_TOLD = _FINAL | {Code.CHECKSUM}
+"""What the predecessor, or the client, is told under its own name."""
+
+
+class Accepted(NamedTuple):
+    """The successor has committed the update."""
+
+    version: int
+    length: int
+
+
+class Refused(NamedTuple):
+    """It has not, or did not say so."""
+
+    failure: Failure
+    final: bool
+    """Another attempt would get the same answer."""
+
+
+Outcome = Accepted | Refused
+
+
+class Forwarder:
+    def __init__(self, hello: Hello, targets: Targets, pool: BufferPool, threads: Executor) -> None:
+        self._hello = hello
+        self._targets = targets
+        self._pool = pool
+        self._threads = threads
+        self._peers: dict[int, PeerPool] = {}
+        """By the receiver's position."""
+        self._askers = PeerPool(hello)
+        """For questions to tails: small, so they do not wait behind payloads."""
+
+    async def close(self) -> None:
+        for peers in self._peers.values():
+            await peers.close()
+        await self._askers.close()
+
+    async def forward(
+        self,
+        target: Target,
+        client: bytes,
+        items: Sequence[UpdateItem],
+        send: Sequence[Part],
+        timeout: float,
+        attempt: int = 1,
+    ) -> list[Outcome]:
+        """Send `items`, versions set, to the successor of `target`; one outcome for each."""
+        try:
+            reply = await self._call(target, client, items, send, timeout)
+        except EmberError as error:
+            outcome = self._refused(target, error.code, error.message, attempt)
+            return [outcome] * len(items)
+        outcomes: list[Outcome] = list(map(Accepted, reply.versions, reply.lengths))
+        for failed in reply.errors:
+            outcomes[failed.index] = self._refused(target, code_of(failed.code), failed.message, attempt)
+        return outcomes
+
+    async def resend(self, target: Target, operation: Operation, timeout: float, attempt: int) -> Outcome:
+        """Send the pending version `operation.leftover` whole, from the store."""
+        left = target.store.pending_update(operation.chunk)
+        if left is None or left.version != operation.leftover or target.position is None:
+            return Refused(Failure(Code.NOT_SERVING, f"target {target.id} is not where it was"), True)
+        inode, index = split_chunk_id(operation.chunk)
+        kind = UpdateKind.REMOVE if left.removed else UpdateKind.REPLACE
+        length = 0 if left.removed else left.length
+        buffer = self._pool.take(max(length, 1))
+        try:
+            send: list[Part] = []
+            checksums = b""
+            if length:
+                view = buffer.view
+                await self._read_pending(target, operation.chunk, view)
+                send = [view]
+                checksums = page_checksums(view, 0, left.chunk_size)
+            item = UpdateItem(
+                target.position.chain,
+                target.position.version,
+                inode,
+                index,
+                kind,
+                0,
+                length,
+                left.chunk_size,
+                left.channel,
+                left.sequence,
+                checksums,
+                Durability.DISK,
+                left.version,
+            )
+            (outcome,) = await self.forward(target, left.client, [item], send, timeout, attempt)
+        except EmberError as error:
+            return self._refused(target, error.code, error.message, attempt)
+        finally:
+            buffer.release()
+        return outcome
+
+    async def committed_versions(self, target: Target, chunks: list[bytes], timeout: float) -> list[int]:
+        """What the tail of `target`'s chain has committed of `chunks`. Raises CHAIN_BROKEN, NOT_SERVING."""
+        position = target.position
+        if position is None:
+            raise EmberError(Code.NOT_SERVING, target.why_not())
+        request = CommittedVersions(position.chain, position.version, chunks)
+        node = position.tail.node
+        try:
+            address = self._targets.address(node)
+            reply: CommittedVersionsReply = await self._askers.call(
+                address, COMMITTED_VERSIONS, request, timeout=timeout
+            )
+        except EmberError as error:
+            raise EmberError(
+                Code.NOT_SERVING,
+                f"chain {position.chain}: its tail, node {node}, cannot say which version is committed: {error}",
+            ) from None
+        if len(reply.versions) != len(chunks):
+            raise EmberError(
+                Code.NOT_SERVING, f"node {node} answered for {len(reply.versions)} of {len(chunks)} chunks"
+            )
+        return reply.versions
+
+    async def _call(
+        self, target: Target, client: bytes, items: Sequence[UpdateItem], send: Sequence[Part], timeout: float
+    ) -> UpdateChunksReply:
+        position = target.position
+        if position is None or position.successor is None:
+            raise EmberError(Code.NOT_SERVING, target.why_not())
+        if timeout < CALL_S_MIN:
+            raise EmberError(Code.BUSY, "there is no time left to forward it")
+        address = self._targets.address(position.successor.node)
+        peers = self._peers.get(position.index + 1)
+        if peers is None:
+            peers = self._peers[position.index + 1] = PeerPool(self._hello)
+        request = UpdateChunks(client, list(items), target.id)
+        reply: UpdateChunksReply = await peers.call(address, UPDATE_CHUNKS, request, send=send, timeout=timeout)
+        if len(reply.versions) != len(items) or len(reply.lengths) != len(items):
+            raise EmberError(Code.INTERNAL, f"it answered for {len(reply.versions)} of {len(items)} updates")
+        if any(not 0 <= failed.index < len(items) for failed in reply.errors):
+            raise EmberError(Code.INTERNAL, "it answered for an update it was not sent")
+        return reply
+
+    def _refused(self, target: Target, code: Code, message: str, attempt: int) -> Refused:
+        """The outcome, in words that name chain and node, with a code whose retry class is kept."""
+        position = target.position
+        where = f"chain {position.chain}" if position is not None else f"target {target.id}"
+        if position is not None and position.successor is not None:
+            where += f": node {position.successor.node}"
+            try:
+                host, port = self._targets.address(position.successor.node)
+                where += f" at {host}:{port}"
+            except EmberError:
+                pass
+        final = code in _FINAL or (code in _CORRUPT and attempt >= CORRUPT_ATTEMPTS_MAX)
+        if code in _TOLD:
+            told = code
+        elif code.value.retry is Retry.MAYBE_APPLIED:
+            told = Code.CHAIN_BROKEN
+        else:
+            told = Code.UNREACHABLE
+        return Refused(Failure(told, f"{where}: {message}"), final)
+
+    async def _read_pending(self, target: Target, chunk: bytes, view: memoryview) -> None:
+        """All of the pending version into `view`. The operation that asks holds the chunk, so it stays as it is."""
+        loop = asyncio.get_running_loop()
+        read = await loop.run_in_executor(self._threads, _read_pending, target, chunk, view)
+        if read.release is not None:
+            read.release()
+        if read.length != len(view):
+            raise EmberError(
+                Code.DISK_FAILED, f"target {target.id} has {read.length} of {len(view)} bytes of chunk {chunk.hex()}"
+            )
+
+
+def _read_pending(target: Target, chunk: bytes, view: memoryview) -> ChunkRead:
+    """In a thread."""
+    read = target.store.read_blocking(chunk, 0, len(view), view, pending=True)
+    part = read.part
+    if isinstance(part, FileRange):
+        filled = 0
+        while filled < part.length:
+            count = os.preadv(part.file, [view[filled : part.length]], part.offset + filled)
+            if not count:
+                raise EmberError(Code.DISK_FAILED, f"the block of chunk {chunk.hex()} ends early")
+            filled += count
+    return read

@@ -1,0 +1,152 @@
+"""What a daemon answers beside reads and updates: committed versions, the last chunk of a file, removals, space.
+
+Called by: the service. Everything about a file is answered by the head of its chain, after the versions it has
+pending are settled, so that an answer covers every update that was ever acknowledged or seen by a reader.
+"""
+
+import asyncio
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from fs_common.errors import Code, EmberError, code_of
+from fs_common.ids import split_chunk_id
+from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, UPDATE_ITEMS_MAX
+from fs_common.records.storage import (
+    CommittedVersions,
+    CommittedVersionsReply,
+    QueryLastChunk,
+    QueryLastChunkReply,
+    RemoveChunks,
+    RemoveChunksReply,
+    SpaceInfoReply,
+    TargetSpace,
+    UpdateItem,
+    UpdateKind,
+)
+from fs_common.rpc import Call, Reply
+from fs_storage.craq.operation import Operation
+from fs_storage.target import Target
+from fs_storage.targets import Targets
+from fs_storage.updates import DEADLINE_DEFAULT_S, PATIENCE, UpdateRequest, Updates
+
+REMOVE_LIMIT_MAX = 4096
+"""Chunks of one REMOVE_CHUNKS."""
+_pack_inode = struct.Struct(">Q").pack
+
+
+class Queries:
+    def __init__(self, targets: Targets, updates: Updates, space: Callable[[], tuple[int, int]]) -> None:
+        self._targets = targets
+        self._updates = updates
+        self._space = space
+        """Capacity and free bytes of the node's disks."""
+
+    def committed_versions(self, call: Call) -> Reply:
+        """COMMITTED_VERSIONS, asked of the tail. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING."""
+        request: CommittedVersions = call.request
+        if len(request.chunks) > READ_ITEMS_MAX:
+            raise EmberError(Code.INVALID, f"{len(request.chunks)} chunks in one question; at most {READ_ITEMS_MAX}")
+        target = self._targets.require(request.chain)
+        position = target.require(request.chain_version)
+        if not position.is_tail:
+            raise EmberError(Code.CHAIN_VERSION, f"target {target.id} is not the tail of chain {request.chain}")
+        states = map(target.store.state, request.chunks)
+        return Reply(CommittedVersionsReply([state.version if state is not None else 0 for state in states]))
+
+    async def query_last_chunk(self, call: Call) -> Reply:
+        """QUERY_LAST_CHUNK. Raises also NOT_HEAD, and CHAIN_BROKEN when a pending version cannot be settled."""
+        request: QueryLastChunk = call.request
+        target = self._head(request.chain, request.chain_version)
+        await self._settle(call, target, _inode_prefix(request.inode), 0)
+        target.require(request.chain_version)
+        last = target.store.last_chunk(request.inode)
+        return Reply(QueryLastChunkReply(last.index, last.length, last.chunks, last.total_bytes))
+
+    async def remove_chunks(self, call: Call) -> Reply:
+        """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry."""
+        request: RemoveChunks = call.request
+        if not 1 <= request.limit <= REMOVE_LIMIT_MAX or request.first < 0:
+            raise EmberError(Code.INVALID, f"removal of {request.limit} chunks from {request.first} on is not taken")
+        target = self._head(request.chain, request.chain_version)
+        await self._settle(call, target, _inode_prefix(request.inode), request.first)
+        removed = 0
+        while removed < request.limit:
+            position = target.require(request.chain_version)
+            batch = min(request.limit - removed, UPDATE_ITEMS_MAX)
+            chunks = target.store.chunks_of(request.inode, request.first, batch)
+            if not chunks:
+                break
+            operations = []
+            items: list[UpdateItem | None] = []
+            for chunk in chunks:
+                inode, index = split_chunk_id(chunk)
+                operations.append(Operation(chunk, UpdateKind.REMOVE, chain_version=position.version))
+                items.append(
+                    UpdateItem(
+                        position.chain, position.version, inode, index, UpdateKind.REMOVE, 0, 0, CHUNK_SIZE_MIN, 0, 0
+                    )
+                )
+            done = await self._updates.perform(target, operations, items, _time_left_s(call))
+            _raise_first(done)
+            removed += len(chunks)
+        return Reply(RemoveChunksReply(removed, bool(target.store.chunks_of(request.inode, request.first, 1))))
+
+    def space_info(self, call: Call) -> Reply:
+        """SPACE_INFO."""
+        capacity, free = self._space()
+        targets = []
+        for target in self._targets.all():
+            space = target.store.space()
+            chain = target.position.chain if target.position is not None else 0
+            targets.append(TargetSpace(target.id, chain, space.capacity_bytes, space.used_bytes, space.chunks))
+        return Reply(SpaceInfoReply(capacity, free, targets))
+
+    def _head(self, chain: int, chain_version: int) -> Target:
+        target = self._targets.require(chain)
+        if not target.require(chain_version).is_head:
+            raise EmberError(Code.NOT_HEAD, f"target {target.id} is not the head of chain {chain}")
+        return target
+
+    async def _settle(self, call: Call, target: Target, prefix: bytes, first: int) -> None:
+        """Every update of the file that had begun is at its end when this returns."""
+        pending = [
+            chunk
+            for chunk in target.replica.unsettled
+            if chunk.startswith(prefix) and split_chunk_id(chunk)[1] >= first
+        ]
+        done = await self._updates.settle(target, pending, _time_left_s(call))
+        if done is not None:
+            _raise_first(done)
+
+
+def disk_space(directory: Path, capacity_bytes: int) -> Callable[[], tuple[int, int]]:
+    """Capacity and free bytes of the file system of `directory`, of which at most `capacity_bytes` (0: all) is ours."""
+
+    def space() -> tuple[int, int]:
+        found = os.statvfs(directory)
+        total = found.f_blocks * found.f_frsize
+        free = found.f_bavail * found.f_frsize
+        if not capacity_bytes:
+            return total, free
+        return min(total, capacity_bytes), min(free, capacity_bytes)
+
+    return space
+
+
+def _inode_prefix(inode: int) -> bytes:
+    try:
+        return _pack_inode(inode)
+    except struct.error:
+        raise EmberError(Code.INVALID, f"inode {inode} is none") from None
+
+
+def _time_left_s(call: Call) -> float:
+    return PATIENCE * min(call.deadline - asyncio.get_running_loop().time(), DEADLINE_DEFAULT_S)
+
+
+def _raise_first(request: UpdateRequest) -> None:
+    if request.errors:
+        failed = request.errors[0]
+        raise EmberError(code_of(failed.code), failed.message)

@@ -1,0 +1,160 @@
+"""A storage daemon, put together: RPC server, targets, replication, reads, membership.
+
+Order of a start: listen, join the manager, open an engine for each target that routing names; a target serves once
+its engine is open, its lease is valid and a tail's pending versions are committed. Order of an end: take no new
+requests and finish those in work, say goodbye to the manager, close the engines (their checkpoint).
+
+Called by: `__main__`; tests put several into one process.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from fs_common import methods
+from fs_common.buffers import BufferPool
+from fs_common.checks import InvariantViolation
+from fs_common.limits import MIB
+from fs_common.manager_client import NodeStatus
+from fs_common.records.routing import Routing
+from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.rpc import Service
+from fs_common.transports import tcp
+from fs_storage.config import StorageConfig
+from fs_storage.forward import Forwarder
+from fs_storage.payload import PayloadMemory
+from fs_storage.queries import Queries, disk_space
+from fs_storage.reads import Reads
+from fs_storage.settling import Settling
+from fs_storage.targets import OpenStore, Targets
+from fs_storage.updates import Updates
+
+logger = logging.getLogger(__name__)
+
+POOL_KEPT_BYTES = 128 * MIB
+"""Unused payload memory that is kept instead of given back to the system."""
+CLOSE_GRACE_S = 5.0
+"""How long requests in work may take at the end. What is left pending is settled after the next start."""
+
+
+class Manager(Protocol):
+    """What the daemon uses of `fs_common.manager_client.ManagerClient`."""
+
+    @property
+    def routing(self) -> Routing | None: ...
+
+    def lease_valid(self) -> bool: ...
+
+    def on_routing(self, callback: Callable[[Routing], None]) -> None: ...
+
+    def start(self) -> None: ...
+
+    def nudge(self) -> None: ...
+
+    async def leave(self, timeout_s: float = 2.0) -> None: ...
+
+
+class Daemon:
+    """One storage daemon. `start`, `join`, then `close`. Used from one event loop."""
+
+    def __init__(self, config: StorageConfig, open_store: OpenStore) -> None:
+        self._config = config
+        self._manager: Manager | None = None
+        self._server: tcp.Server | None = None
+        self.violation: asyncio.Future[InvariantViolation] = asyncio.get_running_loop().create_future()
+        """Done when the core found its state impossible: the process has to end."""
+        self.service = Service("storage", config.cluster, config.node)
+        self.targets = Targets(config.node, self, open_store)
+        self._pool = BufferPool(POOL_KEPT_BYTES)
+        self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
+        self._memory = PayloadMemory(self._pool, config.payload_memory_bytes)
+        self._space = disk_space(Path(config.directory), config.capacity_bytes)
+        hello = Hello([PROTOCOL_VERSION], "storage", config.node.to_bytes(16, "big"), config.cluster)
+        counters = self.service.counters
+        self._forwarder = Forwarder(hello, self.targets, self._pool, self._threads)
+        self.updates = Updates(
+            self.targets, self._forwarder, self._memory, counters, config.updates_in_flight, self._on_violation
+        )
+        self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
+        self._queries = Queries(self.targets, self.updates, self._space)
+        self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
+        self.targets.changed = self._on_targets_changed
+        self._register()
+
+    # -- membership, for the targets -------------------------------------------------------------------------------
+
+    @property
+    def routing(self) -> Routing | None:
+        return self._manager.routing if self._manager is not None else None
+
+    def lease_valid(self) -> bool:
+        return self._manager is not None and self._manager.lease_valid()
+
+    def status(self) -> NodeStatus:
+        """For each heartbeat."""
+        capacity, _ = self._space()
+        targets = self.targets.statuses()
+        return NodeStatus(capacity, sum(target.used_bytes for target in targets), targets)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; host and port. Nothing is served before `join`. Raises `OSError` when the port is taken."""
+        self._server = await tcp.serve(self.service, self._config.host, self._config.port)
+        self._settling.start()
+        return self._server.host, self._server.port
+
+    def join(self, manager: Manager) -> None:
+        """Follow `manager`."""
+        self._manager = manager
+        manager.on_routing(self.targets.apply)
+        manager.start()
+
+    async def close(self) -> None:
+        """End in order. Every acknowledged update is on disk; the engines are closed when it returns."""
+        await self._settling.close()
+        if self._server is not None:
+            await self._server.close(CLOSE_GRACE_S)
+        if self._manager is not None:
+            await self._manager.leave()
+        await self.updates.close()
+        await self._reads.close()
+        await self._forwarder.close()
+        await self.targets.close()
+        self._threads.shutdown()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        register = self.service.register
+        register(methods.READ_CHUNKS, self._reads.read)
+        register(methods.UPDATE_CHUNKS, self.updates.update, allocate=self.updates.allocate)
+        register(methods.COMMITTED_VERSIONS, self._queries.committed_versions)
+        register(methods.QUERY_LAST_CHUNK, self._queries.query_last_chunk)
+        register(methods.REMOVE_CHUNKS, self._queries.remove_chunks)
+        register(methods.SPACE_INFO, self._queries.space_info)
+        self.service.add_stats(self._stats)
+
+    def _stats(self) -> dict[str, int]:
+        stats = {
+            "payload_memory_bytes": self._memory.used_bytes,
+            "pool_outstanding_bytes": self._pool.outstanding_bytes,
+        }
+        for target in self.targets.all():
+            stats["updates_in_flight"] = stats.get("updates_in_flight", 0) + target.in_flight
+            stats["chunks_pending"] = stats.get("chunks_pending", 0) + len(target.replica.unsettled)
+            for name, value in target.store.counters().items():
+                stats[f"engine_{name}"] = stats.get(f"engine_{name}", 0) + value
+        return stats
+
+    def _on_targets_changed(self) -> None:
+        self._settling.kick()
+        if self._manager is not None:
+            self._manager.nudge()
+
+    def _on_violation(self, error: InvariantViolation) -> None:
+        if not self.violation.done():
+            self.violation.set_result(error)

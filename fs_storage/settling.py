@@ -1,0 +1,83 @@
+"""Versions that an interrupted update left pending are driven to their end, without anybody asking.
+
+A head asks the tail, commits what is committed there, and sends the rest down the chain again. A replica in the
+middle commits what the tail has committed and leaves the rest to its predecessor. A tail commits all of it: what a
+tail has is committed by definition; only then is it `ready`.
+
+One task for the daemon. It looks at once when targets change and then at an interval; what fails is tried again.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from fs_common.errors import EmberError
+from fs_storage.forward import Forwarder
+from fs_storage.target import Target
+from fs_storage.targets import Targets
+from fs_storage.updates import Updates
+
+logger = logging.getLogger(__name__)
+
+BATCH = 64
+"""Chunks of one target that are settled together: bounds the memory of whole chunks on their way."""
+TIMEOUT_S = 10.0
+
+
+class Settling:
+    def __init__(self, targets: Targets, updates: Updates, forwarder: Forwarder, interval_s: float) -> None:
+        self._targets = targets
+        self._updates = updates
+        self._forwarder = forwarder
+        self._interval_s = interval_s
+        self._kicked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="settling")
+
+    def kick(self) -> None:
+        """Something changed: look now."""
+        self._kicked.set()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            self._kicked.clear()
+            await asyncio.gather(*(self._settle(target) for target in self._targets.all()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._kicked.wait(), self._interval_s)
+
+    async def _settle(self, target: Target) -> None:
+        """One round over what is pending at `target` and held by nobody."""
+        replica = target.replica
+        if not replica.unsettled or not target.may_act:
+            return
+        left = [chunk for chunk in replica.unsettled if not replica.holds(chunk)]
+        try:
+            for start in range(0, len(left), BATCH):
+                await self._settle_batch(target, left[start : start + BATCH])
+        except EmberError as error:
+            logger.debug("target %d cannot settle what is pending: %s", target.id, error)
+            return
+        position = target.position
+        if position is not None and position.is_tail and not target.ready:
+            target.ready = not target.store.pending()
+
+    async def _settle_batch(self, target: Target, chunks: list[bytes]) -> None:
+        position = target.position
+        if position is None or not target.may_act:
+            return
+        if not position.is_tail:
+            versions = await self._forwarder.committed_versions(target, chunks, TIMEOUT_S)
+            told = list(zip(chunks, versions, strict=True))
+            await self._updates.confirm(target, told, TIMEOUT_S)
+            chunks = [chunk for chunk in chunks if chunk in target.replica.unsettled]
+        if chunks and (position.is_head or position.is_tail):
+            await self._updates.settle(target, chunks, TIMEOUT_S)

@@ -1,0 +1,112 @@
+"""One target of this daemon: its store, its replica of a chain, and whether it may serve.
+
+A target serves while all of this holds: its engine is open and what it had pending as a tail is committed (`ready`),
+its disk works (`failed` is None), routing says it is SERVING (`position`), and the node's lease is valid. The first
+three change rarely and are kept here; the lease is asked for at each decision.
+"""
+
+import logging
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+from fs_common.errors import Code, EmberError
+from fs_common.records.routing import LocalState, Routing
+from fs_storage.craq.position import Position
+from fs_storage.craq.replica import Replica
+from fs_storage.engine.interface import ChunkStore
+
+logger = logging.getLogger(__name__)
+
+_NOTHING: frozenset[bytes] = frozenset()
+
+
+class Membership(Protocol):
+    """What a daemon needs of the cluster manager's client (`fs_common.manager_client.ManagerClient`)."""
+
+    @property
+    def routing(self) -> Routing | None: ...
+
+    def lease_valid(self) -> bool: ...
+
+
+class Target:
+    """Used from the event loop alone."""
+
+    def __init__(self, target: int, store: ChunkStore, membership: Membership) -> None:
+        self.id = target
+        self.store = store
+        self.membership = membership
+        self.replica = Replica(store, set(store.pending()))
+        self.position: Position | None = None
+        """By the newest routing; None: not serving on any chain."""
+        self.ready = False
+        """Whether versions that were pending at the start cannot be mistaken: a tail has committed them."""
+        self.failed: str | None = None
+        """Why this target stopped for good (a restart may help)."""
+        self.in_flight = 0
+        """Operations submitted and not done."""
+        self.uncertain: AbstractSet[bytes] = self.replica.unsettled
+        """Chunks whose readers have to be told by the tail what is committed; empty at the tail itself."""
+
+    def place(self, position: Position | None) -> None:
+        """Take a place on the chain, from routing.
+
+        What a tail has pending is committed by definition, so it says nothing to readers before it has committed it.
+        """
+        if position is not None and not (position.is_tail and self.position is not None and self.position.is_tail):
+            self.ready = not position.is_tail or not self.replica.unsettled
+        self.position = position
+        self.uncertain = _NOTHING if position is not None and position.is_tail else self.replica.unsettled
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Tell the core where it stands now. Called before events are reported to it."""
+        self.replica.position = self.position if self.may_act else None
+
+    @property
+    def may_act(self) -> bool:
+        """May take part in the replication of updates."""
+        return self.position is not None and self.failed is None and self.membership.lease_valid()
+
+    @property
+    def serves(self) -> bool:
+        """May answer reads and take updates."""
+        return self.ready and self.may_act
+
+    def require(self, chain_version: int) -> Position:
+        """The place it serves from. Raises NOT_SERVING, CHAIN_VERSION."""
+        position = self.position
+        if position is None or not self.serves:
+            raise EmberError(Code.NOT_SERVING, self.why_not())
+        if position.version != chain_version:
+            raise EmberError(
+                Code.CHAIN_VERSION,
+                f"chain {position.chain} is at version {position.version}, the request at {chain_version}",
+            )
+        return position
+
+    def why_not(self) -> str:
+        """One line: what keeps this target from serving."""
+        if self.failed is not None:
+            return f"target {self.id} has failed: {self.failed}"
+        if self.position is None:
+            return f"target {self.id} serves on no chain"
+        if not self.membership.lease_valid():
+            return f"the lease of target {self.id} is over: its daemon hears nothing from the manager"
+        if not self.ready:
+            return f"target {self.id} is starting"
+        return f"target {self.id} serves"
+
+    def fail(self, reason: str) -> None:
+        """Stop for good: the disk does not work, or this process found its state impossible."""
+        if self.failed is None:
+            self.failed = reason
+            logger.critical("target %d stops serving: %s", self.id, reason)
+        self.refresh()
+
+    @property
+    def local_state(self) -> LocalState:
+        """For the heartbeat."""
+        if self.failed is not None:
+            return LocalState.OFFLINE
+        return LocalState.UPTODATE if self.ready else LocalState.ONLINE

@@ -1,0 +1,554 @@
+"""Updates on their way through this daemon: runs the instructions of the replication core.
+
+The updates of one request that are at the same step go on together: one engine batch to prepare them, one frame to
+the successor, one engine batch to commit. An update that has to wait for its chunk joins those of its request that
+get their turn at the same moment; whoever ends an update starts the one that waited behind it.
+
+Work runs in tasks of this module, not in the handler's: a caller that gives up, or whose deadline passes, does not
+stop an update half-way. Bounded: operations in flight for each target, payload memory for each position (`payload`).
+
+Tasks, locks and step traces: docs/concurrency/storage.md. Source: DESIGN section 7.
+"""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from fs_common import eager
+from fs_common.checks import InvariantViolation
+from fs_common.errors import Code, EmberError
+from fs_common.ids import chunk_id
+from fs_common.limits import UPDATE_ITEMS_MAX
+from fs_common.records.storage import ItemError, UpdateChunks, UpdateChunksReply, UpdateItem, UpdateKind
+from fs_common.rpc import Allocation, Call, Reply
+from fs_common.telemetry import Counters
+from fs_storage.craq.operation import Duty, Failure, Operation, Step
+from fs_storage.engine.interface import Update
+from fs_storage.forward import Accepted, Forwarder, Outcome, Refused
+from fs_storage.payload import Payload, PayloadMemory
+from fs_storage.target import Target
+from fs_storage.targets import Targets
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_DEFAULT_S = 60.0
+"""Of a request that names none."""
+PATIENCE = 0.9
+"""Share of a caller's time after which this daemon gives up, so that its answer arrives before the caller gives up."""
+BACKOFF_S_MIN = 0.05
+BACKOFF_S_MAX = 1.0
+_FORWARDED_FACTOR = 4
+"""Updates from a predecessor are bounded where they entered the chain; here the bound only stops a runaway."""
+_NO_PAYLOAD = memoryview(b"")
+_CLIENT_KINDS = frozenset((UpdateKind.WRITE, UpdateKind.TRUNCATE, UpdateKind.REMOVE))
+_KINDS = {int(kind): kind for kind in UpdateKind}
+
+
+class UpdateRequest:
+    """Operations that were asked for together, and the answer that forms. `done` when all of them are."""
+
+    __slots__ = (
+        "client",
+        "done",
+        "errors",
+        "give_up",
+        "items",
+        "lengths",
+        "payload",
+        "remaining",
+        "source",
+        "versions",
+        "views",
+    )
+
+    def __init__(
+        self,
+        client: bytes,
+        source: int,
+        items: Sequence[UpdateItem | None],
+        views: Sequence[memoryview],
+        payload: Payload | None,
+        give_up: float,
+        done: "asyncio.Future[None]",
+    ) -> None:
+        self.client = client
+        self.source = source
+        """Target id of the predecessor; 0: a client, or this daemon itself."""
+        self.items = items
+        """None for a duty."""
+        self.views = views
+        """Each item's payload."""
+        self.payload = payload
+        """Held until every operation is done."""
+        self.give_up = give_up
+        """When to stop trying, on the clock of `loop.time()`."""
+        self.versions = [0] * len(items)
+        self.lengths = [0] * len(items)
+        self.errors: list[ItemError] = []
+        self.remaining = len(items)
+        self.done = done
+
+    def fail(self, index: int, code: Code, message: str) -> None:
+        """Item `index` is over without having become an operation, or with its failure."""
+        self.errors.append(ItemError(index, code.value.number, message))
+        self._one_less()
+
+    def finish(self, operation: Operation) -> None:
+        failure = operation.failure
+        if failure is None:
+            self.versions[operation.request_index] = operation.version
+            self.lengths[operation.request_index] = operation.length
+            self._one_less()
+            return
+        code = failure.code
+        if code is Code.UNREACHABLE and self.source == 0:
+            # A predecessor has to know that nothing was applied. To a client the chain is broken; it sends the same
+            # update again in either case.
+            code = Code.CHAIN_BROKEN
+        self.fail(operation.request_index, code, failure.message)
+
+    def _one_less(self) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            if self.payload is not None:
+                self.payload.drop()
+                self.payload = None
+            if not self.done.done():
+                self.done.set_result(None)
+
+
+class Updates:
+    """The handler of UPDATE_CHUNKS, and the driver of every target's core."""
+
+    def __init__(
+        self,
+        targets: Targets,
+        forwarder: Forwarder,
+        memory: PayloadMemory,
+        counters: Counters,
+        in_flight_max: int,
+        on_violation: Callable[[InvariantViolation], None],
+    ) -> None:
+        self._targets = targets
+        self._forwarder = forwarder
+        self._memory = memory
+        self._counters = counters
+        self._in_flight_max = in_flight_max
+        self._on_violation = on_violation
+        """Told when the core finds its state impossible: the process should end."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def allocate(self, request: UpdateChunks, length: int) -> Allocation:
+        """Memory for a request's payload. Raises BUSY."""
+        position = 0
+        if request.source and request.items:
+            target = self._targets.by_chain.get(request.items[0].chain)
+            if target is not None and target.position is not None:
+                position = target.position.index
+        payload = self._memory.take(position, length)
+        return Allocation(payload, payload.drop)
+
+    async def update(self, call: Call) -> Reply:
+        """UPDATE_CHUNKS. Each item succeeds or fails by itself."""
+        loop = asyncio.get_running_loop()
+        message: UpdateChunks = call.request
+        items = message.items
+        payload = call.payload if isinstance(call.payload, Payload) else None
+        if not 1 <= len(items) <= UPDATE_ITEMS_MAX:
+            raise EmberError(Code.INVALID, f"{len(items)} updates in one request; 1 to {UPDATE_ITEMS_MAX}")
+        views = _views(items, payload)
+        now = loop.time()
+        give_up = now + PATIENCE * min(call.deadline - now, DEADLINE_DEFAULT_S)
+        request = UpdateRequest(message.client, message.source, items, views, payload, give_up, loop.create_future())
+        if payload is not None:
+            payload.hold()
+        touched: dict[int, Target] = {}
+        for index, item in enumerate(items):
+            target = self._submit_item(request, index, item)
+            if target is not None:
+                touched[target.id] = target
+        for target in touched.values():
+            self._start(target, request)
+        # Not the task that does the work: cancelling this one, at the caller's deadline, stops nothing.
+        await request.done
+        self._counters.add("updates", len(items))
+        return Reply(UpdateChunksReply(request.versions, request.lengths, request.errors))
+
+    async def perform(
+        self, target: Target, operations: list[Operation], items: list[UpdateItem | None], timeout: float
+    ) -> UpdateRequest:
+        """Operations of this daemon itself on one target; the request, done. `timeout` bounds the forwarding."""
+        loop = asyncio.get_running_loop()
+        request = UpdateRequest(
+            b"", 0, items, [_NO_PAYLOAD] * len(items), None, loop.time() + timeout, loop.create_future()
+        )
+        for index, operation in enumerate(operations):
+            operation.request = request
+            operation.request_index = index
+            self._submit(target, operation)
+        self._start(target, request)
+        await asyncio.shield(request.done)
+        return request
+
+    async def settle(self, target: Target, chunks: Sequence[bytes], timeout: float) -> UpdateRequest | None:
+        """Drive what is pending of `chunks` to its end. None: nothing to do."""
+        position = target.position
+        if not chunks or position is None:
+            return None
+        operations = [Operation(chunk, Duty.SETTLE, chain_version=position.version) for chunk in chunks]
+        self._counters.add("settles", len(operations))
+        return await self.perform(target, operations, [None] * len(operations), timeout)
+
+    async def confirm(self, target: Target, versions: Sequence[tuple[bytes, int]], timeout: float) -> None:
+        """Commit what is pending here and, as the tail says, committed there."""
+        position = target.position
+        if not versions or position is None:
+            return
+        operations = [
+            Operation(chunk, Duty.CONFIRM, chain_version=position.version, version=version)
+            for chunk, version in versions
+        ]
+        self._counters.add("confirms", len(operations))
+        await self.perform(target, operations, [None] * len(operations), timeout)
+
+    async def idle(self) -> None:
+        """Wait until no update is in work."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def close(self) -> None:
+        """Stop what is in work where it is: pending versions are settled after the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _submit_item(self, request: UpdateRequest, index: int, item: UpdateItem) -> Target | None:
+        """Make an operation of an item, or fail it."""
+        try:
+            target = self._targets.require(item.chain)
+            if not target.serves and not (request.source and target.may_act):
+                raise EmberError(Code.NOT_SERVING, target.why_not())
+            kind = _KINDS.get(item.kind)
+            if kind is None or (request.source == 0 and (kind not in _CLIENT_KINDS or item.version)):
+                raise EmberError(Code.INVALID, f"an update of kind {item.kind} and version {item.version} is not taken")
+            if request.source and item.version < 1:
+                raise EmberError(Code.INVALID, "an update from a predecessor names its version")
+            if request.source == 0 and len(request.client) != 16:
+                raise EmberError(Code.INVALID, f"a client id has 16 bytes, not {len(request.client)}")
+            limit = self._in_flight_max * _FORWARDED_FACTOR if request.source else self._in_flight_max
+            if target.in_flight >= limit:
+                raise EmberError(Code.BUSY, f"target {target.id} has {target.in_flight} updates in work")
+            try:
+                chunk = chunk_id(item.inode, item.index)
+            except struct.error:
+                raise EmberError(Code.INVALID, f"inode {item.inode} chunk {item.index} is no chunk") from None
+        except EmberError as error:
+            request.fail(index, error.code, error.message)
+            return None
+        self._submit(
+            target,
+            Operation(
+                chunk,
+                kind,
+                chain_version=item.chain_version,
+                length=item.length,
+                version=item.version,
+                source=request.source,
+                client=request.client,
+                channel=item.channel,
+                sequence=item.sequence,
+                request=request,
+                request_index=index,
+            ),
+        )
+        return target
+
+    def _submit(self, target: Target, operation: Operation) -> None:
+        target.in_flight += 1
+        target.refresh()
+        target.replica.submit(operation)
+
+    def _start(self, target: Target, request: UpdateRequest) -> None:
+        """Begin with those operations of `request` that have their chunk already."""
+        operations = self._go_on(target, request)
+        if operations:
+            self._spawn(target, self._run(target, request, operations))
+
+    # -- running the core's instructions ---------------------------------------------------------------------------
+
+    def _go_on(self, target: Target, mine: UpdateRequest | None) -> list[Operation]:
+        """Take new instructions of `target`. Those of `mine` are returned, those of other requests get tasks."""
+        returned: list[Operation] = []
+        others: dict[UpdateRequest, list[Operation]] = {}
+        for operation in target.replica.take():
+            request: UpdateRequest = operation.request
+            if operation.step is Step.DONE:
+                target.in_flight -= 1
+                if operation.failure is not None:
+                    self._counters.add("updates_failed")
+                request.finish(operation)
+            elif request is mine:
+                returned.append(operation)
+            else:
+                others.setdefault(request, []).append(operation)
+        for request, operations in others.items():
+            # Not its first step now: a queue of updates that never suspend would become a recursion.
+            self._keep(
+                asyncio.get_running_loop().create_task(self._guarded(target, self._run(target, request, operations)))
+            )
+        return returned
+
+    async def _run(self, target: Target, request: UpdateRequest, operations: list[Operation]) -> None:
+        """Take `operations` of `request`, all under way, to their end or to where another task takes over."""
+        while operations:
+            step = operations[0].step
+            together = [operation for operation in operations if operation.step is step]
+            if len(together) < len(operations):
+                rest = [operation for operation in operations if operation.step is not step]
+                self._spawn(target, self._run(target, request, rest))
+            match step:
+                case Step.PREPARE:
+                    await self._prepare(target, request, together)
+                case Step.FORWARD:
+                    await self._forward(target, request, together, 1)
+                case Step.RESEND:
+                    for operation in together[1:]:
+                        self._spawn(target, self._resend(target, request, operation))
+                    await self._resend_attempts(target, request, together[0])
+                case Step.COMMIT | Step.CONFIRM:
+                    await self._commit(target, together)
+                case Step.ABANDON:
+                    await self._abandon(target, together)
+                case Step.QUEUED | Step.DONE:
+                    raise InvariantViolation(f"{step} is no instruction: {together}")
+            operations = self._go_on(target, request)
+
+    async def _prepare(self, target: Target, request: UpdateRequest, operations: list[Operation]) -> None:
+        replica = target.replica
+        now = asyncio.get_running_loop().time()
+        if now >= request.give_up:
+            for operation in operations:
+                replica.prepare_refused(operation, Failure(Code.BUSY, "its time was over before its chunk was free"))
+            return
+        position = target.position
+        chain_version = position.version if position is not None else 0
+        updates = []
+        for operation in operations:
+            item = request.items[operation.request_index]
+            assert item is not None
+            updates.append(
+                Update(
+                    operation.chunk,
+                    item.kind,
+                    item.offset,
+                    request.views[operation.request_index],
+                    item.checksums,
+                    item.chunk_size,
+                    operation.version,
+                    chain_version,
+                    item.durability,
+                    operation.client,
+                    operation.channel,
+                    operation.sequence,
+                )
+            )
+        try:
+            results = await target.store.prepare(updates)
+        except Exception as error:
+            self._lost_store(target, error)
+            for operation in operations:
+                replica.prepare_lost(operation, Failure(Code.CHAIN_BROKEN, f"target {target.id} failed: {error}"))
+            return
+        target.refresh()
+        for operation, result in zip(operations, results, strict=True):
+            if not isinstance(result, EmberError):
+                replica.prepared(operation, result.length)
+                continue
+            if result.code is Code.DISK_FAILED:
+                # After a failed sync nobody knows what is on the disk.
+                target.fail(result.message)
+                replica.prepare_lost(operation, Failure(Code.CHAIN_BROKEN, f"target {target.id}: {result.message}"))
+                continue
+            replica.prepare_refused(operation, Failure(result.code, f"target {target.id}: {result.message}"))
+
+    async def _commit(self, target: Target, operations: list[Operation]) -> None:
+        replica = target.replica
+        pairs = [
+            (operation.chunk, operation.version if operation.step is Step.COMMIT else operation.leftover)
+            for operation in operations
+        ]
+        try:
+            await target.store.commit(pairs)
+        except Exception as error:
+            self._lost_store(target, error)
+            for operation in operations:
+                replica.commit_failed(operation, Failure(Code.CHAIN_BROKEN, f"target {target.id} failed: {error}"))
+            return
+        target.refresh()
+        for operation in operations:
+            replica.committed(operation)
+
+    async def _abandon(self, target: Target, operations: list[Operation]) -> None:
+        for operation in operations:
+            try:
+                await target.store.abandon(operation.chunk, operation.version)
+            except Exception as error:
+                self._lost_store(target, error)
+                failure = Failure(Code.CHAIN_BROKEN, f"target {target.id} failed: {error}")
+                target.replica.abandon_failed(operation, failure)
+            else:
+                self._counters.add("abandons")
+                target.refresh()
+                target.replica.abandoned(operation)
+
+    async def _forward(self, target: Target, request: UpdateRequest, operations: list[Operation], attempt: int) -> None:
+        """One attempt for `operations`, together; those that need another get it in a task of their own."""
+        loop = asyncio.get_running_loop()
+        items, send = _frame(request, operations)
+        self._counters.add("forwards", len(items))
+        outcomes = await self._forwarder.forward(
+            target, request.client, items, send, request.give_up - loop.time(), attempt
+        )
+        again = self._take_outcomes(target, request, operations, outcomes, attempt)
+        if again:
+            self._spawn(target, self._forward_again(target, request, again, attempt + 1))
+
+    async def _forward_again(
+        self, target: Target, request: UpdateRequest, operations: list[Operation], attempt: int
+    ) -> None:
+        await asyncio.sleep(_backoff_s(attempt))
+        self._counters.add("forward_retries", len(operations))
+        await self._forward(target, request, operations, attempt)
+        await self._run(target, request, self._go_on(target, request))
+
+    async def _resend(self, target: Target, request: UpdateRequest, operation: Operation) -> None:
+        await self._resend_attempts(target, request, operation)
+        await self._run(target, request, self._go_on(target, request))
+
+    async def _resend_attempts(self, target: Target, request: UpdateRequest, operation: Operation) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 1
+        while True:
+            self._counters.add("resends")
+            outcome = await self._forwarder.resend(target, operation, request.give_up - loop.time(), attempt)
+            if not self._take_outcomes(target, request, [operation], [outcome], attempt):
+                return
+            attempt += 1
+            await asyncio.sleep(_backoff_s(attempt))
+
+    def _take_outcomes(
+        self,
+        target: Target,
+        request: UpdateRequest,
+        operations: list[Operation],
+        outcomes: Sequence[Outcome],
+        attempt: int,
+    ) -> list[Operation]:
+        """Report an attempt to the core. Returns the operations that are to be tried again."""
+        replica = target.replica
+        now = asyncio.get_running_loop().time()
+        enough = now + _backoff_s(attempt + 1) >= request.give_up
+        again = []
+        failures: set[str] = set()
+        target.refresh()
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            match outcome:
+                case Accepted(version, length):
+                    replica.forwarded(operation, version, length)
+                case Refused(failure, final):
+                    if final or enough:
+                        failures.add(failure.message)
+                        replica.forward_failed(operation, failure)
+                    else:
+                        replica.forward_attempt_failed(operation, failure)
+                        again.append(operation)
+        for message in failures:
+            logger.warning("given up after %d attempts: %s", attempt, message)
+        return again
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def _lost_store(self, target: Target, error: Exception) -> None:
+        logger.error("the store of target %d failed", target.id, exc_info=error)
+        target.fail(f"its store failed: {error}")
+
+    def _spawn(self, target: Target, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run in a task of this object; its first step runs now."""
+        task = eager.start(self._guarded(target, coroutine), asyncio.get_running_loop())
+        if task is not None:
+            self._keep(task)
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, target: Target, coroutine: Coroutine[Any, Any, None]) -> None:
+        """An error nobody expected leaves an update where it is: the target stops rather than go on beside it."""
+        try:
+            await coroutine
+        except InvariantViolation as error:
+            target.fail(str(error))
+            self._on_violation(error)
+        except Exception as error:
+            logger.exception("an update of target %d ended in a defect of this process", target.id)
+            target.fail(f"defect: {error!r}")
+
+
+def _views(items: Sequence[UpdateItem], payload: Payload | None) -> list[memoryview]:
+    """Each item's part of the payload. Raises INVALID when they do not add up."""
+    whole = payload[0] if payload is not None else _NO_PAYLOAD
+    views = []
+    position = 0
+    for item in items:
+        length = item.length
+        if length == 0:
+            views.append(_NO_PAYLOAD)
+            continue
+        end = position + length
+        if length < 0 or end > len(whole):
+            raise EmberError(Code.INVALID, f"the items' lengths do not add up to the payload of {len(whole)} bytes")
+        views.append(whole[position:end])
+        position = end
+    if position != len(whole):
+        raise EmberError(Code.INVALID, f"the items take {position} bytes of a payload of {len(whole)}")
+    return views
+
+
+def _frame(request: UpdateRequest, operations: list[Operation]) -> tuple[list[UpdateItem], list[memoryview]]:
+    """What the successor is sent: the items with their versions, and their payload where it was received."""
+    items = []
+    send = []
+    for operation in operations:
+        item = request.items[operation.request_index]
+        assert item is not None
+        if request.source == 0:
+            item = UpdateItem(
+                item.chain,
+                item.chain_version,
+                item.inode,
+                item.index,
+                item.kind,
+                item.offset,
+                item.length,
+                item.chunk_size,
+                item.channel,
+                item.sequence,
+                item.checksums,
+                item.durability,
+                operation.version,
+            )
+        items.append(item)
+        if item.length:
+            send.append(request.views[operation.request_index])
+    if request.payload is not None and len(operations) == len(request.items):
+        send = list(request.payload)
+    return items, send
+
+
+def _backoff_s(attempt: int) -> float:
+    """Wait before attempt number `attempt`."""
+    return min(BACKOFF_S_MIN * 2.0 ** min(attempt - 2, 10), BACKOFF_S_MAX)

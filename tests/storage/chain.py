@@ -1,0 +1,369 @@
+"""Storage daemons in one process: real RPC on loopback, a manager under the test's control, stores that can be held.
+
+Ports are kept over a restart, and so are the stores: what a killed process had been told is durable is there again.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fs_common.checksums import page_checksums
+from fs_common.errors import EmberError, code_of
+from fs_common.methods import QUERY_LAST_CHUNK, READ_CHUNKS, UPDATE_CHUNKS
+from fs_common.peers import PeerPool
+from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
+from fs_common.records.session import Hello
+from fs_common.records.storage import (
+    QueryLastChunk,
+    QueryLastChunkReply,
+    ReadChunks,
+    ReadItem,
+    UpdateChunks,
+    UpdateItem,
+    UpdateKind,
+)
+from fs_storage.config import StorageConfig
+from fs_storage.engine.interface import ChunkRead, ChunkStore, Prepared, Update, WouldBlock
+from fs_storage.engine.memory_store import MemoryStore
+from fs_storage.service import Daemon
+
+CHUNK = 1 << 20
+CLUSTER = "test-cluster"
+CLIENT = b"client-number-01"
+TIMEOUT_S = 20.0
+
+
+class Gate:
+    """A place where a store waits while the test holds it."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self.reached = asyncio.Event()
+        """Set when somebody waits."""
+
+    def hold(self) -> None:
+        self._open.clear()
+        self.reached.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    async def pass_through(self) -> None:
+        if not self._open.is_set():
+            self.reached.set()
+            await self._open.wait()
+
+
+class HeldStore(MemoryStore):
+    """A store in memory that outlives its process, and that the test can stop before and after each step."""
+
+    def __init__(self, *, capacity_bytes: int = 1 << 40) -> None:
+        super().__init__(capacity_bytes=capacity_bytes)
+        self.before_prepare = Gate()
+        self.after_prepare = Gate()
+        self.before_commit = Gate()
+        self.after_commit = Gate()
+        self.uncached: set[bytes] = set()
+        """Chunks whose bytes are not in the page cache."""
+        self.prepares = 0
+        """Updates this store was asked to prepare."""
+
+    async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
+        await self.before_prepare.pass_through()
+        self.prepares += len(updates)
+        results = await super().prepare(updates)
+        await self.after_prepare.pass_through()
+        return results
+
+    async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:
+        await self.before_commit.pass_through()
+        await super().commit(chunks)
+        await self.after_commit.pass_through()
+
+    def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
+        if chunk in self.uncached:
+            raise WouldBlock
+        return super().read(chunk, offset, length, buffer, pending=pending)
+
+    def read_blocking(
+        self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
+    ) -> ChunkRead:
+        return super().read(chunk, offset, length, buffer, pending=pending)
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeManager:
+    """Says what the test says."""
+
+    def __init__(self, chain: "ChainOfDaemons") -> None:
+        self._chain = chain
+        self.lease = True
+        self.left = False
+        self._callbacks: list[Callable[[Routing], None]] = []
+
+    @property
+    def routing(self) -> Routing | None:
+        return self._chain.routing
+
+    def lease_valid(self) -> bool:
+        return self.lease
+
+    def on_routing(self, callback: Callable[[Routing], None]) -> None:
+        self._callbacks.append(callback)
+        if self._chain.routing is not None:
+            callback(self._chain.routing)
+
+    def start(self) -> None:
+        pass
+
+    def nudge(self) -> None:
+        pass
+
+    async def leave(self, timeout_s: float = 2.0) -> None:
+        self.left = True
+        self.lease = False
+
+    def publish(self, routing: Routing) -> None:
+        for callback in self._callbacks:
+            callback(routing)
+
+
+class ChainOfDaemons:
+    """`nodes` daemons; chain i has nodes i, i+1, ... in order (1-based), `replicas` of them."""
+
+    def __init__(
+        self, directory: Path, nodes: int, replicas: int, make_store: Callable[[int], Awaitable[ChunkStore]] | None
+    ) -> None:
+        self.directory = directory
+        self.nodes = nodes
+        self.replicas = replicas
+        self.make_store = make_store
+        self.routing: Routing | None = None
+        self.daemons: dict[int, Daemon] = {}
+        self.managers: dict[int, FakeManager] = {}
+        self.stores: dict[int, HeldStore] = {}
+        """By target id; only for stores in memory."""
+        self.ports: dict[int, int] = {}
+        self.pool = PeerPool(Hello([1], "client", CLIENT, CLUSTER))
+        self.settings: dict[str, Any] = {}
+        self.sequence = 0
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        for node in range(1, self.nodes + 1):
+            await self.listen(node)
+        self.routing = self.make_routing(1)
+        for node in range(1, self.nodes + 1):
+            self.join(node)
+        await self.serving()
+
+    async def listen(self, node: int) -> None:
+        config = StorageConfig(
+            cluster=CLUSTER,
+            node=node,
+            directory=str(self.directory),
+            manager="127.0.0.1:1",
+            port=self.ports.get(node, 0),
+            **{"settle_interval_ms": 20, **self.settings},
+        )
+        daemon = Daemon(config, self.open_store)
+        _, self.ports[node] = await daemon.start()
+        self.daemons[node] = daemon
+
+    def join(self, node: int) -> None:
+        self.managers[node] = FakeManager(self)
+        self.daemons[node].join(self.managers[node])
+
+    async def open_store(self, target: int) -> ChunkStore:
+        if self.make_store is not None:
+            return await self.make_store(target)
+        return self.stores.setdefault(target, HeldStore())
+
+    async def serving(self) -> None:
+        """Wait until every daemon serves all its targets and nothing is pending anywhere."""
+        await eventually(
+            lambda: all(
+                len(daemon.targets.by_chain) == self.replicas
+                and all(target.serves and not target.replica.unsettled for target in daemon.targets.all())
+                for daemon in self.daemons.values()
+            )
+        )
+
+    async def restart(self, node: int) -> None:
+        await self.listen(node)
+        self.join(node)
+
+    async def crash(self, node: int) -> None:
+        """End a daemon as SIGKILL does: nothing in work goes on, nobody is told."""
+        daemon = self.daemons.pop(node)
+        await daemon._settling.close()
+        for task in list(daemon.updates._tasks):
+            task.cancel()
+        assert daemon._server is not None
+        await daemon._server.close(grace_s=0)
+        await daemon.updates.close()
+        await daemon._reads.close()
+        await daemon._forwarder.close()
+        await daemon.targets.close()
+        daemon._threads.shutdown()
+        for store in self.stores_of(node):
+            for gate in (store.before_prepare, store.after_prepare, store.before_commit, store.after_commit):
+                gate.release()
+
+    async def close(self) -> None:
+        await self.pool.close()
+        for store in self.stores.values():
+            for gate in (store.before_prepare, store.after_prepare, store.before_commit, store.after_commit):
+                gate.release()
+        for daemon in self.daemons.values():
+            await daemon.close()
+            assert not daemon.violation.done(), daemon.violation.result()
+            assert daemon._pool.outstanding_bytes == 0, "payload memory has leaked"
+            assert daemon._memory.used_bytes == 0
+
+    def make_routing(self, version: int, chain_version: int = 1) -> Routing:
+        def member(chain: int, place: int) -> ChainTarget:
+            node = (chain - 1 + place) % self.nodes + 1
+            return ChainTarget(node * 100 + chain, node, PublicState.SERVING)
+
+        chains = [
+            Chain(chain, chain_version, [member(chain, place) for place in range(self.replicas)])
+            for chain in range(1, self.nodes + 1)
+        ]
+        nodes = [NodeInfo(node, "127.0.0.1", self.ports[node], NodeState.UP) for node in range(1, self.nodes + 1)]
+        return Routing(version, CLUSTER, nodes, chains, [ChainTable(1, 1, [chain.chain for chain in chains])])
+
+    # -- looking inside --------------------------------------------------------------------------------------------
+
+    def store(self, chain: int, place: int) -> HeldStore:
+        """The store at `place` (0: head) of `chain`."""
+        assert self.routing is not None
+        return self.stores[self.routing.chains[chain - 1].targets[place].target]
+
+    def node(self, chain: int, place: int) -> int:
+        return (chain - 1 + place) % self.nodes + 1
+
+    def stores_of(self, node: int) -> list[HeldStore]:
+        return [store for target, store in self.stores.items() if target // 100 == node]
+
+    def target(self, chain: int, place: int) -> Any:
+        return self.daemons[self.node(chain, place)].targets.by_chain[chain]
+
+    # -- a client --------------------------------------------------------------------------------------------------
+
+    def address(self, node: int) -> tuple[str, int]:
+        return "127.0.0.1", self.ports[node]
+
+    def item(
+        self,
+        data: bytes = b"",
+        *,
+        chain: int = 1,
+        inode: int = 7,
+        index: int = 0,
+        kind: UpdateKind = UpdateKind.WRITE,
+        offset: int = 0,
+        channel: int = 1,
+        sequence: int | None = None,
+        chain_version: int = 1,
+        checksums: bytes | None = None,
+    ) -> UpdateItem:
+        if sequence is None:
+            self.sequence += 1
+            sequence = self.sequence
+        if checksums is None:
+            checksums = page_checksums(memoryview(data), offset, CHUNK) if data else b""
+        return UpdateItem(
+            chain, chain_version, inode, index, kind, offset, len(data), CHUNK, channel, sequence, checksums
+        )
+
+    async def send(
+        self,
+        items: Sequence[UpdateItem],
+        datas: Sequence[bytes],
+        *,
+        node: int | None = None,
+        client: bytes = CLIENT,
+        timeout: float = TIMEOUT_S,
+    ) -> Any:
+        """UPDATE_CHUNKS to the head of the first item's chain (or to `node`)."""
+        address = self.address(node if node is not None else items[0].chain)
+        send = [data for data in datas if data]
+        return await self.pool.call(
+            address, UPDATE_CHUNKS, UpdateChunks(client, list(items)), send=send, timeout=timeout
+        )
+
+    async def update(self, data: bytes = b"", *, timeout: float = TIMEOUT_S, **what: Any) -> tuple[int, int]:
+        """One update; its version and the chunk's length. Raises its error."""
+        client = what.pop("client", CLIENT)
+        reply = await self.send([self.item(data, **what)], [data], timeout=timeout, client=client)
+        if reply.errors:
+            raise EmberError(code_of(reply.errors[0].code), reply.errors[0].message)
+        return reply.versions[0], reply.lengths[0]
+
+    async def read(
+        self,
+        *,
+        place: int = 0,
+        chain: int = 1,
+        inode: int = 7,
+        index: int = 0,
+        offset: int = 0,
+        length: int = CHUNK,
+        chain_version: int = 1,
+    ) -> bytes:
+        """One read from the replica at `place`. Raises its error; verifies the checksums."""
+        into = memoryview(bytearray(length))
+        item = ReadItem(chain, chain_version, inode, index, offset, length, CHUNK)
+        reply = await self.pool.call(
+            self.address(self.node(chain, place)), READ_CHUNKS, ReadChunks([item]), into=[into], timeout=TIMEOUT_S
+        )
+        if reply.errors:
+            raise EmberError(code_of(reply.errors[0].code), reply.errors[0].message)
+        data = bytes(into[: reply.lengths[0]])
+        if data:
+            assert page_checksums(memoryview(data), offset, CHUNK) == reply.checksums[0]
+        return data
+
+    async def read_everywhere(self, **what: Any) -> bytes:
+        """What every replica says, which must be the same."""
+        answers = {await self.read(place=place, **what) for place in range(self.replicas)}
+        assert len(answers) == 1, f"replicas differ: {answers}"
+        return answers.pop()
+
+    async def query(self, inode: int = 7, chain: int = 1, timeout: float = TIMEOUT_S) -> QueryLastChunkReply:
+        reply: QueryLastChunkReply = await self.pool.call(
+            self.address(chain), QUERY_LAST_CHUNK, QueryLastChunk(chain, 1, inode), timeout=timeout
+        )
+        return reply
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks bring about; the test's own timeout bounds it."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def chain_of(
+    directory: Path,
+    nodes: int = 3,
+    replicas: int = 3,
+    make_store: Callable[[int], Awaitable[ChunkStore]] | None = None,
+    **settings: Any,
+) -> AsyncIterator[ChainOfDaemons]:
+    os.makedirs(directory, exist_ok=True)
+    chain = ChainOfDaemons(directory, nodes, replicas, make_store)
+    chain.settings = settings
+    try:
+        await chain.start()
+        yield chain
+    finally:
+        await chain.close()

@@ -1,0 +1,357 @@
+"""Three daemons over real RPC on a healthy chain: what updates, reads and queries do."""
+
+import asyncio
+from pathlib import Path
+
+from fs_common.errors import Code
+from fs_common.methods import COMMITTED_VERSIONS, READ_CHUNKS, REMOVE_CHUNKS, SPACE_INFO, STATS
+from fs_common.records.session import Empty
+from fs_common.records.storage import (
+    CommittedVersions,
+    ReadChunks,
+    ReadItem,
+    RemoveChunks,
+    RemoveChunksReply,
+    SpaceInfo,
+    UpdateKind,
+)
+from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of, eventually
+from tests.storage.refusals import refused
+from tests.support import run
+
+OTHER = b"client-number-02"
+
+
+def test_every_replica_has_what_was_written(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            assert await chain.update(b"hello") == (1, 5)
+            assert await chain.update(b" world", offset=5) == (2, 11)
+            assert await chain.update(b"J", offset=0) == (3, 11)
+            assert await chain.read_everywhere() == b"Jello world"
+            assert await chain.read_everywhere(offset=6, length=3) == b"wor"
+            assert await chain.update(kind=UpdateKind.TRUNCATE, offset=4) == (4, 4)
+            assert await chain.read_everywhere() == b"Jell"
+            assert await chain.update(b"!", offset=8) == (5, 9)
+            assert await chain.read_everywhere() == b"Jell\0\0\0\0!"
+            assert await chain.read_everywhere(offset=100, length=10) == b""
+            assert await chain.update(kind=UpdateKind.REMOVE) == (6, 0)
+            for place in range(3):
+                with refused(Code.CHUNK_NOT_FOUND):
+                    await chain.read(place=place)
+            assert await chain.update(b"again") == (7, 5)
+            assert await chain.read_everywhere() == b"again"
+
+    run(scenario())
+
+
+def test_whole_chunks_and_a_chain_of_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path, nodes=1, replicas=1) as chain:
+            data = bytes(range(256)) * (CHUNK // 256)
+            assert await chain.update(data) == (1, CHUNK)
+            assert await chain.read_everywhere() == data
+
+    run(scenario())
+
+
+def test_a_batch_spans_chains_and_its_items_fail_one_by_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        # Two replicas on three nodes: node 1 heads chain 1, and has a replica of chain 3; chain 2 is not its own.
+        async with chain_of(tmp_path, nodes=3, replicas=2) as chain:
+            items = [
+                chain.item(b"one", index=0, channel=1),
+                chain.item(b"two", index=1, channel=2),
+                chain.item(b"alien", chain=2, index=2, channel=3),
+                chain.item(b"other head", chain=3, index=3, channel=4),
+                chain.item(b"old", index=4, channel=5, chain_version=9),
+                chain.item(b"bad", index=5, channel=6, checksums=b"oops"),
+                chain.item(b"three", index=6, channel=7),
+                chain.item(b"", kind=UpdateKind.REPLACE, index=7, channel=8),
+                chain.item(b"", kind=UpdateKind.TRUNCATE, index=8, channel=9, offset=10),
+            ]
+            datas = [b"one", b"two", b"alien", b"other head", b"old", b"bad", b"three", b"", b""]
+            reply = await chain.send(items, datas)
+            assert reply.versions == [1, 1, 0, 0, 0, 0, 1, 0, 1]
+            assert reply.lengths == [3, 3, 0, 0, 0, 0, 5, 0, 10]
+            codes = {error.index: error.code for error in reply.errors}
+            assert codes == {
+                2: Code.CHAIN_UNKNOWN.value.number,
+                3: Code.NOT_HEAD.value.number,
+                4: Code.CHAIN_VERSION.value.number,
+                5: Code.CHECKSUM.value.number,
+                7: Code.INVALID.value.number,
+            }
+            assert await chain.read_everywhere(index=6) == b"three"
+            with refused(Code.CHUNK_NOT_FOUND):
+                await chain.read(index=5)
+
+    run(scenario())
+
+
+def test_a_batch_is_one_engine_batch_and_one_frame_on_every_replica(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            batches: list[int] = []
+            tail = chain.store(1, 2)
+            prepare = tail.prepare
+
+            async def counted(updates):  # type: ignore[no-untyped-def]
+                batches.append(len(updates))
+                return await prepare(updates)
+
+            tail.prepare = counted  # type: ignore[method-assign]
+            items = [chain.item(b"x", index=index, channel=index) for index in range(256)]
+            reply = await chain.send(items, [b"x"] * 256)
+            assert reply.versions == [1] * 256
+            assert batches == [256]
+            stats = await chain.pool.call(chain.address(3), STATS, Empty(), timeout=TIMEOUT_S)
+            assert stats.counters["rpc_update_chunks_calls"] == 1
+
+    run(scenario())
+
+
+def test_the_same_update_sent_again_is_applied_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            first = chain.item(b"first", sequence=1)
+            for _ in range(100):
+                reply = await chain.send([first], [b"first"])
+                assert (reply.versions, reply.lengths, reply.errors) == ([1], [5], [])
+            # Somebody else's update comes between; the replay must not undo it.
+            assert await chain.update(b"SECOND", client=OTHER, sequence=1) == (2, 6)
+            replies = await asyncio.gather(*(chain.send([first], [b"first"]) for _ in range(50)))
+            assert {(reply.versions[0], reply.lengths[0]) for reply in replies} == {(1, 5)}
+            assert await chain.read_everywhere() == b"SECOND"
+            assert chain.store(1, 0).prepares == 2
+
+    run(scenario())
+
+
+def test_a_channel_that_moved_on_refuses_its_past(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"a", sequence=5)
+            await chain.update(b"b", sequence=6)
+            with refused(Code.UPDATE_STALE):
+                await chain.update(b"a", sequence=5)
+            with refused(Code.INVALID):
+                await chain.update(b"b", sequence=6, index=9)
+            assert await chain.read_everywhere() == b"b"
+
+    run(scenario())
+
+
+def test_updates_of_a_chunk_take_turns_and_other_chunks_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            tail = chain.store(1, 2)
+            tail.before_prepare.hold()
+            held = asyncio.create_task(chain.update(b"held", channel=1))
+            await tail.before_prepare.reached.wait()
+            behind = [asyncio.create_task(chain.update(b"%d" % n, channel=10 + n)) for n in range(5)]
+            await eventually(lambda: chain.target(1, 0).in_flight == 6)
+            assert chain.store(1, 0).prepares == 1, "an update passed the one before it"
+            other = asyncio.create_task(chain.update(b"other", index=1, channel=2))
+            await eventually(lambda: chain.store(1, 1).prepares == 2)
+            tail.before_prepare.release()
+            assert await other == (1, 5)
+            assert await held == (1, 4)
+            assert [await task for task in behind] == [(2 + n, 4) for n in range(5)]
+            assert await chain.read_everywhere() == b"4eld"
+
+    run(scenario())
+
+
+def test_updates_wait_in_line_without_deep_recursion(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            replies = await asyncio.gather(
+                *(
+                    chain.send([chain.item(b"x", channel=channel * 1000 + n) for n in range(256)], [b"x"] * 256)
+                    for channel in range(12)
+                )
+            )
+            versions = sorted(version for reply in replies for version in reply.versions)
+            assert versions == list(range(1, 12 * 256 + 1))
+
+    run(scenario())
+
+
+def test_a_target_over_its_bound_is_busy(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path, updates_in_flight=4) as chain:
+            tail = chain.store(1, 2)
+            tail.before_prepare.hold()
+            held = asyncio.create_task(chain.send([chain.item(b"x", index=n, channel=n) for n in range(6)], [b"x"] * 6))
+            await tail.before_prepare.reached.wait()
+            with refused(Code.BUSY):
+                await chain.update(b"y", index=77, channel=77)
+            tail.before_prepare.release()
+            reply = await held
+            assert [error.code for error in reply.errors] == [Code.BUSY.value.number] * 2
+            assert reply.versions == [1, 1, 1, 1, 0, 0]
+
+    run(scenario())
+
+
+def test_reads_of_many_chunks_chains_and_failures_in_one_batch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            for number in (1, 2, 3):
+                for index in range(4):
+                    await chain.update(bytes([64 + number]) * (100 * index + 10), chain=number, index=index)
+            # Node 2 has a replica of every chain. Chunk 3 of each chain is not cached there.
+            for store in chain.stores_of(2):
+                store.uncached.add((7).to_bytes(8, "big") + (3).to_bytes(4, "big"))
+            wanted = [(number, index) for index in range(5) for number in (1, 2, 3)]
+            items = [ReadItem(number, 1, 7, index, 5, 150, CHUNK) for number, index in wanted]
+            items.append(ReadItem(1, 2, 7, 0, 0, 10, CHUNK))
+            items.append(ReadItem(9, 1, 7, 0, 0, 10, CHUNK))
+            items.append(ReadItem(1, 1, 7, 0, -1, 10, CHUNK))
+            items.append(ReadItem(1, 1, -7, 0, 0, 10, CHUNK))
+            into = [memoryview(bytearray(item.length)) for item in items]
+            reply = await chain.pool.call(
+                chain.address(2), READ_CHUNKS, ReadChunks(items), into=into, timeout=TIMEOUT_S
+            )
+            for place, (number, index) in enumerate(wanted):
+                data = bytes(into[place][: reply.lengths[place]])
+                if index < 4:
+                    assert data == (bytes([64 + number]) * (100 * index + 10))[5:155], (number, index)
+            codes = {error.index: error.code for error in reply.errors}
+            missing = {wanted.index((number, 4)): Code.CHUNK_NOT_FOUND.value.number for number in (1, 2, 3)}
+            assert codes == missing | {
+                15: Code.CHAIN_VERSION.value.number,
+                16: Code.CHAIN_UNKNOWN.value.number,
+                17: Code.INVALID.value.number,
+                18: Code.INVALID.value.number,
+            }
+
+    run(scenario())
+
+
+def test_malformed_batches_are_refused_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+
+            async def read(items: list[ReadItem]) -> None:
+                await chain.pool.call(chain.address(1), READ_CHUNKS, ReadChunks(items), timeout=TIMEOUT_S)
+
+            for items in ([], [ReadItem(1, 1, 7, 0, 0, 0, CHUNK)], [ReadItem(1, 1, 7, 0, 0, 1 << 40, CHUNK)]):
+                with refused(Code.INVALID):
+                    await read(items)
+            with refused(Code.INVALID):
+                await chain.send([chain.item(b"longer than the payload")], [b"short"])
+            with refused(Code.INVALID):
+                await chain.send([chain.item(b"short")], [b"longer than the item"])
+            with refused(Code.INVALID):
+                await chain.update(b"x", client=b"short")
+            # A client does not choose versions, nor does it speak for a replica.
+            item = chain.item(b"x")
+            item = type(item)(*[getattr(item, name) for name in item.__struct_fields__][:-1], 7)
+            reply = await chain.send([item], [b"x"])
+            assert [error.code for error in reply.errors] == [Code.INVALID.value.number]
+
+    run(scenario())
+
+
+def test_the_last_chunk_of_a_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            assert (await chain.query()).index == -1
+            for index, size in ((0, 100), (3, 50), (5, 7)):
+                await chain.update(b"x" * size, index=index)
+            await chain.update(b"x", inode=8, index=9)
+            last = await chain.query()
+            assert (last.index, last.length, last.chunks, last.total_bytes) == (5, 7, 3, 157)
+            await chain.update(kind=UpdateKind.REMOVE, index=5)
+            assert (await chain.query()).index == 3
+
+    run(scenario())
+
+
+def test_a_query_covers_the_updates_that_had_begun(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            head = chain.store(1, 0)
+            head.before_commit.hold()
+            update = asyncio.create_task(chain.update(b"x" * 10, index=4))
+            await head.before_commit.reached.wait()
+            # The tail has it, so a reader may have seen it.
+            assert await chain.read(place=2, index=4) == b"x" * 10
+            query = asyncio.create_task(chain.query())
+            await eventually(lambda: chain.target(1, 0).in_flight == 2)
+            head.before_commit.release()
+            assert (await query).index == 4
+            assert await update == (1, 10)
+
+    run(scenario())
+
+
+async def remove(chain: ChainOfDaemons, first: int, limit: int, *, inode: int = 7) -> RemoveChunksReply:
+    reply: RemoveChunksReply = await chain.pool.call(
+        chain.address(1), REMOVE_CHUNKS, RemoveChunks(1, 1, inode, first, limit, CLIENT), timeout=TIMEOUT_S
+    )
+    return reply
+
+
+def test_removing_the_chunks_of_a_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            for start in range(0, 600, 200):
+                items = [chain.item(b"x", index=start + n, channel=n) for n in range(200)]
+                await chain.send(items, [b"x"] * 200)
+            await chain.update(b"kept", inode=8)
+            reply = await remove(chain, 100, 300)
+            assert (reply.removed, reply.more) == (300, True)
+            reply = await remove(chain, 100, 300)
+            assert (reply.removed, reply.more) == (200, False)
+            reply = await remove(chain, 100, 300)
+            assert (reply.removed, reply.more) == (0, False)
+            for place in range(3):
+                assert chain.store(1, place).last_chunk(7).chunks == 100
+            assert await chain.read_everywhere(inode=8) == b"kept"
+            with refused(Code.INVALID):
+                await remove(chain, 0, 0)
+
+    run(scenario())
+
+
+def test_space_and_statistics(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path, capacity_bytes=1 << 20) as chain:
+            await chain.update(b"x" * 1000)
+            await chain.read()
+            space = await chain.pool.call(chain.address(1), SPACE_INFO, SpaceInfo(), timeout=TIMEOUT_S)
+            assert space.capacity_bytes == 1 << 20
+            assert {target.chain: target.used_bytes for target in space.targets} == {1: 1000, 2: 0, 3: 0}
+            stats = (await chain.pool.call(chain.address(1), STATS, Empty(), timeout=TIMEOUT_S)).counters
+            assert (stats["updates"], stats["reads"], stats["bytes_read"]) == (1, 1, 1000)
+            assert stats["payload_memory_bytes"] == 0
+
+    run(scenario())
+
+
+def test_who_may_be_asked_what(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"x")
+            with refused(Code.NOT_HEAD):
+                reply = await chain.send([chain.item(b"y")], [b"y"], node=2)
+                code = reply.errors[0]
+                assert code.code == Code.NOT_HEAD.value.number
+                await chain.pool.call(
+                    chain.address(2), REMOVE_CHUNKS, RemoveChunks(1, 1, 7, 0, 1, CLIENT), timeout=TIMEOUT_S
+                )
+            with refused(Code.CHAIN_VERSION):
+                await chain.pool.call(
+                    chain.address(1), COMMITTED_VERSIONS, CommittedVersions(1, 1, [b"x" * 12]), timeout=TIMEOUT_S
+                )
+            with refused(Code.CHAIN_VERSION):
+                await chain.read(chain_version=2)
+            with refused(Code.CHAIN_UNKNOWN):
+                await chain.pool.call(
+                    chain.address(1), REMOVE_CHUNKS, RemoveChunks(77, 1, 7, 0, 1, CLIENT), timeout=TIMEOUT_S
+                )
+
+    run(scenario())

@@ -19,7 +19,7 @@ from fs_client.file import OpenMode
 from fs_client.file_ref import FileRef
 from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
 from fs_client.paths import Path
-from fs_client.raw_file import RawFile, wrap
+from fs_client.raw_file import BUFFER_SIZE, RawFile, wrap
 from fs_client.stat_result import DirEntry, StatResult
 from fs_common.layout import Layout
 from fs_common.records import meta
@@ -139,9 +139,9 @@ class FileSystem:
     ) -> Any:
         """Open a file as the built-in `open` does; the mode is binary by default.
 
-        Returns an `io.BufferedReader`, `BufferedWriter`, `BufferedRandom` with a buffer of one chunk, the `RawFile`
-        itself for `buffering=0`, or an `io.TextIOWrapper` for a mode without `b`. Binary files have `ref`, writing
-        ones `fsync()`. `permissions` (less the umask) and `layout` are for a file that is made.
+        Returns an `io.BufferedReader`, `BufferedWriter` or `BufferedRandom`; the `RawFile` itself for `buffering=0`;
+        an `io.TextIOWrapper` for a mode without `b`. Binary files have `ref`, those for writing `fsync()`.
+        `permissions` (less the umask) and `layout` are for a file that is made.
         """
         how = OpenMode(mode)
         if how.binary and (encoding is not None or errors is not None or newline is not None):
@@ -150,8 +150,8 @@ class FileSystem:
             raise ValueError("can't have unbuffered text I/O")
         driver, core = self._connection()
         file = driver.run(core.open(path, mode, permissions=permissions, layout=layout))
-        raw = RawFile(self, file, how, buffered=buffering != 0)
-        return wrap(raw, how, buffering, encoding=encoding, errors=errors, newline=newline)
+        raw = RawFile(self, file, how, buffering if buffering == 0 or buffering > 1 else BUFFER_SIZE)
+        return wrap(raw, how, buffering == 1, encoding=encoding, errors=errors, newline=newline)
 
     def read_file(self, path: Path | FileRef) -> bytes:
         """All bytes of a file."""

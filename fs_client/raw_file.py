@@ -1,11 +1,14 @@
 """Files of the blocking face: a raw file on an open file of the async core, under Python's own buffers.
 
-`RawFile` is an `io.RawIOBase`. `open_file` wraps it as the built-in `open` does: `BufferedReader`, `BufferedWriter` or
-`BufferedRandom` with a buffer of one chunk, and `TextIOWrapper` for text.
+`RawFile` is an `io.RawIOBase`. `wrap` puts on it what the built-in `open` does: `BufferedReader`, `BufferedWriter` or
+`BufferedRandom`, and `TextIOWrapper` for text.
 
-Under a buffer, writes go on in the background: what leaves the buffer is copied once and on its way while the program
-goes on; it is cut so that the buffer's next flush ends at a chunk border. An error of such a write is raised once, by
-the next write, flush or close. Large writes are not copied: the call returns when they are stored.
+Writing under a buffer: what leaves the buffer is gathered to whole chunks, which are stored in the background while the
+program goes on. What goes wrong there is raised once, by the next write, flush or close. Large writes are sent from the
+caller's memory, but for their ends; the call returns when they are stored.
+
+Reading under a buffer: a seek starts with a small read. While reading goes on in sequence reads grow, and a file that
+is open for reading only then reads a chunk at a time, ahead of what the buffer asks for.
 
 Fork: a file open for reading goes on in the child by its reference. A file open for writing belongs to the process
 that opened it: in a child it cannot be used, and closing it there does nothing.
@@ -22,6 +25,7 @@ from fs_client import process
 from fs_client.file import AsyncFile, OpenMode
 from fs_client.file_ref import FileRef
 from fs_client.memory import FreshBytes
+from fs_client.write_gather import WriteGather
 from fs_common.layout import Layout
 from fs_common.limits import MIB
 from fs_common.rpc import byte_view
@@ -30,37 +34,47 @@ if TYPE_CHECKING:
     from fs_client.filesystem import FileSystem
 
 DIRECT_FROM = 4 * MIB
-"""Writes of this size and more are sent from the caller's memory; smaller ones are copied and sent behind."""
-WINDOW_FIRST = 64 * 1024
-"""What a buffer is filled with after a seek. Doubles while reading goes on in sequence, up to the buffer's size: random
-reads through a buffer of a chunk would otherwise move a chunk each."""
+"""Writes of this size and more are sent from the caller's memory; smaller ones are gathered and sent behind."""
+BUFFER_SIZE = 256 * 1024
+"""Of Python's buffer; larger reads and writes pass it by."""
+WINDOW_FIRST = 32 * 1024
+"""What the buffer is filled with after a seek. Doubles with each read in sequence: random small reads would otherwise
+move a whole buffer each."""
+AHEAD_MAX = 4 * MIB
+"""Of larger chunks only so much is read ahead."""
 _FRESH_FROM = 64 * 1024
 
 
 class RawFile(io.RawIOBase):
     """See the module. One position, so one thread at a time, as with any file of Python."""
 
-    def __init__(self, fs: "FileSystem", file: AsyncFile, mode: OpenMode, *, buffered: bool) -> None:
+    def __init__(self, fs: "FileSystem", file: AsyncFile, mode: OpenMode, buffer_size: int) -> None:
         super().__init__()
         self._fs = fs
         self._file = file
         self._mode = mode
         self._driver = process.driver()
         """Of the process that opened it."""
-        self._buffered = buffered
-        """Stands under a buffer, which is content with short reads and writes."""
+        self.buffer_size = buffer_size
+        """Of the buffer it stands under; 0: there is none."""
         self._finalizing = False
         """Nobody holds it any more: nothing may block."""
         self._position = file.length if mode.append else 0
+        self._gather = WriteGather(file.layout.chunk_size)
         self._window = WINDOW_FIRST
+        """How much of a buffer the next read in sequence fills."""
         self._read_end = 0
         """Where the last read ended."""
+        self._ahead = memoryview(b"")
+        """Read ahead, from `_ahead_start` on."""
+        self._ahead_start = 0
         self.name = file.name
         self.mode = mode.text
 
     @property
     def source(self) -> AsyncFile | FileRef:
         """What the core reads this file from: an open file with its pending writes, or just a reference."""
+        self._send_gathered()
         return self._file if self._mode.writable and self._own else self._file.ref
 
     @property
@@ -96,7 +110,7 @@ class RawFile(io.RawIOBase):
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
-            offset += self._file.length
+            offset += self._end
         elif whence != os.SEEK_SET:
             raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
         if offset < 0:
@@ -109,21 +123,38 @@ class RawFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         self._check(reading=True)
         view = byte_view(buffer)
-        if self._buffered:
-            if self._position == self._read_end:
-                self._window = min(self._window * 2, self.layout.chunk_size)
-            else:
-                self._window = WINDOW_FIRST
-            if len(view) <= self.layout.chunk_size:
-                view = view[: self._window]
-        (found,) = self._fs.read_ranges([(self, self._position, len(view))], view)
-        self._position += len(found)
+        if len(view) <= self.buffer_size:
+            count = self._fill(view)
+        else:
+            (found,) = self._fs.read_ranges([(self, self._position, len(view))], view)
+            count = len(found)
+        self._position += count
         self._read_end = self._position
-        return len(found)
+        return count
+
+    def _fill(self, view: memoryview) -> int:
+        """Read into Python's buffer, as much as seems wise."""
+        position = self._position
+        if position != self._read_end:
+            self._window = WINDOW_FIRST
+        within = position - self._ahead_start
+        if not 0 <= within < len(self._ahead):
+            if self._window < self.buffer_size or self._mode.writable:
+                view = view[: self._window]
+                self._window *= 2
+                (found,) = self._fs.read_ranges([(self, position, len(view))], view)
+                return len(found)
+            size = min(self.layout.chunk_size, AHEAD_MAX)
+            (self._ahead,) = self._fs.read_ranges([(self, position, size - position % size)])
+            self._ahead_start = position
+            within = 0
+        part = self._ahead[within : within + len(view)]
+        view[: len(part)] = part
+        return len(part)
 
     def readall(self) -> bytes:
         self._check(reading=True)
-        size = max(self._file.length - self._position, 0)
+        size = max(self._end - self._position, 0)
         if size < _FRESH_FROM:
             (found,) = self._fs.read_ranges([(self, self._position, size)])
             self._position += len(found)
@@ -141,37 +172,61 @@ class RawFile(io.RawIOBase):
         self._check(writing=True)
         view = byte_view(data)
         if self._mode.append:
-            self._position = self._file.length
-        if self._finalizing or (self._buffered and len(view) < DIRECT_FROM):
-            count = self._size_to_border(len(view))
-            self._run(self._file.write_behind(self._position, bytes(view[:count])))
+            self._position = self._end
+        if self._finalizing or (self.buffer_size and len(view) < DIRECT_FROM):
+            self._write_behind(view)
         else:
-            count = len(view)
-            self._run(self._file.write_at(self._position, view))
-        self._position += count
-        return count
+            self._write_through(view)
+        return len(view)
 
-    def _size_to_border(self, size: int) -> int:
-        """As much of `size` bytes as ends at a chunk border, if there is one among them: the buffer keeps the rest."""
-        chunk_size = self.layout.chunk_size
-        end = (self._position + size) // chunk_size * chunk_size
-        return end - self._position if end > self._position else size
+    def _write_behind(self, view: memoryview) -> None:
+        complete = self._gather.add(self._position, view)
+        self._position += len(view)
+        for offset, piece in complete:
+            self._run(self._file.write_behind(offset, piece))
+
+    def _write_through(self, view: memoryview) -> None:
+        """Under a buffer the ends, which do not fill a piece, are gathered; the rest is stored on return."""
+        head = tail = 0
+        if self.buffer_size:
+            piece_size = self._gather.piece_size
+            head = -self._position % piece_size
+            tail = (self._position + len(view)) % piece_size
+        middle = view[head : len(view) - tail]
+        self._write_behind(view[:head])
+        self._send_gathered()
+        self._run(self._file.write_at(self._position, middle))
+        self._position += len(middle)
+        self._write_behind(view[len(view) - tail :])
+
+    def _send_gathered(self) -> None:
+        if self._own:
+            for offset, piece in self._gather.take():
+                self._run(self._file.write_behind(offset, piece))
+
+    @property
+    def _end(self) -> int:
+        """Of the file, what is gathered included."""
+        return max(self._file.length, self._gather.end)
 
     def truncate(self, size: int | None = None) -> int:
         self._check(writing=True)
         length = self._position if size is None else size
+        self._send_gathered()
         self._run(self._file.truncate(length))
         return length
 
     def flush(self) -> None:
         """Wait until all writes are stored. Raises what went wrong with them."""
         self._check()
+        self._send_gathered()
         if self._own and self._file.behind:
             self._run(self._file.settle())
 
     def fsync(self) -> None:
         """`flush`, and make the file's length and times known to others."""
         self._check(writing=True)
+        self._send_gathered()
         self._run(self._file.fsync())
 
     # Ending
@@ -292,11 +347,11 @@ def _finalize(file: FileWriter | FileRandom) -> None:
         file.close()
 
 
-def wrap(raw: RawFile, mode: OpenMode, buffering: int, **text: Any) -> Any:
+def wrap(raw: RawFile, mode: OpenMode, line_buffering: bool, **text: Any) -> Any:
     """The file object that the built-in `open` would make of `raw`. `text`: encoding, errors, newline."""
-    if buffering == 0:
+    size = raw.buffer_size
+    if not size:
         return raw
-    size = buffering if buffering > 1 else raw.layout.chunk_size
     buffered: FileReader | FileWriter | FileRandom
     if mode.readable and mode.writable:
         buffered = FileRandom(raw, size)
@@ -306,6 +361,6 @@ def wrap(raw: RawFile, mode: OpenMode, buffering: int, **text: Any) -> Any:
         buffered = FileReader(raw, size)
     if mode.binary:
         return buffered
-    wrapper = io.TextIOWrapper(buffered, line_buffering=buffering == 1, **text)
+    wrapper = io.TextIOWrapper(buffered, line_buffering=line_buffering, **text)
     wrapper.mode = mode.text  # type: ignore[misc]
     return wrapper

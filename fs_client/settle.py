@@ -14,6 +14,8 @@ async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     if len(coroutines) == 1:
         await coroutines[0]
         return
+    if not coroutines:
+        return
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(coroutine) for coroutine in coroutines]
     try:

@@ -1,0 +1,188 @@
+"""A storage daemon on byte arrays: the records and the rules of the real one, and faults on demand."""
+
+import asyncio
+from collections.abc import Callable
+
+from fs_common import methods
+from fs_common.checksums import page_checksums
+from fs_common.errors import Code, EmberError
+from fs_common.records.routing import Chain, PublicState
+from fs_common.records.storage import (
+    ItemError,
+    ReadChunksReply,
+    ReadItem,
+    UpdateChunksReply,
+    UpdateItem,
+    UpdateKind,
+)
+from fs_common.rpc import Call, Reply, Service
+from fs_common.transports import tcp
+
+ChunkKey = tuple[int, int, int]
+"""Chain, inode, index."""
+
+
+class FakeStorage:
+    """One node. Updates reach all serving replicas at once, through `others`."""
+
+    def __init__(self, cluster: str, node: int, chains: dict[int, Chain]) -> None:
+        self.node = node
+        self.chains = chains
+        """What this daemon believes; by default the cluster's own dict."""
+        self.others: dict[int, FakeStorage] = {}
+        self.chunks: dict[ChunkKey, bytearray] = {}
+        self.answers: dict[tuple[bytes, int], tuple[int, int]] = {}
+        """By (client, channel): last sequence and the length it made."""
+        self.reads: list[ReadItem] = []
+        self.updates: list[UpdateItem] = []
+        """Applied here as head, each once."""
+        self.read_frames = 0
+        self.update_frames = 0
+        self.duplicates = 0
+        self.bytes_in_work = 0
+        self.most_bytes_in_work = 0
+        self.corrupt: set[ChunkKey] = set()
+        """Chunks of which wrong bytes are sent."""
+        self.read_fault: Callable[[ReadItem], EmberError | None] = lambda item: None
+        self.frame_fault: Callable[[], EmberError | None] = lambda: None
+        """Raised instead of answering a read frame."""
+        self.update_fault: Callable[[UpdateItem], EmberError | None] = lambda item: None
+        """Answered instead of applying."""
+        self.lost_replies = 0
+        """So many update frames are applied, and then the connection seems to break."""
+        self.gate: asyncio.Event | None = None
+        """Reads and updates wait for it before they are answered. Belongs to the servers' loop."""
+        self.arrived = asyncio.Event()
+        """A read or update waits at the gate."""
+        self.server: tcp.Server | None = None
+        self.service = Service("storage", cluster, node)
+        self.service.register(methods.READ_CHUNKS, self._read)
+        self.service.register(methods.UPDATE_CHUNKS, self._update, allocate=_allocate)
+
+    async def _read(self, call: Call) -> Reply:
+        self.read_frames += 1
+        await self._pass_gate()
+        fault = self.frame_fault()
+        if fault is not None:
+            raise fault
+        lengths: list[int] = []
+        checksums: list[bytes] = []
+        errors: list[ItemError] = []
+        parts: list[bytes] = []
+        for place, item in enumerate(call.request.items):
+            self.reads.append(item)
+            try:
+                data = self._read_one(item)
+            except EmberError as error:
+                errors.append(ItemError(place, error.code.value.number, error.message))
+                data = b""
+            lengths.append(len(data))
+            checksums.append(page_checksums(memoryview(data), item.offset, item.chunk_size))
+            if data and (item.chain, item.inode, item.index) in self.corrupt:
+                data = bytes([data[0] ^ 1]) + data[1:]
+            parts.append(data)
+        return Reply(ReadChunksReply(lengths, checksums, errors), parts)
+
+    def _read_one(self, item: ReadItem) -> bytes:
+        fault = self.read_fault(item)
+        if fault is not None:
+            raise fault
+        self._check_chain(item.chain, item.chain_version)
+        chunk = self.chunks.get((item.chain, item.inode, item.index))
+        if chunk is None:
+            raise EmberError(Code.CHUNK_NOT_FOUND, "no such chunk")
+        return bytes(chunk[item.offset : item.offset + item.length])
+
+    def _check_chain(self, chain_id: int, version: int) -> Chain:
+        chain = self.chains.get(chain_id)
+        if chain is None:
+            raise EmberError(Code.CHAIN_UNKNOWN, f"chain {chain_id} is unknown")
+        if chain.version != version:
+            raise EmberError(Code.CHAIN_VERSION, f"chain {chain_id} has version {chain.version}, not {version}")
+        if self.node not in [t.node for t in chain.targets if t.state == PublicState.SERVING]:
+            raise EmberError(Code.NOT_SERVING, f"node {self.node} does not serve chain {chain_id}")
+        return chain
+
+    async def _update(self, call: Call) -> Reply:
+        self.update_frames += 1
+        size = sum(map(len, call.payload))
+        self.bytes_in_work += size
+        self.most_bytes_in_work = max(self.most_bytes_in_work, self.bytes_in_work)
+        await self._pass_gate()
+        self.bytes_in_work -= size
+        items: list[UpdateItem] = call.request.items
+        assert len({(item.inode, item.index) for item in items}) == len(items), "one update a chunk"
+        assert len({item.channel for item in items}) == len(items), "one update a channel"
+        versions: list[int] = []
+        lengths: list[int] = []
+        errors: list[ItemError] = []
+        payload = memoryview(b"".join(call.payload))
+        start = 0
+        for place, item in enumerate(items):
+            data = payload[start : start + item.length]
+            start += item.length
+            try:
+                lengths.append(self._update_one(call.request.client, item, data))
+                versions.append(1)
+            except EmberError as error:
+                errors.append(ItemError(place, error.code.value.number, error.message))
+                lengths.append(0)
+                versions.append(0)
+        if self.lost_replies:
+            self.lost_replies -= 1
+            raise EmberError(Code.PEER_GONE, "the connection broke before the answer came")
+        return Reply(UpdateChunksReply(versions, lengths, errors))
+
+    def _update_one(self, client: bytes, item: UpdateItem, data: memoryview) -> int:
+        fault = self.update_fault(item)
+        if fault is not None:
+            raise fault
+        chain = self._check_chain(item.chain, item.chain_version)
+        serving = [t.node for t in chain.targets if t.state == PublicState.SERVING]
+        if serving[0] != self.node:
+            raise EmberError(Code.NOT_HEAD, f"node {self.node} is not the head of chain {item.chain}")
+        if page_checksums(data, item.offset, item.chunk_size) != item.checksums:
+            raise EmberError(Code.CHECKSUM, "the payload does not match its checksums")
+        if item.offset + item.length > item.chunk_size:
+            raise EmberError(Code.INVALID, "beyond the chunk's size")
+        key = (client, item.channel)
+        last, length = self.answers.get(key, (0, 0))
+        if item.sequence < last:
+            raise EmberError(Code.UPDATE_STALE, f"channel {item.channel} is at {last}, not {item.sequence}")
+        if item.sequence == last:
+            self.duplicates += 1
+            return length
+        assert item.kind == UpdateKind.WRITE
+        self.updates.append(item)
+        for node in serving:
+            chunk = self.others[node].chunks.setdefault((item.chain, item.inode, item.index), bytearray())
+            if len(chunk) < item.offset:
+                chunk.extend(bytes(item.offset - len(chunk)))
+            chunk[item.offset : item.offset + len(data)] = data
+            length = len(chunk)
+            self.others[node].answers[key] = (item.sequence, length)
+        return length
+
+    async def _pass_gate(self) -> None:
+        if self.gate is not None:
+            self.arrived.set()
+            await self.gate.wait()
+
+    def cut(self, inode: int, length: int, chunk_size: int) -> None:
+        """A truncate, as the metadata service drives it."""
+        for chain, of, index in list(self.chunks):
+            if of == inode:
+                keep = length - index * chunk_size
+                if keep <= 0:
+                    del self.chunks[chain, of, index]
+                else:
+                    del self.chunks[chain, of, index][keep:]
+
+    def length(self, inode: int, chunk_size: int) -> int:
+        """The end of the last byte stored of a file, on this node."""
+        ends = [index * chunk_size + len(chunk) for (_, of, index), chunk in self.chunks.items() if of == inode]
+        return max(ends, default=0)
+
+
+def _allocate(request: object, length: int) -> list[memoryview]:
+    return [memoryview(bytearray(length))]

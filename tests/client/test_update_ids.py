@@ -1,0 +1,102 @@
+"""Channels and the bound on bytes in flight."""
+
+import asyncio
+
+from fs_client.byte_budget import ByteBudget
+from fs_client.channels import ChannelPool
+from tests.support import run
+
+
+def test_updates_under_way_have_different_channels_and_ids_are_never_used_twice() -> None:
+    pool = ChannelPool()
+    first, second = pool.take(), pool.take()
+    assert first[0] != second[0]
+    pool.give_back(first[0])
+    third = pool.take()
+    assert third == (first[0], first[1] + 1)
+
+
+def test_the_channel_given_back_last_is_taken_first() -> None:
+    pool = ChannelPool()
+    channels = [pool.take()[0] for _ in range(3)]
+    for channel in channels:
+        pool.give_back(channel)
+    assert pool.take()[0] == channels[-1]
+
+
+def test_a_budget_is_a_bound_and_first_come_first_served() -> None:
+    async def main() -> None:
+        budget = ByteBudget(10)
+        order: list[int] = []
+        gates = [asyncio.Event() for _ in range(4)]
+
+        async def hold(number: int, size: int) -> None:
+            async with budget.share(size):
+                order.append(number)
+                await gates[number].wait()
+
+        tasks = [asyncio.ensure_future(hold(number, size)) for number, size in enumerate((6, 4, 5, 1))]
+        await asyncio.sleep(0)
+        assert order == [0, 1]
+        gates[1].set()
+        await tasks[1]
+        await asyncio.sleep(0)
+        # The small one behind could run, but the one before it has waited longer.
+        assert order == [0, 1] and budget.held == 6
+        for gate in gates:
+            gate.set()
+        await asyncio.gather(*tasks)
+        assert order == [0, 1, 2, 3] and budget.held == 0
+
+    run(main())
+
+
+def test_one_share_larger_than_the_budget_goes_alone() -> None:
+    async def main() -> None:
+        budget = ByteBudget(10)
+        async with budget.share(100):
+            assert budget.held == 100
+        assert budget.held == 0
+
+    run(main())
+
+
+def test_a_cancelled_wait_takes_nothing_and_lets_the_next_go() -> None:
+    async def main() -> None:
+        budget = ByteBudget(10)
+        passed = asyncio.Event()
+
+        async def hold(size: int) -> None:
+            async with budget.share(size):
+                passed.set()
+
+        async with budget.share(8):
+            large = asyncio.ensure_future(hold(9))
+            small = asyncio.ensure_future(hold(2))
+            await asyncio.sleep(0)
+            assert not passed.is_set()
+            large.cancel()
+            await asyncio.wait([large])
+            await small
+            assert passed.is_set()
+        assert budget.held == 0
+
+    run(main())
+
+
+def test_a_turn_that_comes_with_a_cancellation_is_passed_on() -> None:
+    async def main() -> None:
+        budget = ByteBudget(10)
+
+        async def hold() -> None:
+            async with budget.share(10):
+                pass
+
+        async with budget.share(10):
+            first, second = asyncio.ensure_future(hold()), asyncio.ensure_future(hold())
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first, second])
+        assert first.cancelled() and second.exception() is None and budget.held == 0
+
+    run(main())

@@ -22,6 +22,7 @@ TOMBSTONE_S = 3600.0
 The replicas of a chain forget at almost the same moment, the tail first: an update that falls in between is refused
 as UPDATE_MISSING and succeeds when it is sent again.
 """
+CLIENT_BYTES_MAX = 64
 
 
 def admit(update: Update, state: ChunkState | None, pending: PendingUpdate | None) -> bool:
@@ -79,6 +80,8 @@ def _check_form(update: Update) -> None:
         wrong = f"chunk size {size} is not a power of two from 64 KiB to 64 MiB"
     elif not 1 <= update.version < 2**64:
         wrong = f"version {update.version} is not one to make"
+    elif len(update.client) > CLIENT_BYTES_MAX or not (0 <= update.channel < 2**64 and 0 <= update.sequence < 2**64):
+        wrong = f"channel {update.channel}, sequence {update.sequence} of client {update.client.hex()} is no identity"
     elif kind == UpdateKind.WRITE:
         if payload == 0 or update.offset < 0 or update.offset + payload > size:
             wrong = f"a write of {payload} bytes at {update.offset} does not lie in a chunk of {size}"

@@ -1,0 +1,216 @@
+"""Opens a target: directory, files, recovery, and what the store needs in memory. Waits for the disk."""
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError
+from fs_storage.engine.admission import TOMBSTONE_S
+from fs_storage.engine.blocks import BlockFiles, unit_slots
+from fs_storage.engine.disk import Disk
+from fs_storage.engine.formatting import BLOCKS, INDEX, LOG, lock_directory, open_directory
+from fs_storage.engine.index import ANSWER_S, Expiry, Index, LmdbIndex
+from fs_storage.engine.index_format import IndexDamaged, decode_record, encode_record, glance
+from fs_storage.engine.log import RedoLog
+from fs_storage.engine.log_format import LogDamaged
+from fs_storage.engine.recovery import Recovered, replay
+from fs_storage.engine.slots import Slots
+from fs_storage.engine.table import Table
+from fs_storage.engine.transitions import blocks_of
+from fs_storage.engine.versions import NOTHING, Record
+
+logger = logging.getLogger(__name__)
+
+_KEY_MAX = b"\xff" * 12
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    target: int
+    capacity_bytes: int
+    records_cached: int
+    checkpoint_interval_s: float
+
+
+@dataclass(slots=True)
+class Opened:
+    """The parts of an open target."""
+
+    settings: Settings
+    lock_file: int
+    log: RedoLog
+    log_bytes_max: int
+    """A log this large calls for a checkpoint."""
+    blocks: BlockFiles
+    index: Index
+    table: Table
+    slots: Slots
+    recovered: Recovered
+
+    def close(self, disk: Disk) -> None:
+        """Release everything. Nobody reads or writes any more."""
+        self.index.close()
+        self.blocks.close()
+        self.log.close()
+        disk.close(self.lock_file)
+
+
+def expiry(now: float) -> Expiry:
+    return Expiry(int(now - TOMBSTONE_S), int(now - ANSWER_S))
+
+
+def open_target(
+    disk: Disk,
+    directory: Path,
+    settings: Settings,
+    open_index: Callable[[Path], Index] | None,
+    clock: Callable[[], float],
+) -> Opened:
+    """See `store.open_store`, whose errors these are."""
+    undo: list[Callable[[], None]] = []
+    try:
+        return _open(disk, directory, settings, open_index, clock, undo)
+    except BaseException as error:
+        for step in reversed(undo):
+            step()
+        if isinstance(error, LogDamaged | IndexDamaged):
+            raise EmberError(Code.DISK_FAILED, f"{directory}: {error}") from error
+        if isinstance(error, OSError) and not isinstance(error, EmberError):
+            code = Code.NO_SPACE if error.errno == errno.ENOSPC else Code.DISK_FAILED
+            raise EmberError(code, f"{directory} cannot be opened: {error}") from error
+        raise
+
+
+def _open(
+    disk: Disk,
+    directory: Path,
+    settings: Settings,
+    open_index: Callable[[Path], Index] | None,
+    clock: Callable[[], float],
+    undo: list[Callable[[], None]],
+) -> Opened:
+    lock_file = lock_directory(disk, directory)
+    undo.append(lambda: disk.close(lock_file))
+    marker = open_directory(disk, directory, settings.target)
+    total = disk.space(directory).total_bytes
+    if open_index is not None:
+        index = open_index(directory / INDEX)
+    else:
+        index = LmdbIndex(directory / INDEX, max(4 << 30, total // 16) & -4096)
+    undo.append(index.close)
+    index.reserve()
+    blocks = BlockFiles(disk, directory / BLOCKS, marker.file_bytes)
+    undo.append(blocks.close)
+    units = blocks.open()
+    log = RedoLog(disk, directory / LOG, settings.target, marker.log_step_bytes)
+    undo.append(log.close)
+    log.open()
+    recovered = replay(disk, index, log, blocks.locate)
+    scan = _scan(index, blocks, recovered)
+    _finish_recovery(disk, index, log, blocks, recovered, scan, clock)
+    slots = Slots(settings.capacity_bytes)
+    slots.restore(units, scan.taken)
+    table = Table(index, blocks.locate, settings.records_cached)
+    table.pending = scan.pending
+    table.chunks = scan.chunks
+    return Opened(settings, lock_file, log, marker.log_step_bytes * 16, blocks, index, table, slots, recovered)
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What all records together say."""
+
+    taken: dict[int, set[int]]
+    """By class, the slots that versions own."""
+    pending: set[bytes]
+    chunks: int
+    patched: dict[bytes, Record]
+    """Records whose committed version has patches."""
+
+
+def _scan(index: Index, blocks: BlockFiles, recovered: Recovered) -> _Scan:
+    """Raises `InvariantViolation` if a block has two owners."""
+    scan = _Scan({}, set(), 0, {})
+    changed = recovered.records
+    for chunk, value in index.scan(b"", _KEY_MAX):
+        if chunk in changed:
+            continue
+        seen = glance(value)
+        if seen.unsettled:
+            _count(scan, chunk, decode_record(value, blocks.locate))
+            continue
+        if seen.present:
+            scan.chunks += 1
+            if seen.size_class:
+                _own(scan, chunk, seen.size_class, seen.slot)
+    for chunk, record in changed.items():
+        _count(scan, chunk, record)
+    return scan
+
+
+def _count(scan: _Scan, chunk: bytes, record: Record) -> None:
+    committed, pending, _ = record
+    if committed is not None and not committed.removed:
+        scan.chunks += 1
+    if committed is not None and committed.patches:
+        scan.patched[chunk] = record
+    if pending is not None:
+        scan.pending.add(chunk)
+    for size_class, slot in {(block.size_class, block.slot) for block in blocks_of(record)}:
+        _own(scan, chunk, size_class, slot)
+
+
+def _own(scan: _Scan, chunk: bytes, size_class: int, slot: int) -> None:
+    owned = scan.taken.setdefault(size_class, set())
+    check(slot not in owned, "a block has one owner", chunk.hex(), size_class, slot)
+    owned.add(slot)
+
+
+def _finish_recovery(
+    disk: Disk,
+    index: Index,
+    log: RedoLog,
+    blocks: BlockFiles,
+    recovered: Recovered,
+    scan: _Scan,
+    clock: Callable[[], float],
+) -> None:
+    """Steps 3 and 4 of `recovery`."""
+    records = dict(recovered.records)
+    sequence = max(recovered.sequence, log.highest)
+    if recovered.frames:
+        # Patches end the life of the bytes under them, so what they come from must be durable first.
+        log.sync_files()
+        for record in records.values():
+            for block in blocks_of(record):
+                unit = block.slot // unit_slots(block.size_class)
+                if block.file.fd < 0 or disk.size(block.file.fd) < block.position + (1 << block.size_class):
+                    blocks.back(block.size_class, unit)
+        blocks.sync_all()
+    for chunk, record in scan.patched.items():
+        committed = record.committed
+        assert committed is not None and committed.block is not None
+        for offset, data in committed.patches:
+            disk.write(committed.block.file.fd, (data,), committed.block.position + offset)
+        pending = record.pending
+        if pending is not None and pending.block == committed.block:
+            pending = pending._replace(patches=pending.patches[len(committed.patches) :])
+        records[chunk] = Record(committed._replace(patches=()), pending, record.identity)
+    if recovered.frames or scan.patched:
+        blocks.sync_all()
+        logger.info(
+            "recovered %d chunks from %d log frames; %d bytes verified, %d versions dropped",
+            len(recovered.records),
+            recovered.frames,
+            recovered.verified_bytes,
+            recovered.dropped,
+        )
+    if records or recovered.answers or sequence != index.sequence():
+        encoded = {
+            chunk: None if record[:2] == NOTHING[:2] else encode_record(record) for chunk, record in records.items()
+        }
+        index.apply(encoded, recovered.answers, sequence, expiry(clock()))
+    log.begin(sequence)

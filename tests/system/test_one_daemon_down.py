@@ -1,0 +1,49 @@
+"""One storage daemon of three is dead: reads go on from the other replicas, writes say what is wrong, and both are well
+again once it is back.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+import fs_client
+from fs_client.cli.local.launch import LaunchedCluster
+from tests.system.control import assert_works, emberfs, kill, start_again, wait_until
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("victim", ["storage-1", "storage-3"])
+def test_reads_go_on_and_writes_tell(fresh_cluster: Callable[..., LaunchedCluster], victim: str) -> None:
+    cluster = fresh_cluster(durability="memory")
+    files = {f"/file-{number}": os.urandom(700_000 + number) for number in range(8)}
+    with fs_client.connect(cluster.address, timeout_s=5) as fs:
+        for path, data in files.items():
+            fs.write_file(path, data)
+        kill(cluster, victim)
+
+        # This client learns it from its own broken connections.
+        for path, data in files.items():
+            assert fs.read_file(path) == data
+        # This one knows nothing but what the metadata service tells it.
+        with fs_client.connect(cluster.address, timeout_s=5) as other:
+            for path, data in files.items():
+                assert other.read_file(path) == data
+
+        wait_until(lambda: "degraded" in emberfs("status", cluster.address).stdout, "the manager has noticed")
+        with pytest.raises(OSError) as caught:
+            # Every chain has this daemon as a member, so whichever is chosen is broken.
+            fs.write_file("/new", b"x" * 100)
+        assert caught.value.strerror
+        assert "\n" not in str(caught.value)
+        for path, data in files.items():
+            assert fs.read_file(path) == data
+
+        start_again(cluster)
+        fs.write_file("/new", b"written after all")
+        assert fs.read_file("/new") == b"written after all"
+        for path, data in files.items():
+            assert fs.read_file(path) == data
+    assert_works(cluster.address)
+    assert "healthy" in emberfs("status", cluster.address).stdout

@@ -59,6 +59,24 @@ class _Resumed(Coroutine[Any, Any, T]):
     def close(self) -> None:
         self._coroutine.close()
 
+    # What a task shows of its coroutine, for people who look for one that hangs.
+
+    @property
+    def __name__(self) -> str:
+        return str(getattr(self._coroutine, "__qualname__", self._coroutine))
+
+    @property
+    def cr_code(self) -> Any:
+        return getattr(self._coroutine, "cr_code", None)
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._coroutine, "cr_frame", None)
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(getattr(self._coroutine, "cr_running", False))
+
     def __await__(self) -> Any:
         raise TypeError("a resumed coroutine belongs to its task")
 

@@ -235,3 +235,20 @@ def test_asyncio_tools_work_after_the_first_suspension() -> None:
         assert await task == "child"
 
     run(main())
+
+
+def test_a_task_shows_the_coroutine_it_continues() -> None:
+    async def main() -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def waits_for_the_disk() -> None:
+            await future
+
+        task = eager.start(waits_for_the_disk(), asyncio.get_running_loop())
+        assert isinstance(task, asyncio.Task)
+        assert "waits_for_the_disk" in repr(task)
+        assert [frame.f_code.co_name for frame in task.get_stack()] == ["waits_for_the_disk"]
+        future.set_result(None)
+        await task
+
+    run(main())

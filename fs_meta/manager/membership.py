@@ -9,7 +9,7 @@ Invariants:
 * A node is failed only when it cannot hold a lease any more (`failure_ms` of silence is more than the lease), or when
   its process is provably gone: it has no stream to the manager, and its data port refuses connections or has been
   bound by a new process (a daemon binds its port before its first heartbeat, and alone).
-* A node that has left does not come back under the same incarnation.
+* A process that has left, or whose node another process has taken over, does not come back.
 
 Source: DESIGN section 5; reference 1.6 (C03, C04).
 """
@@ -52,6 +52,8 @@ class Member:
     """The newest it has said it has."""
     streams: int = 0
     """Heartbeat streams of this incarnation that are open. 0 while UP: its stream broke, or this manager is new."""
+    replaced: frozenset[int] = frozenset()
+    """Incarnations that had the node id before."""
 
     def info(self) -> NodeInfo:
         return NodeInfo(
@@ -108,7 +110,9 @@ class Membership:
                 raise EmberError(Code.CLOSING, f"node {identity.node} has left: start its process again")
         else:
             self._check_free(member, identity)
-            member = self.members[identity.node] = Member(identity, NodeState.UP, now_ms)
+            replaced = member.replaced | {member.identity.incarnation}
+            member = Member(identity, NodeState.UP, now_ms, replaced=replaced)
+            self.members[identity.node] = member
         member.identity = identity
         member.state = NodeState.UP
         member.heard_ms = now_ms
@@ -122,6 +126,8 @@ class Membership:
     def _check_free(member: Member, identity: Identity) -> None:
         """Raise NODE_TAKEN unless the process that had the node id before is over."""
         old = member.identity
+        if identity.incarnation in member.replaced:
+            raise EmberError(Code.NODE_TAKEN, f"node {identity.node} was taken over by another process: stop this one")
         if member.state is not NodeState.UP:
             return
         if member.streams == 0 and (old.host, old.port) == (identity.host, identity.port):

@@ -89,5 +89,5 @@ def decode(key: bytes, value: bytes, kind: type[_R]) -> _R:
         raise EmberError(Code.INTERNAL, f"manager record {key!r} has value version {version}, not {_VALUE_VERSION}")
     try:
         return msgspec.msgpack.decode(memoryview(value)[1:], type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a string that is not UTF-8 is raised as the latter
         raise EmberError(Code.INTERNAL, f"manager record {key!r} is no {kind.__name__}: {error}") from error

@@ -75,6 +75,8 @@ class Refused(NamedTuple):
     failure: Failure
     final: bool
     """Another attempt would get the same answer."""
+    silent: bool = False
+    """There was no answer at all, so an earlier attempt's reason says more."""
 
 
 Outcome = Accepted | Refused
@@ -185,7 +187,7 @@ class Forwarder:
         if position is None or position.successor is None:
             raise EmberError(Code.NOT_SERVING, target.why_not())
         if timeout < CALL_S_MIN:
-            raise EmberError(Code.BUSY, "there is no time left to forward it")
+            raise EmberError(Code.BUSY, "no time is left to forward an update to it")
         address = self._targets.address(position.successor.node)
         peers = self._peers.get(position.index + 1)
         if peers is None:
@@ -216,7 +218,7 @@ class Forwarder:
             told = Code.CHAIN_BROKEN
         else:
             told = Code.UNREACHABLE
-        return Refused(Failure(told, f"{where}: {message}"), final)
+        return Refused(Failure(told, f"{where}: {message}"), final, code is Code.TIMED_OUT)
 
     async def _read_pending(self, target: Target, chunk: bytes, view: memoryview) -> None:
         """All of the pending version into `view`. The operation that asks holds the chunk, so it stays as it is."""

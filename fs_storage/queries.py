@@ -29,7 +29,7 @@ from fs_common.rpc import Call, Reply
 from fs_storage.craq.operation import Operation
 from fs_storage.target import Target
 from fs_storage.targets import Targets
-from fs_storage.updates import DEADLINE_DEFAULT_S, PATIENCE, UpdateRequest, Updates
+from fs_storage.updates import UpdateRequest, Updates, patience_s
 
 REMOVE_LIMIT_MAX = 4096
 """Chunks of one REMOVE_CHUNKS."""
@@ -143,7 +143,7 @@ def _inode_prefix(inode: int) -> bytes:
 
 
 def _time_left_s(call: Call) -> float:
-    return PATIENCE * min(call.deadline - asyncio.get_running_loop().time(), DEADLINE_DEFAULT_S)
+    return patience_s(call.deadline - asyncio.get_running_loop().time())
 
 
 def _raise_first(request: UpdateRequest) -> None:

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_DEFAULT_S = 60.0
 """Of a request that names none."""
-PATIENCE = 0.9
-"""Share of a caller's time after which this daemon gives up, so that its answer arrives before the caller gives up."""
+MARGIN_S_MIN = 0.15
+"""See `patience_s`: above the steps in which timeouts are noticed."""
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 _FORWARDED_FACTOR = 4
@@ -57,6 +57,7 @@ class UpdateRequest:
         "items",
         "lengths",
         "payload",
+        "reason",
         "remaining",
         "source",
         "versions",
@@ -88,6 +89,8 @@ class UpdateRequest:
         self.lengths = [0] * len(items)
         self.errors: list[ItemError] = []
         self.remaining = len(items)
+        self.reason = ""
+        """Why the last attempt to forward that was answered was refused."""
         self.done = done
 
     def fail(self, index: int, code: Code, message: str) -> None:
@@ -162,7 +165,7 @@ class Updates:
             raise EmberError(Code.INVALID, f"{len(items)} updates in one request; 1 to {UPDATE_ITEMS_MAX}")
         views = _views(items, payload)
         now = loop.time()
-        give_up = now + PATIENCE * min(call.deadline - now, DEADLINE_DEFAULT_S)
+        give_up = now + patience_s(call.deadline - now)
         request = UpdateRequest(message.client, message.source, items, views, payload, give_up, loop.create_future())
         if payload is not None:
             payload.hold()
@@ -459,7 +462,11 @@ class Updates:
             match outcome:
                 case Accepted(version, length):
                     replica.forwarded(operation, version, length)
-                case Refused(failure, final):
+                case Refused(failure, final, silent):
+                    if not silent:
+                        request.reason = failure.message
+                    elif request.reason:
+                        failure = Failure(failure.code, request.reason)
                     if final or enough:
                         failures.add(failure.message)
                         replica.forward_failed(operation, failure)
@@ -547,6 +554,12 @@ def _frame(request: UpdateRequest, operations: list[Operation]) -> tuple[list[Up
     if request.payload is not None and len(operations) == len(request.items):
         send = list(request.payload)
     return items, send
+
+
+def patience_s(left_s: float) -> float:
+    """How long to try when the caller waits for `left_s`: less, so that our reason arrives before it gives up."""
+    left_s = min(left_s, DEADLINE_DEFAULT_S)
+    return left_s - max(left_s / 10, min(MARGIN_S_MIN, left_s / 4))
 
 
 def _backoff_s(attempt: int) -> float:

@@ -74,6 +74,10 @@ class Link(Protocol):
     def discard_payload(self) -> None:
         """Stop using the memory that a payload is landing in now; throw the rest away."""
 
+    def probe(self) -> None:
+        """Look whether something arrived or the connection broke without a sign of it. Cheap; called now and then
+        while an answer is overdue."""
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...

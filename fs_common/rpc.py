@@ -479,7 +479,9 @@ class Peer:
             if waiting.deadline <= now and not waiting.future.done():
                 message = f"{self._link.name} had no room for another call in time"
                 waiting.future.set_exception(EmberError(Code.BUSY, message))
-        if self._pending or self._waiting:
+        if self._pending:
+            self._link.probe()
+        if (self._pending or self._waiting) and not self.closed:
             self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
 
     def _next_request(self) -> int:

@@ -123,6 +123,12 @@ class TcpLink:
     def discard_payload(self) -> None:
         self._reader.discard_payload()
 
+    def probe(self) -> None:
+        # uvloop reports a socket that has bytes to read and an error behind them once, and never again; one read may
+        # have taken the bytes and left the error.
+        if self._reading and not self._over:
+            self._on_readable()
+
     def pause_reading(self) -> None:
         if self._reading and not self._over:
             self._reading = False

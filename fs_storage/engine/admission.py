@@ -12,7 +12,7 @@ Source: `interface.ChunkStore.prepare`.
 """
 
 from fs_common.errors import Code, EmberError
-from fs_common.limits import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN
+from fs_common.limits import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, page_size
 from fs_common.records.storage import UpdateKind
 from fs_storage.engine.interface import ChunkState, PendingUpdate, Update
 
@@ -25,9 +25,18 @@ as UPDATE_MISSING and succeeds when it is sent again.
 CLIENT_BYTES_MAX = 64
 
 
-def admit(update: Update, state: ChunkState | None, pending: PendingUpdate | None) -> bool:
-    """Whether the update is new; False: it is the pending one, sent again. Raises INVALID or UPDATE_MISSING."""
+def admit(update: Update, state: ChunkState | None, pending: PendingUpdate | None, page_bytes: int | None) -> bool:
+    """Whether the update is new; False: it is the pending one, sent again. Raises INVALID or UPDATE_MISSING.
+
+    `page_bytes`: what one checksum of the committed bytes covers; None: there are none.
+    """
     _check_form(update)
+    if (
+        page_bytes is not None
+        and page_bytes != page_size(update.chunk_size)
+        and update.kind in (UpdateKind.WRITE, UpdateKind.TRUNCATE)
+    ):
+        raise EmberError(Code.INVALID, f"chunk {update.chunk.hex()} was made for pages of {page_bytes} bytes")
     if pending is not None:
         if pending.version == update.version and _same(update, pending):
             return False

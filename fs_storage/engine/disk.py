@@ -16,7 +16,7 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +35,9 @@ class FileSystemSpace(NamedTuple):
 
 
 class Disk(Protocol):
+    def probe(self, file: int) -> None:
+        """Called once, with an open file, before the first read."""
+
     def boot_id(self) -> bytes:
         """16 bytes that change when the page cache is lost."""
 
@@ -92,10 +95,27 @@ class RealDisk:
     """The operating system's files."""
 
     def __init__(self) -> None:
-        self.read = os.preadv
+        self.read: Callable[..., int] = os.preadv
         self.size = _size
         self.sync = os.fdatasync
         self.close = os.close
+
+    def probe(self, file: int) -> None:
+        """Learn from an open, not empty file what this file system can do."""
+        try:
+            os.preadv(file, (bytearray(1),), 0, NO_WAIT)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self.read = self._read_if_cached
+
+    def _read_if_cached(self, file: int, buffers: Sequence[Any], offset: int, flags: int = 0) -> int:
+        """`read` for file systems (and kernels) that do not know NO_WAIT."""
+        if flags & NO_WAIT and not self.cached(file, offset, sum(map(len, buffers))):
+            raise BlockingIOError
+        return os.preadv(file, buffers, offset)
 
     def boot_id(self) -> bytes:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
@@ -241,7 +261,7 @@ def _cached_by_probe(file: int, offset: int, length: int) -> bool:
         return bool(
             os.preadv(file, (byte,), offset, NO_WAIT) and os.preadv(file, (byte,), offset + length - 1, NO_WAIT)
         )
-    except BlockingIOError:
+    except OSError:  # not in memory, or not to be known here
         return False
 
 

@@ -64,10 +64,18 @@ class Index(Protocol):
 class LmdbIndex:
     """The index in an LMDB environment of its own."""
 
-    def __init__(self, directory: Path, map_size_bytes: int) -> None:
+    def __init__(self, directory: Path, map_size_bytes: int, *, durable: bool = True) -> None:
+        """`durable` False: for tests that crash nothing."""
         self._directory = directory
         self._environment = lmdb.open(
-            os.fspath(directory), map_size=map_size_bytes, max_dbs=3, readahead=False, mode=0o640, max_readers=512
+            os.fspath(directory),
+            map_size=map_size_bytes,
+            max_dbs=3,
+            readahead=False,
+            mode=0o640,
+            max_readers=512,
+            sync=durable,
+            metasync=durable,
         )
         self._records = self._environment.open_db(b"records")
         self._answers = self._environment.open_db(b"answers")

@@ -94,6 +94,10 @@ class RedoLog:
             except LogDamaged as error:
                 raise LogDamaged(f"{self._directory / name}: {error}") from None
 
+    @property
+    def files(self) -> list[int]:
+        return self._files
+
     def sync_files(self) -> None:
         """Whatever was read is durable."""
         for file in self._files:

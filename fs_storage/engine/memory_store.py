@@ -165,19 +165,13 @@ class MemoryStore:
 
     def _prepare(self, update: Update) -> Prepared:
         entry = self._get(update.chunk)
-        if not admit(update, self.state(update.chunk), self.pending_update(update.chunk)):
+        committed = entry.committed if entry else None
+        page_bytes = page_size(committed.chunk_size) if committed is not None and not committed.removed else None
+        if not admit(update, self.state(update.chunk), self.pending_update(update.chunk), page_bytes):
             assert entry is not None and entry.pending is not None
             return Prepared(entry.pending.number, len(entry.pending.data))
         if page_checksums(update.payload, update.offset, update.chunk_size) != update.checksums:
             raise EmberError(Code.CHECKSUM, f"chunk {update.chunk.hex()}: the payload does not match its checksums")
-        committed = entry.committed if entry else None
-        if (
-            committed is not None
-            and not committed.removed
-            and update.kind != UpdateKind.REPLACE
-            and page_size(committed.chunk_size) != page_size(update.chunk_size)
-        ):
-            raise EmberError(Code.INVALID, f"chunk {update.chunk.hex()} was made for pages of another size")
         before = committed.data if committed else b""
         length = length_after(update, len(before))
         if length > len(before) and self._used_bytes() + length - len(before) > self._capacity_bytes:
@@ -202,7 +196,8 @@ class MemoryStore:
             update.chunk_size,
             (update.client, update.channel, update.sequence),
         )
-        if update.client:
+        last = self._answers.get((update.client, update.channel))
+        if update.client and (last is None or last.sequence <= update.sequence):
             self._answers[update.client, update.channel] = Answer(
                 update.sequence, update.chunk, update.version, length, False
             )

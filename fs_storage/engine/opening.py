@@ -108,6 +108,7 @@ def _open(
     log = RedoLog(disk, directory / LOG, settings.target, marker.log_step_bytes)
     undo.append(log.close)
     log.open()
+    disk.probe(log.files[0])
     recovered = replay(disk, index, log, blocks.locate)
     scan = _scan(index, blocks, recovered)
     _finish_recovery(disk, index, log, blocks, recovered, scan, clock)

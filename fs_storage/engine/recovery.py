@@ -28,7 +28,7 @@ from fs_storage.engine.index_format import Locate, StoredAnswer, answer_key, dec
 from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import Abandon, Begin, Commit, Prepare
 from fs_storage.engine.making import splice
-from fs_storage.engine.transitions import commit, drop_pending, dropped_answer, make_pending
+from fs_storage.engine.transitions import commit, drop_pending, dropped_answer, make_pending, succeeds
 from fs_storage.engine.versions import NOTHING, PAGE_SHIFTS, Identity, Record, Version, page_count
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,9 @@ class _Replay:
         if entry.client:
             key = answer_key(entry.client, entry.channel)
             made.answer_before = self._answer(key)
-            self.answers[key] = StoredAnswer(entry.chunk, entry.sequence, entry.version, entry.length, entry.when)
+            answer = StoredAnswer(entry.chunk, entry.sequence, entry.version, entry.length, entry.when)
+            if succeeds(answer, made.answer_before):
+                self.answers[key] = answer
         chunk.record = make_pending(record, version, identity)
         chunk.made = made
 

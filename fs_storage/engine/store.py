@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fs_common.errors import Code, EmberError
-from fs_common.records.storage import UpdateKind
 from fs_storage.engine.admission import TOMBSTONE_S, admit
 from fs_storage.engine.blocks import BlockFiles
 from fs_storage.engine.checkpoint import Checkpointer
@@ -37,7 +36,7 @@ from fs_storage.engine.log_format import encode_abandon, encode_commit
 from fs_storage.engine.opening import Opened, Settings, open_target
 from fs_storage.engine.plan import plan
 from fs_storage.engine.reader import Reader
-from fs_storage.engine.transitions import commit, drop_pending, dropped_answer, dropped_blocks, make_pending
+from fs_storage.engine.transitions import commit, drop_pending, dropped_answer, dropped_blocks, make_pending, succeeds
 from fs_storage.engine.versions import NOBODY, NOTHING, PAGE_SHIFTS, Identity, Patch, Record, Version
 from fs_storage.engine.writer import Request, Task, Writer
 
@@ -251,18 +250,13 @@ class EngineStore:
             raise self._failure
         chunk = update.chunk
         record = self._table.get(chunk)
-        if not admit(update, self.state(chunk), self.pending_update(chunk)):
+        base = record.committed
+        if base is not None and base.removed:
+            base = None
+        page_bytes = 1 << PAGE_SHIFTS[base.chunk_bits] if base is not None else None
+        if not admit(update, self.state(chunk), self.pending_update(chunk), page_bytes):
             assert record.pending is not None
             return Prepared(record.pending.number, record.pending.length)
-        base = record.committed
-        if base is not None:
-            if base.removed:
-                base = None
-            elif (
-                update.kind != UpdateKind.REPLACE
-                and PAGE_SHIFTS[update.chunk_size.bit_length() - 1] != PAGE_SHIFTS[base.chunk_bits]
-            ):
-                raise EmberError(Code.INVALID, f"chunk {chunk.hex()} was made for pages of another size")
         how = plan(update, base)
         block = None
         if how.new_class is not None:
@@ -436,10 +430,10 @@ class EngineStore:
         self._publish(update.chunk, record, make_pending(record, version, identity))
         self._prepared += 1
         if update.client:
-            self._table.put_answer(
-                answer_key(update.client, update.channel),
-                StoredAnswer(update.chunk, update.sequence, update.version, version.length, task.when),
-            )
+            key = answer_key(update.client, update.channel)
+            answer = StoredAnswer(update.chunk, update.sequence, update.version, version.length, task.when)
+            if succeeds(answer, self._table.answer(key)):
+                self._table.put_answer(key, answer)
 
     def _publish(self, chunk: bytes, before: Record, after: Record) -> None:
         """The chunk's record is now `after`."""

@@ -60,3 +60,8 @@ def dropped_answer(answer: StoredAnswer | None, chunk: bytes, identity: Identity
     if answer is None or answer.chunk != chunk or answer.sequence != identity.sequence or not answer.version:
         return None
     return answer._replace(version=0, length=0)
+
+
+def succeeds(answer: StoredAnswer, last: StoredAnswer | None) -> bool:
+    """A channel never goes back: an older update that a replica sends on does not hide a newer one."""
+    return last is None or last.sequence <= answer.sequence

@@ -1,0 +1,414 @@
+"""The contract of `ChunkStore`, on every implementation."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fs_common.checksums import page_checksums
+from fs_common.errors import Code, EmberError
+from fs_common.ids import chunk_id
+from fs_common.layout import Durability
+from fs_storage.engine.interface import Answer, ChunkState, ChunkStore, LastChunk, PendingUpdate, Prepared
+from fs_storage.engine.memory_store import MemoryStore
+from tests.storage.engine.quick import open_quick_store
+from tests.storage.engine.updates import (
+    CHUNK,
+    CHUNK_SIZE,
+    CLIENT,
+    PAGE,
+    apply,
+    prepared,
+    refused,
+    remove,
+    replace,
+    take,
+    truncate,
+    write,
+)
+from tests.support import run
+
+MIB = 1 << 20
+OTHER = bytes(chunk_id(7, 1))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Case = Callable[[ChunkStore, Clock], Awaitable[None]]
+Run = Callable[..., None]
+
+
+@pytest.fixture(params=["memory", "engine", "engine, memory durability"])
+def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """Run a case on a fresh store of 64 MiB."""
+
+    @asynccontextmanager
+    async def opened(clock: Clock):  # type: ignore[no-untyped-def]
+        store: ChunkStore
+        if request.param == "memory":
+            store = MemoryStore(capacity_bytes=64 * MIB, clock=clock)
+        else:
+            store = await open_quick_store(tmp_path / "target", capacity_bytes=64 * MIB, clock=clock)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    def run_case(case: Case) -> None:
+        async def body() -> None:
+            clock = Clock()
+            async with opened(clock) as store:
+                await case(store, clock)
+
+        run(body())
+
+    run_case.durability = Durability.MEMORY if "durability" in request.param else Durability.DISK  # type: ignore[attr-defined]
+    return run_case
+
+
+def pattern(length: int, seed: int = 0) -> bytes:
+    return bytes((seed * 37 + i * 7 + (i >> 8)) % 251 for i in range(length))
+
+
+def test_a_write_is_pending_until_committed(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        assert store.state(CHUNK) is None
+        data = pattern(10_000)
+        assert await prepared(store, write(1, data, chain_version=9)) == [Prepared(1, 10_000)]
+        assert store.state(CHUNK) == ChunkState(0, 0, False, 1, 10_000, 9)
+        assert store.pending() == [CHUNK]
+        with pytest.raises(EmberError) as error:
+            take(store)
+        assert error.value.code is Code.CHUNK_NOT_FOUND
+        assert take(store, pending=True) == data
+        await store.commit([(CHUNK, 1)])
+        assert store.state(CHUNK) == ChunkState(1, 10_000, False, 0, 0, 9)
+        assert store.pending() == []
+        assert take(store) == data
+
+    on_store(case)
+
+
+def test_commit_again_does_nothing_and_commit_of_nothing_is_refused(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, write(1, b"one"))
+        await apply(store, write(2, b"two"))
+        await store.commit([(CHUNK, 2), (CHUNK, 1)])
+        assert take(store) == b"two"
+        with pytest.raises(EmberError) as error:
+            await store.commit([(CHUNK, 3)])
+        assert error.value.code is Code.UPDATE_MISSING
+
+    on_store(case)
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"),
+    [
+        (0, 1),
+        (0, 50_000),
+        (100, 50),
+        (4096, 4096),
+        (4000, 200),
+        (49_000, 5000),
+        (50_000, 100),
+        (60_000, 5536),
+        (8191, 2),
+    ],
+)
+def test_a_write_over_a_chunk_changes_its_bytes_and_no_others(on_store: Run, offset: int, length: int) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        durability = on_store.durability  # type: ignore[attr-defined]
+        model = bytearray(pattern(50_000))
+        await apply(store, write(1, bytes(model), durability=durability))
+        payload = pattern(length, 3)
+        await prepared(store, write(2, payload, offset, durability=durability))
+        assert take(store) == model, "committed bytes stay readable"
+        model.extend(bytes(max(0, offset + length - len(model))))
+        model[offset : offset + length] = payload
+        assert take(store, pending=True) == model
+        await store.commit([(CHUNK, 2)])
+        assert take(store) == model
+        for start, size in [(0, 1), (4095, 2), (offset, length), (offset + length - 1, 4097), (1, 65_000)]:
+            assert take(store, offset=start, length=size) == model[start : start + size]
+
+    on_store(case)
+
+
+def test_appends_grow_a_chunk_through_all_sizes(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        model = bytearray()
+        for version, size in enumerate((1, 4095, 5000, 100, 40_000, 60_000, 300_000, 3, 700_000), 1):
+            payload = pattern(size, version)
+            await apply(store, write(version, payload, len(model), chunk_size=2 * MIB))
+            model += payload
+            assert take(store, length=2 * MIB, chunk_size=2 * MIB) == model
+
+    on_store(case)
+
+
+def test_a_gap_is_zeros_also_where_older_bytes_were(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, write(1, pattern(60_000)))
+        await apply(store, truncate(2, 5000))
+        assert take(store) == pattern(60_000)[:5000]
+        await apply(store, write(3, b"end", 40_000))
+        assert take(store) == pattern(60_000)[:5000] + bytes(35_000) + b"end"
+        await apply(store, truncate(4, 100))
+        await apply(store, truncate(5, CHUNK_SIZE))
+        assert take(store) == pattern(60_000)[:100] + bytes(CHUNK_SIZE - 100)
+
+    on_store(case)
+
+
+def test_truncate_creates_cuts_and_empties(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, truncate(1, 9000))
+        assert take(store) == bytes(9000)
+        await apply(store, truncate(2, 9000))
+        await apply(store, truncate(3, 0))
+        assert store.state(CHUNK) == ChunkState(3, 0, False, 0, 0, 1)
+        assert take(store) == b""
+        await apply(store, write(4, b"x", 10))
+        assert take(store) == bytes(10) + b"x"
+
+    on_store(case)
+
+
+def test_replace_takes_over_whatever_was_there(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, replace(7, b"seven"))
+        assert store.state(CHUNK) == ChunkState(7, 5, False, 0, 0, 1)
+        await prepared(store, write(8, b"EIGHT", client=CLIENT, channel=1, sequence=1))
+        await prepared(store, replace(8, b"another eight"))
+        await store.commit([(CHUNK, 8)])
+        assert take(store) == b"another eight"
+        answer = store.answer(CLIENT, 1)
+        assert answer == Answer(1, CHUNK, 0, 0, False), "what was replaced is never committed"
+        await apply(store, replace(3, b"older"))
+        assert take(store) == b"older" and store.state(CHUNK).version == 3  # type: ignore[union-attr]
+        await apply(store, replace(3, b"the same number, other bytes"))
+        assert take(store) == b"the same number, other bytes"
+        await apply(store, replace(4, b""))
+        assert take(store) == b""
+
+    on_store(case)
+
+
+def test_remove_leaves_a_tombstone_for_an_hour(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, write(1, b"data"))
+        await prepared(store, remove(2))
+        assert store.pending_update(CHUNK) == PendingUpdate(2, 0, True, CHUNK_SIZE, b"", 0, 0)
+        assert take(store) == b"data"
+        await store.commit([(CHUNK, 2)])
+        assert store.state(CHUNK) == ChunkState(2, 0, True, 0, 0, 1)
+        with pytest.raises(EmberError) as error:
+            take(store)
+        assert error.value.code is Code.CHUNK_NOT_FOUND
+        assert (await refused(store, write(1, b"late"))).code is Code.UPDATE_MISSING
+        clock.now += 3599
+        assert store.state(CHUNK) is not None
+        clock.now += 1
+        assert store.state(CHUNK) is None
+        await apply(store, write(1, b"again"))
+        assert take(store) == b"again"
+        await apply(store, remove(2))
+        await apply(store, write(3, b"over the tombstone", 5))
+        assert take(store) == bytes(5) + b"over the tombstone"
+
+    on_store(case)
+
+
+def test_removing_a_missing_chunk_makes_a_version(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, remove(1))
+        assert store.state(CHUNK) == ChunkState(1, 0, True, 0, 0, 1)
+        await apply(store, remove(9))
+        assert store.state(CHUNK).version == 9  # type: ignore[union-attr]
+
+    on_store(case)
+
+
+def test_abandon_forgets_the_bytes_and_keeps_the_sequence(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, write(1, b"first", client=CLIENT, channel=4, sequence=10))
+        assert store.answer(CLIENT, 4) == Answer(10, CHUNK, 1, 5, True)
+        await prepared(store, write(2, b"FI", client=CLIENT, channel=4, sequence=11))
+        assert store.answer(CLIENT, 4) == Answer(11, CHUNK, 2, 5, False)
+        await store.abandon(CHUNK, 2)
+        await store.abandon(CHUNK, 2)
+        assert store.answer(CLIENT, 4) == Answer(11, CHUNK, 0, 0, False)
+        assert store.state(CHUNK) == ChunkState(1, 5, False, 0, 0, 1)
+        await apply(store, write(2, b"SE", client=CLIENT, channel=5, sequence=1))
+        assert store.answer(CLIENT, 4) == Answer(11, CHUNK, 0, 0, False)
+        assert store.answer(CLIENT, 5) == Answer(1, CHUNK, 2, 5, True)
+        assert take(store) == b"SErst"
+        await prepared(store, write(1, b"new", chunk=OTHER))
+        await store.abandon(OTHER, 1)
+        assert store.state(OTHER) is None and store.pending() == []
+
+    on_store(case)
+
+
+def test_an_abandoned_append_does_not_show_in_the_next_one(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        durability = on_store.durability  # type: ignore[attr-defined]
+        await apply(store, write(1, pattern(1000), durability=durability))
+        await prepared(store, write(2, b"A" * 50_000, 1000, durability=durability))
+        await store.abandon(CHUNK, 2)
+        assert take(store) == pattern(1000)
+        await apply(store, write(2, b"B" * 10, 3000, durability=durability))
+        assert take(store) == pattern(1000) + bytes(2000) + b"B" * 10
+
+    on_store(case)
+
+
+def test_the_same_update_again_changes_nothing_and_another_is_refused(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        one = write(1, b"data", client=CLIENT, channel=1, sequence=5)
+        assert await prepared(store, one) == [Prepared(1, 4)]
+        assert await prepared(store, one) == [Prepared(1, 4)]
+        other = write(1, b"other", client=CLIENT, channel=1, sequence=6)
+        assert (await refused(store, other)).code is Code.UPDATE_MISSING
+        assert (await refused(store, write(2, b"next"))).code is Code.UPDATE_MISSING
+        assert take(store, pending=True) == b"data"
+        assert store.answer(CLIENT, 1) == Answer(5, CHUNK, 1, 4, False)
+        await store.commit([(CHUNK, 1)])
+        assert store.answer(CLIENT, 1) == Answer(5, CHUNK, 1, 4, True)
+        assert (await refused(store, one)).code is Code.UPDATE_MISSING
+        assert (await refused(store, write(3, b"skips one"))).code is Code.UPDATE_MISSING
+
+    on_store(case)
+
+
+def test_an_older_update_of_a_channel_does_not_hide_its_newest(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, write(1, b"data", client=CLIENT, channel=1, sequence=8))
+        await apply(store, replace(1, b"data", chunk=OTHER, client=CLIENT, channel=1, sequence=7))
+        assert store.answer(CLIENT, 1) == Answer(8, CHUNK, 1, 4, True)
+        assert store.answer(CLIENT, 2) is None
+        assert store.answer(b"", 0) is None
+
+    on_store(case)
+
+
+def test_a_damaged_payload_leaves_no_trace_and_does_not_fail_its_neighbours(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        bad = write(1, pattern(9000), 100, client=CLIENT, channel=1, sequence=1)
+        bad.payload = memoryview(pattern(9000, 1))
+        good = write(1, b"good", chunk=OTHER)
+        used = store.space().used_bytes
+        first, second = await store.prepare([bad, good])
+        assert isinstance(first, EmberError) and first.code is Code.CHECKSUM
+        assert second == Prepared(1, 4)
+        assert store.state(CHUNK) is None and store.answer(CLIENT, 1) is None
+        await store.abandon(OTHER, 1)
+        one_for_all = write(1, pattern(9000))
+        one_for_all.checksums = page_checksums(memoryview(b"x" * 10), 0, CHUNK_SIZE)
+        assert (await refused(store, one_for_all)).code is Code.CHECKSUM
+        assert store.space().used_bytes <= used + PAGE
+
+    on_store(case)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        write(1, b"x" * 10, CHUNK_SIZE - 9),
+        write(1, b""),
+        truncate(1, CHUNK_SIZE + 1),
+        replace(1, b"x" * (CHUNK_SIZE + 1)),
+        write(1, b"x", chunk=b"short"),
+        write(1, b"x", chunk_size=100_000),
+        write(0, b"x"),
+        write(1, b"x", client=b"c" * 65),
+    ],
+    ids=lambda one: f"{one.kind.name} at {one.offset}, {len(one.payload)} bytes",
+)
+def test_a_malformed_update_is_invalid(on_store: Run, wrong) -> None:  # type: ignore[no-untyped-def]
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        assert (await refused(store, wrong)).code is Code.INVALID
+        assert store.pending() == []
+
+    on_store(case)
+
+
+def test_pages_of_another_size_are_refused(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        await apply(store, write(1, b"x"))
+        assert (await refused(store, write(2, b"x", chunk_size=64 * MIB))).code is Code.INVALID
+        await apply(store, replace(2, pattern(100_000), chunk_size=64 * MIB))
+        assert take(store, length=MIB, chunk_size=64 * MIB) == pattern(100_000)
+
+    on_store(case)
+
+
+def test_no_space_leaves_no_trace_and_removal_makes_room(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        payload = pattern(4 * MIB)
+        chunks = [bytes(chunk_id(9, index)) for index in range(17)]
+        for chunk in chunks[:16]:
+            await apply(store, write(1, payload, chunk=chunk, chunk_size=4 * MIB))
+        space = store.space()
+        assert (space.capacity_bytes, space.free_bytes, space.used_bytes, space.chunks) == (64 * MIB, 0, 64 * MIB, 16)
+        full = write(1, payload, chunk=chunks[16], chunk_size=4 * MIB, client=CLIENT, channel=1, sequence=1)
+        assert (await refused(store, full)).code is Code.NO_SPACE
+        assert store.state(chunks[16]) is None and store.answer(CLIENT, 1) is None
+        assert take(store, chunks[0], length=4 * MIB, chunk_size=4 * MIB) == payload
+        await apply(store, remove(2, chunk=chunks[3]))
+        await apply(store, full)
+        assert take(store, chunks[16], length=4 * MIB, chunk_size=4 * MIB) == payload
+
+    on_store(case)
+
+
+def test_chunks_of_a_file(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        assert store.last_chunk(5) == LastChunk(-1, 0, 0, 0)
+        assert store.chunks_of(5, 0, 10) == []
+        ids = {index: bytes(chunk_id(5, index)) for index in (0, 3, 7, 300, 2**32 - 1)}
+        for number, chunk in enumerate(ids.values(), 1):
+            await apply(store, write(1, pattern(number * 10), chunk=chunk))
+        for neighbour in (4, 6):
+            await apply(store, write(1, b"x", chunk=bytes(chunk_id(neighbour, 3))))
+        await prepared(store, write(1, b"only pending", chunk=bytes(chunk_id(5, 4))))
+        assert store.last_chunk(5) == LastChunk(2**32 - 1, 50, 5, 150)
+        assert store.chunks_of(5, 0, 10) == list(ids.values())
+        assert store.chunks_of(5, 1, 2) == [ids[3], ids[7]]
+        await apply(store, remove(2, chunk=ids[2**32 - 1]))
+        await apply(store, truncate(2, 1, chunk=ids[300]))
+        await apply(store, write(2, pattern(100), 10, chunk=ids[7]))
+        assert store.last_chunk(5) == LastChunk(300, 1, 4, 10 + 20 + 110 + 1)
+        assert store.chunks_of(5, 300, 10) == [ids[300]]
+        assert store.chunks_of(5, 2**32, 1) == []
+
+    on_store(case)
+
+
+def test_reads_end_where_the_chunk_ends(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        data = pattern(100_000)
+        await apply(store, write(1, data, chunk_size=MIB))
+        for offset, length in [(0, 100_000), (99_999, 10), (100_000, 1), (500_000, 10), (0, 99_999), (5, 80_000)]:
+            assert take(store, offset=offset, length=length, chunk_size=MIB) == data[offset : offset + length]
+
+    on_store(case)
+
+
+def test_a_batch_prepares_and_commits_together(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        chunks = [bytes(chunk_id(3, index)) for index in range(50)]
+        await prepared(store, *[write(1, pattern(2000, i), chunk=chunk) for i, chunk in enumerate(chunks)])
+        await store.commit([(chunk, 1) for chunk in chunks])
+        for i, chunk in enumerate(chunks):
+            assert take(store, chunk) == pattern(2000, i)
+
+    on_store(case)

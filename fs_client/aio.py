@@ -18,6 +18,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
 from fs_client.identity import RequestIds, new_client_id, process_umask, process_user
@@ -32,6 +34,7 @@ from fs_client.settle import ended
 from fs_client.storage_client import StorageClient
 from fs_client.write_path import Writer
 from fs_common import methods
+from fs_common.checks import check
 from fs_common.errors import EmberError, to_os_error
 from fs_common.ids import ROOT_INODE
 from fs_common.layout import Layout
@@ -100,8 +103,12 @@ class AsyncFileSystem(Namespace):
 
     async def _begin(self) -> None:
         reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
-        if reply.routing is not None:
-            self.routing.adopt(reply.routing)
+        routing = reply.routing
+        check(routing is not None, "a client that knows no routing is given one")
+        assert routing is not None
+        self.routing.adopt(routing)
+        # From now on a server of another cluster that took over an address is refused.
+        self.pool.hello = msgspec.structs.replace(self.pool.hello, cluster=routing.cluster)
 
     async def _fetch_routing(self, known: int, timeout_s: float) -> Routing | None:
         reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(known), timeout_s=timeout_s)

@@ -57,8 +57,8 @@ class RangeReader:
         """
         attempts = Attempts(self._timeout_s)
         if into is None:
-            ranges = [(file, offset, max(min(length, file.length - offset), 0)) for file, offset, length in ranges]
-            into = allocate(sum(length for _, _, length in ranges))
+            ranges = [(file, offset, min(length, max(file.length - offset, 0))) for file, offset, length in ranges]
+            into = allocate(sum(max(length, 0) for _, _, length in ranges))
         while True:
             try:
                 frames, failed, results = plan_ranges(self._routing, ranges, into)

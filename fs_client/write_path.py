@@ -25,7 +25,7 @@ from fs_client.file_ref import FileRef
 from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
-from fs_client.storage_client import StorageClient
+from fs_client.storage_client import SERVER_GONE, StorageClient
 from fs_common.checksums import page_checksums
 from fs_common.errors import EmberError, Retry, code_of
 from fs_common.layout import split
@@ -158,7 +158,8 @@ class Writer:
             assert error is not None
             if error.retry is Retry.FINAL:
                 raise _write_error(file, piece, error)
-            refresh = refresh or error.retry is not Retry.SAFE
+            # A head that is gone may have a successor by now.
+            refresh = refresh or error.retry is not Retry.SAFE or error.code in SERVER_GONE
         first = pieces[0].error
         assert first is not None
         known = self._routing.routing.version

@@ -1,0 +1,322 @@
+"""The batch primitive: layout of the buffer, ends and holes, faults of servers, cancellation."""
+
+import asyncio
+import pickle
+import random
+
+import pytest
+
+from fs_client import FileSystem, aio, read_plan
+from fs_common.errors import Code, EmberError
+from fs_common.records.routing import NodeState, PublicState
+from tests.client.fake_cluster import CHUNK, FakeCluster
+from tests.support import run
+
+DATA = random.Random(1).randbytes(10 * CHUNK + 777)
+
+
+@pytest.fixture
+def file(fs: FileSystem) -> str:
+    fs.write_file("/f", DATA)
+    return "/f"
+
+
+def reads(cluster: FakeCluster) -> int:
+    return sum(len(daemon.reads) for daemon in cluster.storage.values())
+
+
+def test_ranges_lie_one_after_another(fs: FileSystem, file: str) -> None:
+    into = bytearray(b"-" * 100)
+    views = fs.read_ranges([(file, 5, 10), (file, CHUNK - 5, 10), (file, 0, 0), (file, len(DATA) - 5, 10)], into)
+    assert into[:10] == DATA[5:15] and into[10:20] == DATA[CHUNK - 5 : CHUNK + 5]
+    assert into[20:25] == DATA[-5:] and into[25:] == b"-" * 75
+    assert [len(view) for view in views] == [10, 10, 0, 5]
+    views[0][:1] = b"!"
+    assert into[:1] == b"!", "views are of the caller's buffer"
+
+
+def test_any_writable_buffer_will_do(fs: FileSystem, file: str) -> None:
+    import array
+
+    into = array.array("I", bytes(8))
+    fs.read_ranges([(file, 100, 8)], into)
+    assert into.tobytes() == DATA[100:108]
+    with pytest.raises(TypeError, match="writable"):
+        fs.read_ranges([(file, 0, 4)], b"1234")
+
+
+def test_without_a_buffer_one_is_made_without_gaps(fs: FileSystem, file: str) -> None:
+    views = fs.read_ranges([(file, len(DATA) - 5, 1 << 40), (file, 0, 3)])
+    assert [bytes(view) for view in views] == [DATA[-5:], DATA[:3]]
+
+
+def test_files_are_named_by_path_reference_or_open_file(fs: FileSystem, file: str) -> None:
+    ref = pickle.loads(pickle.dumps(fs.ref(file)))
+    with fs.open(file) as buffered, fs.open(file, buffering=0) as raw:
+        sources = [file, file.encode(), ref, buffered, raw]
+        views = fs.read_ranges([(source, 3, 4) for source in sources])
+    assert [bytes(view) for view in views] == [DATA[3:7]] * 5
+
+
+def test_paths_are_looked_up_in_one_call(cluster: FakeCluster, fs: FileSystem) -> None:
+    for number in range(20):
+        fs.write_file(f"/{number}", b"%02d" % number)
+    cluster.metadata.calls.clear()
+    views = fs.read_ranges([(f"/{number % 20}", 0, 2) for number in range(40)])
+    assert [bytes(view) for view in views] == [b"%02d" % (number % 20) for number in range(40)]
+    assert [name for name, _ in cluster.metadata.calls] == ["batch_stat"]
+
+
+def test_a_missing_path_is_its_own_error(fs: FileSystem, file: str) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        fs.read_ranges([(file, 0, 1), ("/no", 0, 1), (file, 1, 1)])
+    assert caught.value.filename == "/no"
+
+
+def test_wrong_numbers_are_value_errors(fs: FileSystem, file: str) -> None:
+    with pytest.raises(ValueError, match="range 1 has a negative"):
+        fs.read_ranges([(file, 0, 1), (file, -1, 1)], bytearray(9))
+    with pytest.raises(ValueError, match="the buffer has 9 bytes, ranges up to number 1 need 10"):
+        fs.read_ranges([(file, 0, 5), (file, 0, 5)], bytearray(9))
+    with pytest.raises(ValueError, match="negative"):
+        fs.read_ranges([(file, 0, -1)])
+
+
+def test_one_frame_for_each_server(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    ref = fs.ref(file)
+    for daemon in cluster.storage.values():
+        daemon.read_frames = 0
+    chooser = random.Random(2)
+    ranges = [(ref, chooser.randrange(len(DATA) - 1000), 1000) for _ in range(500)]
+    views = fs.read_ranges(ranges, bytearray(500_000))
+    assert all(view == DATA[offset : offset + 1000] for view, (_, offset, _) in zip(views, ranges, strict=True))
+    assert [daemon.read_frames for daemon in cluster.storage.values()] == [1, 1, 1]
+
+
+def test_large_reads_are_cut_into_frames(
+    cluster: FakeCluster, fs: FileSystem, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_plan, "FRAME_BYTES", CHUNK)
+    for daemon in cluster.storage.values():
+        daemon.read_frames = 0
+    assert fs.read_file(file) == DATA
+    assert sum(daemon.read_frames for daemon in cluster.storage.values()) == 11
+
+
+def test_holes_are_zeros(fs: FileSystem) -> None:
+    with fs.open("/h", "wb") as file:
+        file.write(b"a" * 10)
+        file.seek(4 * CHUNK + 100)
+        file.write(b"b" * 10)
+    into = bytearray(b"-" * (5 * CHUNK))
+    (view,) = fs.read_ranges([("/h", 0, 5 * CHUNK)], into)
+    assert bytes(view) == b"a" * 10 + bytes(4 * CHUNK + 90) + b"b" * 10
+    assert into[len(view) :] == b"-" * (5 * CHUNK - len(view))
+
+
+def test_the_load_is_given_back(fs: FileSystem, file: str) -> None:
+    fs.read_file(file)
+    assert fs._connected is not None
+    assert [server.outstanding for server in fs._connected.core.routing.servers.values()] == [0, 0, 0]
+
+
+def test_a_loaded_server_is_relieved(fs: FileSystem, file: str, cluster: FakeCluster) -> None:
+    assert fs._connected is not None
+    servers = fs._connected.core.routing.servers
+    servers[1].outstanding = read_plan.IMBALANCE_BYTES + 1
+    for daemon in cluster.storage.values():
+        daemon.reads.clear()
+    assert fs.read_file(file) == DATA
+    assert not cluster.storage[1].reads
+    servers[1].outstanding = 0
+
+
+# Faults
+
+
+def test_a_dead_server_costs_one_failover(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    cluster.stop_node(2)
+    assert fs.read_file(file) == DATA
+    before = reads(cluster)
+    assert fs.read_file(file) == DATA
+    assert reads(cluster) == before + 11, "it is remembered"
+
+
+def test_a_server_that_comes_back_is_used_again(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    cluster.stop_node(2)
+    fs.read_file(file)
+    cluster.start_node(2)
+    assert fs._connected is not None
+    core = fs._connected.core
+    core.routing.trust(core.routing.servers[2])
+    cluster.storage[2].reads.clear()
+    assert fs.read_file(file) == DATA
+    assert cluster.storage[2].reads
+
+
+def test_a_server_that_dies_while_it_answers(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    daemon = cluster.storage[3]
+
+    def close_gate() -> None:
+        daemon.gate = asyncio.Event()
+
+    cluster.call(close_gate)
+
+    async def die() -> None:
+        await daemon.arrived.wait()
+        assert daemon.server is not None
+        server, daemon.server = daemon.server, None
+        await server.close(grace_s=0)
+
+    dying = asyncio.run_coroutine_threadsafe(die(), cluster._loop)
+    assert fs.read_file(file) == DATA
+    dying.result(10)
+
+
+def test_all_servers_of_a_chain_down_until_one_returns(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    for node in (1, 2, 3):
+        cluster.stop_node(node)
+    starting = asyncio.run_coroutine_threadsafe(_start_when_asked(cluster), cluster._loop)
+    assert fs.read_file(file) == DATA
+    starting.result(10)
+
+
+async def _start_when_asked(cluster: FakeCluster) -> None:
+    """Bring one node back once the client has come back for routing, having found nobody."""
+    asked = len([name for name, _ in cluster.metadata.calls if name == "get_routing"])
+    while len([name for name, _ in cluster.metadata.calls if name == "get_routing"]) == asked:
+        await asyncio.sleep(0.001)
+    await cluster._serve(1)
+
+
+@pytest.mark.parametrize("code", [Code.NOT_SERVING, Code.CHAIN_UNKNOWN, Code.DISK_FAILED, Code.BUSY])
+def test_an_item_that_one_replica_refuses_is_read_from_another(
+    cluster: FakeCluster, fs: FileSystem, file: str, code: Code
+) -> None:
+    cluster.storage[1].read_fault = lambda item: EmberError(code, "not here")
+    assert fs.read_file(file) == DATA
+
+
+def test_a_frame_that_is_refused_goes_elsewhere(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    cluster.storage[1].frame_fault = lambda: EmberError(Code.BUSY, "too much to do")
+    assert fs.read_file(file) == DATA
+
+
+def test_an_old_chain_version_is_refreshed(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    cluster.set_chain(1, {2: PublicState.OFFLINE})
+    cluster.set_chain(3, {})
+    assert fs.read_file(file) == DATA
+    assert not any(item.chain == 1 and item.chain_version == 2 for item in cluster.storage[2].reads)
+
+
+def test_a_failed_node_is_not_asked(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    cluster.states[1] = NodeState.FAILED
+    cluster.set_chain(1, {})
+    fs.read_file(file)
+    cluster.storage[1].reads.clear()
+    assert fs.read_file(file) == DATA
+    assert not cluster.storage[1].reads
+
+
+def test_damaged_bytes_are_read_from_another_replica(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    for node in (1, 2):
+        cluster.storage[node].corrupt.update(cluster.storage[node].chunks)
+    assert fs.read_file(file) == DATA
+
+
+def test_damage_everywhere_is_an_io_error_that_names_the_range(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    for daemon in cluster.storage.values():
+        daemon.corrupt.update(key for key in daemon.chunks if key[2] == 4)
+    into = bytearray(100)
+    with pytest.raises(OSError, match=r"range 1 \(chunk 4 of inode \d+") as caught:
+        fs.read_ranges([(file, 0, 10), (file, 4 * CHUNK, 10), (file, 5 * CHUNK, 10)], into)
+    assert caught.value.errno == 5 and caught.value.filename == file
+    assert into[:10] == DATA[:10] and into[20:30] == DATA[5 * CHUNK : 5 * CHUNK + 10]
+    tries = [item for daemon in cluster.storage.values() for item in daemon.reads if item.index == 4]
+    assert len(tries) == 6, "each replica twice"
+
+
+def test_damage_that_passes_is_no_error(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    """A block that changes while it is sent."""
+    daemon = cluster.storage[1]
+    daemon.corrupt.update(daemon.chunks)
+
+    def heal(item: object) -> None:
+        daemon.corrupt.clear()
+
+    for other in (2, 3):
+        cluster.storage[other].corrupt.update(cluster.storage[other].chunks)
+        cluster.storage[other].read_fault = heal  # type: ignore[assignment]
+    assert fs.read_file(file) == DATA
+
+
+def test_a_final_error_is_raised_at_once(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    for daemon in cluster.storage.values():
+        daemon.read_fault = lambda item: EmberError(Code.INVALID, "odd") if item.index == 2 else None
+    with pytest.raises(OSError, match=r"range 0 \(chunk 2 .*odd"):
+        fs.read_file(file)
+    assert sum(1 for daemon in cluster.storage.values() for item in daemon.reads if item.index == 2) == 1
+
+
+def test_nobody_serving_is_an_error_at_the_deadline(cluster: FakeCluster) -> None:
+    import fs_client
+
+    with fs_client.connect(cluster.address, timeout_s=0.3) as fs:
+        fs.write_file("/f", DATA)
+        cluster.set_chain(1, dict.fromkeys((1, 2, 3), PublicState.OFFLINE))
+        with pytest.raises(OSError, match="chain 1 has no serving replica"):
+            fs.read_file("/f")
+
+
+def test_a_chain_table_that_is_not_known_yet_is_fetched(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    from fs_client.file_ref import FileRef
+
+    assert fs._connected is not None
+    routing = fs._connected.core.routing
+    old = routing.routing
+    routing.adopt(type(old)(0, old.cluster, old.nodes, [], []))
+    ref = fs.ref(file)
+    assert bytes(fs.read_ranges([(FileRef(ref.inode, ref.length, ref.layout), 0, 5)])[0]) == DATA[:5]
+
+
+# Cancellation
+
+
+def test_after_a_cancellation_the_buffer_is_not_touched(cluster: FakeCluster) -> None:
+    async def main() -> None:
+        async with await aio.connect(cluster.address) as fs:
+            await fs.write_file("/f", DATA)
+
+            async def close_gate() -> None:
+                for daemon in cluster.storage.values():
+                    daemon.gate = asyncio.Event()
+                    daemon.arrived.clear()
+
+            async def all_arrived() -> None:
+                for daemon in cluster.storage.values():
+                    await daemon.arrived.wait()
+
+            async def open_gate() -> None:
+                for daemon in cluster.storage.values():
+                    assert daemon.gate is not None
+                    daemon.gate.set()
+
+            await on_servers(cluster, close_gate())
+            into = bytearray(len(DATA))
+            reading = asyncio.ensure_future(fs.read_ranges([("/f", 0, len(DATA))], into))
+            await on_servers(cluster, all_arrived())
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled()
+            marked = bytes(into)
+            await on_servers(cluster, open_gate())
+            # The late answers arrive before those of this read, on the same connections.
+            assert await fs.read_file("/f") == DATA
+            assert into == marked == bytes(len(DATA))
+            assert [server.outstanding for server in fs.routing.servers.values()] == [0, 0, 0]
+
+    run(main())
+
+
+async def on_servers(cluster: FakeCluster, coroutine: object) -> None:
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, cluster._loop))  # type: ignore[arg-type]

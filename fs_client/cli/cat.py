@@ -28,18 +28,21 @@ def cat(paths: tuple[str, ...], cluster: str) -> None:
 
 
 async def _cat(locations: list[RemotePath]) -> None:
+    from fs_common.records.meta import FileType
+
     failures = Failures()
     async with Connections() as connections:
         for location in locations:
             fs = await connections.to(location)
             try:
-                ref = await fs.ref(location.path)
-            except IsADirectoryError:
-                failures.add(location, "is a directory")
-                continue
+                found = await fs.stat(location.path)
             except OSError as error:
                 failures.add(location, error)
                 continue
+            if found.type == FileType.DIRECTORY:
+                failures.add(location, "is a directory")
+                continue
+            ref = found.ref
             buffers = [bytearray(min(_BLOCK_BYTES, ref.length)) for _ in range(2)]
             writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             writing.set_result(None)

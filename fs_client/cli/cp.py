@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fs_client.cli.copy.bar import Bar, NoBar, bar_wanted, progress_option
-from fs_client.cli.failure import EXIT_FAILED, Done, Failure, Usage
+from fs_client.cli.failure import EXIT_FAILED, Done, Failure, Usage, reason
 from fs_client.cli.options import cluster_option, quiet_option
 from fs_client.cli.remote import Connections, RemotePath, join, parse, printable, run
 
@@ -122,7 +122,7 @@ class _Copy:
             try:
                 item = await place.look(path, follow=not self.recursive)
             except OSError as error:
-                self._failed(place.show(path), error.strerror or str(error))
+                self._failed(place.show(path), reason(error))
                 continue
             name = _name(text if remote is None else remote.path, text)
             target = join(root, name) if inside and name else root

@@ -1,5 +1,8 @@
 """How a command fails: one line on stderr and an exit code, never a traceback."""
 
+import errno
+import os
+
 import click
 
 EXIT_FAILED = 1
@@ -8,6 +11,29 @@ EXIT_INTERRUPTED = 130
 """What a shell reports for a program that SIGINT ended."""
 EXIT_BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended: the reader of our output went away."""
+
+
+_SAY_IT_ALL = frozenset(
+    {
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOTEMPTY,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EACCES,
+        errno.EROFS,
+    }
+)
+"""Errors whose name, beside the path, is all there is to say. The service's own words name inodes."""
+
+
+def reason(error: OSError) -> str:
+    """What is wrong, in one line, without the subject."""
+    if error.errno in _SAY_IT_ALL and error.filename is not None:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 class Failure(click.ClickException):

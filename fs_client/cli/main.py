@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, reason
 
 
 class Entry(NamedTuple):
@@ -128,13 +128,12 @@ def _run(arguments: list[str]) -> int:
 
 def describe(error: OSError) -> str:
     """One line for an error of the file system or of the operating system: the subject, then what is wrong."""
-    text = error.strerror or str(error)
     names = [
         os.fsdecode(name) if isinstance(name, bytes) else str(name)
         for name in (error.filename, error.filename2)
         if name is not None
     ]
-    return ": ".join([*names, text])
+    return ": ".join([*names, reason(error)])
 
 
 def _report(line: str, code: int) -> int:

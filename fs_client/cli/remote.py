@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import click
 
-from fs_client.cli.failure import EXIT_FAILED, Done, Usage
+from fs_client.cli.failure import EXIT_FAILED, Done, Usage, reason
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -121,8 +121,8 @@ class Failures:
         self.count = 0
 
     def add(self, subject: object, error: OSError | str) -> None:
-        reason = error if isinstance(error, str) else error.strerror or str(error)
-        click.echo(f"emberfs: {printable(str(subject))}: {reason}", err=True)
+        text = error if isinstance(error, str) else reason(error)
+        click.echo(f"emberfs: {printable(str(subject))}: {text}", err=True)
         self.count += 1
 
     def end(self) -> None:

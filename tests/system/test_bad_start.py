@@ -100,7 +100,7 @@ def test_settings_that_a_daemon_refuses_are_its_own_words(tmp_path: Path) -> Non
         ("meta.no_such_key=1", "no_such_key"),
         ("storage.payload_memory_bytes=1", "payload_memory_bytes"),
     ):
-        line = failure("up", "--detach", "--dir", tmp_path / setting, "--port", "0", "--set", setting)
+        line = failure("up", "-q", "--detach", "--dir", tmp_path / setting, "--port", "0", "--set", setting)
         assert "did not start: " in line
         assert words in line
 

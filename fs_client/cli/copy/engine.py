@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from fs_client.cli.copy.place import Item, Place, Reader, Type, Writer
 from fs_client.cli.copy.uninterrupted import uninterrupted
+from fs_client.cli.failure import reason
 from fs_client.cli.remote import join
 
 BLOCK_BYTES = 4 << 20
@@ -260,7 +261,7 @@ class Copier:
             await self._target.remove(source.target)
         except OSError as error:
             shown = self._target.show(source.target)
-            self._failed(shown, f"is incomplete and could not be removed: {error.strerror or error}")
+            self._failed(shown, f"is incomplete and could not be removed: {reason(error)}")
 
     async def _set_attributes(self, source: Source) -> bool:
         try:
@@ -272,10 +273,10 @@ class Copier:
 
     def _fail(self, source: Source, error: OSError | str) -> None:
         self.counts.failures += 1
-        reason = error if isinstance(error, str) else error.strerror or str(error)
+        text = error if isinstance(error, str) else reason(error)
         target = self._target.show(source.target)
         at_target = not isinstance(error, str) and error.filename is not None and error.filename != source.path
-        self._failed(target if at_target else source.place.show(source.path), reason)
+        self._failed(target if at_target else source.place.show(source.path), text)
         if not isinstance(error, str) and error.errno in HOPELESS:
             raise Hopeless
 

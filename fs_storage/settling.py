@@ -43,8 +43,7 @@ class Settling:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     async def _run(self) -> None:
@@ -52,7 +51,9 @@ class Settling:
             self._kicked.clear()
             await asyncio.gather(*(self._settle(target) for target in self._targets.all()))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._kicked.wait(), self._interval_s)
+                # Not `wait_for`: in Python 3.11 it may lose a cancellation.
+                async with asyncio.timeout(self._interval_s):
+                    await self._kicked.wait()
 
     async def _settle(self, target: Target) -> None:
         """One round over what is pending at `target` and held by nobody."""

@@ -325,13 +325,14 @@ def test_a_different_update_under_a_pending_version_is_reported(tmp_path: Path) 
     run(scenario())
 
 
+@pytest.mark.slow
 def test_the_reason_arrives_before_the_caller_gives_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with chain_of(tmp_path) as chain:
             tail = chain.store(1, 2)
             tail.before_prepare.hold()
             item = chain.item(b"x" * 5000, sequence=9)
-            reply = await chain.send([item], [b"x" * 5000], timeout=0.5)
+            reply = await chain.send([item], [b"x" * 5000], timeout=4.0)
             assert [error.code for error in reply.errors] == [Code.CHAIN_BROKEN.value.number]
             assert "node 3" in reply.errors[0].message
             tail.before_prepare.release()

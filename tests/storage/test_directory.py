@@ -1,0 +1,69 @@
+"""A daemon's directory is its own: made once, refused to others, whatever a crash left of its making."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fs_storage.directory import DirectoryRefused, claim
+
+
+def refusal(path: Path, cluster: str = "c", node: int = 1) -> str:
+    with pytest.raises(DirectoryRefused) as caught:
+        claim(path, cluster, node)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+def test_it_is_made_and_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    with claim(path, "c", 1) as directory:
+        assert directory.target(101) == path / "target-101"
+    assert json.loads((path / "node.json").read_text()) == {"format": 1, "cluster": "c", "node": 1}
+    (path / "target-101").mkdir()
+    claim(path, "c", 1).close()
+
+
+def test_it_belongs_to_one_node_of_one_cluster(tmp_path: Path) -> None:
+    claim(tmp_path, "c", 1).close()
+    assert "cluster 'c', not to 'other'" in refusal(tmp_path, cluster="other")
+    assert "node 1, not to node 2" in refusal(tmp_path, node=2)
+    claim(tmp_path, "c", 1).close()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with claim(tmp_path, "c", 1):
+        assert "in use" in refusal(tmp_path)
+    claim(tmp_path, "c", 1).close()
+
+
+def test_a_crash_before_the_commit_point_leaves_a_directory_that_can_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / "node.json.new").write_text('{"for')
+    claim(tmp_path, "c", 1).close()
+
+
+def test_what_is_not_a_daemons_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert "thesis.tex" in refusal(tmp_path)
+    assert not (tmp_path / "node.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster": "c", "node": 1, "extra": 0}']
+)
+def test_a_damaged_marker_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "node.json").write_text(content)
+    assert "damaged" in refusal(tmp_path)
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_text('{"format": 2, "cluster": "c", "node": 1}')
+    assert "format 2" in refusal(tmp_path)
+
+
+def test_a_missing_parent_and_a_file_in_its_place(tmp_path: Path) -> None:
+    assert "No such file" in refusal(tmp_path / "missing" / "data")
+    (tmp_path / "file").touch()
+    assert "Not a directory" in refusal(tmp_path / "file")

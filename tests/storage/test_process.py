@@ -1,0 +1,96 @@
+"""The daemon as a process: one clear line for a start that cannot succeed, an orderly end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def configuration(path: Path, **changes: Any) -> Path:
+    values = {
+        "cluster": "c",
+        "node": 1,
+        "directory": str(path / "data"),
+        "manager": "127.0.0.1:1",
+        "port": 0,
+    } | changes
+    lines = [
+        f"{key} = {value if isinstance(value, int) else chr(34) + value + chr(34)}" for key, value in values.items()
+    ]
+    file = path / "storage.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def start(config: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "fs_storage", "--config", str(config)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(config: Path) -> tuple[int, str]:
+    process = start(config)
+    out, err = process.communicate(timeout=60)
+    assert out == ""
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"node": 0}, "node: from 1 on"),
+        ({"manager": "nowhere"}, "'nowhere' is not host:port"),
+        ({"payload_memory_bytes": 1}, "payload_memory_bytes"),
+        ({"surprise": 1}, "surprise"),
+        ({"port": "9710"}, "port"),
+    ],
+)
+def test_a_bad_configuration_is_one_line_and_status_2(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    from fs_common.config import ConfigError, load
+    from fs_storage.config import StorageConfig
+
+    with pytest.raises(ConfigError) as caught:
+        load(configuration(tmp_path, **changes), StorageConfig)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.system
+def test_starts_that_cannot_succeed(tmp_path: Path) -> None:
+    status, text = outcome(configuration(tmp_path, node=0))
+    assert (status, text.count("\n")) == (2, 1) and "node" in text
+    status, text = outcome(tmp_path / "missing.toml")
+    assert (status, text.count("\n")) == (2, 1) and "missing.toml" in text
+    status, text = outcome(configuration(tmp_path, directory=str(tmp_path / "no" / "where")))
+    assert (status, text.count("\n")) == (1, 1) and "No such file" in text
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, text = outcome(configuration(tmp_path, port=port))
+    assert (status, text.count("\n")) == (1, 1) and f"127.0.0.1:{port}" in text
+
+
+@pytest.mark.system
+def test_a_daemon_without_a_manager_waits_and_ends_when_told(tmp_path: Path) -> None:
+    first = start(configuration(tmp_path))
+    try:
+        assert first.stderr is not None
+        assert "manager" in first.stderr.readline()
+        status, text = outcome(configuration(tmp_path))
+        assert (status, text.count("\n")) == (1, 1) and "in use" in text
+        os.kill(first.pid, signal.SIGTERM)
+        first.communicate(timeout=60)
+        assert first.returncode == 0
+    finally:
+        if first.poll() is None:
+            first.kill()
+            first.communicate()

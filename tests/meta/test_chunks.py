@@ -1,0 +1,215 @@
+"""The service as a client of the storage daemons: which chain gets which request, retries, and their ends."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from fs_common.errors import Code, EmberError
+from fs_common.layout import Layout, stripe_chains
+from fs_common.peers import PeerPool
+from fs_common.records.routing import ChainTarget, PublicState, Routing
+from fs_common.records.session import Hello
+from fs_meta.chunks import ChunkClient
+from tests.meta.fake_storage import FakeStorage, routing_of
+from tests.support import run
+
+CHUNK = 64 * 1024
+LAYOUT = Layout(CHUNK, 3, 1, 1, 1, 12345)
+INODE = 77
+
+
+class Setup:
+    def __init__(self, daemons: list[FakeStorage], pool: PeerPool, timeout_s: float) -> None:
+        self.daemons = daemons
+        self.routing: Routing | None = routing_of(daemons)
+        self.client = ChunkClient(pool, lambda: self.routing, b"m" * 16, timeout_s=timeout_s)
+
+    def put(self, index: int, length: int) -> None:
+        """Chunk `index` of the file, on the chain where its layout has it."""
+        chain = stripe_chains(LAYOUT, [1, 2, 3])[index % 3]
+        self.daemons[chain - 1].lengths[chain, INODE, index] = length
+
+    def chunks(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for daemon in self.daemons:
+            found |= daemon.of(INODE)
+        return found
+
+
+@asynccontextmanager
+async def setup(timeout_s: float = 5.0) -> AsyncIterator[Setup]:
+    daemons = [FakeStorage(node) for node in (1, 2, 3)]
+    for daemon in daemons:
+        await daemon.start()
+    pool = PeerPool(Hello([1], "meta", b"m" * 16, "test"))
+    yield Setup(daemons, pool, timeout_s)
+    await pool.close()
+    for daemon in daemons:
+        await daemon.close()
+
+
+def test_the_end_of_the_last_chunk_is_the_length() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            assert await s.client.measure(INODE, LAYOUT) == 0
+            s.put(0, CHUNK)
+            s.put(4, 5)
+            s.put(2, CHUNK)
+            assert await s.client.measure(INODE, LAYOUT) == 4 * CHUNK + 5
+            assert all(daemon.calls == ["QueryLastChunk"] * 2 for daemon in s.daemons)
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("length", "left"),
+    [
+        (0, {}),
+        (1, {0: 1}),
+        (CHUNK, {0: CHUNK}),
+        (CHUNK + 5, {0: CHUNK, 1: 5}),
+        (4 * CHUNK + 100, {0: CHUNK, 1: CHUNK, 2: CHUNK, 3: CHUNK, 4: 100}),
+        (6 * CHUNK + 60, {0: CHUNK, 1: CHUNK, 2: CHUNK, 3: CHUNK, 4: CHUNK, 6: 50}),
+        (100 * CHUNK, {0: CHUNK, 1: CHUNK, 2: CHUNK, 3: CHUNK, 4: CHUNK, 6: 50}),
+        (5 * CHUNK + 1, {0: CHUNK, 1: CHUNK, 2: CHUNK, 3: CHUNK, 4: CHUNK}),
+    ],
+)
+def test_a_cut_removes_what_is_beyond_and_shortens_the_boundary(length: int, left: dict[int, int]) -> None:
+    """Chunk 5 is a hole: it is not filled with zeros; a short last chunk is not extended."""
+
+    async def body() -> None:
+        async with setup() as s:
+            for index in range(5):
+                s.put(index, CHUNK)
+            s.put(6, 50)
+            await s.client.cut(INODE, LAYOUT, length)
+            assert s.chunks() == left
+
+    run(body())
+
+
+def test_removal_goes_on_until_nothing_is_left() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            for index in range(20):
+                s.put(index, CHUNK)
+            for daemon in s.daemons:
+                daemon.remove_step = 2
+            await s.client.remove(INODE, LAYOUT)
+            assert s.chunks() == {}
+            assert sum(len(daemon.calls) for daemon in s.daemons) >= 10
+
+    run(body())
+
+
+def test_what_may_be_repeated_is_repeated_under_the_same_update_id() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            s.put(0, CHUNK)
+            [daemon] = [daemon for daemon in s.daemons if daemon.lengths]
+            daemon.refusals = [EmberError(Code.NOT_SERVING), EmberError(Code.CHAIN_VERSION), EmberError(Code.BUSY)]
+            daemon.update_errors = [Code.CHAIN_BROKEN, Code.CHAIN_BROKEN]
+            await s.client.cut(INODE, LAYOUT, 5)
+            assert s.chunks() == {0: 5}
+            assert len(daemon.updates) == 3 and len(set(daemon.updates)) == 1
+            s.put(0, CHUNK)
+            await s.client.cut(INODE, LAYOUT, 6)
+            (_, channel, sequence), (_, again, later) = daemon.updates[0], daemon.updates[-1]
+            assert again == channel and later == sequence + 1
+
+    run(body())
+
+
+def test_the_newest_routing_is_used_for_each_attempt() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            first, second, _ = s.daemons
+            layout = Layout(CHUNK, 1, 1, 1, 0)
+            first.refusals = [EmberError(Code.NOT_HEAD)] * 100
+            old = routing_of(s.daemons)
+
+            class Changing:
+                """The chain's head moves to the second daemon after it was looked at once."""
+
+                looks = 0
+
+                def __call__(self) -> Routing:
+                    self.looks += 1
+                    if self.looks <= 2:
+                        return old
+                    chain = msgspec.structs.replace(
+                        old.chains[0],
+                        version=9,
+                        targets=[
+                            ChainTarget(101, 1, PublicState.OFFLINE),
+                            ChainTarget(201, 2, PublicState.SERVING),
+                        ],
+                    )
+                    return changed.setdefault("routing", msgspec.structs.replace(old, chains=[chain, *old.chains[1:]]))
+
+            changed: dict[str, Routing] = {}
+            client = ChunkClient(s.client._caller, Changing(), b"m" * 16, timeout_s=5)
+            second.lengths[1, INODE, 0] = 9
+            assert await client.measure(INODE, layout) == 9
+            assert second.versions == {9}
+
+    run(body())
+
+
+def test_final_errors_are_not_repeated() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            s.daemons[0].refusals = [EmberError(Code.NO_SPACE, "full")]
+            with pytest.raises(EmberError) as caught:
+                await s.client.measure(INODE, LAYOUT)
+            assert caught.value.code is Code.NO_SPACE
+            assert s.daemons[0].calls == ["QueryLastChunk"]
+
+    run(body())
+
+
+def test_the_total_time_is_bounded() -> None:
+    async def body() -> None:
+        async with setup(timeout_s=0.1) as s:
+            await s.daemons[1].close()
+            with pytest.raises(EmberError) as caught:
+                await s.client.measure(INODE, LAYOUT)
+            assert caught.value.code is Code.UNREACHABLE
+
+    run(body())
+
+
+def test_collection_tries_each_chain_once_and_finishes_the_others() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            for index in range(6):
+                s.put(index, CHUNK)
+            s.daemons[0].refusals = [EmberError(Code.BUSY)] * 9
+            with pytest.raises(EmberError):
+                await s.client.remove(INODE, LAYOUT)
+            assert len(s.daemons[0].calls) == 1
+            assert set(s.chunks()) == set(s.daemons[0].of(INODE)) != set()
+
+    run(body())
+
+
+def test_without_a_place_there_is_a_clear_error() -> None:
+    async def body() -> None:
+        async with setup(timeout_s=0.01) as s:
+            routing = s.routing
+            assert routing is not None
+            nobody = msgspec.structs.replace(routing.chains[0], targets=[ChainTarget(101, 1, PublicState.LASTSRV)])
+            for wrong, code in [
+                (None, Code.CLUSTER_NOT_READY),
+                (msgspec.structs.replace(routing, tables=[]), Code.CLUSTER_NOT_READY),
+                (msgspec.structs.replace(routing, chains=[]), Code.CHAIN_UNKNOWN),
+                (msgspec.structs.replace(routing, chains=[nobody, *routing.chains[1:]]), Code.NOT_SERVING),
+            ]:
+                s.routing = wrong
+                with pytest.raises(EmberError) as caught:
+                    await s.client.measure(INODE, LAYOUT)
+                assert caught.value.code is code
+
+    run(body())

@@ -1,0 +1,228 @@
+"""The service over real sockets: every method, storage daemons that are asked for chunks, start and stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.layout import stripe_chains
+from fs_common.records import meta
+from fs_common.records.routing import GetRouting, Routing
+from fs_common.records.session import Empty, Hello
+from fs_common.rpc import Peer
+from fs_common.transports import tcp
+from fs_meta import fsck, server
+from fs_meta.config import MetaConfig
+from fs_meta.format import prepare_store
+from fs_meta.kv.open import open_store
+from fs_meta.service import OPERATIONS
+from tests.meta.fake_storage import FakeStorage, routing_of
+from tests.meta.world import CLIENT, ROOT, dump, new_request
+from tests.support import run
+
+
+class FakeManager:
+    def __init__(self, routing: Routing | None) -> None:
+        self.routing = routing
+        self.closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Cluster:
+    def __init__(
+        self, peer: Peer, running: server.MetaServer, manager: FakeManager, daemons: list[FakeStorage]
+    ) -> None:
+        self.peer = peer
+        self.running = running
+        self.manager = manager
+        self.daemons = daemons
+
+    async def call(self, method: methods.Method, request: msgspec.Struct):  # type: ignore[no-untyped-def]
+        return await self.peer.call(method, request, timeout=10)
+
+    def chunks(self, inode: int) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for daemon in self.daemons:
+            found |= daemon.of(inode)
+        return found
+
+
+@asynccontextmanager
+async def cluster(directory: Path, gc_delay_ms: int = 300_000) -> AsyncIterator[Cluster]:
+    daemons = [FakeStorage(node) for node in (1, 2)]
+    for daemon in daemons:
+        await daemon.start()
+    config = MetaConfig(
+        cluster="test",
+        directory=str(directory),
+        port=0,
+        stripe=2,
+        chunk_size_bytes=64 * 1024,
+        gc_delay_ms=gc_delay_ms,
+        gc_interval_ms=1,
+    )
+    kv = open_store(config.store_url)
+    await prepare_store(kv, "test", config.root_layout, 0, 0, 1)
+    manager = FakeManager(routing_of(daemons))
+    running = await server.start(config, kv, manager)
+    peer = await tcp.connect("127.0.0.1", running.port, Hello([1], "client", CLIENT, "test"), timeout=5)
+    yield Cluster(peer, running, manager, daemons)
+    await peer.close()
+    await running.close(0)
+    assert manager.closed
+    for daemon in daemons:
+        await daemon.close()
+    again = open_store(config.store_url)
+    findings = fsck.check(await dump(again))
+    await again.close()
+    assert not findings, findings
+
+
+def test_a_files_life_through_every_method(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            used: set[methods.Method] = set()
+
+            async def call(method: methods.Method, request: msgspec.Struct):  # type: ignore[no-untyped-def]
+                used.add(method)
+                reply = await c.call(method, request)
+                assert type(reply) is method.response
+                return reply
+
+            d = (await call(methods.MKDIR, meta.Mkdir(ROOT, b"d", 0o755, new_request()))).attributes
+            opened = await call(
+                methods.CREATE, meta.Create(d.inode, b"f", 0o644, new_request(), write=True, client=CLIENT)
+            )
+            inode, session, layout = opened.attributes.inode, opened.session, opened.attributes.layout
+            chains = stripe_chains(layout, [1, 2])
+            for index, length in [(0, 64 * 1024), (1, 64 * 1024), (2, 10)]:
+                chain = chains[index % 2]
+                c.daemons[chain - 1].lengths[chain, inode, index] = length
+            reply = await call(methods.FSYNC, meta.Fsync(inode, session, new_request(), 5))
+            assert reply.attributes.length == 5
+            reply = await call(methods.CLOSE, meta.Close(inode, session, new_request(), exact=True))
+            assert reply.attributes.length == 2 * 64 * 1024 + 10
+            reply = await call(methods.TRUNCATE, meta.Truncate(inode, 64 * 1024 + 3, new_request()))
+            assert reply.attributes.length == 64 * 1024 + 3
+            assert c.chunks(inode) == {0: 64 * 1024, 1: 3}
+            await call(methods.LINK, meta.Link(ROOT, b"d/f", ROOT, b"g", new_request()))
+            await call(methods.SYMLINK, meta.Symlink(ROOT, b"link", b"d/f", new_request()))
+            assert (await call(methods.READLINK, meta.Readlink(ROOT, b"link"))).target == b"d/f"
+            await call(methods.SET_ATTR, meta.SetAttr(ROOT, b"link", new_request(), mode=0o600))
+            assert (await call(methods.STAT, meta.Stat(ROOT, b"link"))).attributes.mode == 0o600
+            assert (await call(methods.LOOKUP, meta.Lookup(d.inode, b"f"))).attributes.links == 2
+            batch = await call(methods.BATCH_STAT, meta.BatchStat(ROOT, [b"g", b"x"]))
+            assert batch.attributes[0].inode == inode and batch.errors[0].index == 1
+            await call(methods.OPEN, meta.Open(ROOT, b"g"))
+            await call(methods.BATCH_CREATE, meta.BatchCreate(d.inode, [b"1", b"2"], 0o644, new_request()))
+            page = await call(methods.READDIR, meta.Readdir(d.inode, with_attributes=True))
+            assert [entry.name for entry in page.entries] == [b"1", b"2", b"f"]
+            await call(methods.RENAME, meta.Rename(ROOT, b"d", ROOT, b"e", new_request()))
+            assert (await call(methods.REAL_PATH, meta.RealPath(d.inode))).path == b"/e"
+            used_up = await call(methods.USAGE, meta.Usage(ROOT))
+            assert (used_up.files, used_up.directories, used_up.symlinks) == (3, 1, 1)
+            space = await call(methods.STATFS, meta.Statfs())
+            assert (space.capacity_bytes, space.files) == (2 * 10**9, 6)
+            await call(methods.UNLINK, meta.Unlink(ROOT, b"link", new_request()))
+            await call(methods.MKDIR, meta.Mkdir(ROOT, b"empty", 0o755, new_request()))
+            await call(methods.RMDIR, meta.Rmdir(ROOT, b"empty", new_request()))
+            await call(methods.REMOVE_TREE, meta.RemoveTree(ROOT, b"e", new_request()))
+            assert used == set(OPERATIONS)
+            counters = (await c.call(methods.STATS, Empty())).counters
+            assert counters["rpc_mkdir_calls"] == 2 and "inodes_in_use" in counters
+
+    run(body())
+
+
+def test_errors_and_replays_cross_the_wire(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            request = meta.Create(ROOT, b"f", 0o644, new_request(), write=True, client=CLIENT)
+            first = await c.call(methods.CREATE, request)
+            assert await c.call(methods.CREATE, request) == first
+            with pytest.raises(EmberError) as caught:
+                await c.call(methods.MKDIR, meta.Mkdir(ROOT, b"f", 0o755, new_request()))
+            assert caught.value.code is Code.EXISTS and "b'f' exists in directory 1" in caught.value.message
+
+    run(body())
+
+
+def test_routing_is_told_once_for_each_version(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            assert (await c.call(methods.GET_ROUTING, GetRouting())).routing == c.manager.routing
+            assert (await c.call(methods.GET_ROUTING, GetRouting(1))).routing is None
+            c.manager.routing = routing_of(c.daemons, version=2)
+            assert (await c.call(methods.GET_ROUTING, GetRouting(1))).routing.version == 2
+            c.manager.routing = Routing(0, "test", [], [], [])
+            assert (await c.call(methods.GET_ROUTING, GetRouting())).routing.version == 0
+            c.manager.routing = None
+            assert (await c.call(methods.GET_ROUTING, GetRouting())).routing is None
+            with pytest.raises(EmberError) as caught:
+                await c.call(methods.CREATE, meta.Create(ROOT, b"f", 0o644, new_request()))
+            assert caught.value.code is Code.CLUSTER_NOT_READY
+
+    run(body())
+
+
+def test_the_collector_runs_and_reaches_storage(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path, gc_delay_ms=0) as c:
+            reply = await c.call(methods.CREATE, meta.Create(ROOT, b"f", 0o644, new_request()))
+            inode = reply.attributes.inode
+            c.daemons[0].lengths[1, inode, 0] = 5
+            c.daemons[1].lengths[2, inode, 1] = 5
+            await c.call(methods.UNLINK, meta.Unlink(ROOT, b"f", new_request()))
+
+            async def gone() -> None:
+                while True:
+                    try:
+                        await c.call(methods.STAT, meta.Stat(inode, b""))
+                    except EmberError as error:
+                        assert error.code is Code.STALE
+                        return
+
+            await asyncio.wait_for(gone(), 20)
+            assert c.chunks(inode) == {}
+
+    run(body())
+
+
+def test_many_clients_at_once_make_every_name_once(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+
+            async def make(number: int) -> bool:
+                try:
+                    await c.call(methods.CREATE, meta.Create(ROOT, b"%d" % (number % 50), 0o644, new_request()))
+                    return True
+                except EmberError as error:
+                    assert error.code is Code.EXISTS
+                    return False
+
+            made = await asyncio.gather(*[make(number) for number in range(200)])
+            assert sum(made) == 50
+            page = await c.call(methods.READDIR, meta.Readdir(ROOT))
+            assert len(page.entries) == 50
+
+    run(body())
+
+
+def test_a_port_that_is_taken_leaves_the_store_to_its_owner(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path / "one") as c:
+            config = MetaConfig(cluster="test", directory=str(tmp_path / "two"), port=c.running.port)
+            kv = open_store(config.store_url)
+            await prepare_store(kv, "test", config.root_layout, 0, 0, 1)
+            with pytest.raises(OSError, match="in use"):
+                await server.start(config, kv, FakeManager(None))
+            await kv.close()
+
+    run(body())

@@ -25,7 +25,9 @@ async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
             task.cancel()
         await ended(tasks)
         raise
-    for task in tasks:
+    # All are looked at: an error that nobody has seen is reported by the loop when its task is collected.
+    failed = [task for task in tasks if task.cancelled() or task.exception() is not None]
+    for task in failed:
         task.result()
 
 

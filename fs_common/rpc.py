@@ -470,6 +470,10 @@ class Peer:
 
     def _on_sweep(self) -> None:
         self._sweep = None
+        if self._pending:
+            # Timers run before sockets are looked at: in a process that was stopped or busy for long, the answers may
+            # be here already.
+            self._link.probe()
         now = self._loop.time()
         for pending in self._pending.values():
             if pending.deadline <= now and not pending.future.done():
@@ -479,8 +483,6 @@ class Peer:
             if waiting.deadline <= now and not waiting.future.done():
                 message = f"{self._link.name} had no room for another call in time"
                 waiting.future.set_exception(EmberError(Code.BUSY, message))
-        if self._pending:
-            self._link.probe()
         if (self._pending or self._waiting) and not self.closed:
             self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
 

@@ -99,7 +99,6 @@ class AsyncFileSystem(Namespace):
         self._spawn = spawn
         self._background: set[asyncio.Task[None]] = set()
         """What `spawn` started and has not ended."""
-        self.closed = False
 
     async def _begin(self) -> None:
         reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
@@ -216,6 +215,7 @@ class AsyncFileSystem(Namespace):
         Raises one `OSError` for the first range that cannot be read, naming it; FileNotFoundError, ...; ValueError
         for a negative number or a buffer that is too short.
         """
+        self.check_open()
         known: Sequence[tuple[FileRef, int, int]] = ranges  # type: ignore[assignment]
         for file, _, _ in ranges:
             if type(file) is not FileRef:

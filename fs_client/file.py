@@ -282,6 +282,7 @@ class AsyncFile:
                 self._settled(reply.attributes)
 
     def _check_open(self, *, reading: bool = False, writing: bool = False) -> None:
+        self._fs.check_open()
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if reading and not self._mode.readable:

@@ -37,7 +37,7 @@ class FileRef:
         return (self.inode, self.length, self.layout) == (other.inode, other.length, other.layout)
 
     def __hash__(self) -> int:
-        return hash((self.inode, self.length))
+        return hash(self.inode)
 
 
 def file_ref(attributes: Attributes) -> FileRef | None:

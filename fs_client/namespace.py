@@ -39,6 +39,7 @@ class Namespace:
         """As whom this process acts."""
         self.umask = umask
         """Permission bits that new files and directories do not get."""
+        self.closed = False
 
     # How calls are made
 
@@ -46,6 +47,7 @@ class Namespace:
         self, method: Method, request: Any, path: Path | None = None, second: Path | None = None
     ) -> Any:
         """Call the metadata service; raises `OSError` of the class that fits, with `path` as its filename."""
+        self.check_open()
         try:
             return await self._metadata.call(method, request)
         except EmberError as error:
@@ -53,6 +55,10 @@ class Namespace:
             if second is not None:
                 translated.filename2 = second
             raise translated from error
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the file system is closed")
 
     def request_id(self) -> bytes:
         return self._request_ids.next()
@@ -63,6 +69,7 @@ class Namespace:
         return reply.attributes
 
     async def _attributes_or_none(self, path: Path, follow: bool = True) -> meta.Attributes | None:
+        self.check_open()
         try:
             request = meta.Stat(ROOT_INODE, encode(path), follow, self.user)
             reply: meta.AttributesReply = await self._metadata.call(methods.STAT, request)

@@ -22,9 +22,12 @@ Concurrency: docs/concurrency/client.md.
 
 import asyncio
 import atexit
+import io
+import logging
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -32,6 +35,8 @@ from typing import Any, Protocol, TypeVar
 from fs_client.settle import ended
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Connected(Protocol):
@@ -68,6 +73,8 @@ class Driver:
         """Released to make the helper run the loop, or end."""
         self._submitted: set[asyncio.Task[None]] = set()
         """Used on the loop only."""
+        self.close_at_exit: weakref.WeakSet[io.IOBase] = weakref.WeakSet()
+        """Files open for writing: at exit they are closed like Python's own, so that what is in buffers is stored."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result. Called by any thread but the one that is running this loop now."""
@@ -207,7 +214,12 @@ class Driver:
     # Ends
 
     def stop(self) -> None:
-        """At exit: finish what was submitted, close what is open, end the helper, close the loop."""
+        """At exit: close files, finish what was submitted, close connections, end the helper, close the loop."""
+        for file in list(self.close_at_exit):
+            try:
+                file.close()
+            except Exception as error:
+                logger.error("closing %r at exit: %s", getattr(file, "name", file), error)
         self.run(self._close_all())
         with self._mutex:
             self._stopping = True

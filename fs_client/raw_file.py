@@ -349,6 +349,13 @@ def _finalize(file: FileWriter | FileRandom) -> None:
 
 def wrap(raw: RawFile, mode: OpenMode, line_buffering: bool, **text: Any) -> Any:
     """The file object that the built-in `open` would make of `raw`. `text`: encoding, errors, newline."""
+    file = _wrap(raw, mode, line_buffering, **text)
+    if mode.writable:
+        process.driver().close_at_exit.add(file)
+    return file
+
+
+def _wrap(raw: RawFile, mode: OpenMode, line_buffering: bool, **text: Any) -> Any:
     size = raw.buffer_size
     if not size:
         return raw

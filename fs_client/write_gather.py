@@ -34,6 +34,8 @@ class WriteGather:
     def add(self, offset: int, data: memoryview) -> list[Placed]:
         """Take `data`, copying it. Returns what is complete, for the caller to keep; in file order of the calls."""
         complete: list[Placed] = []
+        if not data:
+            return complete
         if self._count and offset != self._start + self._count:
             complete += self.take()
         while data:

@@ -355,17 +355,20 @@ def test_a_file_system_that_is_dropped_closes_its_connections(cluster: FakeClust
             other.listdir()
 
 
-def test_an_exit_with_everything_open_is_clean(cluster: FakeCluster) -> None:
+def test_an_exit_with_everything_open_is_clean_and_stores_what_was_written(cluster: FakeCluster) -> None:
     code = f"""
 import threading
 import fs_client
 fs = fs_client.connect({cluster.address!r})
 fs.write_file('/f', b'1')
-writing = fs.open('/g', 'wb')
-writing.write(b'not closed')
+writing = fs.open('/g', 'w')
+writing.write('not closed')
 reading = fs.open('/f')
 threading.Thread(target=fs.listdir).start()
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+    with fs_client.connect(cluster.address) as fs:
+        assert fs.read_file("/g") == b"not closed"
+    assert not cluster.metadata.sessions

@@ -246,7 +246,7 @@ def test_damage_that_passes_is_no_error(cluster: FakeCluster, fs: FileSystem, fi
 
     for other in (2, 3):
         cluster.storage[other].corrupt.update(cluster.storage[other].chunks)
-        cluster.storage[other].read_fault = heal  # type: ignore[assignment]
+        cluster.storage[other].read_fault = heal
     assert fs.read_file(file) == DATA
 
 

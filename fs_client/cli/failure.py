@@ -26,14 +26,16 @@ _SAY_IT_ALL = frozenset(
         errno.EROFS,
     }
 )
-"""Errors whose name, beside the path, is all there is to say. The service's own words name inodes."""
+"""Errors whose name, beside the path, is all there is to say; the words of the service name inodes."""
 
 
 def reason(error: OSError) -> str:
     """What is wrong, in one line, without the subject."""
-    if error.errno in _SAY_IT_ALL and error.filename is not None:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
+    text = error.strerror or str(error)
+    if error.errno is None or error.filename is None:
+        return text
+    name = os.strerror(error.errno)
+    return name if error.errno in _SAY_IT_ALL or text == name else f"{name} ({text})"
 
 
 class Failure(click.ClickException):

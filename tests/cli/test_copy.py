@@ -139,7 +139,8 @@ def test_a_file_that_fails_is_named_and_leaves_nothing_while_others_arrive(sourc
             raise OSError(errno.EIO, "the disk made a noise", path)
 
     copied = run(copy(source, tmp_path / "target", Elsewhere(break_large)))
-    assert copied.failures == [(str(tmp_path / "target" / "deep" / "deeper" / "large"), "the disk made a noise")]
+    large = str(tmp_path / "target" / "deep" / "deeper" / "large")
+    assert copied.failures == [(large, "Input/output error (the disk made a noise)")]
     expected = tree_of(source)
     del expected["deep/deeper/large"]
     assert tree_of(tmp_path / "target") == expected

@@ -38,7 +38,7 @@ def emberfs(
         timeout=WAIT_S * 2,
     )
     assert result.returncode == code, f"{arguments}: {result.returncode}\n{result.stdout}\n{result.stderr}"
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
     return result
 
 

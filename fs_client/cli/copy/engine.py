@@ -200,7 +200,7 @@ class Copier:
             # Opening would empty the file that we want to read.
             present = await self._target.look(source.target, follow=True)
             if present is not None and present.identity == source.item.identity:
-                raise OSError(errno.EINVAL, f"is the same file as {self._target.show(source.target)}", source.path)
+                raise OSError(f"is the same file as {self._target.show(source.target)}")
         # Were opening cut short, nobody would know whether the file at the destination is an old one or was emptied.
         reader = await uninterrupted(source.place.open_to_read(source.path))
         try:
@@ -293,4 +293,4 @@ class _FirstError:
 
 
 def _shrank(reader: Reader, size: int) -> OSError:
-    return OSError(errno.EIO, f"became shorter while it was copied: {size} bytes of {reader.size}")
+    return OSError(f"became shorter while it was copied: {size} bytes of {reader.size}")

@@ -7,6 +7,7 @@ from fs_common.layout import Layout
 from fs_common.records.meta import Attributes
 from fs_meta import fsck, schema
 from fs_meta.gc import PAGE, TREE_STEP, Collector
+from fs_meta.kv.interface import Transaction
 from tests.meta.world import GC_DELAY_NS, RETRY_NS, ROOT, World, world
 from tests.support import run
 
@@ -216,6 +217,7 @@ def test_the_loop_collects_and_stops() -> None:
 def test_two_collectors_of_one_queue_do_no_harm() -> None:
     async def body() -> None:
         async with world() as w:
+            await w.batch_create([b"%d" % number for number in range(20)])
             await w.mkdir(b"d/a/b", parents=True)
             await _written(w, b"d/a/f")
             await w.remove_tree(b"d")
@@ -223,7 +225,27 @@ def test_two_collectors_of_one_queue_do_no_harm() -> None:
             for _ in range(8):
                 w.clock.now_ns += GC_DELAY_NS
                 await asyncio.gather(w.collector.collect(), other.collect())
-            assert await w.inodes() == {ROOT}
-            assert w.context.inode_count.estimate == 1
+            assert len(await w.inodes()) == w.context.inode_count.estimate == 21
+
+    run(body())
+
+
+def test_what_has_a_name_is_never_freed() -> None:
+    """A queue entry that should not be there goes; what it speaks of stays."""
+
+    async def body() -> None:
+        async with world() as w:
+            d = await w.mkdir(b"d")
+            f = await _written(w, b"d/f")
+
+            async def plant(txn: Transaction) -> None:
+                for attributes in (d, f):
+                    value = schema.encode(schema.Garbage(attributes.type, 1))
+                    txn.put(schema.garbage_key(5, attributes.inode), value)
+
+            await w.kv.transact(plant)
+            await w.collect_all()
+            assert await w.table(b"G") == []
+            assert w.chunks.of(f.inode) and await w.names(d.inode) == [b"f"]
 
     run(body())

@@ -1,5 +1,6 @@
 """Every mutating operation under one request id: applied once, answered the same, whatever happens in between."""
 
+import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -136,8 +137,6 @@ def test_a_replay_after_other_changes_is_still_answered_the_same(name: str) -> N
 
 @pytest.mark.parametrize("name", [name for name in REQUESTS if not name.endswith("_error")])
 def test_copies_of_a_request_at_the_same_time_are_applied_once(name: str) -> None:
-    import asyncio
-
     async def body() -> None:
         async with world() as w:
             tree = await _tree(w)
@@ -151,26 +150,32 @@ def test_copies_of_a_request_at_the_same_time_are_applied_once(name: str) -> Non
 
 
 def test_a_late_copy_of_a_truncate_cuts_nothing() -> None:
-    """A writer has written since: its data must stay."""
-    import asyncio
+    """The copy comes while the first one cuts, and is slow. A writer has written since: its data must stay."""
 
     async def body() -> None:
         async with world() as w:
-            tree = await _tree(w)
-            inode = tree["inode"]
+            inode = (await _tree(w))["inode"]
             layout = (await w.stat(b"open")).layout
             assert layout is not None
             request = meta.Truncate(inode, 10, R)
             late: list[asyncio.Task[Any]] = []
+            slow = asyncio.Event()
+            cut = w.chunks.cut
 
-            async def send_a_copy() -> None:
+            async def cut_and_meet_a_copy(inode: int, layout: Layout, length: int) -> None:
+                if late:
+                    await slow.wait()
+                    await cut(inode, layout, length)
+                    return
+                await cut(inode, layout, length)
                 late.append(asyncio.create_task(_outcome(w, methods.TRUNCATE, request)))
                 await asyncio.sleep(0)
 
+            w.chunks.cut = cut_and_meet_a_copy  # type: ignore[method-assign]
             w.chunks.write(inode, layout, 100)
-            w.chunks.after_step.append(send_a_copy)
             first = await _outcome(w, methods.TRUNCATE, request)
             w.chunks.write(inode, layout, 500)
+            slow.set()
             assert await late[0] == first
             assert w.chunks.of(inode) == {0: 500}
 

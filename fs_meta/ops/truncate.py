@@ -58,8 +58,8 @@ async def _round(context: Context, request: Truncate) -> AttributesReply:
         return await get_inode(txn, inode), await has_sessions(txn, inode)
 
     seen, written = await context.kv.read(look)
-    # A writer may have chunks beyond the length that it has not reported; without one the length tells them all.
-    cuts = seen.type is FileType.FILE and (length < seen.length or (written and length == seen.length))
+    # A writer may have chunks beyond any length that it has not reported; without one the length tells them all.
+    cuts = seen.type is FileType.FILE and (length < seen.length or written)
     if cuts:
         assert seen.layout is not None
         await context.chunks.cut(inode, seen.layout, length)

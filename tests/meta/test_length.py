@@ -227,6 +227,20 @@ def test_truncate_to_the_same_length_cuts_only_under_a_writer() -> None:
     run(body())
 
 
+def test_a_growing_truncate_cuts_what_a_writer_has_not_reported() -> None:
+    """Else growing the file further would show those bytes again."""
+
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, 100)
+            inode = opened.attributes.inode
+            await _write(w, opened, 500)  # not reported yet
+            await w.truncate(inode, 300)
+            assert w.chunks.of(inode) == {0: 300}
+
+    run(body())
+
+
 @pytest.mark.parametrize(
     ("name", "length", "number"),
     [

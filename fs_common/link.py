@@ -75,8 +75,7 @@ class Link(Protocol):
         """Stop using the memory that a payload is landing in now; throw the rest away."""
 
     def probe(self) -> None:
-        """Look whether something arrived or the connection broke without a sign of it. Cheap; called now and then
-        while an answer is overdue."""
+        """Take what has arrived and was not looked at yet. May end the link."""
 
     def pause_reading(self) -> None: ...
 

@@ -470,11 +470,11 @@ class Peer:
 
     def _on_sweep(self) -> None:
         self._sweep = None
-        if self._pending:
+        now = self._loop.time()
+        if any(pending.deadline <= now for pending in self._pending.values()):
             # Timers run before sockets are looked at: in a process that was stopped or busy for long, the answers may
             # be here already.
             self._link.probe()
-        now = self._loop.time()
         for pending in self._pending.values():
             if pending.deadline <= now and not pending.future.done():
                 message = f"{self._link.name} did not answer {pending.method.name} in time"

@@ -58,6 +58,8 @@ class TcpLink:
         """The receiver takes frames. When false the socket is not watched for reading either."""
         self._in_turn = False
         """`_on_readable` runs: it flushes at its end."""
+        self._read_on: asyncio.Handle | None = None
+        """The kernel may have more than the last turn took."""
         self._flush: asyncio.Handle | None = None
         """The flush that is due in this turn of the loop."""
         self._writable_watched = False
@@ -124,8 +126,6 @@ class TcpLink:
         self._reader.discard_payload()
 
     def probe(self) -> None:
-        # uvloop reports a socket that has bytes to read and an error behind them once, and never again; one read may
-        # have taken the bytes and left the error.
         if self._reading and not self._over:
             self._on_readable()
 
@@ -156,6 +156,8 @@ class TcpLink:
         self._over = True
         if self._flush is not None:
             self._flush.cancel()
+        if self._read_on is not None:
+            self._read_on.cancel()
         if self._linger is not None:
             self._linger.cancel()
         self._loop.remove_reader(self._file)
@@ -173,6 +175,11 @@ class TcpLink:
     # Reading
 
     def _on_readable(self) -> None:
+        """Read what there is, to the end or to the end of this turn.
+
+        uvloop reports a socket with an error once and then never again, not even the bytes before the error. So this
+        returns only when the kernel has no more bytes and no error, or with the next turn booked.
+        """
         if self._linger is not None or self._finishing:
             self._drain()
             return
@@ -195,10 +202,16 @@ class TcpLink:
                 reader.filled(count)
                 if not self._take_events():
                     return
+                if count < asked:
+                    # The kernel had no more bytes.
+                    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise OSError(code, os.strerror(code))
+                    return
                 left -= count
-                # Less than asked for: the kernel has no more, and says so when it has. Between frames others get
-                # their turn: a window of small frames is work enough.
-                if count < asked or left <= 0 or not reader.within_frame:
+                # Between frames others get their turn: a window of small frames is work enough.
+                if left <= 0 or not reader.within_frame:
+                    if self._read_on is None:
+                        self._read_on = self._loop.call_soon(self._on_read_on)
                     return
         except (BlockingIOError, InterruptedError):
             pass
@@ -210,6 +223,10 @@ class TcpLink:
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
                 self._write()
+
+    def _on_read_on(self) -> None:
+        self._read_on = None
+        self.probe()
 
     def _take_events(self) -> bool:
         """Hand over what is complete. False: stop reading."""

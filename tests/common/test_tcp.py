@@ -16,7 +16,7 @@ from fs_common.limits import BODY_BYTES_MAX, PAYLOAD_BYTES_MAX
 from fs_common.methods import HELLO, PING, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.records.session import ErrorBody, Ping
 from fs_common.records.storage import ReadChunksReply, UpdateChunks, UpdateChunksReply
-from fs_common.rpc import Call, FileRange, Reply
+from fs_common.rpc import Allocation, Call, FileRange, Reply
 from fs_common.transports import tcp
 from tests.common.loopback import (
     KIB,
@@ -52,7 +52,8 @@ def test_garbage_gets_one_error_frame_and_the_end(garbage: bytes, caplog: pytest
                 assert answer.header.request == 0
                 assert answer.error.code == Code.BAD_FRAME.value.number
                 assert "magic" in answer.error.message
-                assert await stranger.at_end()
+                # An end, not a reset: a reset may take the error frame with it.
+                assert await stranger.reader.read() == b""
             async with connected(service(), server=server) as peer:
                 assert await peer.call(PING, Ping(b"still"), timeout=TIMEOUT) == Ping(b"still")
 
@@ -224,9 +225,7 @@ def test_a_reset_frees_everything() -> None:
                 await client.greet()
                 client.request(READ_CHUNKS, 2, read_request(1))
                 await started.wait()
-                raw = client.writer.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                client.writer.transport.abort()
+                reset(client.writer)
             ended = False
             while not ended:
                 ended = all(connection._lost for connection in server._connections)
@@ -235,6 +234,66 @@ def test_a_reset_frees_everything() -> None:
             await until(lambda: released)
             assert sessions == [True]
             await until(lambda: not server._connections)
+
+    run(main())
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection as a process does that dies with unread bytes."""
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def send_and_reset(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Bytes and a reset right behind them: the last of the bytes and the reset are there before anyone looks."""
+    with writer.get_extra_info("socket").dup() as raw:
+        sent = 0
+        while sent < len(data):
+            try:
+                sent += raw.send(data[sent:])
+            except BlockingIOError:
+                await asyncio.sleep(0)
+        reset(writer)
+
+
+@pytest.mark.parametrize("sent", [20, 5000, 3 * MIB], ids=["in a header", "in a payload", "more than a turn"])
+def test_a_reset_right_behind_bytes_ends_the_servers_side(sent: int) -> None:
+    async def main() -> None:
+        ended: list[object] = []
+        released: list[int] = []
+        offered = service()
+        offered.session_ended = ended.append
+        offered.register(
+            UPDATE_CHUNKS,
+            lambda call: Reply(UpdateChunksReply([], [])),
+            allocate=lambda request, length: Allocation(memory(length), lambda: released.append(length)),
+        )
+        async with serving(offered) as server, raw_client(server.port) as client:
+            await client.greet()
+            body = b"\x92\xc4\x01x\x90"
+            frame = frames.pack(frames.REQUEST, UPDATE_CHUNKS.number, 2, len(body), 8 * MIB) + body + bytes(8 * MIB)
+            await send_and_reset(client.writer, frame[:sent])
+            await until(lambda: ended)
+            assert released == ([] if sent < 32 else [8 * MIB])
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [20, 500, 3 * MIB], ids=["in a header", "in a payload", "more than a turn"])
+def test_a_reset_right_behind_bytes_fails_all_calls_at_once(sent: int) -> None:
+    async def main() -> None:
+        async with raw_server() as (peer, server):
+            into = memory(8 * MIB)
+            call = asyncio.ensure_future(peer.call(READ_CHUNKS, read_request(1), into=into, timeout=1000))
+            request = (await server.read()).header.request
+            body = b"\x93\x91\xcd\x03\xe8\x90\x90"
+            head = frames.pack(frames.RESPONSE, READ_CHUNKS.number, request, len(body), 8 * MIB) + body
+            await send_and_reset(server.writer, (head + bytes(8 * MIB))[:sent])
+            with pytest.raises(EmberError) as caught:
+                await call
+            assert caught.value.code is Code.PEER_GONE
+            assert peer.closed
 
     run(main())
 

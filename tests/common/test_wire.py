@@ -120,7 +120,7 @@ def sample_lists(draw: st.DrawFn) -> list[Sample]:
 
 
 @given(samples=sample_lists(), cuts=st.lists(st.integers(1, 70_000), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 def test_same_events_wherever_the_stream_is_cut(samples: list[Sample], cuts: list[int]) -> None:
     read_all(samples, itertools.cycle(cuts))
 

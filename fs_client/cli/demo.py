@@ -49,8 +49,8 @@ def demo(keep: bool, epochs: int, workers: int, seed: int, storage: int, directo
     """
     if importlib.util.find_spec("torch") is None:
         raise Failure(
-            "the demo trains with PyTorch, which is not installed: pip install torch --index-url "
-            "https://download.pytorch.org/whl/cpu (small, without CUDA), or pip install 'emberfs[torch]'"
+            "the demo trains with PyTorch, which is not installed: pip install 'emberfs[torch]' "
+            "(PIP_EXTRA_INDEX_URL may name an index of builds without CUDA, which are small)"
         )
     if directory is not None and directory.exists():
         raise Failure(f"{directory} exists; name a new directory with --dir, or leave the option out")

@@ -15,18 +15,21 @@ class FileRef:
     It reads the file as long as it was when the reference was made; later growth shows in a new reference.
     """
 
-    __slots__ = ("inode", "layout", "length", "plan")
+    __slots__ = ("holes", "inode", "layout", "length", "plan")
 
-    def __init__(self, inode: int, length: int, layout: Layout) -> None:
+    def __init__(self, inode: int, length: int, layout: Layout, holes: bool = True) -> None:
         self.inode = inode
         self.length = length
         """Bytes. Reads end here."""
         self.layout = layout
+        self.holes = holes
+        """Whether what is missing inside the length reads as zeros. False: a range that misses bytes cannot be read
+        (CHUNK_NOT_FOUND), so that a file that was cut or removed since is not taken for one full of zeros."""
         self.plan: Plan | None = None
         """Where its chunks are: a cache of the routing cache, valid while the plan's generation is the current one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (FileRef, (self.inode, self.length, self.layout))
+        return (FileRef, (self.inode, self.length, self.layout, self.holes))
 
     def __repr__(self) -> str:
         return f"FileRef(inode={self.inode}, length={self.length})"

@@ -155,12 +155,15 @@ def _verify(frame: Frame, reply: ReadChunksReply, failed: list[Piece], ranges: S
     answers = zip(frame.views, reply.lengths, reply.checksums, strict=True)
     for place, (view, length, checksum) in enumerate(answers):
         if length != len(view) or len(checksum) != 4 or crc32c(view).to_bytes(4, "little") != checksum:
-            problem = _settle_piece(frame, place, length, checksum, errors.get(place))
+            file = frame.pieces[place].file if frame.pieces else ranges[frame.numbers[place]][0]
+            problem = _settle_piece(frame, place, length, checksum, errors.get(place), file.holes)
             if problem is not None:
                 _add(failed, frame, place, ranges, problem)
 
 
-def _settle_piece(frame: Frame, place: int, length: int, checksum: bytes, error: ItemError | None) -> EmberError | None:
+def _settle_piece(
+    frame: Frame, place: int, length: int, checksum: bytes, error: ItemError | None, holes: bool
+) -> EmberError | None:
     """A piece that is not simply complete under one checksum: short, a hole, of several pages, or failed."""
     view = frame.views[place]
     item = frame.items[place]
@@ -171,6 +174,11 @@ def _settle_piece(frame: Frame, place: int, length: int, checksum: bytes, error:
     elif length and not checksums.matches(view[:length], item.offset, item.chunk_size, checksum):
         return EmberError(Code.CHECKSUM, f"{frame.server} sent bytes that do not match their checksum")
     # Inside the file's length a missing chunk, or a missing end of one, is a hole.
+    if length < len(view) and not holes:
+        missing = (
+            f"{len(view) - length} of {len(view)} bytes are missing: the file was cut, removed or never written there"
+        )
+        return EmberError(Code.CHUNK_NOT_FOUND, missing)
     while length < len(view):
         end = min(len(view), length + len(_ZEROS))
         view[length:end] = _ZEROS[: end - length]

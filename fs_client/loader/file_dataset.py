@@ -20,8 +20,9 @@ from fs_common.records.meta import FileType, Readdir, ReaddirReply
 class FileDataset(SampleDataset):
     """The files below a directory, in byte order of their paths; sample i is the whole content of file i.
 
-    The index is made once, here, from pages of directory entries: a file that is made, changed or removed afterwards is
-    not noticed, so a dataset's files should not change while it is in use.
+    The index is made once, here, from pages of directory entries. A file that is made afterwards is not noticed; one
+    that is cut or removed is an error when its bytes are gone, never zeros. Files of a dataset should not change while
+    it is in use.
     """
 
     def __init__(
@@ -32,14 +33,18 @@ class FileDataset(SampleDataset):
         transform: Transform | None = None,
         suffixes: str | Sequence[str] | None = None,
         pattern: str | None = None,
+        holes: bool = False,
     ) -> None:
         """`root`: a directory. `suffixes`: only names that end so, as `".jpg"` or `(".jpg", ".jpeg")`.
         `pattern`: only paths (relative to `root`) that match, as `"train/*.png"`; `*` also matches `/`.
+
+        `holes`: some files are sparse, so what was never written is zeros and no error.
 
         Symbolic links are not followed. Raises `OSError`: FileNotFoundError, NotADirectoryError, ...
         """
         super().__init__(cluster, transform)
         self.root = os.fspath(root)
+        self._holes = holes
         try:
             self._index: FileIndex = self._fs._call(_read_index, self.root, name_filter(suffixes, pattern))
         except BaseException:
@@ -62,7 +67,7 @@ class FileDataset(SampleDataset):
         return join(self.root, self._index.path(i))
 
     def _ranges(self, indices: NDArray[np.int64]) -> Sequence[tuple[FileRef, int, int]]:
-        return [(file, 0, file.length) for file in self._index.refs(indices)]
+        return [(file, 0, file.length) for file in self._index.refs(indices, self._holes)]
 
     def __repr__(self) -> str:
         return f"<FileDataset {self.root}, {len(self)} files>"

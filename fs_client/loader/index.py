@@ -70,12 +70,12 @@ class FileIndex:
         directory = self.directories[int(self.directory_ids[i])]
         return directory + b"/" + self.names[i] if directory else self.names[i]
 
-    def refs(self, indices: NDArray[np.int64]) -> list[FileRef]:
-        """A file ref for each index, in order."""
+    def refs(self, indices: NDArray[np.int64], holes: bool = False) -> list[FileRef]:
+        """A file ref for each index, in order; see `FileRef.holes`."""
         layouts = self.layouts
         columns = (self.inodes, self.lengths, self.layout_ids, self.firsts, self.seeds)
         return [
-            FileRef(inode, length, _at(layouts[layout], first, seed))
+            FileRef(inode, length, _at(layouts[layout], first, seed), holes)
             for inode, length, layout, first, seed in zip(
                 *(column[indices].tolist() for column in columns), strict=True
             )

@@ -26,7 +26,9 @@ class PackedDataset(SampleDataset):
         super().__init__(cluster, transform)
         self.file_path = os.fspath(path)
         try:
-            self._file = self._fs.ref(self.file_path)
+            found = self._fs.ref(self.file_path)
+            # A packed file is written whole, so what is missing in it is damage.
+            self._file = FileRef(found.inode, found.length, found.layout, holes=False)
             self._header = self._read_header()
             index = _read(self._fs, self._file, self._header.index_offset, self._header.index_size)
             self._offsets: Offsets = packed_format.decode_index(self._header, index)

@@ -1,12 +1,15 @@
 """Datasets over a real client: in this process, in forked and spawned ones, and with threads."""
 
+import errno
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 import fs_client
+from fs_client.loader.batch import SampleError
 from fs_client.loader.dataset import SampleDataset
 from fs_client.loader.file_dataset import FileDataset
 from fs_client.loader.packed_dataset import PackedDataset
@@ -87,3 +90,25 @@ def test_a_replica_that_died_costs_no_sample(dataset: SampleDataset, cluster: Fa
     assert read_all(dataset) == EXPECTED
     cluster.stop_node(2)
     assert read_all(dataset) == EXPECTED
+
+
+def test_a_file_whose_bytes_are_gone_is_an_error_and_not_zeros(cluster: FakeCluster) -> None:
+    with FileDataset(cluster.address, "/t") as data:
+        i = 13
+        file = data.index.refs(np.array([i]))[0]
+        cluster.call(lambda: cluster._cut(file.inode, 100, CHUNK))
+        with pytest.raises(SampleError, match=f"sample {i}, {data.path(i)}: .* bytes are missing") as caught:
+            data.__getitems__([0, i, 2])
+        assert caught.value.errno == errno.ENOENT
+        assert [bytes(sample) for sample in data.__getitems__([0, 2])] == [EXPECTED[0], EXPECTED[2]]
+
+
+def test_sparse_files_are_read_if_they_are_expected(cluster: FakeCluster) -> None:
+    with fs_client.connect(cluster.address) as fs:
+        fs.makedirs("/sparse")
+        with fs.open("/sparse/file", "wb") as file:
+            file.seek(2 * CHUNK + 5)
+            file.write(b"end")
+        with pytest.raises(SampleError, match="missing"):
+            FileDataset(fs, "/sparse")[0]
+        assert bytes(FileDataset(fs, "/sparse", holes=True)[0]) == bytes(2 * CHUNK + 5) + b"end"

@@ -4,9 +4,8 @@ Everything a training job relies on is checked, not assumed: the batches are tho
 every sample comes exactly once an epoch; every byte is the source's; another epoch has another order.
 """
 
-import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fs_client.cli.demo_data import SourceFile, digest
@@ -30,8 +29,11 @@ class EpochResult:
 
 def run_epochs(
     title: str, dataset: SampleDataset, expected: Sequence[SourceFile], *, epochs: int, workers: int, seed: int
-) -> list[EpochResult]:
-    """Train from `dataset`, whose sample i has to be `expected[i]`. Raises `Failure` for the first deviation."""
+) -> Iterator[EpochResult]:
+    """Train from `dataset`, whose sample i has to be `expected[i]`; a result after each epoch.
+
+    Raises `Failure` for the first deviation.
+    """
     from torch.utils.data import DataLoader
 
     if len(dataset) != len(expected):
@@ -44,14 +46,14 @@ def run_epochs(
         collate_fn=collate,
         persistent_workers=workers > 0,
     )
-    results = []
+    orders: set[tuple[int, ...]] = set()
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
-        results.append(_run_epoch(f"{title}, epoch {epoch}", loader, expected, seed, epoch))
-    for earlier, later in itertools.pairwise(results):
-        if earlier.order == later.order and len(expected) > 10:
-            raise Failure(f"{title}: two epochs came in the same order")
-    return results
+        result = _run_epoch(f"{title}, epoch {epoch}", loader, expected, seed, epoch)
+        if result.order in orders and len(expected) > 10:
+            raise Failure(f"{title}: epoch {epoch} came in the order of an earlier one")
+        orders.add(result.order)
+        yield result
 
 
 def _run_epoch(title: str, loader: "object", expected: Sequence[SourceFile], seed: int, epoch: int) -> EpochResult:

@@ -17,9 +17,13 @@ from tests.loader.fake_fs import FakeFileSystem
 CONTENTS = {f"/t/{i:03}.py": b"print(%d)\n" % i * i for i in range(100)}
 
 
-@pytest.fixture(autouse=True)
-def _torch() -> None:
+@pytest.fixture
+def training() -> None:
+    """For tests that train: they need torch."""
     pytest.importorskip("torch")
+
+
+needs_torch = pytest.mark.usefixtures("training")
 
 
 def sources() -> list[SourceFile]:
@@ -32,29 +36,33 @@ def sources() -> list[SourceFile]:
 def run_epochs(contents: dict[str, bytes], **options: int) -> None:
     from fs_client.cli.demo_training import run_epochs as run
 
-    results = run(
+    found = run(
         "tree",
         FileDataset(FakeFileSystem(contents), "/t"),
         sources(),
         **{"epochs": 2, "workers": 0, "seed": 1, **options},
     )
+    results = list(found)
     assert [(result.samples, result.sample_bytes) for result in results] == [
         (100, sum(map(len, CONTENTS.values())))
     ] * options.get("epochs", 2)
     assert len({result.order for result in results}) == len(results)
 
 
+@needs_torch
 @pytest.mark.parametrize("workers", [0, 2])
 def test_good_data_passes(workers: int) -> None:
     run_epochs(dict(CONTENTS), workers=workers, epochs=3)
 
 
+@needs_torch
 @pytest.mark.parametrize("change", [b"print(42)\n" * 41 + b"print(43)\n", b"", b"print(42)\n" * 43])
 def test_one_wrong_sample_is_found_and_named(change: bytes) -> None:
     with pytest.raises(Failure, match=r"042\.py was read as"):
         run_epochs(CONTENTS | {"/t/042.py": change})
 
 
+@needs_torch
 def test_a_missing_sample_is_found() -> None:
     contents = dict(CONTENTS)
     del contents["/t/042.py"]
@@ -62,6 +70,7 @@ def test_a_missing_sample_is_found() -> None:
         run_epochs(contents)
 
 
+@needs_torch
 def test_the_order_is_not_the_source_of_truth() -> None:
     """Two files that changed places are two wrong samples, though every content is there."""
     with pytest.raises(Failure, match="was read as"):
@@ -74,6 +83,7 @@ def cluster() -> Iterator[FakeCluster]:
         yield running
 
 
+@needs_torch
 def test_the_whole_demo_on_a_small_tree(
     cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +119,7 @@ def test_without_torch_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     assert result.stderr.count("\n") == 1
 
 
+@needs_torch
 def test_a_directory_that_exists_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(demo_command.demo, ["--dir", str(tmp_path)])
     assert (result.exit_code, str(tmp_path) in result.stderr) == (1, True)

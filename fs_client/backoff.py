@@ -8,6 +8,8 @@ from fs_common.errors import EmberError, Retry
 
 FIRST_S = 0.01
 MAX_S = 1.0
+INTERNAL_TRIES_MAX = 3
+"""A server's bug is most likely the same at the next try."""
 
 
 class Attempts:

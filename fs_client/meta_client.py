@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fs_client.backoff import Attempts
+from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
 from fs_client.options import CLUSTER_VARIABLE, Address
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.methods import Method
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 TRY_TIMEOUT_S = 10.0
 """One try; a server that hangs costs this much before another is asked."""
-INTERNAL_TRIES_MAX = 3
-"""A server's bug is most likely the same at the next try."""
 _GONE = frozenset({Code.PEER_GONE, Code.UNREACHABLE, Code.TIMED_OUT, Code.CLOSING, Code.INTERNAL})
 """Errors after which another server is asked."""
 

@@ -4,7 +4,7 @@ A blocking call that finds the loop idle runs it in its own thread until the cal
 of a hand-over (45 to 55 us here; running uvloop costs 20 us in the main thread and 5 us in another). A call that finds
 the loop running gives its coroutine to it and sleeps. When the caller that runs the loop is done and others, or work in
 the background, are not, a helper thread goes on running it until nothing is left. The helper is made when it is first
-needed; between such times nothing runs.
+needed and retired before a fork; between such times nothing runs.
 
 Invariants:
 
@@ -68,9 +68,7 @@ class Driver:
         self._work = 0
         """Coroutines of sleeping callers and of the background that have not ended."""
         self._stopping = False
-        self._helper: threading.Thread | None = None
-        self._wake = threading.Semaphore(0)
-        """Released to make the helper run the loop, or end."""
+        self._helper: _Helper | None = None
         self._submitted: set[asyncio.Task[None]] = set()
         """Used on the loop only."""
         self.close_at_exit: weakref.WeakSet[io.IOBase] = weakref.WeakSet()
@@ -193,23 +191,28 @@ class Driver:
         """Under `_mutex`, with `_driven` set."""
         self._helping = True
         if self._helper is None:
-            self._helper = threading.Thread(target=self._help, name="emberfs", daemon=True)
-            self._helper.start()
-        self._wake.release()
+            self._helper = _Helper(self._help)
+        self._helper.wake.release()
 
     def _help(self) -> None:
+        """Run the loop until there is no work."""
         while True:
-            self._wake.acquire()
-            if self._stopping:
+            self._stop_asked = False
+            self.loop.run_forever()
+            with self._mutex:
+                if not self._work:
+                    self._helping = False
+                    self._driven = False
+                    return
+
+    def retire_helper(self) -> None:
+        """End the helper thread if it sleeps; the next work for one makes another."""
+        with self._mutex:
+            helper = self._helper
+            if helper is None or self._helping:
                 return
-            while True:
-                self._stop_asked = False
-                self.loop.run_forever()
-                with self._mutex:
-                    if not self._work:
-                        self._helping = False
-                        self._driven = False
-                        break
+            self._helper = None
+        helper.retire()
 
     # Ends
 
@@ -223,10 +226,7 @@ class Driver:
         self.run(self._close_all())
         with self._mutex:
             self._stopping = True
-            helper = self._helper
-        self._wake.release()
-        if helper is not None:
-            helper.join(timeout=5.0)
+        self.retire_helper()
         if not self.loop.is_running():
             self.loop.close()
 
@@ -245,6 +245,31 @@ class Driver:
                     os.dup2(empty, descriptor, inheritable=False)
         finally:
             os.close(empty)
+
+
+class _Helper:
+    """A thread that runs the loop when it is woken."""
+
+    def __init__(self, help_: Callable[[], None]) -> None:
+        self.wake = threading.Semaphore(0)
+        """Released once for each time that the loop has to be run, and to retire."""
+        self._help = help_
+        self._retired = False
+        self._thread = threading.Thread(target=self._run, name="emberfs", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self.wake.acquire()
+            if self._retired:
+                return
+            self._help()
+
+    def retire(self) -> None:
+        """End the thread, which sleeps."""
+        self._retired = True
+        self.wake.release()
+        self._thread.join()
 
 
 class _Waiter:
@@ -336,6 +361,12 @@ def driver() -> Driver:
     return found
 
 
+def _before_fork() -> None:
+    # Python warns when a process with several threads forks; a sleeping helper is no reason for that.
+    if _current is not None:
+        _current.retire_helper()
+
+
 def _after_fork_in_child() -> None:
     global _current, _making
     _making = threading.Lock()
@@ -350,5 +381,5 @@ def _at_exit() -> None:
         _current.stop()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -32,7 +32,8 @@ FRAMES_IN_FLIGHT = 4
 DAMAGED_TRIES = 2
 """How often each replica is read before a chunk counts as damaged. More than once, because a chunk that is changed in
 place while it is sent shows as damaged too."""
-_DAMAGED = frozenset({Code.CHECKSUM, Code.DISK_FAILED})
+_DAMAGED = frozenset({Code.CHECKSUM, Code.DISK_FAILED, Code.INTERNAL})
+"""Failures of one replica's copy; time does not mend them."""
 _ZEROS = bytes(MIB)
 
 

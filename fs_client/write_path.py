@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from fs_client.backoff import Attempts
+from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
 from fs_client.byte_budget import ByteBudget
 from fs_client.channels import ChannelPool
 from fs_client.file_ref import FileRef
@@ -27,7 +27,7 @@ from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
 from fs_client.storage_client import SERVER_GONE, StorageClient
 from fs_common.checksums import page_checksums
-from fs_common.errors import EmberError, Retry, code_of
+from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.layout import split
 from fs_common.limits import MIB, UPDATE_ITEMS_MAX
 from fs_common.methods import UPDATE_CHUNKS
@@ -156,7 +156,8 @@ class Writer:
         for piece in pieces:
             error = piece.error
             assert error is not None
-            if error.retry is Retry.FINAL:
+            hopeless = error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX
+            if error.retry is Retry.FINAL or hopeless:
                 raise _write_error(file, piece, error)
             # A head that is gone may have a successor by now.
             refresh = refresh or error.retry is not Retry.SAFE or error.code in SERVER_GONE

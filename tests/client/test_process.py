@@ -221,6 +221,23 @@ def test_nothing_runs_between_calls(fs: FileSystem) -> None:
     assert not driver._driven and not driver.loop.is_running()
 
 
+def test_a_fork_finds_no_thread_of_ours(fs: FileSystem) -> None:
+    """Python warns about fork in a process with threads."""
+
+    async def in_a_notebook() -> None:
+        fs.listdir()
+
+    def helpers() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "emberfs"]
+
+    asyncio.run(in_a_notebook())
+    assert helpers() == ["emberfs"]
+    in_child(fs.listdir)
+    assert helpers() == []
+    asyncio.run(in_a_notebook())
+    assert helpers() == ["emberfs"]
+
+
 def test_a_caller_that_is_done_leaves_the_others_running(cluster: FakeCluster, fs: FileSystem) -> None:
     """The thread that runs the loop returns while another's call is not answered; the helper runs it on."""
     fs.write_file("/f", DATA)

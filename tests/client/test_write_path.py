@@ -133,6 +133,20 @@ def test_a_deadline_ends_the_retries(cluster: FakeCluster) -> None:
             fs.write_file("/f", b"x")
 
 
+def test_a_servers_bug_is_not_retried_for_long(cluster: FakeCluster, fs: FileSystem) -> None:
+    tries: list[object] = []
+
+    def bug(item: object) -> EmberError:
+        tries.append(item)
+        return EmberError(Code.INTERNAL, "a bug")
+
+    for daemon in cluster.storage.values():
+        daemon.update_fault = bug
+    with pytest.raises(OSError, match="a bug"):
+        fs.write_file("/f", b"x")
+    assert len(tries) == 3
+
+
 def test_hints_tell_how_far_was_written(cluster: FakeCluster, fs: FileSystem) -> None:
     with fs.open("/f", "wb") as file:
         file.write(b"x" * 100)

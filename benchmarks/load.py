@@ -13,6 +13,7 @@ import numpy as np
 
 import fs_client
 from benchmarks.context import Context
+from benchmarks.cpu import CpuMeter
 from benchmarks.files import DIRECTORY
 from benchmarks.measure import Figure, Limit, Series, alternate
 from fs_client.filesystem import FileSystem
@@ -30,6 +31,7 @@ PACKED = f"{DIRECTORY}/samples.pack"
 
 def run(context: Context) -> list[Figure]:
     count = context.count(2000)
+    cpu_tree, cpu_packed = CpuMeter(context.processes), CpuMeter(context.processes)
     samples = [np.frombuffer(os.urandom(SAMPLE_BYTES), np.uint8) for _ in range(count)]
     with fs_client.connect(context.cluster) as fs:
         _store(fs, samples)
@@ -37,17 +39,18 @@ def run(context: Context) -> list[Figure]:
         epochs = iter(range(1_000_000))
         of_tree, of_packed, memory = alternate(
             context.repeat,
-            lambda: _samples_per_s(tree.__getitems__, count, next(epochs)),
-            lambda: _samples_per_s(packed.__getitems__, count, next(epochs)),
+            cpu_tree.metered(lambda: _samples_per_s(tree.__getitems__, count, next(epochs)), count),
+            cpu_packed.metered(lambda: _samples_per_s(packed.__getitems__, count, next(epochs)), count),
             lambda: _samples_per_s(lambda batch: Batch.joined([samples[i] for i in batch]), count, next(epochs)),
         )
         fs.rmtree(TREE)
         fs.unlink(PACKED)
     limits = (Limit("from memory", Series("1/s", memory)),)
-    note = f"{SAMPLE_BYTES // 1024}-KiB samples, batches of {BATCH_SIZE}"
+    what = f"{SAMPLE_BYTES // 1024}-KiB samples, batches of {BATCH_SIZE}; "
+    notes = what + cpu_tree.note("sample"), what + cpu_packed.note("sample")
     return [
-        Figure("load.tree", "loader, tree of files", Series("1/s", of_tree), limits, note=note),
-        Figure("load.packed", "loader, packed file", Series("1/s", of_packed), limits, note=note),
+        Figure("load.tree", "loader, tree of files", Series("1/s", of_tree), limits, note=notes[0]),
+        Figure("load.packed", "loader, packed file", Series("1/s", of_packed), limits, note=notes[1]),
     ]
 
 

@@ -13,6 +13,7 @@ import secrets
 import uvloop
 
 from benchmarks.context import Context
+from benchmarks.cpu import CpuMeter
 from benchmarks.limits import echo
 from benchmarks.limits.lmdb_groups import creates_per_s
 from benchmarks.limits.process import Worker
@@ -32,15 +33,16 @@ _TIMEOUT_S = 30.0
 
 def run(context: Context) -> list[Figure]:
     creates, stats = context.count(16_000), context.count(40_000)
+    cpu_create, cpu_stat = CpuMeter(context.processes), CpuMeter(context.processes)
     server = Worker(echo.serve)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             bench = runner.run(_connect(context.cluster, server.port))
             create, limit, stat, echoed = alternate(
                 context.repeat,
-                lambda: runner.run(bench.creates_per_s(creates)),
+                cpu_create.metered(lambda: runner.run(bench.creates_per_s(creates)), creates),
                 lambda: creates_per_s(context.directory / "lmdb", creates),
-                lambda: runner.run(bench.stats_per_s(stats)),
+                cpu_stat.metered(lambda: runner.run(bench.stats_per_s(stats)), stats),
                 lambda: runner.run(bench.echoes_per_s(stats)),
             )
             runner.run(bench.close())
@@ -53,6 +55,7 @@ def run(context: Context) -> list[Figure]:
             Series("1/s", create),
             (Limit("LMDB, groups of 64, synced", Series("1/s", limit)),),
             Goal("value", ">=", 8000),
+            cpu_create.note("create"),
         ),
         Figure(
             "metadata.stat",
@@ -60,6 +63,7 @@ def run(context: Context) -> list[Figure]:
             Series("1/s", stat),
             (Limit("RPC echo, 64 in flight", Series("1/s", echoed)),),
             Goal("value", ">=", 20_000),
+            cpu_stat.note("stat"),
         ),
     ]
 

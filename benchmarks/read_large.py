@@ -10,6 +10,7 @@ import time
 
 import fs_client
 from benchmarks.context import MIB, Context
+from benchmarks.cpu import CpuMeter
 from benchmarks.files import large_file
 from benchmarks.limits.process import touched
 from benchmarks.limits.senders import Senders
@@ -24,13 +25,14 @@ SENDERS = 3
 
 def run(context: Context) -> list[Figure]:
     size = context.file_bytes
+    cpu = CpuMeter(context.processes)
     into = memoryview(touched(size))
     with fs_client.connect(context.cluster) as fs, Senders(SENDERS, -(-size // SENDERS)) as senders:
         file = fs.ref(large_file(fs, context))
         share = size // SENDERS * SENDERS
         ours, limit = alternate(
             context.repeat,
-            lambda: _read(fs, file, into),
+            cpu.metered(lambda: _read(fs, file, into), size // MIB),
             lambda: share / 1e9 / senders.stream(into[:share], RANGE),
         )
     return [
@@ -40,6 +42,7 @@ def run(context: Context) -> list[Figure]:
             Series("GB/s", ours),
             (Limit(f"sockets from {SENDERS} processes", Series("GB/s", limit)),),
             Goal("ratio", ">=", 0.7),
+            cpu.note("MiB"),
         )
     ]
 

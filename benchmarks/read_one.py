@@ -10,6 +10,7 @@ import time
 
 import fs_client
 from benchmarks.context import Context
+from benchmarks.cpu import CpuMeter
 from benchmarks.files import large_file
 from benchmarks.limits.process import touched
 from benchmarks.limits.senders import Senders
@@ -22,6 +23,7 @@ LENGTH = 4096
 
 def run(context: Context) -> list[Figure]:
     reads = context.count(4000)
+    cpu = CpuMeter(context.processes)
     chance = random.Random(1)
     into = memoryview(touched(LENGTH))
     offsets = [chance.randrange(context.file_bytes // LENGTH) * LENGTH for _ in range(reads)]
@@ -29,7 +31,7 @@ def run(context: Context) -> list[Figure]:
         file = fs.ref(large_file(fs, context))
         ours, limit = alternate(
             context.repeat,
-            lambda: statistics.median(_times(fs, file, offsets, into)) * 1e6,
+            cpu.metered(lambda: statistics.median(_times(fs, file, offsets, into)) * 1e6, reads),
             lambda: statistics.median(sender.ping_pong(offsets, LENGTH, into)) * 1e6,
         )
     return [
@@ -39,6 +41,7 @@ def run(context: Context) -> list[Figure]:
             Series("us", ours),
             (Limit("socket ping-pong", Series("us", limit)),),
             Goal("value", "<=", 250),
+            cpu.note("read"),
         )
     ]
 

@@ -14,6 +14,7 @@ import uvloop
 
 import fs_client
 from benchmarks.context import Context
+from benchmarks.cpu import CpuMeter
 from benchmarks.files import large_file
 from benchmarks.limits.process import touched
 from benchmarks.limits.senders import Senders
@@ -31,6 +32,7 @@ Offsets = Sequence[Sequence[int]]
 
 def run(context: Context) -> list[Figure]:
     batches = context.count(400)
+    cpu, cpu_several = CpuMeter(context.processes), CpuMeter(context.processes)
     chance = random.Random(1)
     share = context.file_bytes // SENDERS
     into = memoryview(touched(BATCH * LENGTH))
@@ -45,8 +47,8 @@ def run(context: Context) -> list[Figure]:
         client = runner.run(aio.connect(context.cluster))
         one, several, limit = alternate(
             context.repeat,
-            lambda: _read(fs, file, offsets, into),
-            lambda: runner.run(_read_several(client, file, offsets)),
+            cpu.metered(lambda: _read(fs, file, offsets, into), batches * BATCH),
+            cpu_several.metered(lambda: runner.run(_read_several(client, file, offsets)), batches * BATCH),
             lambda: batches * BATCH / senders.batches(within_share, LENGTH, into),
         )
         runner.run(client.close())
@@ -58,12 +60,14 @@ def run(context: Context) -> list[Figure]:
             Series("1/s", one),
             (sockets,),
             Goal("value", ">=", 100_000),
+            cpu.note("read"),
         ),
         Figure(
             "read_small.in_flight",
             f"read_ranges, 256 x 4 KiB, {IN_FLIGHT} batches at a time",
             Series("1/s", several),
             (sockets,),
+            note=cpu_several.note("read"),
         ),
     ]
 

@@ -31,7 +31,8 @@ def as_table(figures: Sequence[Figure], machine: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     place = f"{machine['cores']} cores {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}"
-    table = Table(title="EmberFS beside its limits", caption=f"medians; low and high of all runs. {place}")
+    busy = f"load average {machine['load_average']:.1f} at the start"
+    table = Table(title="EmberFS beside its limits", caption=f"medians; low and high of all runs. {place}, {busy}")
     for heading in ("what", "EmberFS", "low … high", "limit", "low … high", "ratio", "goal"):
         table.add_column(heading, justify="right" if heading in ("EmberFS", "ratio") else "left")
     for figure in figures:

@@ -14,6 +14,7 @@ import time
 
 import fs_client
 from benchmarks.context import MIB, Context, warm_page_cache
+from benchmarks.cpu import CpuMeter
 from benchmarks.files import DIRECTORY, pattern
 from benchmarks.limits.chain import FILE, MEMORY, SYNC, Chain
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
@@ -27,6 +28,7 @@ _CALL = 64 * MIB
 def run(context: Context) -> list[Figure]:
     size = context.file_bytes
     data = pattern(size)
+    cpu_memory, cpu_disk = CpuMeter(context.processes), CpuMeter(context.processes)
     warm_page_cache(context.directory, LINKS * size)
     with fs_client.connect(context.cluster) as fs:
         with (
@@ -35,14 +37,14 @@ def run(context: Context) -> list[Figure]:
         ):
             ours_memory, sockets, cached = alternate(
                 context.repeat,
-                lambda: _write(fs, data, Durability.MEMORY),
+                cpu_memory.metered(lambda: _write(fs, data, Durability.MEMORY), size // MIB),
                 lambda: size / 1e9 / memory.send(data),
                 lambda: size / 1e9 / file.send(data),
             )
         with Chain(LINKS, size, SYNC, context.directory) as synced:
             ours_disk, disk = alternate(
                 context.repeat,
-                lambda: _write(fs, data, Durability.DISK),
+                cpu_disk.metered(lambda: _write(fs, data, Durability.DISK), size // MIB),
                 lambda: size / 1e9 / synced.send(data),
             )
     return [
@@ -55,12 +57,14 @@ def run(context: Context) -> list[Figure]:
                 Limit("the same and pwrite", Series("GB/s", cached)),
             ),
             Goal("ratio", ">=", 0.5),
+            cpu_memory.note("MiB"),
         ),
         Figure(
             "write.disk",
             "write a file, 3 replicas, durability disk",
             Series("GB/s", ours_disk),
             (Limit("sockets, pwrite, one fdatasync", Series("GB/s", disk)),),
+            note=cpu_disk.note("MiB"),
         ),
     ]
 

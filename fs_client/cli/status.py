@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fs_client.cli.failure import Usage
+from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 
@@ -25,8 +25,8 @@ _SPACE_TIMEOUT_S = 2.0
 def status(address: str | None, as_json: bool, cluster: str) -> None:
     """Show the nodes, chains and space of a cluster.
 
-    Exit code 1 if no metadata server answers. A cluster in which something is missing is shown as degraded: it serves
-    what the other replicas have. Space is logical, with the replicas divided out.
+    Exit code 1 if no metadata server answers, or if something is missing: such a cluster is degraded, and serves what
+    the other replicas have. Space is logical, with the replicas divided out.
 
     \b
     Example:
@@ -52,6 +52,15 @@ async def _status(cluster: str, as_json: bool) -> None:
         echo_json(value, indent=2)
     else:
         _print(value)
+    if not value["healthy"]:
+        raise Failure(f"the cluster is degraded: {', '.join(_troubles(value))}")
+
+
+def _troubles(value: dict[str, Any]) -> list[str]:
+    """What is missing, shortest first."""
+    nodes = [f"node {node['node']} is {node['state']}" for node in value["nodes"] if node["state"] != "up"]
+    chains = [f"chain {chain['chain']} is {chain['state']}" for chain in value["chains"] if chain["state"] != "serving"]
+    return nodes + chains or ["there is no chain yet"]
 
 
 async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What system tests do to a cluster: run commands against it, kill its daemons, wait for what it becomes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,22 +23,22 @@ _POLL_S = 0.02
 
 
 def emberfs(
-    *arguments: str | Path, cluster: str | None = None, code: int = 0, cwd: Path | None = None, stdin: bytes = b""
+    *arguments: str | Path, cluster: str | None = None, code: int | None = 0, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command; fails unless it ends with this exit code."""
+    """Run the command; fails unless it ends with this exit code (None: any)."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     if cluster is not None:
         environment["EMBERFS_CLUSTER"] = cluster
     result = subprocess.run(
         [sys.executable, "-m", "fs_client.cli", *map(str, arguments)],
         capture_output=True,
-        input=stdin.decode(),
+        stdin=subprocess.DEVNULL,
         text=True,
         env=environment,
         cwd=cwd or ROOT,
         timeout=WAIT_S * 2,
     )
-    assert result.returncode == code, f"{arguments}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert code in (None, result.returncode), f"{arguments}: {result.returncode}\n{result.stdout}\n{result.stderr}"
     assert "Traceback" not in result.stderr, result.stderr
     return result
 
@@ -93,6 +94,14 @@ def wait_ready(cluster: LaunchedCluster) -> None:
     """Until the manager knows all daemons as up."""
     record = cluster.record
     run(wait_until_ready((record.host, record.meta.port), record.cluster, len(record.storage), WAIT_S), WAIT_S * 2)
+
+
+def is_healthy(address: str) -> bool:
+    """As the command says, in its output and in its exit code."""
+    result = emberfs("status", "--json", address, code=None)
+    healthy: bool = json.loads(result.stdout)["healthy"]
+    assert healthy == (result.returncode == 0)
+    return healthy
 
 
 def assert_works(address: str, name: str = "/it-works") -> None:

@@ -14,7 +14,7 @@ import pytest
 from fs_client.cli.local.identity import open_process, wait_for_end
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_client.cli.local.ports import free_ports
-from tests.system.control import ROOT, emberfs
+from tests.system.control import ROOT, emberfs, is_healthy
 
 pytestmark = pytest.mark.system
 
@@ -47,7 +47,7 @@ def test_a_second_up_in_the_same_directory(fresh_cluster: Start) -> None:
         assert line == (
             f"emberfs: a cluster already runs in {running.path}; stop it with `emberfs down --dir {running.path}`"
         )
-    assert "healthy" in emberfs("status", running.address).stdout
+    assert is_healthy(running.address)
 
 
 def test_directories_that_are_not_whole(fresh_cluster: Start, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
-from tests.system.control import assert_works, emberfs, wait_until
+from tests.system.control import assert_works, emberfs, is_healthy, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -70,7 +70,7 @@ def test_a_full_disk(small_disk: Path, fresh_cluster: Callable[..., LaunchedClus
             for path, data in written.items():
                 assert fs.read_file(path) == data
         assert_works(cluster.address)
-        assert "healthy" in emberfs("status", cluster.address).stdout
+        assert is_healthy(cluster.address)
     finally:
         # Before the disk is unmounted.
         cluster.stop()

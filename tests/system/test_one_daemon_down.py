@@ -9,7 +9,7 @@ import pytest
 
 import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
-from tests.system.control import assert_works, emberfs, kill, start_again, wait_until
+from tests.system.control import assert_works, emberfs, is_healthy, kill, start_again, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -31,7 +31,9 @@ def test_reads_go_on_and_writes_tell(fresh_cluster: Callable[..., LaunchedCluste
             for path, data in files.items():
                 assert other.read_file(path) == data
 
-        wait_until(lambda: "degraded" in emberfs("status", cluster.address).stdout, "the manager has noticed")
+        wait_until(lambda: not is_healthy(cluster.address), "the manager has noticed")
+        status = emberfs("status", cluster.address, code=1)
+        assert f"emberfs: the cluster is degraded: node {victim[-1]} is failed, chain 1 is degraded" in status.stderr
         with pytest.raises(OSError) as caught:
             # Every chain has this daemon as a member, so whichever is chosen is broken.
             fs.write_file("/new", b"x" * 100)
@@ -46,4 +48,4 @@ def test_reads_go_on_and_writes_tell(fresh_cluster: Callable[..., LaunchedCluste
         for path, data in files.items():
             assert fs.read_file(path) == data
     assert_works(cluster.address)
-    assert "healthy" in emberfs("status", cluster.address).stdout
+    assert is_healthy(cluster.address)

@@ -76,7 +76,11 @@ class MetaClient:
 
     def _unreachable(self, failed: dict[Address, EmberError]) -> EmberError:
         timed_out = any(error.code is Code.TIMED_OUT for error in failed.values())
-        tried = ", ".join(f"{address} ({failed[address].message})" for address in self._addresses if address in failed)
+        tried = ", ".join(
+            f"{address} ({failed[address].message.removeprefix(f'{address} ')})"
+            for address in self._addresses
+            if address in failed
+        )
         return EmberError(
             Code.TIMED_OUT if timed_out else Code.UNREACHABLE,
             f"cannot reach the EmberFS cluster: tried {tried}; check the address ({CLUSTER_VARIABLE} or connect()) and "

@@ -377,7 +377,9 @@ async def connect(host: str, port: int, hello: Hello, *, timeout: float) -> Peer
     except TimeoutError:
         raise EmberError(Code.UNREACHABLE, f"{host}:{port} did not answer within {timeout:g} s") from None
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None) or 0
+        # The loop puts words of its own in the place of the system's.
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
         raise EmberError(Code.UNREACHABLE, f"{host}:{port} cannot be reached: {reason}") from None
     link = TcpLink(connected, loop)
     peer = Peer(link, loop)

@@ -298,6 +298,35 @@ def test_a_reset_right_behind_bytes_fails_all_calls_at_once(sent: int) -> None:
     run(main())
 
 
+def test_a_reset_behind_full_windows_of_small_frames_is_seen() -> None:
+    """Each read takes as much as it asked for and ends between two frames: nothing says that there is more."""
+
+    async def main() -> None:
+        async with raw_server() as (peer, server):
+            call = asyncio.ensure_future(peer.call(PING, Ping(), timeout=1000))
+            await server.read()
+            body = b"\x91\xc4\x1d" + bytes(29)
+            frame = frames.pack(frames.RESPONSE, PING.number, 9999, len(body)) + body
+            assert len(frame) == 64
+            await send_and_reset(server.writer, frame * 1024)
+            with pytest.raises(EmberError) as caught:
+                await call
+            assert caught.value.code is Code.PEER_GONE
+
+    run(main())
+
+
+def test_a_greeted_caller_may_be_silent() -> None:
+    async def main() -> None:
+        async with serving(service()) as server, raw_client(server.port) as client:
+            (connection,) = server._connections
+            assert connection._patience is not None
+            await client.greet()
+            assert connection._patience is None
+
+    run(main())
+
+
 def test_a_slow_reader_stops_its_server_and_nobody_else() -> None:
     async def main() -> None:
         made = 0

@@ -165,6 +165,11 @@ def test_more_views_than_one_system_call_takes() -> None:
     read_all([sample, Sample(2, b"after")], itertools.repeat(1 << 20))
 
 
+def test_views_without_room_are_skipped() -> None:
+    sample = Sample(1, b"", b"payload", [0] * 2000)
+    read_all([sample, Sample(2, b"after")], itertools.repeat(4))
+
+
 def test_discarding_while_landing_touches_nothing_more() -> None:
     reader = FrameReader()
     data = Sample(1, b"", b"p" * 1000).encoded()

@@ -48,10 +48,7 @@ def demo(keep: bool, epochs: int, workers: int, seed: int, storage: int, directo
       emberfs demo --epochs 3 --workers 4 --keep
     """
     if importlib.util.find_spec("torch") is None:
-        raise Failure(
-            "the demo trains with PyTorch, which is not installed: pip install 'emberfs[torch]' "
-            "(PIP_EXTRA_INDEX_URL may name an index of builds without CUDA, which are small)"
-        )
+        raise Failure("the demo trains with PyTorch, which is not installed: pip install 'emberfs[torch]'")
     if directory is not None and directory.exists():
         raise Failure(f"{directory} exists; name a new directory with --dir, or leave the option out")
     with _cluster(directory, storage, keep) as cluster:

@@ -50,6 +50,4 @@ QUERY_LAST_CHUNK = Method("query_last_chunk", 203, storage.QueryLastChunk, stora
 REMOVE_CHUNKS = Method("remove_chunks", 204, storage.RemoveChunks, storage.RemoveChunksReply)
 SPACE_INFO = Method("space_info", 205, storage.SpaceInfo, storage.SpaceInfoReply)
 
-BY_NUMBER: dict[int, Method] = {
-    value.number: value for value in list(globals().values()) if isinstance(value, Method)
-}
+BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

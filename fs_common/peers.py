@@ -77,9 +77,7 @@ class PeerPool:
 
     def descriptors(self) -> list[int]:
         """File descriptors of all connections. A forked child closes them, so that they end with the parent's."""
-        return [
-            peer.descriptor for peer in [*self._peers.values(), *self._retired] if peer.descriptor is not None
-        ]
+        return [peer.descriptor for peer in [*self._peers.values(), *self._retired] if peer.descriptor is not None]
 
     async def close(self) -> None:
         """Close all connections. Calls in flight fail with PEER_GONE."""

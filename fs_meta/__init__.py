@@ -1,1 +1,7 @@
 """The metadata service and the cluster manager that runs inside it."""
+
+import os
+
+# gRPC's core writes to stderr in a format of its own, and tells of every connection that ends. It reads this when it
+# is imported, so it is set before any module of this package can do that.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -44,8 +44,25 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
+        self._streams: set[asyncio.Task[Any]] = set()
+        """The tasks of open streams; each is gRPC's, and is made for one call."""
+
+    def _opened(self) -> None:
+        """A stream begins: its task is known until it has ended."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+
+    async def end_streams(self) -> None:
+        """Streams have no end of their own, and gRPC's server would not wait for the tasks of those it cuts."""
+        for task in self._streams:
+            task.cancel()
+        if self._streams:
+            await asyncio.wait(self._streams)
 
     async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        self._opened()
         config = self._manager.config
         stream: NodeStream | None = None
         try:
@@ -71,6 +88,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                 stream.close()
 
     async def WatchRouting(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self._opened()
         if request.cluster and request.cluster != self._manager.config.cluster:
             await _abort(context, EmberError(Code.WRONG_CLUSTER))
         version = request.known_version
@@ -142,15 +160,17 @@ async def _abort(context: Any, error: EmberError) -> NoReturn:
 class GrpcServer:
     """The listening server. Use `serve`."""
 
-    def __init__(self, server: Any, health_servicer: Any, host: str, port: int) -> None:
+    def __init__(self, server: Any, servicer: ManagerServicer, health_servicer: Any, host: str, port: int) -> None:
         self._server = server
+        self._servicer = servicer
         self._health = health_servicer
         self.host = host
         self.port = port
 
     async def close(self) -> None:
-        """End all calls: streams have no end of their own, and what is cut off is said again to the next server."""
+        """End all calls: what is cut off is said again, to this server when it is back or to the next."""
         await self._health.enter_graceful_shutdown()
+        await self._servicer.end_streams()
         await self._server.stop(None)
 
 
@@ -164,7 +184,8 @@ async def serve(manager: Manager, host: str, port: int) -> GrpcServer:
         ]
     )
     health_servicer = health.aio.HealthServicer()
-    control_pb2_grpc.add_ManagerServicer_to_server(ManagerServicer(manager), server)
+    servicer = ManagerServicer(manager)
+    control_pb2_grpc.add_ManagerServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     for name in ("", SERVICE_NAME):
@@ -181,4 +202,4 @@ async def serve(manager: Manager, host: str, port: int) -> GrpcServer:
             await server.stop(None)
         raise EmberError(Code.UNREACHABLE, f"control plane cannot listen on {host}:{port}: {reason}")
     await server.start()
-    return GrpcServer(server, health_servicer, host, bound_port)
+    return GrpcServer(server, servicer, health_servicer, host, bound_port)

@@ -267,6 +267,10 @@ class _HeldManager(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                 sequence=request.sequence, sent_ms=request.sent_ms, lease_ms=8000, heartbeat_interval_ms=1_000_000
             )
 
+    async def WatchRouting(self, request: pb.WatchRoutingRequest, context: object) -> AsyncIterator[object]:
+        await asyncio.Event().wait()
+        yield None
+
 
 def test_the_lease_runs_from_when_the_heartbeat_was_sent_not_from_its_answer() -> None:
     async def scenario() -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fs_common.checksums import page_checksums
+from fs_common.checksums import matches, page_checksums
 from fs_common.errors import EmberError, code_of
 from fs_common.methods import QUERY_LAST_CHUNK, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.peers import PeerPool
@@ -329,7 +329,7 @@ class ChainOfDaemons:
             raise EmberError(code_of(reply.errors[0].code), reply.errors[0].message)
         data = bytes(into[: reply.lengths[0]])
         if data:
-            assert page_checksums(memoryview(data), offset, CHUNK) == reply.checksums[0]
+            assert matches(memoryview(data), offset, CHUNK, reply.checksums[0])
         return data
 
     async def read_everywhere(self, **what: Any) -> bytes:

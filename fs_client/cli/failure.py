@@ -9,6 +9,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 """What a shell reports for a program that SIGINT ended."""
+EXIT_TERMINATED = 143
+"""What a shell reports for a program that SIGTERM ended."""
 EXIT_BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended: the reader of our output went away."""
 

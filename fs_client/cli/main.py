@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
-from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, reason
+from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Done, reason
 
 
 class Entry(NamedTuple):
@@ -54,6 +54,13 @@ class Commands(click.Group):
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader of our output has gone away. Caught here, because click would call it a failure.
+            raise Done(EXIT_BROKEN_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
@@ -116,8 +123,6 @@ def _run(arguments: list[str]) -> int:
         return _report(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _report("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        return EXIT_BROKEN_PIPE
     except OSError as error:
         _show_traceback_if_asked(arguments)
         return _report(describe(error), EXIT_FAILED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import click
 
-from fs_client.cli.failure import EXIT_FAILED, Done, Usage, reason
+from fs_client.cli.failure import EXIT_FAILED, EXIT_TERMINATED, Done, Usage, reason
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -105,13 +105,26 @@ class Connections:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end. Ctrl-C cancels it, and raises KeyboardInterrupt once it has ended."""
+    """Run a command's coroutine to its end. Ctrl-C and SIGTERM cancel it, so that it can clean up behind itself.
+
+    Raises KeyboardInterrupt, or `Done` after SIGTERM, once it has ended.
+    """
     import asyncio
+    import signal
 
     import uvloop
 
+    async def until_terminated() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await coroutine
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(coroutine)
+        try:
+            return runner.run(until_terminated())
+        except asyncio.CancelledError:
+            raise Done(EXIT_TERMINATED) from None
 
 
 class Failures:
@@ -121,6 +134,9 @@ class Failures:
         self.count = 0
 
     def add(self, subject: object, error: OSError | str) -> None:
+        if isinstance(error, BrokenPipeError):
+            # Not of the path, but of our own output: nobody reads on.
+            raise error
         text = error if isinstance(error, str) else reason(error)
         click.echo(f"emberfs: {printable(str(subject))}: {text}", err=True)
         self.count += 1

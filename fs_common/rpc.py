@@ -35,11 +35,13 @@ SWEEP_INTERVAL_S = 0.05
 """How late a timeout may be noticed: one timer for a connection instead of one for each call."""
 
 encode = msgspec.msgpack.Encoder().encode
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
+"""What decoding raises for bytes that are no such record: a string that is not UTF-8 is no `DecodeError` to msgspec."""
 _decoders: dict[type[msgspec.Struct], Callable[[Any], Any]] = {}
 
 
 def decoder(record: type[msgspec.Struct]) -> Callable[[Any], Any]:
-    """The one decoding function of a record type. It raises `msgspec.DecodeError`."""
+    """The one decoding function of a record type. It raises what `MALFORMED` lists."""
     decode = _decoders.get(record)
     if decode is None:
         decode = _decoders[record] = msgspec.msgpack.Decoder(record).decode
@@ -374,7 +376,7 @@ class Peer:
                 return None
             try:
                 response = decoder(pending.method.response)(frame.body)
-            except msgspec.DecodeError as error:
+            except MALFORMED as error:
                 message = f"{self._link.name} answered {pending.method.name} with a malformed record: {error}"
                 self._fail(number, Code.BAD_BODY, message)
                 return None
@@ -434,7 +436,7 @@ class Peer:
     def _on_error(self, frame: Frame) -> None:
         try:
             body: ErrorBody = decoder(ErrorBody)(frame.body)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise FrameError("body", f"of an error frame is malformed: {error}") from None
         if frame.request:
             self._fail(frame.request, code_of(body.code), body.message)

@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-import msgspec
-
 from fs_common import eager, frames
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
@@ -28,6 +26,7 @@ from fs_common.link import Link
 from fs_common.methods import HELLO
 from fs_common.records.session import PROTOCOL_VERSION, ErrorBody, Hello, Welcome
 from fs_common.rpc import (
+    MALFORMED,
     SWEEP_INTERVAL_S,
     Allocation,
     Call,
@@ -142,7 +141,7 @@ class ServingConnection:
             return None
         try:
             request = registration.decode(frame.body)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             message = f"request of {registration.method.name} is malformed: {error}"
             self._send_error(number, frame.method, Code.BAD_BODY, message)
             return None
@@ -200,7 +199,7 @@ class ServingConnection:
         try:
             hello: Hello = decoder(Hello)(frame.body)
             self._check_hello(hello)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             self._turn_away(frame.request, Code.BAD_BODY, f"hello is malformed: {error}")
             return
         except EmberError as error:

@@ -106,7 +106,7 @@ def _check_marker(path: Path, cluster: str, node: int) -> None:
         return
     try:
         marker = msgspec.json.decode(raw, type=Marker)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DirectoryRefused(f"{path / _MARKER} is damaged: {error}") from None
     if marker.format != FORMAT:
         raise DirectoryRefused(f"directory {path} has format {marker.format}, this release reads {FORMAT}")

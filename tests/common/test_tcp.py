@@ -75,7 +75,8 @@ def test_another_version_is_told_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["request", "response", "goodbye", "hello with payload", "huge hello", "malformed hello"]
+    "first",
+    ["request", "response", "goodbye", "hello with payload", "huge hello", "malformed hello", "hello that is no text"],
 )
 def test_nothing_but_a_hello_comes_first(first: str) -> None:
     async def main() -> None:
@@ -93,8 +94,10 @@ def test_nothing_but_a_hello_comes_first(first: str) -> None:
                     stranger.writer.write(frames.pack(frames.REQUEST, HELLO.number, 1, 1 * MIB))
                 case "malformed hello":
                     stranger.request(HELLO, 1, b"\x93\x01\x02\x03")
+                case "hello that is no text":
+                    stranger.request(HELLO, 1, b"\x93\x91\x01\xa2\xff\xfe\xc4\x00")
             answer = await stranger.read()
-            expected = Code.BAD_BODY if first == "malformed hello" else Code.BAD_FRAME
+            expected = Code.BAD_BODY if first in ("malformed hello", "hello that is no text") else Code.BAD_FRAME
             assert answer.error.code == expected.value.number
             assert await stranger.at_end()
 

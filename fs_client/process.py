@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+RETIRE_S = 1.0
+"""A helper that is given new work while it should retire does that first; a fork waits no longer for it."""
+
 
 class Connected(Protocol):
     """Something with connections that belongs to a loop."""
@@ -206,10 +209,10 @@ class Driver:
                     return
 
     def retire_helper(self) -> None:
-        """End the helper thread if it sleeps; the next work for one makes another."""
+        """End the helper thread if it sleeps or is about to; the next work for one makes another."""
         with self._mutex:
             helper = self._helper
-            if helper is None or self._helping:
+            if helper is None or self._work:
                 return
             self._helper = None
         helper.retire()
@@ -266,10 +269,10 @@ class _Helper:
             self._help()
 
     def retire(self) -> None:
-        """End the thread, which sleeps."""
+        """End the thread as soon as it has nothing to help with, which should be now."""
         self._retired = True
         self.wake.release()
-        self._thread.join()
+        self._thread.join(RETIRE_S)
 
 
 class _Waiter:

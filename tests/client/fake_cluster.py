@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
+from fs_common.errors import EmberError
 from fs_common.layout import Durability, Layout
 from fs_common.limits import KIB
+from fs_common.methods import Method
 from fs_common.records.routing import (
     Chain,
     ChainTable,
@@ -93,6 +95,30 @@ class FakeCluster:
             return function()
 
         return self.run(run())
+
+    def when_called(self, *names: str) -> threading.Event:
+        """Set when one of these metadata calls arrives, before it is answered."""
+        called = threading.Event()
+        before = self.metadata.fault
+
+        def look(method: Method) -> EmberError | None:
+            if method.name in names:
+                called.set()
+            return before(method)
+
+        self.metadata.fault = look
+        return called
+
+    def after(self, event: threading.Event, action: Callable[[], object]) -> threading.Thread:
+        """Do something once an event has come; the thread to join."""
+
+        def wait_and_act() -> None:
+            assert event.wait(30)
+            action()
+
+        thread = threading.Thread(target=wait_and_act)
+        thread.start()
+        return thread
 
     def stop_node(self, node: int) -> None:
         """The daemon dies: connections break, its port refuses."""

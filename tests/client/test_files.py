@@ -240,13 +240,13 @@ def test_an_error_behind_is_raised_by_close_and_the_session_ends(cluster: FakeCl
 def test_a_file_that_is_dropped_warns_and_is_stored(cluster: FakeCluster, fs: FileSystem) -> None:
     file = fs.open("/f", "wb")
     file.write(b"hello")
+    closed = cluster.when_called("close")
     with pytest.warns(ResourceWarning, match="unclosed file"):
         del file
         gc.collect()
-    # The session ends in the background; a call behind it on the same loop sees it ended.
-    while cluster.metadata.sessions:
-        fs.stat("/f")
+    assert closed.wait(10), "the session ends in the background"
     assert fs.read_file("/f") == b"hello"
+    assert not cluster.metadata.sessions
 
 
 def test_a_file_for_reading_may_be_dropped(fs: FileSystem) -> None:

@@ -1,15 +1,19 @@
 """Calls to the metadata service under failures."""
 
 import asyncio
+import os
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 import fs_client
 from fs_common.errors import Code, EmberError
+from fs_common.records.session import Hello
 from fs_common.transports import tcp
 from tests.client.fake_cluster import FakeCluster
+from tests.support import run
 
 
 @pytest.fixture
@@ -51,14 +55,24 @@ def test_a_server_that_restarts_is_waited_for(cluster: FakeCluster, fs: fs_clien
     assert cluster.metadata.server is not None
     port = cluster.metadata.server.port
     cluster.run(cluster.metadata.server.close(grace_s=0))
+    tried = threading.Event()
+    deaf = socket.create_server(("127.0.0.1", port))
 
-    async def restart() -> None:
-        await asyncio.sleep(0.05)
-        cluster.metadata.server = await tcp.serve(cluster.metadata.service, "127.0.0.1", port)
+    def turn_away() -> None:
+        deaf.accept()[0].close()
+        deaf.close()
+        tried.set()
 
-    restarting = asyncio.run_coroutine_threadsafe(restart(), cluster._loop)
+    turning_away = threading.Thread(target=turn_away)
+    turning_away.start()
+
+    def restart() -> None:
+        cluster.metadata.server = cluster.run(tcp.serve(cluster.metadata.service, "127.0.0.1", port))
+
+    restarting = cluster.after(tried, restart)
     fs.mkdir("/a")
-    restarting.result(10)
+    turning_away.join()
+    restarting.join()
     assert fs.listdir() == ["a"]
 
 
@@ -80,16 +94,10 @@ def test_a_mutation_whose_answer_is_lost_is_done_once(cluster: FakeCluster, fs: 
 
 
 def test_a_cluster_that_is_not_ready_is_waited_for(cluster: FakeCluster) -> None:
-    cluster.ready = False
-
-    async def become_ready() -> None:
-        await asyncio.sleep(0.05)
-        cluster.ready = True
-
-    becoming = asyncio.run_coroutine_threadsafe(become_ready(), cluster._loop)
+    faults = iter([EmberError(Code.CLUSTER_NOT_READY, "not yet")] * 3)
+    cluster.metadata.fault = lambda method: next(faults, None)
     with fs_client.connect(cluster.address) as fs:
         assert fs.listdir() == []
-    becoming.result(10)
 
 
 def test_a_cluster_that_does_not_become_ready_says_so(cluster: FakeCluster) -> None:
@@ -128,3 +136,25 @@ def test_another_cluster_is_refused(cluster: FakeCluster) -> None:
         cluster.metadata.server = cluster.run(tcp.serve(cluster.metadata.service, "127.0.0.1", server.port))
         with pytest.raises(OSError, match="belongs to cluster 'another'"):
             fs.mkdir("/a")
+
+
+def test_a_server_is_told_who_calls(cluster: FakeCluster) -> None:
+    hellos: list[Hello] = []
+    cluster.metadata.service.admit = hellos.append
+    with fs_client.connect(cluster.address, token="secret") as fs:
+        fs.listdir()
+    (hello,) = hellos
+    assert (hello.role, hello.token, hello.pid, len(hello.client)) == ("client", "secret", os.getpid(), 16)
+
+
+def test_many_calls_share_one_connection(cluster: FakeCluster) -> None:
+    hellos: list[Hello] = []
+    cluster.metadata.service.admit = hellos.append
+
+    async def main() -> None:
+        async with await fs_client.aio.connect(cluster.address) as fs:
+            await asyncio.gather(*(fs.mkdir(f"/{number}") for number in range(100)))
+            assert len(await fs.listdir()) == 100
+
+    run(main())
+    assert len(hellos) == 1

@@ -176,17 +176,10 @@ def test_a_server_that_dies_while_it_answers(cluster: FakeCluster, fs: FileSyste
 def test_all_servers_of_a_chain_down_until_one_returns(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
     for node in (1, 2, 3):
         cluster.stop_node(node)
-    starting = asyncio.run_coroutine_threadsafe(_start_when_asked(cluster), cluster._loop)
+    # A client that comes back for routing has found nobody.
+    starting = cluster.after(cluster.when_called("get_routing"), lambda: cluster.start_node(1))
     assert fs.read_file(file) == DATA
-    starting.result(10)
-
-
-async def _start_when_asked(cluster: FakeCluster) -> None:
-    """Bring one node back once the client has come back for routing, having found nobody."""
-    asked = len([name for name, _ in cluster.metadata.calls if name == "get_routing"])
-    while len([name for name, _ in cluster.metadata.calls if name == "get_routing"]) == asked:
-        await asyncio.sleep(0.001)
-    await cluster._serve(1)
+    starting.join()
 
 
 @pytest.mark.parametrize("code", [Code.NOT_SERVING, Code.CHAIN_UNKNOWN, Code.DISK_FAILED, Code.BUSY])

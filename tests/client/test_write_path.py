@@ -85,16 +85,11 @@ def test_a_new_head_takes_over(cluster: FakeCluster, fs: FileSystem) -> None:
     """The old head has applied the update and died before it answered."""
     fs.mkdir("/warm")
     cluster.storage[1].lost_replies = 1_000_000
+    # A client that comes back for routing has been told nothing by the old head.
+    failing = cluster.after(cluster.when_called("get_routing"), lambda: cluster.set_chain(1, {1: PublicState.OFFLINE}))
     with fs.open("/f", "wb") as file:
         file.write(DATA)
-
-        async def fail_over() -> None:
-            while not cluster.storage[1].updates:
-                await asyncio.sleep(0.001)
-            cluster.set_chain(1, {1: PublicState.OFFLINE})
-
-        failing = asyncio.run_coroutine_threadsafe(fail_over(), cluster._loop)
-    failing.result(10)
+    failing.join()
     assert fs.read_file("/f") == DATA
     assert applied(cluster) == [*((index, 0, CHUNK) for index in range(9)), (9, 0, 777)]
     assert cluster.storage[2].duplicates > 0
@@ -102,15 +97,9 @@ def test_a_new_head_takes_over(cluster: FakeCluster, fs: FileSystem) -> None:
 
 def test_a_head_that_is_down_is_waited_for(cluster: FakeCluster, fs: FileSystem) -> None:
     cluster.stop_node(2)
-
-    async def restart() -> None:
-        while not any(name == "get_routing" for name, _ in cluster.metadata.calls[2:]):
-            await asyncio.sleep(0.001)
-        await cluster._serve(2)
-
-    restarting = asyncio.run_coroutine_threadsafe(restart(), cluster._loop)
+    restarting = cluster.after(cluster.when_called("get_routing"), lambda: cluster.start_node(2))
     fs.write_file("/f", DATA)
-    restarting.result(10)
+    restarting.join()
     assert fs.read_file("/f") == DATA
 
 

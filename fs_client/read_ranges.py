@@ -20,7 +20,7 @@ from fs_client.memory import allocate
 from fs_client.read_plan import Frame, Piece, RefRange, plan_again, plan_ranges, replicas_of
 from fs_client.routing_cache import Server
 from fs_client.settle import run_all
-from fs_client.storage_client import SERVER_GONE, StorageClient
+from fs_client.storage_client import READ_TRY_S, SERVER_GONE, StorageClient
 from fs_common import checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB
@@ -132,6 +132,7 @@ class RangeReader:
                         ReadChunks(frame.items),
                         into=frame.views,
                         size=frame.size,
+                        try_s=READ_TRY_S,
                         left_s=attempts.left_s(),
                     )
                 except EmberError as error:

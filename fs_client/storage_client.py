@@ -14,8 +14,10 @@ from fs_common.methods import Method
 from fs_common.peers import PeerPool
 from fs_common.rpc import Part
 
-TRY_TIMEOUT_S = 5.0
+READ_TRY_S = 5.0
 """One try, before time for its bytes is added: what a server that hangs costs before another is asked."""
+UPDATE_TRY_S = 10.0
+"""An update has no other server to go to, and sending it again makes a busy chain busier."""
 SLOWEST_BYTES_PER_S = 16 << 20
 """A try may take as long as its bytes take at this rate."""
 SERVER_GONE = frozenset({Code.PEER_GONE, Code.UNREACHABLE, Code.TIMED_OUT, Code.CLOSING})
@@ -36,10 +38,11 @@ class StorageClient:
         send: Sequence[Part] = (),
         into: Sequence[memoryview] = (),
         size: int,
+        try_s: float,
         left_s: float,
     ) -> Any:
-        """One try at `server`. `size`: payload bytes it moves. Raises `EmberError`."""
-        timeout = max(min(TRY_TIMEOUT_S + size / SLOWEST_BYTES_PER_S, left_s), 0.001)
+        """One try at `server`, of at most `try_s` and time for the `size` bytes of payload. Raises `EmberError`."""
+        timeout = max(min(try_s + size / SLOWEST_BYTES_PER_S, left_s), 0.001)
         try:
             reply = await self._pool.call(server.address, method, request, send=send, into=into, timeout=timeout)
         except EmberError as error:

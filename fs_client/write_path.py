@@ -25,7 +25,7 @@ from fs_client.file_ref import FileRef
 from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
-from fs_client.storage_client import SERVER_GONE, StorageClient
+from fs_client.storage_client import SERVER_GONE, UPDATE_TRY_S, StorageClient
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.layout import split
@@ -217,6 +217,7 @@ class Writer:
                 UpdateChunks(self._client, items),
                 send=data,
                 size=size,
+                try_s=UPDATE_TRY_S,
                 left_s=attempts.left_s(),
             )
         except EmberError as error:

@@ -51,6 +51,8 @@ class BlockFiles:
     def open(self) -> dict[int, int]:
         """Open what is there. Returns for each class how many units its files span."""
         units: dict[int, int] = {}
+        # A process may have died between making a file and making its name durable.
+        self._disk.sync_directory(self._directory)
         for name in self._disk.list_directory(self._directory):
             match = _NAME.fullmatch(name)
             if match is None:
@@ -82,6 +84,12 @@ class BlockFiles:
             file = BlockFile(-1, f"{1 << (of_class - 10)}k.{number}")
             self._files[of_class, number] = file
         return file
+
+    def is_backed(self, of_class: int, unit: int) -> bool:
+        """Whether the unit's file reaches to its end (a punched unit is not known as such)."""
+        block = self.locate(of_class, unit * unit_slots(of_class))
+        fd = block.file.fd
+        return fd >= 0 and self._disk.size(fd) >= block.position + (1 << max(UNIT_BITS, of_class))
 
     def back(self, of_class: int, unit: int) -> None:
         """Allocate a unit's storage. ENOSPC leaves nothing behind that matters."""

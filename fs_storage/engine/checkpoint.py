@@ -98,8 +98,10 @@ class Checkpointer:
 
     async def make_room(self) -> None:
         """Make dropped blocks and unused storage available. On return the caller tries again, once."""
-        await self.checkpoint()
-        units = self._opened.slots.unused_units()
+        opened = self._opened
+        if opened.slots.dropped_bytes or opened.log.is_full or self.index_full or self._task is not None:
+            await self.checkpoint()
+        units = opened.slots.unused_units()
         if units and not self._host.failed:
             request = Request()
             request.punches = units

@@ -74,8 +74,11 @@ def open_directory(disk: Disk, directory: Path, target: int) -> Marker:
     names = set(disk.list_directory(directory))
     if MARKER not in names:
         _format(disk, directory, target, names)
-    elif FORMATTING in names:
-        disk.remove(directory / FORMATTING)
+    else:
+        if FORMATTING in names:
+            disk.remove(directory / FORMATTING)
+        # The process that renamed the marker into place may have died before that was durable.
+        disk.sync_directory(directory)
     marker = _read_marker(disk, directory)
     if marker.target != target:
         raise EmberError(Code.INVALID, f"{directory} holds target {marker.target}, not {target}")

@@ -67,6 +67,8 @@ class RedoLog:
         self._position = FILE_HEADER_SIZE
         """Where its next frame goes."""
         self._boot_id = disk.boot_id()
+        self.is_full = False
+        """The current file could not grow."""
         self.sequence = 0
         """Of the last frame appended."""
         self.synced = 0
@@ -174,7 +176,9 @@ class RedoLog:
         size = self._sizes[self._current]
         if end > size:
             grown = -(-end // self._step_bytes) * self._step_bytes
+            self.is_full = True
             self._disk.allocate(file, size, grown - size)
+            self.is_full = False
             self._sizes[self._current] = grown
         self._disk.write(file, frame, self._position)
         self._position = end
@@ -193,6 +197,7 @@ class RedoLog:
         check(self.synced == self.sequence, "a log file is on the disk before the next one is used")
         sequence = self.sequence
         self._current = 1 - self._current
+        self.is_full = False
         self._position = FILE_HEADER_SIZE
         self.append([encode_begin(self._boot_id)], 1)
         return sequence

@@ -185,11 +185,11 @@ def _finish_recovery(
     if recovered.frames:
         # Patches end the life of the bytes under them, so what they come from must be durable first.
         log.sync_files()
-        for record in records.values():
-            for block in blocks_of(record):
-                unit = block.slot // unit_slots(block.size_class)
-                if block.file.fd < 0 or disk.size(block.file.fd) < block.position + (1 << block.size_class):
-                    blocks.back(block.size_class, unit)
+        # The storage of a unit may be lost where none of its bytes were durable.
+        for size_class, slots in scan.taken.items():
+            for unit in {slot // unit_slots(size_class) for slot in slots}:
+                if not blocks.is_backed(size_class, unit):
+                    blocks.back(size_class, unit)
         blocks.sync_all()
     for chunk, record in scan.patched.items():
         committed = record.committed

@@ -29,7 +29,7 @@ from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import Abandon, Begin, Commit, Prepare
 from fs_storage.engine.making import splice
 from fs_storage.engine.transitions import commit, drop_pending, dropped_answer, make_pending, succeeds
-from fs_storage.engine.versions import NOTHING, PAGE_SHIFTS, Identity, Record, Version, page_count
+from fs_storage.engine.versions import NOBODY, NOTHING, PAGE_SHIFTS, Identity, Record, Version, page_count
 
 logger = logging.getLogger(__name__)
 _READ_BYTES = 1 << 20
@@ -50,7 +50,7 @@ class Recovered(NamedTuple):
 class _Made:
     """A version that a frame made."""
 
-    __slots__ = ("answer_before", "below", "end", "frame", "identity", "start", "version")
+    __slots__ = ("answer_before", "below", "end", "forgotten", "frame", "identity", "replaced", "start", "version")
 
     def __init__(self, version: Version, identity: Identity, frame: int, start: int, end: int) -> None:
         self.version = version
@@ -63,12 +63,16 @@ class _Made:
         """The committed version that it shares its block with, if that is younger than the checkpoint, too."""
         self.answer_before: StoredAnswer | None = None
         """Of its channel."""
+        self.replaced: tuple[Version, Identity, _Made | None] | None = None
+        """The pending version that it took the place of."""
+        self.forgotten: StoredAnswer | None = None
+        """The answer of that one."""
 
 
 class _Chunk:
     """One chunk during replay."""
 
-    __slots__ = ("history", "made", "record")
+    __slots__ = ("history", "made", "record", "trail")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -76,6 +80,8 @@ class _Chunk:
         """Committed versions since the checkpoint, and the one of the checkpoint; the newest is `record`'s."""
         self.made: _Made | None = None
         """The pending version, if it is younger than the checkpoint."""
+        self.trail: list[_Made] = []
+        """All versions that frames made, in order."""
 
 
 class _Replay:
@@ -102,8 +108,6 @@ class _Replay:
     def prepare(self, entry: Prepare, frame: int) -> None:
         chunk = self.chunk(entry.chunk)
         record = chunk.record
-        if record.pending is not None:
-            self._forget_answer(entry.chunk, record.identity)
         base = record.committed
         block = self._locate(entry.size_class, entry.slot) if entry.size_class >= 0 else None
         checksums = entry.checksums
@@ -130,6 +134,9 @@ class _Replay:
         identity = Identity(entry.client, entry.channel, entry.sequence)
         made = _Made(version, identity, frame, entry.direct_start, entry.direct_end)
         made.below = chunk.history[-1][1] if shares else None
+        if record.pending is not None:
+            made.replaced = (record.pending, record.identity, chunk.made)
+            made.forgotten = self._forget_answer(entry.chunk, record.identity)
         if entry.client:
             key = answer_key(entry.client, entry.channel)
             made.answer_before = self._answer(key)
@@ -138,6 +145,7 @@ class _Replay:
                 self.answers[key] = answer
         chunk.record = make_pending(record, version, identity)
         chunk.made = made
+        chunk.trail.append(made)
 
     def commit(self, entry: Commit) -> None:
         chunk = self.chunk(entry.chunk)
@@ -160,33 +168,41 @@ class _Replay:
     def _answer(self, key: bytes) -> StoredAnswer | None:
         return self.answers.get(key) or self._index.answer(key)
 
-    def _forget_answer(self, chunk: bytes, identity: Identity) -> None:
+    def _forget_answer(self, chunk: bytes, identity: Identity) -> StoredAnswer | None:
+        """The identity's pending version is dropped. Returns the answer that it had."""
         key = answer_key(identity.client, identity.channel)
-        dropped = dropped_answer(self._answer(key), chunk, identity)
-        if dropped is not None:
-            self.answers[key] = dropped
+        before = self._answer(key)
+        dropped = dropped_answer(before, chunk, identity)
+        if dropped is None:
+            return None
+        self.answers[key] = dropped
+        return before
 
     # -- step 2 ------------------------------------------------------------------------------------------------
 
     def verify(self, data_synced: int) -> None:
         """Drop versions whose bytes are not in their blocks."""
         for name, chunk in self.chunks.items():
-            made = chunk.made
-            if made is not None and not self._intact(made, data_synced):
-                self._drop(name, made)
-                chunk.record = drop_pending(chunk.record)
-                chunk.made = None
+            while chunk.made is not None and not self._intact(chunk.made, data_synced):
+                self._drop_pending(name, chunk)
             committed = chunk.history[-1][1]
             if committed is None or self._intact(committed, data_synced):
                 continue
-            if chunk.made is not None:
-                self._drop(name, chunk.made)
-                chunk.made = None
+            replaced = committed
             while committed is not None and not self._intact(committed, data_synced):
-                self._drop(name, committed)
+                # With it goes all that came after it, or the channels' answers would tell of it.
+                last = None
+                while last is not committed:
+                    last = chunk.trail.pop()
+                    self._drop(name, last)
+                replaced = committed
                 chunk.history.pop()
                 committed = chunk.history[-1][1]
-            chunk.record = Record(chunk.history[-1][0], None, NOTHING.identity)
+            chunk.record = Record(chunk.history[-1][0], None, NOBODY)
+            chunk.made = None
+            self._restore_replaced(chunk, replaced)
+            while chunk.made is not None and not self._intact(chunk.made, data_synced):
+                self._drop_pending(name, chunk)
 
     def _intact(self, made: _Made, data_synced: int) -> bool:
         """The bytes that the version's block got since the checkpoint, and that may not be on the disk, are there."""
@@ -221,6 +237,23 @@ class _Replay:
             data = memoryview(read_bytes(self._disk, version, at, min(end, at + _READ_BYTES)))
             for offset in range(0, len(data), page):
                 yield at + offset, data[offset : offset + page]
+
+    def _drop_pending(self, name: bytes, chunk: _Chunk) -> None:
+        """The pending version never was; one that it took the place of is back."""
+        made = chunk.made
+        assert made is not None
+        check(chunk.trail.pop() is made, "the pending version is the last one made", name.hex())
+        self._drop(name, made)
+        chunk.record = drop_pending(chunk.record)
+        chunk.made = None
+        self._restore_replaced(chunk, made)
+
+    def _restore_replaced(self, chunk: _Chunk, made: _Made) -> None:
+        if made.replaced is not None:
+            version, identity, chunk.made = made.replaced
+            chunk.record = Record(chunk.record.committed, version, identity)
+            if made.forgotten is not None:
+                self.answers[answer_key(identity.client, identity.channel)] = made.forgotten
 
     def _drop(self, chunk: bytes, made: _Made) -> None:
         """The update never happened: its channel is where it was before."""

@@ -305,10 +305,12 @@ class EngineStore:
                 await busy.wait()
             if self._failure is not None:
                 raise self._failure
-            pending = self._table.get(chunk).pending
+            committed, pending, _ = self._table.get(chunk)
             if pending is None or pending.number != version:
                 return
             request = Request()
+            if committed is not None and committed.block is not None:
+                request.files.append(committed.block.file)  # what the chunk goes back to is durable as well
             request.dropped = chunk
             request.drops.append(encode_abandon(chunk, version, int(self._clock())))
             request.durable = True

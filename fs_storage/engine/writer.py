@@ -71,6 +71,7 @@ class Request:
         "drops",
         "durable",
         "failure",
+        "files",
         "finished",
         "notes",
         "on_cut",
@@ -97,6 +98,8 @@ class Request:
         """Units whose storage the tasks need (and more, in advance)."""
         self.durable = False
         """Sync before it is given back."""
+        self.files: list[BlockFile] = []
+        """With `durable`: these too, not only the log."""
         self.applies: list[tuple[bytes, Version]] = []
         """Versions whose commit is durable, with patches to write into the block."""
         self.punches: list[Unit] = []
@@ -312,11 +315,16 @@ class Writer:
     def _sync_group(self, group: list[Request]) -> None:
         """Make the group durable, and whatever its chunks build on."""
         self.syncs += 1
-        files = set()
+        files: set[BlockFile] = set()
         for request in group:
+            files.update(request.files)
             for task in request.tasks:
-                if task.made is not None and task.block is not None and task.update.durability == Durability.DISK:
-                    files.add(task.block.file)
+                if task.made is not None and task.update.durability == Durability.DISK:
+                    # What it builds on, too: a durable version must not hang on one that a crash takes away.
+                    if task.block is not None:
+                        files.add(task.block.file)
+                    if task.base is not None and task.base.block is not None:
+                        files.add(task.base.block.file)
         for file in files:
             if file.stored != file.stored_synced:
                 self._blocks.sync(file)

@@ -58,6 +58,8 @@ _FINAL = frozenset(
 _CORRUPT = frozenset((Code.CHECKSUM, Code.INTERNAL))
 """Answers that another attempt may change, but not many."""
 CORRUPT_ATTEMPTS_MAX = 3
+RESENDS_MAX = 4
+"""Whole chunks on their way to successors at the same time: their memory is not that of a request."""
 _TOLD = _FINAL | {Code.CHECKSUM}
 """What the predecessor, or the client, is told under its own name."""
 
@@ -90,6 +92,7 @@ class Forwarder:
         self._threads = threads
         self._peers: dict[int, PeerPool] = {}
         """By the receiver's position."""
+        self._resending = asyncio.Semaphore(RESENDS_MAX)
         self._askers = PeerPool(hello)
         """For questions to tails: small, so they do not wait behind payloads."""
 
@@ -120,6 +123,12 @@ class Forwarder:
 
     async def resend(self, target: Target, operation: Operation, timeout: float, attempt: int) -> Outcome:
         """Send the pending version `operation.leftover` whole, from the store."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        # No `asyncio.timeout`: this may run before there is a task of its own (`eager`).
+        async with self._resending:
+            return await self._resend(target, operation, deadline, attempt)
+
+    async def _resend(self, target: Target, operation: Operation, deadline: float, attempt: int) -> Outcome:
         left = target.store.pending_update(operation.chunk)
         if left is None or left.version != operation.leftover or target.position is None:
             return Refused(Failure(Code.NOT_SERVING, f"target {target.id} is not where it was"), True)
@@ -150,6 +159,7 @@ class Forwarder:
                 Durability.DISK,
                 left.version,
             )
+            timeout = deadline - asyncio.get_running_loop().time()
             (outcome,) = await self.forward(target, left.client, [item], send, timeout, attempt)
         except EmberError as error:
             return self._refused(target, error.code, error.message, attempt)

@@ -29,7 +29,8 @@ from fs_common.rpc import Call, Reply
 from fs_storage.craq.operation import Operation
 from fs_storage.target import Target
 from fs_storage.targets import Targets
-from fs_storage.updates import UpdateRequest, Updates, patience_s
+from fs_storage.update_request import UpdateRequest
+from fs_storage.updates import Updates, patience_s
 
 REMOVE_LIMIT_MAX = 4096
 """Chunks of one REMOVE_CHUNKS."""

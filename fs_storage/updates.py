@@ -21,7 +21,7 @@ from fs_common.checks import InvariantViolation
 from fs_common.errors import Code, EmberError
 from fs_common.ids import chunk_id
 from fs_common.limits import UPDATE_ITEMS_MAX
-from fs_common.records.storage import ItemError, UpdateChunks, UpdateChunksReply, UpdateItem, UpdateKind
+from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateItem, UpdateKind
 from fs_common.rpc import Allocation, Call, Reply
 from fs_common.telemetry import Counters
 from fs_storage.craq.operation import Duty, Failure, Operation, Step
@@ -30,6 +30,7 @@ from fs_storage.forward import Accepted, Forwarder, Outcome, Refused
 from fs_storage.payload import Payload, PayloadMemory
 from fs_storage.target import Target
 from fs_storage.targets import Targets
+from fs_storage.update_request import NO_PAYLOAD, UpdateRequest, frame_of, views_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,85 +42,8 @@ BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 _FORWARDED_FACTOR = 4
 """Updates from a predecessor are bounded where they entered the chain; here the bound only stops a runaway."""
-_NO_PAYLOAD = memoryview(b"")
 _CLIENT_KINDS = frozenset((UpdateKind.WRITE, UpdateKind.TRUNCATE, UpdateKind.REMOVE))
 _KINDS = {int(kind): kind for kind in UpdateKind}
-
-
-class UpdateRequest:
-    """Operations that were asked for together, and the answer that forms. `done` when all of them are."""
-
-    __slots__ = (
-        "client",
-        "done",
-        "errors",
-        "give_up",
-        "items",
-        "lengths",
-        "payload",
-        "reason",
-        "remaining",
-        "source",
-        "versions",
-        "views",
-    )
-
-    def __init__(
-        self,
-        client: bytes,
-        source: int,
-        items: Sequence[UpdateItem | None],
-        views: Sequence[memoryview],
-        payload: Payload | None,
-        give_up: float,
-        done: "asyncio.Future[None]",
-    ) -> None:
-        self.client = client
-        self.source = source
-        """Target id of the predecessor; 0: a client, or this daemon itself."""
-        self.items = items
-        """None for a duty."""
-        self.views = views
-        """Each item's payload."""
-        self.payload = payload
-        """Held until every operation is done."""
-        self.give_up = give_up
-        """When to stop trying, on the clock of `loop.time()`."""
-        self.versions = [0] * len(items)
-        self.lengths = [0] * len(items)
-        self.errors: list[ItemError] = []
-        self.remaining = len(items)
-        self.reason = ""
-        """Why the last attempt to forward that was answered was refused."""
-        self.done = done
-
-    def fail(self, index: int, code: Code, message: str) -> None:
-        """Item `index` is over without having become an operation, or with its failure."""
-        self.errors.append(ItemError(index, code.value.number, message))
-        self._one_less()
-
-    def finish(self, operation: Operation) -> None:
-        failure = operation.failure
-        if failure is None:
-            self.versions[operation.request_index] = operation.version
-            self.lengths[operation.request_index] = operation.length
-            self._one_less()
-            return
-        code = failure.code
-        if code is Code.UNREACHABLE and self.source == 0:
-            # A predecessor has to know that nothing was applied. To a client the chain is broken; it sends the same
-            # update again in either case.
-            code = Code.CHAIN_BROKEN
-        self.fail(operation.request_index, code, failure.message)
-
-    def _one_less(self) -> None:
-        self.remaining -= 1
-        if self.remaining == 0:
-            if self.payload is not None:
-                self.payload.drop()
-                self.payload = None
-            if not self.done.done():
-                self.done.set_result(None)
 
 
 class Updates:
@@ -163,7 +87,7 @@ class Updates:
         payload = call.payload if isinstance(call.payload, Payload) else None
         if not 1 <= len(items) <= UPDATE_ITEMS_MAX:
             raise EmberError(Code.INVALID, f"{len(items)} updates in one request; 1 to {UPDATE_ITEMS_MAX}")
-        views = _views(items, payload)
+        views = views_of(items, payload)
         now = loop.time()
         give_up = now + patience_s(call.deadline - now)
         request = UpdateRequest(message.client, message.source, items, views, payload, give_up, loop.create_future())
@@ -187,7 +111,7 @@ class Updates:
         """Operations of this daemon itself on one target; the request, done. `timeout` bounds the forwarding."""
         loop = asyncio.get_running_loop()
         request = UpdateRequest(
-            b"", 0, items, [_NO_PAYLOAD] * len(items), None, loop.time() + timeout, loop.create_future()
+            b"", 0, items, [NO_PAYLOAD] * len(items), None, loop.time() + timeout, loop.create_future()
         )
         for index, operation in enumerate(operations):
             operation.request = request
@@ -411,7 +335,7 @@ class Updates:
     async def _forward(self, target: Target, request: UpdateRequest, operations: list[Operation], attempt: int) -> None:
         """One attempt for `operations`, together; those that need another get it in a task of their own."""
         loop = asyncio.get_running_loop()
-        items, send = _frame(request, operations)
+        items, send = frame_of(request, operations)
         self._counters.add("forwards", len(items))
         outcomes = await self._forwarder.forward(
             target, request.client, items, send, request.give_up - loop.time(), attempt
@@ -503,57 +427,6 @@ class Updates:
         except Exception as error:
             logger.exception("an update of target %d ended in a defect of this process", target.id)
             target.fail(f"defect: {error!r}")
-
-
-def _views(items: Sequence[UpdateItem], payload: Payload | None) -> list[memoryview]:
-    """Each item's part of the payload. Raises INVALID when they do not add up."""
-    whole = payload[0] if payload is not None else _NO_PAYLOAD
-    views = []
-    position = 0
-    for item in items:
-        length = item.length
-        if length == 0:
-            views.append(_NO_PAYLOAD)
-            continue
-        end = position + length
-        if length < 0 or end > len(whole):
-            raise EmberError(Code.INVALID, f"the items' lengths do not add up to the payload of {len(whole)} bytes")
-        views.append(whole[position:end])
-        position = end
-    if position != len(whole):
-        raise EmberError(Code.INVALID, f"the items take {position} bytes of a payload of {len(whole)}")
-    return views
-
-
-def _frame(request: UpdateRequest, operations: list[Operation]) -> tuple[list[UpdateItem], list[memoryview]]:
-    """What the successor is sent: the items with their versions, and their payload where it was received."""
-    items = []
-    send = []
-    for operation in operations:
-        item = request.items[operation.request_index]
-        assert item is not None
-        if request.source == 0:
-            item = UpdateItem(
-                item.chain,
-                item.chain_version,
-                item.inode,
-                item.index,
-                item.kind,
-                item.offset,
-                item.length,
-                item.chunk_size,
-                item.channel,
-                item.sequence,
-                item.checksums,
-                item.durability,
-                operation.version,
-            )
-        items.append(item)
-        if item.length:
-            send.append(request.views[operation.request_index])
-    if request.payload is not None and len(operations) == len(request.items):
-        send = list(request.payload)
-    return items, send
 
 
 def patience_s(left_s: float) -> float:

@@ -1,0 +1,141 @@
+"""The updates of one request while they are in work, and the answer that forms.
+
+Called by: `updates`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from fs_common.errors import Code, EmberError
+from fs_common.records.storage import ItemError, UpdateItem
+from fs_storage.craq.operation import Operation
+from fs_storage.payload import Payload
+
+NO_PAYLOAD = memoryview(b"")
+
+
+class UpdateRequest:
+    """Operations that were asked for together, and the answer that forms. `done` when all of them are."""
+
+    __slots__ = (
+        "client",
+        "done",
+        "errors",
+        "give_up",
+        "items",
+        "lengths",
+        "payload",
+        "reason",
+        "remaining",
+        "source",
+        "versions",
+        "views",
+    )
+
+    def __init__(
+        self,
+        client: bytes,
+        source: int,
+        items: Sequence[UpdateItem | None],
+        views: Sequence[memoryview],
+        payload: Payload | None,
+        give_up: float,
+        done: "asyncio.Future[None]",
+    ) -> None:
+        self.client = client
+        self.source = source
+        """Target id of the predecessor; 0: a client, or this daemon itself."""
+        self.items = items
+        """None for a duty."""
+        self.views = views
+        """Each item's payload."""
+        self.payload = payload
+        """Held until every operation is done."""
+        self.give_up = give_up
+        """When to stop trying, on the clock of `loop.time()`."""
+        self.versions = [0] * len(items)
+        self.lengths = [0] * len(items)
+        self.errors: list[ItemError] = []
+        self.remaining = len(items)
+        self.reason = ""
+        """Why the last attempt to forward that was answered was refused."""
+        self.done = done
+
+    def fail(self, index: int, code: Code, message: str) -> None:
+        """Item `index` is over without having become an operation, or with its failure."""
+        self.errors.append(ItemError(index, code.value.number, message))
+        self._one_less()
+
+    def finish(self, operation: Operation) -> None:
+        failure = operation.failure
+        if failure is None:
+            self.versions[operation.request_index] = operation.version
+            self.lengths[operation.request_index] = operation.length
+            self._one_less()
+            return
+        code = failure.code
+        if code is Code.UNREACHABLE and self.source == 0:
+            # A predecessor has to know that nothing was applied. To a client the chain is broken; it sends the same
+            # update again in either case.
+            code = Code.CHAIN_BROKEN
+        self.fail(operation.request_index, code, failure.message)
+
+    def _one_less(self) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            if self.payload is not None:
+                self.payload.drop()
+                self.payload = None
+            if not self.done.done():
+                self.done.set_result(None)
+
+
+def views_of(items: Sequence[UpdateItem], payload: Payload | None) -> list[memoryview]:
+    """Each item's part of the payload. Raises INVALID when they do not add up."""
+    whole = payload[0] if payload is not None else NO_PAYLOAD
+    views = []
+    position = 0
+    for item in items:
+        length = item.length
+        if length == 0:
+            views.append(NO_PAYLOAD)
+            continue
+        end = position + length
+        if length < 0 or end > len(whole):
+            raise EmberError(Code.INVALID, f"the items' lengths do not add up to the payload of {len(whole)} bytes")
+        views.append(whole[position:end])
+        position = end
+    if position != len(whole):
+        raise EmberError(Code.INVALID, f"the items take {position} bytes of a payload of {len(whole)}")
+    return views
+
+
+def frame_of(request: UpdateRequest, operations: list[Operation]) -> tuple[list[UpdateItem], list[memoryview]]:
+    """What the successor is sent: the items with their versions, and their payload where it was received."""
+    items = []
+    send = []
+    for operation in operations:
+        item = request.items[operation.request_index]
+        assert item is not None
+        if request.source == 0:
+            item = UpdateItem(
+                item.chain,
+                item.chain_version,
+                item.inode,
+                item.index,
+                item.kind,
+                item.offset,
+                item.length,
+                item.chunk_size,
+                item.channel,
+                item.sequence,
+                item.checksums,
+                item.durability,
+                operation.version,
+            )
+        items.append(item)
+        if item.length:
+            send.append(request.views[operation.request_index])
+    if request.payload is not None and len(operations) == len(request.items):
+        send = list(request.payload)
+    return items, send

@@ -13,6 +13,10 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+_SETTINGS = ("meta.gc_delay_ms=0", "meta.gc_interval_ms=100")
+"""Removed files are freed at once, so that every run of a write finds the same blocks free."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     cluster: str
@@ -49,7 +53,8 @@ def cluster_in(directory: Path, storage: int = 3) -> Iterator[tuple[str, dict[st
 
     path = directory / "cluster"
     say(f"starting a cluster with {storage} storage daemons in {path}")
-    with launch(path, Options(port=0, storage=storage, replicas=min(3, storage))) as cluster:
+    options = Options(port=0, storage=storage, replicas=min(3, storage), settings=_SETTINGS)
+    with launch(path, options) as cluster:
         record = cluster.record
         yield record.address, {daemon.name: daemon.process.pid for daemon in record.daemons if daemon.process}
     shutil.rmtree(path)

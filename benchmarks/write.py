@@ -7,10 +7,15 @@ second limit also writes them to a file without syncing: what a page cache costs
 With durability `disk` every byte is on three "disks" (here: three files on one) when the write returns; its limit is
 the row of processes that write them with `pwrite` and sync each file once at the end. Our daemons sync many times,
 because they answer every write, not the last one.
+
+Every run begins with nothing left to write back from earlier ones (`sync`), and with the blocks of the removed file
+free again, so that ours and the limit both write over pages that the machine has already given them.
 """
 
+import os
 import secrets
 import time
+from collections.abc import Callable
 
 import fs_client
 from benchmarks.context import MIB, Context, warm_page_cache
@@ -18,6 +23,7 @@ from benchmarks.cpu import CpuMeter
 from benchmarks.files import DIRECTORY, pattern
 from benchmarks.limits.chain import FILE, MEMORY, SYNC, Chain
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
+from benchmarks.space import Space
 from fs_client.filesystem import FileSystem
 from fs_common.layout import Durability
 
@@ -30,6 +36,16 @@ def run(context: Context) -> list[Figure]:
     data = pattern(size)
     cpu_memory, cpu_disk = CpuMeter(context.processes), CpuMeter(context.processes)
     warm_page_cache(context.directory, LINKS * size)
+    space = Space(context.cluster)
+
+    def settled(measure: Callable[[], float]) -> Callable[[], float]:
+        def run() -> float:
+            space.wait_until_free()
+            os.sync()
+            return measure()
+
+        return run
+
     with fs_client.connect(context.cluster) as fs:
         with (
             Chain(LINKS, size, MEMORY, context.directory) as memory,
@@ -37,15 +53,15 @@ def run(context: Context) -> list[Figure]:
         ):
             ours_memory, sockets, cached = alternate(
                 context.repeat,
-                cpu_memory.metered(lambda: _write(fs, data, Durability.MEMORY), size // MIB),
-                lambda: size / 1e9 / memory.send(data),
-                lambda: size / 1e9 / file.send(data),
+                settled(cpu_memory.metered(lambda: _write(fs, data, Durability.MEMORY), size // MIB)),
+                settled(lambda: size / 1e9 / memory.send(data)),
+                settled(lambda: size / 1e9 / file.send(data)),
             )
         with Chain(LINKS, size, SYNC, context.directory) as synced:
             ours_disk, disk = alternate(
                 context.repeat,
-                cpu_disk.metered(lambda: _write(fs, data, Durability.DISK), size // MIB),
-                lambda: size / 1e9 / synced.send(data),
+                settled(cpu_disk.metered(lambda: _write(fs, data, Durability.DISK), size // MIB)),
+                settled(lambda: size / 1e9 / synced.send(data)),
             )
     return [
         Figure(

@@ -112,7 +112,6 @@ class ManagerClient:
         self._lease_s = 0.0
         """The lease's length, as the manager said last; 0 before it has."""
         self._interval_s = BACKOFF_S_MAX
-        self._sequence = 0
         self._routing: Routing | None = None
         self._callbacks: list[Callable[[Routing], None]] = []
         self._failure: EmberError | None = None
@@ -162,9 +161,9 @@ class ManagerClient:
         while not self.lease_valid():
             if self._failure is not None and self._failure.retry is Retry.FINAL:
                 raise self._failure
-            left_s = deadline_s - self._clock()
             try:
-                await asyncio.wait_for(self._turned.wait(), max(left_s, 0))
+                async with asyncio.timeout(max(deadline_s - self._clock(), 0)):
+                    await self._turned.wait()
             except TimeoutError:
                 raise self._failure or EmberError(
                     Code.TIMED_OUT, f"no manager has answered at {','.join(self._addresses)}"
@@ -234,7 +233,8 @@ class ManagerClient:
                         self._nudged.clear()
                         await self._beat(call, sequence, address)
                         with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(self._nudged.wait(), self._interval_s)
+                            async with asyncio.timeout(self._interval_s):
+                                await self._nudged.wait()
                 finally:
                     call.cancel()
         except grpc.aio.AioRpcError as error:

@@ -220,7 +220,8 @@ class Manager:
         renewed_s = self._clock()
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), tick_s)
+                async with asyncio.timeout(tick_s):
+                    await self._closing.wait()
                 return
             try:
                 renew = not self._kv.exclusive and self._clock() - renewed_s >= renew_s

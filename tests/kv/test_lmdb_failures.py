@@ -74,6 +74,25 @@ def test_transactions_in_flight_together_share_a_commit(tmp_path: Path) -> None:
     _with(tmp_path, use)
 
 
+def test_a_caller_that_is_cancelled_before_its_turn_costs_nothing(tmp_path: Path) -> None:
+    async def use(kv: FaultyStore) -> None:
+        await kv.transact(_put(b"before"))
+        ran = False
+
+        async def fn(txn: Transaction) -> None:
+            nonlocal ran
+            ran = True
+
+        task = asyncio.create_task(kv.transact(fn))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await kv.transact(_put(b"after"))
+        assert not ran
+
+    _with(tmp_path, use)
+
+
 def test_a_full_disk_fails_the_batch_and_the_store_goes_on(tmp_path: Path) -> None:
     async def use(kv: FaultyStore) -> None:
         assert await _codes(*(kv.transact(_put(b"%d" % number)) for number in range(3))) == [Code.KV_FULL] * 3
@@ -136,7 +155,7 @@ def test_a_map_that_is_full_grows_and_the_batch_runs_again(tmp_path: Path) -> No
 
         calls = [kv.transact(lambda txn, number=number: big(txn, number)) for number in range(40)]  # type: ignore[misc]
         counts = await asyncio.gather(*calls)
-        assert sorted(counts) == list(range(1, 41)), "each took effect once"
+        assert counts == list(range(1, 41)), "each took effect once, in the order they came"
         assert runs > 40, "10 MiB do not fit in a map of 4 MiB"
 
         async def sizes(txn: Transaction) -> list[int]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import grpc.aio
@@ -33,12 +33,17 @@ async def managing(config: Config = LIVELY, kv: KeyValueStore | None = None) -> 
     running = await start_manager(kv or MemoryStore(), config)
     try:
         yield running
+    except BaseException:
+        await Daemon.crash_all()  # a test that fails must not hang on what it has left open
+        raise
     finally:
         await running.close()
 
 
 class Daemon:
     """A storage daemon as the manager sees it: a port that listens, and a client."""
+
+    running: ClassVar[set["Daemon"]] = set()
 
     def __init__(self, port: int, server: asyncio.Server, client: ManagerClient) -> None:
         self.port = port
@@ -56,9 +61,17 @@ class Daemon:
             f"127.0.0.1:{manager_port}", NodeAddress(cluster, node, "127.0.0.1", port), lambda: STATUS
         )
         client.start()
-        return cls(port, server, client)
+        daemon = cls(port, server, client)
+        cls.running.add(daemon)
+        return daemon
+
+    @classmethod
+    async def crash_all(cls) -> None:
+        while cls.running:
+            await cls.running.pop().crash()
 
     async def close_port(self) -> None:
+        self.running.discard(self)
         self.server.close()
         await self.server.wait_closed()
 
@@ -249,6 +262,50 @@ class _SetClock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+class _AnyManager(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
+    """Says one version of the routing on a watch, and another in the answers to heartbeats."""
+
+    async def Heartbeat(self, requests: AsyncIterator[pb.HeartbeatRequest], context: object) -> AsyncIterator[object]:
+        async for request in requests:
+            while request.sequence == 1 and not self.watched:
+                await asyncio.sleep(0.001)
+            yield pb.HeartbeatReply(
+                sequence=request.sequence,
+                lease_ms=8000,
+                heartbeat_interval_ms=1_000_000,
+                routing=pb.Routing(version=min(4 + request.sequence, 7)),
+            )
+
+    async def WatchRouting(self, request: pb.WatchRoutingRequest, context: object) -> AsyncIterator[object]:
+        yield pb.Routing(version=6)
+        self.watched = True
+        await asyncio.Event().wait()
+
+    watched = False
+
+
+def test_the_routing_only_goes_forward() -> None:
+    async def scenario() -> None:
+        server = grpc.aio.server()
+        control_pb2_grpc.add_ManagerServicer_to_server(_AnyManager(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        client = ManagerClient(f"127.0.0.1:{port}", NodeAddress("test", 1, "h", 9), lambda: STATUS)
+        versions: list[int] = []
+        client.on_routing(lambda routing: versions.append(routing.version))
+        client.start()
+        await routing_where(client, lambda routing: routing.version == 6)
+        await client.wait_acknowledged(10)
+        while client.routing is None or client.routing.version < 7:  # the answers say 5, 6 and 7
+            client.nudge()
+            await asyncio.sleep(0.001)
+        assert versions == [6, 7]
+        await client.close()
+        await server.stop(None)
+
+    run(scenario())
 
 
 class _HeldManager(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]

@@ -247,6 +247,7 @@ def test_a_process_that_restarted_while_the_manager_was_away_is_taken_at_once() 
         async def second(bench: Bench) -> None:
             await bench.join(1, incarnation=77)
             assert states(bench.manager.routing) == {1: UP}
+            assert bench.manager.routing.version == 1, "nothing that the routing tells has changed"
 
         async def third(bench: Bench) -> None:
             """What the store says of incarnations is current: the old process does not come back."""

@@ -130,6 +130,8 @@ class Simulation:
             Client(self, number).next_step()
         for _ in range(self.plan.crashes):
             self.after(self.random.uniform(0, 25 * self.plan.steps), self.crash_one)
+        for _ in range(3):
+            self.after(self.random.uniform(0, 25 * self.plan.steps), self.settle_one)
         self._drain(lambda: self._clients_left == 0)
         self._heal()
         self._check_end()
@@ -164,7 +166,10 @@ class Simulation:
         self.settle(node)
 
     def settle(self, node: Node) -> None:
-        """What a process does in the background with the versions it finds pending."""
+        """What a process does in the background with versions that are pending: at its start, and now and then.
+
+        A head asks the tail first or sends them again at once; both have to be right.
+        """
         left = node.store.pending()
         if node.position.is_tail:
             waiting = len(left)
@@ -181,7 +186,7 @@ class Simulation:
                 self.submit(node, Operation(chunk, Duty.SETTLE, chain_version=CHAIN_VERSION), None, settled)
             return
         for chunk in left:
-            if node.position.is_head:
+            if node.position.is_head and (self.healed or self.random.random() < 0.5):
                 self.submit(node, Operation(chunk, Duty.SETTLE, chain_version=CHAIN_VERSION), None, ignore)
             else:
                 self._confirm_by_tail(node, chunk)
@@ -195,6 +200,11 @@ class Simulation:
                 self.submit(node, duty, None, ignore)
 
         self.ask_tail(chunk, heard, lambda: None)
+
+    def settle_one(self) -> None:
+        node = self.random.choice(self.nodes)
+        if node.replica is not None and node.ready:
+            self.settle(node)
 
     def crash_one(self) -> None:
         if self.healed:

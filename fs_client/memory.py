@@ -16,6 +16,7 @@ from typing import Any
 from fs_common.limits import MIB
 
 _MAPPED_FROM = 32 * MIB
+_HUGE_PAGE = 2 * MIB
 _WRITE = 0x200
 """`PyBUF_WRITE`"""
 
@@ -40,9 +41,19 @@ class FreshBytes:
     __slots__ = ("_value", "view")
 
     def __init__(self, size: int) -> None:
-        make, address, view = _c_api()
+        make, address_of, view_of, advise = _c_api()
         self._value: bytes = make(None, size)
-        self.view: memoryview = view(address(self._value), size, _WRITE) if size else memoryview(bytearray())
+        self.view = memoryview(bytearray())
+        """The memory to fill, `size` bytes."""
+        if not size:
+            return
+        address = address_of(self._value)
+        if size >= _MAPPED_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+            # Only advice: whether it is taken changes nothing but the time that page faults cost.
+            begin = -(-address // _HUGE_PAGE) * _HUGE_PAGE
+            end = (address + size) // _HUGE_PAGE * _HUGE_PAGE
+            advise(begin, end - begin, mmap.MADV_HUGEPAGE)
+        self.view = view_of(address, size, _WRITE)
 
     def take(self, length: int) -> bytes:
         """The first `length` bytes. The view is released; all of the memory was filled up to `length`."""
@@ -50,10 +61,10 @@ class FreshBytes:
         return self._value if length == len(self._value) else self._value[:length]
 
 
-_functions: tuple[Any, Any, Any] | None = None
+_functions: tuple[Any, Any, Any, Any] | None = None
 
 
-def _c_api() -> tuple[Any, Any, Any]:
+def _c_api() -> tuple[Any, Any, Any, Any]:
     global _functions
     if _functions is None:
         import ctypes
@@ -64,5 +75,7 @@ def _c_api() -> tuple[Any, Any, Any]:
         address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object]
         view = ctypes.pythonapi.PyMemoryView_FromMemory
         view.restype, view.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
-        _functions = (make, address, view)
+        advise = ctypes.CDLL(None).madvise
+        advise.restype, advise.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        _functions = (make, address, view, advise)
     return _functions

@@ -12,7 +12,7 @@ def test_allocated_memory_is_writable_and_as_long_as_asked() -> None:
 
 
 def test_fresh_bytes_become_what_was_filled_in() -> None:
-    for size in (0, 1, 2, 100_000):
+    for size in (0, 1, 2, 100_000, 33 * MIB + 5):
         fresh = FreshBytes(size)
         fresh.view[:] = b"x" * size
         assert fresh.take(size) == b"x" * size

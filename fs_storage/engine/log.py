@@ -34,6 +34,7 @@ from fs_storage.engine.log_format import (
 )
 
 FILE_NAMES = ("redo.0", "redo.1")
+_ZEROS = bytes(1 << 20)
 
 
 def format_log(disk: Disk, directory: Path, target: int, step_bytes: int) -> None:
@@ -43,12 +44,21 @@ def format_log(disk: Disk, directory: Path, target: int, step_bytes: int) -> Non
         file = disk.open(directory / name, create=True)
         try:
             disk.truncate(file, 0)
-            disk.allocate(file, 0, step_bytes)
+            _extend(disk, file, 0, step_bytes)
             disk.write(file, [encode_file_header(target)], 0)
             disk.sync(file)
         finally:
             disk.close(file)
     disk.sync_directory(directory)
+
+
+def _extend(disk: Disk, file: int, size: int, grown: int) -> None:
+    """Let the file grow from `size` to `grown` bytes, of zeros that are really written: a sync of bytes written over
+    others needs no change of the file system's own records, and takes a fraction of the time."""
+    disk.allocate(file, size, grown - size)
+    for offset in range(size, grown, len(_ZEROS)):
+        disk.write(file, [memoryview(_ZEROS)[: grown - offset]], offset)
+    disk.sync(file)
 
 
 class RedoLog:
@@ -59,7 +69,7 @@ class RedoLog:
         self._directory = directory
         self._target = target
         self._step_bytes = step_bytes
-        """Files grow by so much, so that most appends do not change their size."""
+        """Files grow by so much at a time."""
         self._files: list[int] = []
         self._sizes: list[int] = []
         self._current = 0
@@ -177,7 +187,7 @@ class RedoLog:
         if end > size:
             grown = -(-end // self._step_bytes) * self._step_bytes
             self.is_full = True
-            self._disk.allocate(file, size, grown - size)
+            _extend(self._disk, file, size, grown)
             self.is_full = False
             self._sizes[self._current] = grown
         self._disk.write(file, frame, self._position)

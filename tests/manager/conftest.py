@@ -1,5 +1,6 @@
 """What gRPC keeps for itself, kept out of the search for leaks."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -14,10 +15,18 @@ SETTLE_S = 5.0
 
 @pytest.fixture(scope="session", autouse=True)
 def grpc_machinery() -> Iterator[None]:
-    """The asyncio machinery up for all tests of the folder: its pair of sockets lives until the last user is gone."""
+    """The asyncio machinery up for all tests of the folder: its pair of sockets lives until the last user is gone.
+
+    It asks for the thread's event loop, which an earlier `asyncio.run` may have taken away.
+    """
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     grpc.aio.init_grpc_aio()
     yield
+    asyncio.set_event_loop(loop)
     grpc.aio.shutdown_grpc_aio()
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,10 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     capacity_bytes: int = 0
     """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
 
+    disk_shared_by: int = 1
+    """Daemons whose directories are on that file system, this one included: each reports an equal part of it, so that
+    the cluster does not promise the same bytes several times."""
+
     payload_memory_bytes: int = 256 << 20
     """Memory for the payloads of updates in work, for each position on a chain (see `payload.py`). Beyond it: BUSY."""
     updates_in_flight: int = 4096
@@ -59,7 +63,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             problems.append("capacity_bytes: at least 0")
         if self.payload_memory_bytes < PAYLOAD_BYTES_MAX:
             problems.append(f"payload_memory_bytes: at least {PAYLOAD_BYTES_MAX}, one frame's payload")
-        for name in ("updates_in_flight", "read_threads", "settle_interval_ms"):
+        for name in ("disk_shared_by", "updates_in_flight", "read_threads", "settle_interval_ms"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}: at least 1")
         if any(not host or not port.isdigit() for host, _, port in (a.rpartition(":") for a in self.managers)):

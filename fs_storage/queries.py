@@ -5,10 +5,7 @@ pending are settled, so that an answer covers every update that was ever acknowl
 """
 
 import asyncio
-import os
 import struct
-from collections.abc import Callable
-from pathlib import Path
 
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
@@ -27,6 +24,7 @@ from fs_common.records.storage import (
 )
 from fs_common.rpc import Call, Reply
 from fs_storage.craq.operation import Operation
+from fs_storage.space import Disk
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 from fs_storage.update_request import UpdateRequest
@@ -38,10 +36,10 @@ _pack_inode = struct.Struct(">Q").pack
 
 
 class Queries:
-    def __init__(self, targets: Targets, updates: Updates, space: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, targets: Targets, updates: Updates, disk: Disk) -> None:
         self._targets = targets
         self._updates = updates
-        self._space = space
+        self._disk = disk
         """Capacity and free bytes of the node's disks."""
 
     def committed_versions(self, call: Call) -> Reply:
@@ -96,7 +94,7 @@ class Queries:
 
     def space_info(self, call: Call) -> Reply:
         """SPACE_INFO."""
-        capacity, free = self._space()
+        capacity, free = self._disk.space()
         targets = []
         for target in self._targets.all():
             space = target.store.space()
@@ -120,20 +118,6 @@ class Queries:
         done = await self._updates.settle(target, pending, _time_left_s(call))
         if done is not None:
             _raise_first(done)
-
-
-def disk_space(directory: Path, capacity_bytes: int) -> Callable[[], tuple[int, int]]:
-    """Capacity and free bytes of the file system of `directory`, of which at most `capacity_bytes` (0: all) is ours."""
-
-    def space() -> tuple[int, int]:
-        found = os.statvfs(directory)
-        total = found.f_blocks * found.f_frsize
-        free = found.f_bavail * found.f_frsize
-        if not capacity_bytes:
-            return total, free
-        return min(total, capacity_bytes), min(free, capacity_bytes)
-
-    return space
 
 
 def _inode_prefix(inode: int) -> bytes:

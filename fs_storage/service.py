@@ -26,9 +26,10 @@ from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
 from fs_storage.forward import Forwarder
 from fs_storage.payload import PayloadMemory
-from fs_storage.queries import Queries, disk_space
+from fs_storage.queries import Queries
 from fs_storage.reads import Reads
 from fs_storage.settling import Settling
+from fs_storage.space import Disk
 from fs_storage.targets import OpenStore, Targets
 from fs_storage.updates import Updates
 
@@ -71,7 +72,7 @@ class Daemon:
         self._pool = BufferPool(POOL_KEPT_BYTES)
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
         self._memory = PayloadMemory(self._pool, config.payload_memory_bytes)
-        self._space = disk_space(Path(config.directory), config.capacity_bytes)
+        self._disk = Disk(Path(config.directory), config.capacity_bytes, config.disk_shared_by)
         hello = Hello([PROTOCOL_VERSION], "storage", config.node.to_bytes(16, "big"), config.cluster)
         counters = self.service.counters
         self._forwarder = Forwarder(hello, self.targets, self._pool, self._threads)
@@ -79,7 +80,7 @@ class Daemon:
             self.targets, self._forwarder, self._memory, counters, config.updates_in_flight, self._on_violation
         )
         self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
-        self._queries = Queries(self.targets, self.updates, self._space)
+        self._queries = Queries(self.targets, self.updates, self._disk)
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
         self.targets.changed = self._on_targets_changed
         self._register()
@@ -95,9 +96,10 @@ class Daemon:
 
     def status(self) -> NodeStatus:
         """For each heartbeat."""
-        capacity, _ = self._space()
+        space = self._disk.space()
         targets = self.targets.statuses()
-        return NodeStatus(capacity, sum(target.used_bytes for target in targets), targets)
+        used_bytes = self._disk.used_bytes(space, sum(target.used_bytes for target in targets))
+        return NodeStatus(space.capacity_bytes, used_bytes, targets)
 
     # -- life ------------------------------------------------------------------------------------------------------
 

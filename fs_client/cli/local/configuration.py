@@ -120,7 +120,11 @@ def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRe
         "port": daemon.port,
     }
     if daemon.role == "storage":
-        managed = common | {"node": daemon.node, "manager": f"{record.host}:{record.meta.grpc_port}"}
+        managed = common | {
+            "node": daemon.node,
+            "manager": f"{record.host}:{record.meta.grpc_port}",
+            "disk_shared_by": len(record.storage),
+        }
     else:
         managed = common | {
             "grpc_port": daemon.grpc_port,

@@ -1,0 +1,30 @@
+"""How much of a disk a daemon reports as its own."""
+
+import os
+from pathlib import Path
+
+from fs_storage.space import Disk, DiskSpace
+
+
+def test_the_whole_disk(tmp_path: Path) -> None:
+    found = os.statvfs(tmp_path)
+    assert Disk(tmp_path, 0, 1).space().capacity_bytes == found.f_blocks * found.f_frsize
+
+
+def test_daemons_that_share_a_disk_count_a_part_each(tmp_path: Path) -> None:
+    alone, shared = Disk(tmp_path, 0, 1).space(), Disk(tmp_path, 0, 3).space()
+    assert shared.capacity_bytes == alone.capacity_bytes // 3
+    assert shared.free_bytes <= shared.capacity_bytes
+
+
+def test_a_bound_is_a_bound(tmp_path: Path) -> None:
+    space = Disk(tmp_path, 1000, 1).space()
+    assert space.capacity_bytes == 1000
+    assert space.free_bytes <= 1000
+
+
+def test_what_others_have_put_on_the_disk_is_not_free(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, 0, 1)
+    assert disk.used_bytes(DiskSpace(capacity_bytes=100, free_bytes=30), own_bytes=10) == 70
+    assert disk.used_bytes(DiskSpace(capacity_bytes=100, free_bytes=100), own_bytes=10) == 10
+    assert disk.used_bytes(DiskSpace(capacity_bytes=100, free_bytes=100), own_bytes=200) == 100

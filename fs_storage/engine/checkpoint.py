@@ -9,7 +9,7 @@
 A crash before 4 leaves the old index and both log files, which recovery replays; after 4 it skips the first file.
 3 and 4 run in a thread of their own, while the writer goes on.
 
-One runs at a time. What calls for one: a long log, many dropped bytes, time, a full disk, closing.
+One runs at a time. What calls for one: a long log, many changes, many dropped bytes, time, a full disk, closing.
 """
 
 import asyncio
@@ -31,6 +31,10 @@ DROPPED_BYTES_MAX = 4 << 30
 """Blocks that wait to be used again: a checkpoint costs less than growing the files much further."""
 DROPPED_SHARE = 16
 """The same as a part of the capacity, for small targets."""
+
+
+CHANGES_MAX = 16_384
+"""Changed records and answers: they stay in memory until then, and encoding them takes the interpreter 0.1 s."""
 
 
 class Host(Protocol):
@@ -72,7 +76,11 @@ class Checkpointer:
         if self._task is not None or self._closed or self._host.failed:
             return
         opened = self._opened
-        if opened.log.bytes_used > opened.log_bytes_max or opened.slots.dropped_bytes > self._dropped_bytes_max:
+        if (
+            opened.log.bytes_used > opened.log_bytes_max
+            or opened.slots.dropped_bytes > self._dropped_bytes_max
+            or opened.table.changes > CHANGES_MAX
+        ):
             self._begin()
         elif self._timer is None and opened.table.changes:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._begin)

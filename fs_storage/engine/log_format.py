@@ -29,7 +29,8 @@ Record BEGIN, first in a file after it was emptied (20 bytes):
 Record PREPARE, a version became pending:
 
     0       1     1
-    1       1     flags: 1 removal, 2 has a block, 4 has a whole checksum, 8 builds on the committed version
+    1       1     flags: 1 removal, 2 has a block, 4 has a whole checksum, 8 builds on the committed version,
+                  16 the committed version is a tombstone that had expired: it is forgotten
     2       1     log2 of the chunk size
     3       1     log2 of the block size
     4       4     slot
@@ -89,7 +90,7 @@ _PATCH = struct.Struct("<II")
 assert _FILE.size == 24 and _FRAME.size == FRAME_HEADER_SIZE and _FRAME_REST.size == FRAME_HEADER_SIZE - 8
 assert _PREPARE.size == 96 and _OUTCOME.size == 32 and _BEGIN.size == 20 and _PATCH.size == 8
 
-_REMOVED, _HAS_BLOCK, _HAS_WHOLE, _BUILDS_ON = 1, 2, 4, 8
+_REMOVED, _HAS_BLOCK, _HAS_WHOLE, _BUILDS_ON, _FORGETS = 1, 2, 4, 8, 16
 
 
 class LogDamaged(Exception):
@@ -111,6 +112,7 @@ class Prepare(NamedTuple):
     chunk: bytes
     removed: bool
     builds_on: bool
+    forgets: bool
     chunk_bits: int
     size_class: int
     """With `slot`, the block; -1: it has none."""
@@ -195,7 +197,8 @@ def encode_prepare(record: Prepare) -> list[Bytes]:
             (_REMOVED if record.removed else 0)
             | (_HAS_BLOCK if record.size_class >= 0 else 0)
             | (_HAS_WHOLE if record.whole else 0)
-            | (_BUILDS_ON if record.builds_on else 0),
+            | (_BUILDS_ON if record.builds_on else 0)
+            | (_FORGETS if record.forgets else 0),
             record.chunk_bits,
             max(record.size_class, 0),
             record.slot,
@@ -322,6 +325,7 @@ def _decode_prepare(body: memoryview, offset: int) -> tuple[Prepare, int]:
             chunk,
             bool(flags & _REMOVED),
             bool(flags & _BUILDS_ON),
+            bool(flags & _FORGETS),
             chunk_bits,
             size_class if flags & _HAS_BLOCK else -1,
             slot,

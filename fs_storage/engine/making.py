@@ -28,7 +28,9 @@ _WRITEBACK_BYTES = 256 * 1024
 """From here on the device is told to begin before the sync."""
 
 
-def make(disk: Disk, update: Update, base: Version | None, how: Plan, block: Block | None, when: int) -> "Made":
+def make(
+    disk: Disk, update: Update, base: Version | None, how: Plan, block: Block | None, when: int, forgets: bool
+) -> "Made":
     """The version that `update` makes of `base`, with its bytes stored in `block` or in the record's patches.
 
     Raises `EmberError` (CHECKSUM, DISK_FAILED), with nothing stored that counts, and `OSError` from a failed write.
@@ -81,6 +83,7 @@ def make(disk: Disk, update: Update, base: Version | None, how: Plan, block: Blo
         update.chunk,
         removed,
         how.builds_on,
+        forgets,
         chunk_bits,
         block.size_class if block is not None else -1,
         block.slot if block is not None else 0,

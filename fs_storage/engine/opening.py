@@ -24,6 +24,8 @@ from fs_storage.engine.versions import NOTHING, Record
 
 logger = logging.getLogger(__name__)
 
+LOG_STEPS_MAX = 8
+"""A log this long (64 MiB on any but small disks) is half a second to replay and a second's worth of small writes."""
 _KEY_MAX = b"\xff" * 12
 
 
@@ -117,7 +119,9 @@ def _open(
     table = Table(index, blocks.locate, settings.records_cached)
     table.pending = scan.pending
     table.chunks = scan.chunks
-    return Opened(settings, lock_file, log, marker.log_step_bytes * 16, blocks, index, table, slots, recovered)
+    return Opened(
+        settings, lock_file, log, marker.log_step_bytes * LOG_STEPS_MAX, blocks, index, table, slots, recovered
+    )
 
 
 @dataclass(slots=True)

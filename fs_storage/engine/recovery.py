@@ -143,7 +143,7 @@ class _Replay:
             answer = StoredAnswer(entry.chunk, entry.sequence, entry.version, entry.length, entry.when)
             if succeeds(answer, made.answer_before):
                 self.answers[key] = answer
-        chunk.record = make_pending(record, version, identity)
+        chunk.record = make_pending(record, version, identity, entry.forgets)
         chunk.made = made
         chunk.trail.append(made)
 

@@ -109,9 +109,7 @@ class EngineStore:
     def state(self, chunk: bytes) -> ChunkState | None:
         record = self._table.get(chunk)
         committed, pending, _ = record
-        if committed is not None and committed.removed and self._clock() >= committed.removed_at + TOMBSTONE_S:
-            committed = None
-        if committed is None and pending is None:
+        if (committed is None and pending is None) or self._expired(record):
             return None
         newest = pending or committed
         assert newest is not None
@@ -122,6 +120,17 @@ class EngineStore:
             pending.number if pending is not None else 0,
             pending.length if pending is not None else 0,
             newest.chain_version,
+        )
+
+    def _expired(self, record: Record) -> bool:
+        """It is a tombstone that is as good as gone. While something is pending a tombstone stays: that builds on its
+        version."""
+        committed = record.committed
+        return (
+            committed is not None
+            and committed.removed
+            and record.pending is None
+            and self._clock() >= committed.removed_at + TOMBSTONE_S
         )
 
     def answer(self, client: bytes, channel: int) -> Answer | None:
@@ -220,6 +229,9 @@ class EngineStore:
                     else:
                         results[i] = error
                     continue
+                except BaseException:
+                    self._unplan(request)
+                    raise
                 if isinstance(outcome, Prepared):
                     results[i] = outcome
                 else:
@@ -268,10 +280,23 @@ class EngineStore:
         elif how.has_block:
             assert base is not None
             block = base.block
-        task = Task(update, base, how, block, int(self._clock()))
+        task = Task(update, base, how, block, int(self._clock()), self._expired(record))
         request.tasks.append(task)
         self._busy[chunk] = request
         return task
+
+    def _unplan(self, request: Request) -> None:
+        """The request is not put after all."""
+        self._slots.backing_failed(request.backs)
+        for task in request.tasks:
+            del self._busy[task.update.chunk]
+            self._put_back(task)
+
+    def _put_back(self, task: Task) -> None:
+        """The task's update is not stored: its new block is free."""
+        if task.plan.new_class is not None:
+            assert task.block is not None
+            self._slots.put_back(task.block.size_class, task.block.slot)
 
     async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:
         for chunk, version in chunks:
@@ -398,9 +423,8 @@ class EngineStore:
             del self._busy[chunk]
             if failure is None and task.made is not None:
                 self._publish_prepared(task)
-            elif task.plan.new_class is not None:
-                assert task.block is not None
-                self._slots.put_back(task.block.size_class, task.block.slot)
+            else:
+                self._put_back(task)
         if request.dropped is not None:
             del self._busy[request.dropped]
             if failure is None:
@@ -429,7 +453,7 @@ class EngineStore:
         if record.pending is not None:
             self._drop_answer(update.chunk, record.identity)
         identity = Identity(update.client, update.channel, update.sequence)
-        self._publish(update.chunk, record, make_pending(record, version, identity))
+        self._publish(update.chunk, record, make_pending(record, version, identity, task.forgets))
         self._prepared += 1
         if update.client:
             key = answer_key(update.client, update.channel)

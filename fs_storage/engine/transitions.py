@@ -9,9 +9,9 @@ from fs_storage.engine.index_format import StoredAnswer
 from fs_storage.engine.versions import NOBODY, Block, Identity, Record, Version
 
 
-def make_pending(record: Record, version: Version, identity: Identity) -> Record:
-    """A pending version that is there already is dropped."""
-    return Record(drop_pending(record).committed, version, identity)
+def make_pending(record: Record, version: Version, identity: Identity, forgets: bool) -> Record:
+    """A pending version that is there already is dropped. `forgets`: so is the committed one, an expired tombstone."""
+    return Record(None if forgets else drop_pending(record).committed, version, identity)
 
 
 def commit(record: Record, when: int) -> Record:

@@ -21,6 +21,7 @@ nobody knows what the page cache and the device still hold.
 
 import asyncio
 import errno
+import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -37,6 +38,8 @@ from fs_storage.engine.plan import Place, Plan
 from fs_storage.engine.slots import Unit
 from fs_storage.engine.versions import Block, BlockFile, Version
 
+logger = logging.getLogger(__name__)
+
 GROUP_BYTES_MAX = 32 << 20
 """Payload of one group: what the first in it waits for at most."""
 GROUP_REQUESTS_MAX = 256
@@ -46,14 +49,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Task:
     """One update to make pending."""
 
-    __slots__ = ("base", "block", "made", "plan", "refusal", "update", "when")
+    __slots__ = ("base", "block", "forgets", "made", "plan", "refusal", "update", "when")
 
-    def __init__(self, update: Update, base: Version | None, plan: Plan, block: Block | None, when: int) -> None:
+    def __init__(
+        self, update: Update, base: Version | None, plan: Plan, block: Block | None, when: int, forgets: bool
+    ) -> None:
         self.update = update
         self.base = base
         self.plan = plan
         self.block = block
         self.when = when
+        self.forgets = forgets
+        """The committed version is a tombstone that has expired."""
         self.made: Made | None = None
         """Set by the thread: the update is stored."""
         self.refusal: EmberError | None = None
@@ -229,6 +236,7 @@ class Writer:
         except OSError as error:
             self._failure = EmberError(Code.DISK_FAILED, f"the target's disk failed: {error.strerror or error}")
         except Exception as error:  # an invariant is broken: the state on the disk is what the log says, so stop here
+            logger.exception("the writer failed")
             self._failure = EmberError(Code.DISK_FAILED, f"the engine stopped itself: {error!r}")
         if self._failure is not None:
             for request in group:
@@ -285,7 +293,7 @@ class Writer:
                 unit = Unit(block.size_class, block.slot // unit_slots(block.size_class))
                 if unit in self._unbacked:
                     raise EmberError(Code.NO_SPACE, "the target's disk is full")
-            task.made = make(self._disk, task.update, task.base, task.plan, block, task.when)
+            task.made = make(self._disk, task.update, task.base, task.plan, block, task.when, task.forgets)
         except EmberError as error:
             task.refusal = error
             return 0

@@ -47,8 +47,8 @@ VERSION = Version(
 )
 REMOVAL = Version(7, 3, 16, 0, 0, True, 1_800_000_000, None, b"", b"", ())
 PREPARE = Prepare(
-    CHUNK, False, True, 16, 16, 9, 5000, 6000, b"\xaa\xbb\xcc\xdd", 1, b"page", (Patch(100, b"patch"),), 4096, 5000,
-    b"client", 4, 5, 6, 7, 8,
+    CHUNK, False, True, False, 16, 16, 9, 5000, 6000, b"\xaa\xbb\xcc\xdd", 1, b"page", (Patch(100, b"patch"),),
+    4096, 5000, b"client", 4, 5, 6, 7, 8,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import click
 
-from benchmarks.context import GIB, Context, cluster_in, say, warm_page_cache
+from benchmarks.context import Context, cluster_in, say
 from benchmarks.machine import describe
 from benchmarks.measure import Figure
 from benchmarks.report import as_json, as_table
@@ -80,9 +80,6 @@ def bench(
         if cluster is not None:
             _run_all(chosen, Context(cluster, {}, scratch, repeat, quick), figures, failed)
         else:
-            if not quick:
-                say("touching memory first: the first use of a virtual machine's memory is many times slower")
-                warm_page_cache(scratch, 4 * GIB)
             with cluster_in(scratch) as (address, processes):
                 _run_all(chosen, Context(address, processes, scratch, repeat, quick), figures, failed)
     settings = {"repeat": repeat, "quick": quick, "own_cluster": cluster is None, "seconds": time.monotonic() - started}

@@ -1,7 +1,6 @@
 """What every benchmark gets: a cluster, a directory on the disk under test, how often and how much."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,17 +57,3 @@ def cluster_in(directory: Path, storage: int = 3) -> Iterator[tuple[str, dict[st
         record = cluster.record
         yield record.address, {daemon.name: daemon.process.pid for daemon in record.daemons if daemon.process}
     shutil.rmtree(path)
-
-
-def warm_page_cache(directory: Path, size: int) -> None:
-    """Make the machine really own `size` bytes of page cache: write a file of that size and delete it.
-
-    The first touch of a virtual machine's memory is many times slower than the second (0.4 against 10 GiB/s here), and
-    would be charged to whoever writes first.
-    """
-    path = directory / "warm"
-    piece = os.urandom(MIB)
-    with open(path, "wb", buffering=0) as file:
-        for _ in range(size // MIB):
-            file.write(piece)
-    path.unlink()

@@ -33,7 +33,8 @@ class Space:
             time.sleep(_POLL_S)
 
     def _chunks(self) -> int:
-        return uvloop.run(_count_chunks(self._address))
+        chunks: int = uvloop.run(_count_chunks(self._address))
+        return chunks
 
 
 async def _count_chunks(address: Address) -> int:

@@ -8,8 +8,8 @@ With durability `disk` every byte is on three "disks" (here: three files on one)
 the row of processes that write them with `pwrite` and sync each file once at the end. Our daemons sync many times,
 because they answer every write, not the last one.
 
-Every run begins with nothing left to write back from earlier ones (`sync`), and with the blocks of the removed file
-free again, so that ours and the limit both write over pages that the machine has already given them.
+Every run finds warm memory for its pages (`warm_memory`), nothing left to write back from earlier runs (`sync`), and
+the blocks of the file before it free again.
 """
 
 import os
@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable
 
 import fs_client
-from benchmarks.context import MIB, Context, warm_page_cache
+from benchmarks.context import MIB, Context
 from benchmarks.cpu import CpuMeter
 from benchmarks.files import DIRECTORY, pattern
 from benchmarks.limits.chain import FILE, MEMORY, SYNC, Chain
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
 from benchmarks.space import Space
+from benchmarks.warm_memory import WarmMemory
 from fs_client.filesystem import FileSystem
 from fs_common.layout import Durability
 
@@ -35,34 +36,37 @@ def run(context: Context) -> list[Figure]:
     size = context.file_bytes
     data = pattern(size)
     cpu_memory, cpu_disk = CpuMeter(context.processes), CpuMeter(context.processes)
-    warm_page_cache(context.directory, LINKS * size)
     space = Space(context.cluster)
+    memory = WarmMemory((LINKS + 1) * size)
 
-    def settled(measure: Callable[[], float]) -> Callable[[], float]:
+    def prepared(measure: Callable[[], float]) -> Callable[[], float]:
         def run() -> float:
-            space.wait_until_free()
             os.sync()
-            return measure()
+            with memory.lent():
+                value = measure()
+                space.wait_until_free()
+            return value
 
         return run
 
     with fs_client.connect(context.cluster) as fs:
         with (
-            Chain(LINKS, size, MEMORY, context.directory) as memory,
+            Chain(LINKS, size, MEMORY, context.directory) as sockets_only,
             Chain(LINKS, size, FILE, context.directory) as file,
         ):
             ours_memory, sockets, cached = alternate(
                 context.repeat,
-                settled(cpu_memory.metered(lambda: _write(fs, data, Durability.MEMORY), size // MIB)),
-                settled(lambda: size / 1e9 / memory.send(data)),
-                settled(lambda: size / 1e9 / file.send(data)),
+                prepared(cpu_memory.metered(lambda: _write(fs, data, Durability.MEMORY), size // MIB)),
+                prepared(lambda: size / 1e9 / sockets_only.send(data)),
+                prepared(lambda: size / 1e9 / file.send(data)),
             )
         with Chain(LINKS, size, SYNC, context.directory) as synced:
             ours_disk, disk = alternate(
                 context.repeat,
-                settled(cpu_disk.metered(lambda: _write(fs, data, Durability.DISK), size // MIB)),
-                settled(lambda: size / 1e9 / synced.send(data)),
+                prepared(cpu_disk.metered(lambda: _write(fs, data, Durability.DISK), size // MIB)),
+                prepared(lambda: size / 1e9 / synced.send(data)),
             )
+    memory.release()
     return [
         Figure(
             "write.memory",

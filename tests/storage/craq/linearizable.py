@@ -25,18 +25,28 @@ class Event:
     """Of a read."""
 
 
-def linearizable(history: list[Event]) -> bool:
-    """True if some order of the operations, that keeps "ended before it started", explains every read."""
+class TooHard(Exception):
+    """The search was given up: neither proved nor disproved."""
+
+
+def linearizable(history: list[Event], states_max: int = 50_000) -> bool:
+    """True if some order of the operations, that keeps "ended before it started", explains every read.
+
+    Raises `TooHard` after `states_max` states: very many operations at once.
+    """
     seen = {marker for event in history if event.kind is None for marker in event.result or ()}
     # A write that was never answered and never seen explains nothing: whatever hid it from the reads hides its absence.
     events = sorted(
         (e for e in history if e.end != FOREVER or e.kind is not UpdateKind.WRITE or e.argument in seen),
         key=lambda event: event.start,
     )
-    must = 0
+    must = cuts = 0
     for index, event in enumerate(events):
         if event.end != FOREVER:
             must |= 1 << index
+        if event.kind not in (None, UpdateKind.WRITE):
+            cuts |= 1 << index
+    final = events[-1].result if events and events[-1].kind is None else None
     tried: set[tuple[int, Content]] = set()
     stack: list[tuple[int, Content]] = [(0, None)]
     while stack:
@@ -45,6 +55,10 @@ def linearizable(history: list[Event]) -> bool:
             return True
         if (done, content) in tried:
             continue
+        if done & cuts == cuts and content and final is not None and final[: len(content)] != content:
+            continue  # nothing is left that could take away what the last read does not have
+        if len(tried) >= states_max:
+            raise TooHard
         tried.add((done, content))
         first_end = min(event.end for index, event in enumerate(events) if not done >> index & 1)
         for index, event in enumerate(events):

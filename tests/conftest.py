@@ -40,6 +40,8 @@ def nothing_left_behind() -> Iterator[None]:
     before = leaks.holdings()
     yield
     left = leaks.describe_leaks(before, leaks.holdings())
+    if left:
+        left = leaks.settle(before)
     assert not left, f"left behind: {'; '.join(left)}"
 
 

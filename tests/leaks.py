@@ -1,7 +1,9 @@
 """What a test may not leave behind: descriptors of files and sockets, child processes, shared-memory segments."""
 
 import contextlib
+import gc
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +11,8 @@ _IGNORED = ("anon_inode:", "pipe:", "/dev/", "/proc/", "/sys/", "/memfd:")
 """Descriptors that event loops, the standard library and imports keep for themselves."""
 _ONE_FOR_EACH_PROCESS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which stay until the interpreter ends."""
+SETTLE_S = 5.0
+"""Waited only for something that is there and should not be."""
 
 
 class Holdings(NamedTuple):
@@ -34,6 +38,15 @@ def describe_leaks(before: Holdings, after: Holdings) -> list[str]:
         ),
         *(f"shared-memory segment {name} exists" for name in sorted(after.segments - before.segments)),
     ]
+
+
+def settle(before: Holdings) -> list[str]:
+    """What is still there after a moment: who was told to end, or lost its last reference, ends a little later."""
+    gc.collect()
+    deadline = time.monotonic() + SETTLE_S
+    while (left := describe_leaks(before, holdings())) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
 
 
 def _descriptors() -> list[tuple[int, str]]:

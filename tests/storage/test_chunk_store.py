@@ -353,7 +353,7 @@ def test_pages_of_another_size_are_refused(on_store: Run) -> None:
 
 def test_no_space_leaves_no_trace_and_removal_makes_room(on_store: Run) -> None:
     async def case(store: ChunkStore, clock: Clock) -> None:
-        payload = pattern(4 * MIB)
+        payload = pattern(MIB // 16) * 64
         chunks = [bytes(chunk_id(9, index)) for index in range(17)]
         for chunk in chunks[:16]:
             await apply(store, write(1, payload, chunk=chunk, chunk_size=4 * MIB))

@@ -165,7 +165,7 @@ class World:
                 await store.settle()
             else:
                 before = [(history, history.done) for history in self.histories]
-                await store._checkpointer.checkpoint()
+                await store.checkpoint()
                 if not store.failed:
                     for history, count in before:
                         history.durable = max(history.durable, count)

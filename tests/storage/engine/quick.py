@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fs_storage.engine.disk import RealDisk
+from fs_storage.engine.disk import FileSystemSpace, RealDisk
 from fs_storage.engine.index import LmdbIndex
 from fs_storage.engine.store import EngineStore, open_store
 
@@ -12,7 +12,7 @@ TARGET = 101
 
 
 class QuickDisk(RealDisk):
-    """Syncs nothing."""
+    """Syncs nothing, and looks small, so that little is allocated in advance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,6 +20,9 @@ class QuickDisk(RealDisk):
 
     def sync_directory(self, path: Path) -> None:
         pass
+
+    def space(self, path: Path) -> FileSystemSpace:
+        return FileSystemSpace(256 << 20, super().space(path).free_bytes)
 
 
 class QuickIndex(LmdbIndex):

@@ -67,11 +67,11 @@ def test_a_caller_that_gives_up_keeps_its_buffer_stable_until_the_store_is_done(
     async def case(store: EngineStore) -> None:
         task = asyncio.create_task(store.prepare([write(1, bytes(50_000))]))
         await asyncio.sleep(0)
-        assert CHUNK in store._busy
+        assert CHUNK in store._ledger.busy
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert CHUNK not in store._busy, "the writer is done with the buffer"
+        assert CHUNK not in store._ledger.busy, "the writer is done with the buffer"
         assert store.state(CHUNK).pending_version == 1  # type: ignore[union-attr]
         await store.commit([(CHUNK, 1)])
         assert take_simulated(store, disk) == bytes(50_000)
@@ -106,7 +106,7 @@ def test_checkpoints_run_beside_updates(tmp_path: Path) -> None:
         assert store.counters()["checkpoints"] > 1
         for name, model in models.items():
             assert take(store, name) == model
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         audit(store)
         await store.close()
         store = await open_quick_store(tmp_path)
@@ -142,7 +142,7 @@ def test_records_are_evicted_and_found_again(tmp_path: Path) -> None:
         await prepared(store, *[write(1, b"%d" % index, chunk=chunk(index)) for index in range(300)])
         await store.commit([(chunk(index), 1) for index in range(300)])
         assert store.counters()["records_in_memory"] == 300
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         assert store.counters()["records_in_memory"] <= 10
         for index in range(300):
             assert take(store, chunk(index)) == b"%d" % index

@@ -81,7 +81,7 @@ def test_a_failed_checkpoint_fences_the_store() -> None:
 
     async def case(store: EngineStore) -> None:
         await apply(store, write(1, b"x"))
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         await everything_fails(store)
 
     on_simulated(disk, case, open_index=lambda path: FailingIndex(disk))
@@ -105,7 +105,7 @@ def test_a_full_disk_refuses_data_takes_removals_and_is_usable_again() -> None:
         audit(store)
         for index in range(count):
             await apply(store, remove(2, chunk=chunk(index), chunk_size=MIB))
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         audit(store)
         # The storage goes to another size of block: whole units change hands.
         for index in range(64):
@@ -141,7 +141,7 @@ def test_an_index_that_cannot_grow_takes_no_new_blocks() -> None:
     async def case(store: EngineStore) -> None:
         await apply(store, write(1, bytes(60_000)))
         index.full = True
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         assert (await refused(store, write(1, b"x", chunk=chunk(1)))).code is Code.NO_SPACE
         await apply(store, remove(2))
         index.full = False
@@ -162,7 +162,7 @@ def test_updates_that_are_refused_do_not_use_up_blocks() -> None:
         for _ in range(5):
             await prepared(store, write(1, bytes(60_000)))
             await store.abandon(CHUNK, 1)
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         assert store.space().used_bytes == 0
         audit(store)
 
@@ -178,11 +178,11 @@ def test_an_expired_tombstone_leaves_the_index_at_a_checkpoint() -> None:
         store = await open_simulated(disk, clock=lambda: now)
         await apply(store, write(1, b"x"), write(1, b"y", chunk=chunk(1)))
         await apply(store, remove(2))
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         assert set(disk.index.records) == {CHUNK, chunk(1)}
         now += 3601
         await apply(store, write(2, b"z", chunk=chunk(1)))
-        await store._checkpointer.checkpoint()
+        await store.checkpoint()
         assert set(disk.index.records) == {chunk(1)}
         await store.close()
 

@@ -125,7 +125,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self) -> None:
-        self.runner.run(self.store._checkpointer.checkpoint())
+        self.runner.run(self.store.checkpoint())
 
     @rule()
     def time_passes(self) -> None:
@@ -172,5 +172,5 @@ class Stores(RuleBasedStateMachine):
         audit(self.store)
 
 
-Stores.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+Stores.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestStores = Stores.TestCase

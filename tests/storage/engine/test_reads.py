@@ -151,7 +151,7 @@ def test_a_block_is_not_used_again_while_it_is_being_sent() -> None:
         slow = read(store, 0, MIB)
         for version in range(2, 12):
             await apply(store, write(version, bytes(len(DATA)), chunk_size=MIB))
-            await store._checkpointer.checkpoint()
+            await store.checkpoint()
         used = store.space().used_bytes
         assert received(slow, disk_reader(disk)) == DATA
         await apply(store, write(12, bytes(len(DATA)), chunk_size=MIB))

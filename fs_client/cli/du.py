@@ -6,6 +6,7 @@ import click
 
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run, shown
+from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -65,11 +66,10 @@ class _Usage:
         self._print(location, await fs.usage(location.path))
 
     def _print(self, location: RemotePath, usage: "UsageReply") -> None:
-        from fs_client.cli.text import counted, echo_json, human_size
 
         if self.as_json:
             value = {"path": location.path, "bytes": usage.total_bytes, "files": usage.files}
-            echo_json(value | {"directories": usage.directories, "symlinks": usage.symlinks})
+            put_json(value | {"directories": usage.directories, "symlinks": usage.symlinks})
             return
         size = str(usage.total_bytes) if self.in_bytes else human_size(usage.total_bytes)
-        click.echo(f"{size:>14}  {counted(usage.files, 'file'):>18}  {shown(str(location))}")
+        put(f"{size:>14}  {counted(usage.files, 'file'):>18}  {shown(str(location))}")

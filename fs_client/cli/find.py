@@ -8,6 +8,7 @@ import click
 
 from fs_client.cli.options import Size, cluster_option, json_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run, shown
+from fs_client.cli.text import put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -107,13 +108,12 @@ class _Search:
             return
         if self.as_json and found is not None:
             from fs_client.cli.attributes import as_json
-            from fs_client.cli.text import echo_json
 
-            echo_json(as_json(location.path, found))
+            put_json(as_json(location.path, found))
         elif self.print0:
-            click.echo(str(location) + "\0", nl=False)
+            put(str(location) + "\0", end="")
         else:
-            click.echo(shown(str(location)))
+            put(shown(str(location)))
 
 
 def _passes(test: SizeTest, size: int) -> bool:

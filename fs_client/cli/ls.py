@@ -6,6 +6,7 @@ import click
 
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, join, require_all, run, shown
+from fs_client.cli.text import human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -76,7 +77,7 @@ class _List:
         while pending:
             location = pending.pop()
             if titled and not self.as_json:
-                click.echo(("\n" if self.blocks else "") + shown(f"{location}:"))
+                put(("\n" if self.blocks else "") + shown(f"{location}:"))
             self.blocks += 1
             below: list[RemotePath] = []
             try:
@@ -91,12 +92,11 @@ class _List:
 
     def _print(self, path: str, name: str, found: "StatResult | None") -> None:
         from fs_client.cli.attributes import as_json, long_line
-        from fs_client.cli.text import echo_json, human_size
 
         if found is None or not (self.long or self.as_json):
-            click.echo(shown(name))
+            put(shown(name))
         elif self.as_json:
-            echo_json(as_json(path, found))
+            put_json(as_json(path, found))
         else:
             size = human_size(found.st_size) if self.human else str(found.st_size)
-            click.echo(long_line(found, shown(name), size))
+            put(long_line(found, shown(name), size))

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted. A traceback is sh
 EMBERFS_DEBUG, because to a user it hides the one line that matters.
 """
 
+import io
 import os
 import sys
 from typing import Any, NamedTuple, NoReturn
@@ -97,6 +98,9 @@ def commands(debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line (default: `sys.argv`) and exit."""
     given = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names are bytes. Those that are not UTF-8 come out as they went in.
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = _run(given)
         sys.stdout.flush()

@@ -6,6 +6,7 @@ import click
 
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run, shown
+from fs_client.cli.text import human_size, local_time, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.stat_result import StatResult
@@ -40,9 +41,8 @@ async def _stat(locations: list[RemotePath], dereference: bool, as_json: bool) -
                 continue
             if as_json:
                 from fs_client.cli import attributes
-                from fs_client.cli.text import echo_json
 
-                echo_json(attributes.as_json(location.path, found))
+                put_json(attributes.as_json(location.path, found))
             else:
                 _print(location, found)
     failures.end()
@@ -52,7 +52,6 @@ def _print(location: RemotePath, found: "StatResult") -> None:
     import stat as modes
 
     from fs_client.cli.attributes import group_name, layout_json, target_of, type_name, user_name
-    from fs_client.cli.text import human_size, local_time
 
     arrow = f" -> {shown(target_of(found))}" if found.attributes.target else ""
     lines = {
@@ -74,4 +73,4 @@ def _print(location: RemotePath, found: "StatResult") -> None:
             f"durability {layout['durability']}, chain table {layout['table']} version {layout['table_version']}"
         )
     for name, value in lines.items():
-        click.echo(f"{name:>9}: {value}")
+        put(f"{name:>9}: {value}")

@@ -8,6 +8,7 @@ import click
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
+from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -47,9 +48,7 @@ async def _status(cluster: str, as_json: bool) -> None:
         # What the client knows may be as old as its connection; this is a moment old at most.
         value = await _collect(fs)
     if as_json:
-        from fs_client.cli.text import echo_json
-
-        echo_json(value, indent=2)
+        put_json(value, indent=2)
     else:
         _print(value)
     if not value["healthy"]:
@@ -129,27 +128,25 @@ def _node(node: "NodeInfo", found: "SpaceInfoReply | None") -> dict[str, Any]:
 
 
 def _print(value: dict[str, Any]) -> None:
-    from fs_client.cli.text import counted, human_size
 
     health = "healthy" if value["healthy"] else "degraded"
     replicas = counted(value["replicas"], "replica")
-    click.echo(f"cluster {value['cluster']} at {value['address']}: {health}, {replicas}")
+    put(f"cluster {value['cluster']} at {value['address']}: {health}, {replicas}")
     used, capacity = value["capacity_bytes"] - value["free_bytes"], value["capacity_bytes"]
-    click.echo(f"space   {human_size(used)}B used of {human_size(capacity)}B, {counted(value['files'], 'inode')}")
-    click.echo(f"release {value['client_release']} (this command), routing version {value['routing_version']}")
-    click.echo("\nnode  address               state     release   free of capacity")
+    put(f"space   {human_size(used)}B used of {human_size(capacity)}B, {counted(value['files'], 'inode')}")
+    put(f"release {value['client_release']} (this command), routing version {value['routing_version']}")
+    put("\nnode  address               state     release   free of capacity")
     for node in value["nodes"]:
         state = node["state"] if node["answers"] or node["state"] != "up" else "up, silent"
         space = f"{human_size(node['free_bytes'])}B of {human_size(node['capacity_bytes'])}B"
-        click.echo(f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}")
-    click.echo("\nchain  version  state     targets, head first")
+        put(f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}")
+    put("\nchain  version  state     targets, head first")
     for chain in value["chains"]:
         targets = "  ".join(_target(target) for target in chain["targets"])
-        click.echo(f"{chain['chain']:>5}  {chain['version']:>7}  {chain['state']:<8}  {targets}")
+        put(f"{chain['chain']:>5}  {chain['version']:>7}  {chain['state']:<8}  {targets}")
 
 
 def _target(target: dict[str, Any]) -> str:
-    from fs_client.cli.text import counted, human_size
 
     content = (
         f", {counted(target['chunks'], 'chunk')}, {human_size(target['used_bytes'])}B" if "chunks" in target else ""

@@ -1,10 +1,9 @@
 """Sizes, modes and times for people; JSON for programs."""
 
 import json
+import sys
 import time
 from typing import Any
-
-import click
 
 _UNITS = "KMGTPE"
 
@@ -32,9 +31,14 @@ def local_time(time_ns: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ns // 1_000_000_000))
 
 
-def echo_json(value: Any, indent: int | None = None) -> None:
+def put(text: str, end: str = "\n") -> None:
+    """A line on stdout. Programs get many lines in one write, which is half the time of a long listing."""
+    sys.stdout.write(text + end)
+
+
+def put_json(value: Any, indent: int | None = None) -> None:
     """Names that are not UTF-8 come out as lone surrogates, escaped: Python's and most other readers take them."""
-    click.echo(json.dumps(value, indent=indent))
+    put(json.dumps(value, indent=indent))
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:

@@ -3,6 +3,8 @@
 import filecmp
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_client.cli.local.ports import free_ports
-from tests.system.control import emberfs
+from tests.system.control import ROOT, emberfs
 
 pytestmark = pytest.mark.system
 
@@ -153,6 +155,27 @@ def emberfs_failure(command: Callable[..., str], *arguments: str) -> str:
 def _address(command: Callable[..., str]) -> str:
     address: str = json.loads(command("status", "--json"))["address"]
     return address
+
+
+def test_names_that_are_not_utf_8(
+    command: Callable[..., str], here: str, cluster: LaunchedCluster, tmp_path: Path
+) -> None:
+    folder = os.fsencode(tmp_path / "folder")
+    os.mkdir(folder)
+    name = b"caf\xe9 \xff"
+    with open(folder + b"/" + name, "wb") as file:
+        file.write(b"content")
+    command("cp", "-rq", f"{tmp_path}/folder/.", here)
+    listing = subprocess.run(
+        [sys.executable, "-m", "fs_client.cli", "ls", "--cluster", cluster.address, here],
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert listing.stdout == name + b"\n"
+    command("cp", "-q", f"{here}/{os.fsdecode(name)}", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"content"
+    assert json.loads(command("ls", "--json", here))["path"].endswith(os.fsdecode(name))
 
 
 def test_layouts_are_inherited(command: Callable[..., str], here: str, tree: Path) -> None:

@@ -31,6 +31,9 @@ PURE = (
     "fs_storage/craq/*.py",
     "fs_meta/manager/chains.py",
     "fs_meta/manager/placement.py",
+    "fs_client/loader/permutation.py",
+    "fs_client/loader/sampler.py",
+    "fs_client/loader/packed_format.py",
 )
 """Protocol cores: events in, instructions out."""
 IMPURE = {"asyncio", "socket", "time", "random", "os", "threading", "secrets", "select", "uvloop", "subprocess"}

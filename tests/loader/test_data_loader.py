@@ -75,9 +75,12 @@ def test_an_error_names_the_sample_wherever_it_happens(workers: int) -> None:
     data = FileDataset(fs, "/data")
     fs.broken["/data/042"] = Code.CHECKSUM
     loader = DataLoader(data, batch_size=10, num_workers=workers, collate_fn=collate)
+    batches = iter(loader)
     with pytest.raises(SampleError, match="sample 42, /data/042") as caught:
-        list(loader)
+        for _ in batches:
+            pass
     assert caught.value.errno == errno.EIO
+    assert len(list(batches)) == 5, "the loader goes on behind the batch that failed"
 
 
 def test_resume_in_the_middle_of_an_epoch_with_workers_that_read_ahead() -> None:

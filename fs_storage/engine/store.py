@@ -12,6 +12,7 @@ Source: DESIGN section 6.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from fs_common.errors import Code, EmberError
@@ -343,7 +344,18 @@ async def open_store(
     loop = asyncio.get_running_loop()
     settings = Settings(target, capacity_bytes, records_cached, checkpoint_interval_s)
     if threaded:
-        opened = await loop.run_in_executor(None, open_target, disk, path, settings, open_index, clock)
+        opening = loop.run_in_executor(None, open_target, disk, path, settings, open_index, clock)
+        try:
+            opened = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(partial(_close_unwanted, disk))
+            raise
     else:
         opened = open_target(disk, path, settings, open_index, clock)
     return EngineStore(loop, disk, path, opened, clock, threaded)
+
+
+def _close_unwanted(disk: Disk, opening: asyncio.Future[Opened]) -> None:
+    """Whoever opened has given up meanwhile."""
+    if opening.exception() is None:
+        opening.result().close(disk)

@@ -1,5 +1,6 @@
 """Opening: directories that are not ours, damaged files, formatting that was interrupted, locks."""
 
+import asyncio
 import json
 import logging
 from pathlib import Path
@@ -47,6 +48,25 @@ def test_only_one_process_opens_a_directory(tmp_path: Path) -> None:
         assert error.code is Code.BUSY and "another process" in str(error)
         await store.close()
         await (await open_quick_store(tmp_path)).close()
+
+    run(body())
+
+
+def test_a_caller_that_gives_up_opening_leaves_the_directory_to_the_next(tmp_path: Path) -> None:
+    async def body() -> None:
+        task = asyncio.create_task(open_quick_store(tmp_path))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while True:
+            try:
+                store = await open_quick_store(tmp_path)
+            except EmberError as error:
+                assert error.code is Code.BUSY
+            else:
+                break
+        await store.close()
 
     run(body())
 

@@ -59,6 +59,7 @@ def test_a_full_disk(small_disk: Path, fresh_cluster: Callable[..., LaunchedClus
 
             def fits() -> bool:
                 try:
+                    fs.write_file("/room", block * 3)
                     fs.write_file("/again", block)
                 except OSError as error:
                     assert error.errno == errno.ENOSPC

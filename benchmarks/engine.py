@@ -212,7 +212,7 @@ async def measure(directory: Path) -> None:
     line(f"last chunk of a file of {found.chunks:,} chunks", f"{(time.perf_counter() - started) * 1e3:.1f} ms")
     started = time.perf_counter()
     await store.close()
-    line("closing with 100,000 changed chunks", f"{time.perf_counter() - started:.2f} s")
+    line("closing after 100,000 new chunks", f"{time.perf_counter() - started:.2f} s")
     started = time.perf_counter()
     store = await open_store(directory / "b", target=TARGET)
     line("opening with 100,000 chunks", f"{time.perf_counter() - started:.2f} s")

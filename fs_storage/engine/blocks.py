@@ -108,6 +108,10 @@ class BlockFiles:
         block = self.locate(of_class, unit * unit_slots(of_class))
         self._disk.punch(block.file.fd, block.position, 1 << max(UNIT_BITS, of_class))
 
+    def allocated_bytes(self) -> int:
+        """What all block files take of the file system's space."""
+        return sum(self._disk.allocated_bytes(file.fd) for file in list(self._files.values()) if file.fd >= 0)
+
     def sync(self, file: BlockFile) -> None:
         """On return what was written to the file before is durable. From any thread."""
         stored, touched = file.stored, file.touched

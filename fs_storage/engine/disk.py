@@ -55,6 +55,9 @@ class Disk(Protocol):
 
     def size(self, file: int) -> int: ...
 
+    def allocated_bytes(self, file: int) -> int:
+        """What the file takes of the file system's space."""
+
     def read(self, file: int, buffers: Sequence[Any], offset: int, flags: int = 0) -> int:
         """`os.preadv`: bytes read; fewer where the file ends. With NO_WAIT: fewer, or BlockingIOError, where the
         bytes are not in memory."""
@@ -131,6 +134,9 @@ class RealDisk:
 
     def open(self, path: Path, *, create: bool = False) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
+
+    def allocated_bytes(self, file: int) -> int:
+        return os.fstat(file).st_blocks * 512
 
     def cached(self, file: int, offset: int, length: int) -> bool:
         return _cached(file, offset, length)

@@ -14,8 +14,9 @@ crash brings the old owner back, and its bytes with it. The next checkpoint make
 durability of the update; and as no slot changes hands between two checkpoints, every version that the log tells of
 is intact when the log is replayed. Recovery starts with nothing dropped: it ends with a checkpoint.
 
-Storage is allocated in units (see `blocks`). A unit is backed (its storage is allocated, its free slots are listed)
-or not (not yet reached, punched, or without any taken slot when the target was opened).
+Storage is allocated in units (see `blocks`). A unit is backed (its storage is allocated, its free slots are listed), a
+hole (it has no storage), or unknown (without any taken slot when the target was opened, or its allocation failed: it
+may have storage, and is allocated again before use).
 """
 
 import threading
@@ -26,6 +27,7 @@ from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_storage.engine.blocks import unit_slots
 
+_HOLE, _BACKED, _UNKNOWN = 0, 1, 2
 _GROWTH_BYTES_MAX = 64 << 20
 """At most so much storage is allocated at once for a class."""
 
@@ -38,13 +40,14 @@ class Unit(NamedTuple):
 class _Class:
     """The slots of one size class."""
 
-    __slots__ = ("backed", "free", "taken", "unit_slots", "units")
+    __slots__ = ("free", "states", "taken", "unit_slots", "units")
 
     def __init__(self, of_class: int) -> None:
         self.unit_slots = unit_slots(of_class)
         self.units = 0
-        """How many units there are, backed or not: `backed[:units]`."""
-        self.backed = bytearray()
+        """How many there are, of any state."""
+        self.states = bytearray()
+        """For each unit: _HOLE, _BACKED or _UNKNOWN."""
         self.taken: list[int] = []
         """For each unit, its slots that are not free."""
         self.free: list[int] = []
@@ -69,11 +72,6 @@ class Slots:
         """Freed by `unpin`, to be listed by the event loop."""
         self._lock = threading.Lock()
         """Of `_pins` and `_pinned_free`; held for a few instructions."""
-
-    @property
-    def backed_free_bytes(self) -> int:
-        """In free slots that have their storage."""
-        return sum(len(slots.free) << of_class for of_class, slots in self._classes.items())
 
     # -- life of a slot ----------------------------------------------------------------------------------------
 
@@ -101,7 +99,7 @@ class Slots:
         check(slots.taken[unit] > 0, "a slot is freed once", of_class, slot)
         slots.taken[unit] -= 1
         self.used_bytes -= 1 << of_class
-        if slots.backed[unit]:
+        if slots.states[unit] == _BACKED:
             slots.free.append(slot)
 
     def drop(self, of_class: int, slot: int) -> None:
@@ -158,14 +156,14 @@ class Slots:
             owned = taken.get(of_class, set())
             count = max(units.get(of_class, 0), max(owned, default=-1) // slots.unit_slots + 1)
             slots.units = count
-            slots.backed = bytearray(count)
+            slots.states = bytearray([_UNKNOWN]) * count
             slots.taken = [0] * count
             for slot in owned:
                 slots.taken[slot // slots.unit_slots] += 1
-                slots.backed[slot // slots.unit_slots] = 1
+                slots.states[slot // slots.unit_slots] = _BACKED
             self.used_bytes += len(owned) << of_class
             for unit in reversed(range(count)):
-                if slots.backed[unit]:
+                if slots.states[unit] == _BACKED:
                     first = unit * slots.unit_slots
                     slots.free.extend(
                         slot for slot in range(first + slots.unit_slots - 1, first - 1, -1) if slot not in owned
@@ -174,20 +172,20 @@ class Slots:
     def backing_failed(self, units: list[Unit]) -> None:
         """Their storage could not be allocated: what is free in them is not to be had."""
         for of_class, number in units:
-            self._unback(of_class, number)
+            self._unlist(of_class, number, _UNKNOWN)
 
     def unused_units(self) -> list[Unit]:
-        """Backed units without a taken slot. They are not backed any more: the caller punches them."""
+        """Units without a taken slot that may have storage. They are holes from now on: the caller punches them."""
         if self._unpinned:
             self._list_unpinned()
         found = [
             Unit(of_class, number)
             for of_class, slots in self._classes.items()
             for number in range(slots.units)
-            if slots.backed[number] and not slots.taken[number]
+            if slots.states[number] != _HOLE and not slots.taken[number]
         ]
         for unit in found:
-            self._unback(*unit)
+            self._unlist(*unit, _HOLE)
         return found
 
     def _class(self, of_class: int) -> _Class:
@@ -197,27 +195,27 @@ class Slots:
         return slots
 
     def _grow(self, of_class: int, slots: _Class) -> list[Unit]:
-        """List the slots of new units: of holes first, then at the end, more at once the larger the class is."""
+        """List the slots of new units: those that are not backed, else more at the end. A large class grows faster."""
         unit_bytes = slots.unit_slots << of_class
-        backed = sum(slots.backed)
+        backed = slots.states.count(_BACKED)
         wanted = max(1, min(backed // 4, _GROWTH_BYTES_MAX // unit_bytes))
-        new = [n for n in range(slots.units) if not slots.backed[n] and not slots.taken[n]][:wanted]
+        new = [n for n in range(slots.units) if slots.states[n] != _BACKED and not slots.taken[n]][:wanted]
         if not new:
             new = list(range(slots.units, slots.units + wanted))
             slots.units += wanted
-            slots.backed.extend(bytes(wanted))
+            slots.states.extend(bytes(wanted))
             slots.taken.extend([0] * wanted)
         for number in reversed(new):
-            slots.backed[number] = 1
+            slots.states[number] = _BACKED
             first = number * slots.unit_slots
             slots.free.extend(range(first + slots.unit_slots - 1, first - 1, -1))
         return [Unit(of_class, number) for number in new]
 
-    def _unback(self, of_class: int, number: int) -> None:
+    def _unlist(self, of_class: int, number: int, state: int) -> None:
+        """The unit is not backed (any more); its free slots are not to be had."""
         slots = self._classes[of_class]
-        if not slots.backed[number]:
-            return
-        slots.backed[number] = 0
-        first = number * slots.unit_slots
-        last = first + slots.unit_slots
-        slots.free = [slot for slot in slots.free if not first <= slot < last]
+        was, slots.states[number] = slots.states[number], state
+        if was == _BACKED:
+            first = number * slots.unit_slots
+            last = first + slots.unit_slots
+            slots.free = [slot for slot in slots.free if not first <= slot < last]

@@ -137,8 +137,8 @@ class EngineStore:
         slots = self._slots
         disk = self._disk.space(self._directory)
         capacity = slots.capacity_bytes or disk.total_bytes
-        # Storage that is allocated to block files and free inside of them is free, too.
-        free = disk.free_bytes + slots.backed_free_bytes
+        # Storage that block files have and no block uses is free, too.
+        free = disk.free_bytes + max(0, self._blocks.allocated_bytes() - slots.used_bytes)
         if slots.capacity_bytes:
             free = min(free, max(0, capacity - slots.used_bytes))
         return Space(capacity, free, slots.used_bytes, self._table.chunks)

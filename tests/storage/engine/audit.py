@@ -3,6 +3,7 @@
 from collections import Counter
 
 from fs_storage.engine.index_format import decode_record
+from fs_storage.engine.slots import _BACKED
 from fs_storage.engine.store import EngineStore
 from fs_storage.engine.transitions import blocks_of
 from fs_storage.engine.versions import Record
@@ -38,7 +39,7 @@ def audit(store: EngineStore) -> None:
             inside = range(first, first + of_class.unit_slots)
             used = [slot for slot in inside if (size_class, slot) in taken]
             assert of_class.taken[number] == len(used)
-            if of_class.backed[number]:
+            if of_class.states[number] == _BACKED:
                 assert sorted([slot for slot in free if slot in inside] + used) == list(inside)
             else:
                 assert not used

@@ -187,6 +187,9 @@ class SimulatedDisk:
             total += len(data)
         return total
 
+    def allocated_bytes(self, file: int) -> int:
+        return len(self._open[file][1].allocated) * PAGE
+
     def cached(self, file: int, offset: int, length: int) -> bool:
         return self._open[file][0].name not in self.uncached
 

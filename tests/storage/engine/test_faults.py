@@ -113,9 +113,19 @@ def test_a_full_disk_refuses_data_takes_removals_and_is_usable_again() -> None:
         for index in range(64):
             found = take_simulated(store, disk, chunk(1000 + index), 0, MIB, chunk_size=MIB)
             assert found == bytes(64 * 1024)
+            await apply(store, remove(2, chunk=chunk(1000 + index), chunk_size=MIB))
         audit(store)
 
     on_simulated(disk, case)
+
+    async def reopened(store: EngineStore) -> None:
+        # Also what had storage when the store was opened, and belongs to nobody.
+        assert store.space().free_bytes >= 20 * MIB
+        for index in range(16):
+            await apply(store, write(1, payload, chunk=chunk(2000 + index), chunk_size=MIB))
+        audit(store)
+
+    on_simulated(disk, reopened)
 
 
 def test_a_full_log_makes_room_by_a_checkpoint() -> None:

@@ -105,7 +105,7 @@ def test_unused_units_are_given_away_and_asked_for_again() -> None:
     assert slots.unused_units() == []
     assert slots.take(22) == (0, [Unit(22, 0)])
     slots.put_back(12, small)
-    assert slots.backed_free_bytes == 4 * MIB
+    assert slots.unused_units() == [Unit(12, 0)]
 
 
 def test_restored_slots_are_free_where_nobody_owns_them() -> None:
@@ -121,3 +121,10 @@ def test_restored_slots_are_free_where_nobody_owns_them() -> None:
     assert sorted(taken) == [1, 3, 4, 5, 6, 7, 8, 10, 11]
     assert units == [Unit(20, 1)], "a unit that nobody used may have lost its storage"
     assert slots.take(12) == (0, [Unit(12, 0)])
+
+
+def test_units_that_nobody_used_at_opening_may_have_storage_to_give_away() -> None:
+    slots = Slots(0)
+    slots.restore({20: 3, 12: 1}, {20: {5}})
+    assert slots.unused_units() == [Unit(20, 0), Unit(20, 2), Unit(12, 0)]
+    assert slots.unused_units() == []

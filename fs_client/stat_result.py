@@ -1,5 +1,6 @@
 """What `stat` returns, and directory entries."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -43,7 +44,8 @@ class StatResult:
         """A light reference for `read_ranges`; raises `IsADirectoryError` or `OSError` for what is not a file."""
         ref = file_ref(self.attributes)
         if ref is None:
-            raise OSError(f"inode {self.attributes.inode} is a {self.attributes.type.name.lower()}, not a file")
+            number = errno.EISDIR if self.attributes.type == FileType.DIRECTORY else errno.EINVAL
+            raise OSError(number, f"inode {self.attributes.inode} is a {self.attributes.type.name.lower()}, not a file")
         return ref
 
     @property

@@ -75,6 +75,7 @@ def test_names_that_are_not_text_survive(fs: FileSystem) -> None:
         (lambda fs: fs.unlink("/d"), IsADirectoryError),
         (lambda fs: fs.open("/d", "wb"), IsADirectoryError),
         (lambda fs: fs.open("/d"), IsADirectoryError),
+        (lambda fs: fs.ref("/d"), IsADirectoryError),
         (lambda fs: fs.truncate("/d", 0), IsADirectoryError),
         (lambda fs: fs.open("/f", "xb"), FileExistsError),
         (lambda fs: fs.stat(""), FileNotFoundError),

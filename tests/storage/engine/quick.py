@@ -31,13 +31,18 @@ class QuickIndex(LmdbIndex):
 
 
 async def open_quick_store(
-    directory: Path, *, capacity_bytes: int = 0, clock: Callable[[], float] = time.time, **rest: object
+    directory: Path,
+    *,
+    capacity_bytes: int = 0,
+    clock: Callable[[], float] = time.time,
+    disk: QuickDisk | None = None,
+    **rest: object,
 ) -> EngineStore:
     return await open_store(
         directory,
         target=TARGET,
         capacity_bytes=capacity_bytes,
-        disk=QuickDisk(),
+        disk=disk or QuickDisk(),
         open_index=QuickIndex,
         clock=clock,
         **rest,  # type: ignore[arg-type]

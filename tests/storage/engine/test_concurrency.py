@@ -1,6 +1,7 @@
 """Many callers at once, callers that give up, and what they share."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fs_common.layout import Durability
 from fs_storage.engine.interface import Prepared
 from fs_storage.engine.store import EngineStore
 from tests.storage.engine.audit import audit
-from tests.storage.engine.quick import open_quick_store
+from tests.storage.engine.quick import QuickDisk, open_quick_store
 from tests.storage.engine.simulated import on_simulated, take_simulated
 from tests.storage.engine.simulated_disk import SimulatedDisk
 from tests.storage.engine.updates import CHUNK, CHUNK_SIZE, apply, prepared, received, remove, take, write
@@ -24,10 +25,27 @@ def chunk(index: int) -> bytes:
 
 def test_callers_share_syncs(tmp_path: Path) -> None:
     async def body() -> None:
-        store = await open_quick_store(tmp_path)
-        await asyncio.gather(*(apply(store, write(1, b"x" * 100, chunk=chunk(index))) for index in range(200)))
-        counters = store.counters()
-        assert counters["prepared"] == 200 and counters["syncs"] < 50
+        disk = QuickDisk()
+        store = await open_quick_store(tmp_path, disk=disk)
+        syncing, go_on = threading.Event(), threading.Event()
+        synced: list[int] = []
+
+        def sync(file: int) -> None:
+            synced.append(file)
+            syncing.set()
+            go_on.wait()
+
+        disk.sync = sync
+        first = asyncio.create_task(prepared(store, write(1, b"x" * 100, chunk=chunk(0))))
+        await asyncio.to_thread(syncing.wait)
+        # While the disk is busy with the first update, all of these arrive: they are stored together afterwards.
+        rest = [asyncio.create_task(prepared(store, write(1, b"x" * 100, chunk=chunk(n)))) for n in range(1, 200)]
+        await asyncio.sleep(0)
+        before = len(synced)
+        go_on.set()
+        await asyncio.gather(first, *rest)
+        assert store.counters()["prepared"] == 200
+        assert len(synced) - before <= 8
         await store.close()
 
     run(body())

@@ -410,4 +410,8 @@ class Namespace:
 
     async def ref(self, path: Path) -> FileRef:
         """A light, picklable reference to a file, for `read_ranges`."""
-        return StatResult(await self._attributes(path)).ref
+        found = StatResult(await self._attributes(path))
+        try:
+            return found.ref
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None

@@ -4,7 +4,8 @@
     2  cut: the log continues in its other file; what has changed so far is noted (on the event loop, in one step)
     3  block files that were written before the cut are synced
     4  the index stores what was noted, in one synced transaction: the commit point
-    5  blocks dropped before the cut may be used again; the log's first file may be written over at the next cut
+    5  blocks dropped before the cut may be used again, and storage that has become idle goes back to the file system;
+       the log's first file may be written over at the next cut
 
 A crash before 4 leaves the old index and both log files, which recovery replays; after 4 it skips the first file.
 3 and 4 run in a thread of their own, while the writer goes on.
@@ -184,6 +185,11 @@ class Checkpointer:
         opened.table.settled()
         opened.slots.reclaim(dropped)
         self.count += 1
+        spare = opened.slots.spare_units()
+        if spare:
+            request = Request()
+            request.punches = spare
+            self._host.put(request)
 
     def _write(self, snapshot: Snapshot, cut: Cut) -> bool:
         """Steps 3 and 4, in the checkpoint thread. Whether the index cannot grow any further."""

@@ -30,6 +30,11 @@ from fs_storage.engine.blocks import unit_slots
 _HOLE, _BACKED, _UNKNOWN = 0, 1, 2
 _GROWTH_BYTES_MAX = 64 << 20
 """At most so much storage is allocated at once for a class."""
+_SPARE_UNITS = 16
+_SPARE_SHARE = 8
+"""Units without a taken slot that a class keeps: so many, and one for this many others."""
+_GIVEN_AT_ONCE_MAX = 512
+"""Units given back at one checkpoint: the writer is busy with that for some milliseconds."""
 
 
 class Unit(NamedTuple):
@@ -40,7 +45,7 @@ class Unit(NamedTuple):
 class _Class:
     """The slots of one size class."""
 
-    __slots__ = ("free", "states", "taken", "unit_slots", "units")
+    __slots__ = ("free", "idle", "states", "taken", "unit_slots", "units")
 
     def __init__(self, of_class: int) -> None:
         self.unit_slots = unit_slots(of_class)
@@ -50,6 +55,8 @@ class _Class:
         """For each unit: _HOLE, _BACKED or _UNKNOWN."""
         self.taken: list[int] = []
         """For each unit, its slots that are not free."""
+        self.idle: set[int] = set()
+        """Backed units without such slots."""
         self.free: list[int] = []
         """Free slots of backed units; the last one freed is used first, as it is most likely in the page cache."""
 
@@ -88,7 +95,9 @@ class Slots:
         slots = self._class(of_class)
         new = [] if slots.free else self._grow(of_class, slots)
         slot = slots.free.pop()
-        slots.taken[slot // slots.unit_slots] += 1
+        unit = slot // slots.unit_slots
+        slots.taken[unit] += 1
+        slots.idle.discard(unit)
         self.used_bytes += size
         return slot, new
 
@@ -101,6 +110,8 @@ class Slots:
         self.used_bytes -= 1 << of_class
         if slots.states[unit] == _BACKED:
             slots.free.append(slot)
+            if not slots.taken[unit]:
+                slots.idle.add(unit)
 
     def drop(self, of_class: int, slot: int) -> None:
         """No version owns the slot any more."""
@@ -172,21 +183,34 @@ class Slots:
     def backing_failed(self, units: list[Unit]) -> None:
         """Their storage could not be allocated: what is free in them is not to be had."""
         for of_class, number in units:
-            self._unlist(of_class, number, _UNKNOWN)
+            self._unlist(of_class, {number}, _UNKNOWN)
 
     def unused_units(self) -> list[Unit]:
         """Units without a taken slot that may have storage. They are holes from now on: the caller punches them."""
-        if self._unpinned:
-            self._list_unpinned()
-        found = [
-            Unit(of_class, number)
-            for of_class, slots in self._classes.items()
-            for number in range(slots.units)
-            if slots.states[number] != _HOLE and not slots.taken[number]
-        ]
-        for unit in found:
-            self._unlist(*unit, _HOLE)
+        self._list_unpinned()
+        found = []
+        for of_class, slots in self._classes.items():
+            unknown = {n for n in range(slots.units) if slots.states[n] == _UNKNOWN and not slots.taken[n]}
+            found += self._give(of_class, slots.idle | unknown)
         return found
+
+    def spare_units(self) -> list[Unit]:
+        """Of the same, what a class is not likely to need soon: for other targets, and for whoever asks how full the
+        disk is."""
+        self._list_unpinned()
+        found = []
+        for of_class, slots in self._classes.items():
+            spare = len(slots.idle) - _SPARE_UNITS
+            if spare > 0:
+                spare -= (slots.states.count(_BACKED) - len(slots.idle)) // _SPARE_SHARE
+            if spare > 0:
+                # The last ones, so that the files' ends are holes and their beginnings full.
+                found += self._give(of_class, set(sorted(slots.idle)[-min(spare, _GIVEN_AT_ONCE_MAX) :]))
+        return found
+
+    def _give(self, of_class: int, numbers: set[int]) -> list[Unit]:
+        self._unlist(of_class, numbers, _HOLE)
+        return [Unit(of_class, number) for number in sorted(numbers)]
 
     def _class(self, of_class: int) -> _Class:
         slots = self._classes.get(of_class)
@@ -207,15 +231,17 @@ class Slots:
             slots.taken.extend([0] * wanted)
         for number in reversed(new):
             slots.states[number] = _BACKED
+            slots.idle.add(number)
             first = number * slots.unit_slots
             slots.free.extend(range(first + slots.unit_slots - 1, first - 1, -1))
         return [Unit(of_class, number) for number in new]
 
-    def _unlist(self, of_class: int, number: int, state: int) -> None:
-        """The unit is not backed (any more); its free slots are not to be had."""
+    def _unlist(self, of_class: int, numbers: set[int], state: int) -> None:
+        """The units are not backed (any more); their free slots are not to be had."""
         slots = self._classes[of_class]
-        was, slots.states[number] = slots.states[number], state
-        if was == _BACKED:
-            first = number * slots.unit_slots
-            last = first + slots.unit_slots
-            slots.free = [slot for slot in slots.free if not first <= slot < last]
+        listed = any(slots.states[number] == _BACKED for number in numbers)
+        for number in numbers:
+            slots.states[number] = state
+        slots.idle -= numbers
+        if listed:
+            slots.free = [slot for slot in slots.free if slot // slots.unit_slots not in numbers]

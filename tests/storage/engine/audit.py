@@ -39,6 +39,7 @@ def audit(store: EngineStore) -> None:
             inside = range(first, first + of_class.unit_slots)
             used = [slot for slot in inside if (size_class, slot) in taken]
             assert of_class.taken[number] == len(used)
+            assert (number in of_class.idle) == (of_class.states[number] == _BACKED and not used)
             if of_class.states[number] == _BACKED:
                 assert sorted([slot for slot in free if slot in inside] + used) == list(inside)
             else:

@@ -128,3 +128,18 @@ def test_units_that_nobody_used_at_opening_may_have_storage_to_give_away() -> No
     slots.restore({20: 3, 12: 1}, {20: {5}})
     assert slots.unused_units() == [Unit(20, 0), Unit(20, 2), Unit(12, 0)]
     assert slots.unused_units() == []
+
+
+def test_a_class_keeps_a_reserve_and_gives_the_rest_back() -> None:
+    slots = Slots(0)
+    taken = [take(slots, 22) for _ in range(160)]
+    assert slots.spare_units() == []
+    for slot in taken[20:]:
+        slots.put_back(22, slot)
+    given = slots.spare_units()
+    backed = slots._classes[22].states.count(1)
+    assert len(given) > 100 and backed - 20 >= 16
+    assert all(unit.number >= 20 for unit in given)
+    assert slots.spare_units() == []
+    again = [slots.take(22) for _ in range(100)]
+    assert sum(len(units) for _, units in again) >= 100 - (backed - 20)

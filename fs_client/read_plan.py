@@ -182,7 +182,7 @@ def replicas_of(routing: RoutingCache, piece: Piece) -> tuple[Server, ...]:
 
 
 def nobody_serves(chain: int) -> EmberError:
-    return EmberError(Code.NOT_SERVING, f"chain {chain} has no serving replica; see `emberfs chains`")
+    return EmberError(Code.NOT_SERVING, f"chain {chain} has no serving replica; see `emberfs status`")
 
 
 def _bad_range(number: int, offset: int, length: int, position: int, room: int) -> ValueError:

@@ -72,6 +72,12 @@ class Code(enum.Enum):
     FILE_TOO_LARGE = ErrorKind("FILE_TOO_LARGE", 113, errno.EFBIG, Retry.FINAL, "beyond the largest file")
     CROSS_DEVICE = ErrorKind("CROSS_DEVICE", 114, errno.EXDEV, Retry.FINAL, "source and destination are on two clusters")
     ROOT_DIRECTORY = ErrorKind("ROOT_DIRECTORY", 115, errno.EBUSY, Retry.FINAL, "the root directory cannot be removed, renamed or replaced")
+    NO_XATTR = ErrorKind("NO_XATTR", 116, errno.ENODATA, Retry.FINAL, "the file has no extended attribute of that name")
+    XATTR_TOO_LARGE = ErrorKind("XATTR_TOO_LARGE", 117, errno.E2BIG, Retry.FINAL, "64 KiB a value, and all names of a file")
+    NOT_SUPPORTED = ErrorKind("NOT_SUPPORTED", 118, errno.EOPNOTSUPP, Retry.FINAL, "the file system has no such thing")
+    WOULD_BLOCK = ErrorKind("WOULD_BLOCK", 119, errno.EAGAIN, Retry.FINAL, "another owner holds a lock; wait for it or give up")
+    DEADLOCK = ErrorKind("DEADLOCK", 120, errno.EDEADLK, Retry.FINAL, "the owners would wait for each other's locks")
+    NO_DEVICE = ErrorKind("NO_DEVICE", 121, errno.ENXIO, Retry.FINAL, "a fifo, socket or device has no contents here; the kernel opens it")
 
     # KV: 200..299
     KV_CONFLICT = ErrorKind("KV_CONFLICT", 200, errno.EAGAIN, Retry.SAFE, "run the transaction again")

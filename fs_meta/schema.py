@@ -10,7 +10,9 @@ version byte and a new `SCHEMA_VERSION`.
 | format           | "F"                                          | Format: what this store is          |
 | inode            | "I" inode:8                                  | Inode: one for each object          |
 | directory entry  | "D" parent:8 name:1..255                     | Entry: one name in one directory    |
-| session          | "S" inode:8 session:16                       | Session: one open for writing       |
+| session          | "S" inode:8 session:16                       | Session: one open that keeps a file |
+| extended attr.   | "A" inode:8 name:1..255                      | Xattr                               |
+| locks            | "L" inode:8                                  | Locks: all on one file              |
 | answered request | "R" request:16                               | Answer: what a retry is told        |
 | request age      | "X" time_ns:8 request:16                     | (empty): answered requests by age   |
 | collection queue | "G" due_ns:8 inode:8                         | Garbage: what to free, and when     |
@@ -25,6 +27,7 @@ Invariants (checked by `fs_meta.fsck`):
 * a directory is in exactly one entry, which is the one its `parent` and `name` say; `links` is 2 + subdirectories;
 * an inode with `links` 0 is a file with a session or a queue entry, or a detached directory (parent 0) with a queue
   entry;
+* extended attributes, locks and sessions belong to an inode that exists;
 * the next inode id is above every inode.
 
 Source: DESIGN section 4; reference 1.1 to 1.4, 3.4.
@@ -92,7 +95,11 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     target: bytes = b""
     """Symbolic links."""
     flags: int = 0
-    """Reserved."""
+    """`InodeFlags`"""
+    device: int = 0
+    """Devices only."""
+    version: int = 0
+    """Of the contents: grows with every change of bytes, length or entries."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -105,10 +112,42 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A file open for writing. While it exists the file's chunks outlive an unlink."""
+    """A file open for writing, or held. While it exists the file's chunks outlive an unlink."""
 
     client: bytes
     opened_ns: int
+    write: bool = True
+    """False: it only holds the contents, for readers."""
+    append: bool = False
+    """It may only append."""
+
+
+class Xattr(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An extended attribute."""
+
+    value: bytes
+
+
+class HeldLock(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One lock of one owner on a file."""
+
+    kind: int
+    """`LockKind`"""
+    type: int
+    """`LockType`, SHARED or EXCLUSIVE"""
+    client: bytes
+    owner: int
+    start: int
+    end: int
+    """The last byte, inclusive."""
+    process: int
+
+
+class Locks(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """All locks on a file; no record where there are none."""
+
+    held: list[HeldLock]
+    """Ordered by kind, client, owner, start; those of one owner and kind do not overlap."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -144,7 +183,7 @@ _VERSION_BYTE = 1
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode(record: Format | Inode | Entry | Session | Answer | Garbage | Counter) -> bytes:
+def encode(record: Format | Inode | Entry | Session | Xattr | Locks | Answer | Garbage | Counter) -> bytes:
     """The value of any record of this schema."""
     return _VERSION + _encode(record)
 
@@ -164,6 +203,8 @@ _FORMAT = msgspec.msgpack.Decoder(Format)
 _INODE = msgspec.msgpack.Decoder(Inode)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
 _SESSION = msgspec.msgpack.Decoder(Session)
+_XATTR = msgspec.msgpack.Decoder(Xattr)
+_LOCKS = msgspec.msgpack.Decoder(Locks)
 _ANSWER = msgspec.msgpack.Decoder(Answer)
 _GARBAGE = msgspec.msgpack.Decoder(Garbage)
 _COUNTER = msgspec.msgpack.Decoder(Counter)
@@ -183,6 +224,14 @@ def decode_entry(value: bytes) -> Entry:
 
 def decode_session(value: bytes) -> Session:
     return _decode("session", _SESSION, value)
+
+
+def decode_xattr(value: bytes) -> Xattr:
+    return _decode("extended attribute", _XATTR, value)
+
+
+def decode_locks(value: bytes) -> Locks:
+    return _decode("locks", _LOCKS, value)
 
 
 def decode_answer(value: bytes) -> Answer:
@@ -209,7 +258,7 @@ _PREFIXED = struct.Struct(">cQ")
 _QUEUE = struct.Struct(">cQQ")
 _AGE = struct.Struct(">cQ16s")
 
-NAMESPACE_PREFIXES: Final = b"FIDSRXGNC"
+NAMESPACE_PREFIXES: Final = b"FIDSALRXGNC"
 """First bytes of all keys of this schema."""
 
 
@@ -233,6 +282,18 @@ def session_key(inode: int, session: bytes) -> bytes:
 
 def sessions_range(inode: int) -> tuple[bytes, bytes]:
     return _pack_id(b"S", inode), _pack_id(b"S", inode + 1)
+
+
+def xattr_key(inode: int, name: bytes) -> bytes:
+    return _pack_id(b"A", inode) + name
+
+
+def xattrs_range(inode: int) -> tuple[bytes, bytes]:
+    return _pack_id(b"A", inode), _pack_id(b"A", inode + 1)
+
+
+def locks_key(inode: int) -> bytes:
+    return _pack_id(b"L", inode)
 
 
 def answer_key(request: bytes) -> bytes:
@@ -279,6 +340,18 @@ def split_session_key(key: bytes) -> tuple[InodeId, bytes]:
     """(inode, session)"""
     inode, session = _unpack("session", struct.Struct(">cQ16s"), b"S", key)
     return InodeId(inode), session
+
+
+def split_xattr_key(key: bytes) -> tuple[InodeId, bytes]:
+    """(inode, name)"""
+    name = key[_PREFIXED.size :]
+    if not 1 <= len(name) <= 255 or b"\0" in name:
+        raise CorruptRecord(f"extended attribute: key {key.hex()} holds no name of 1 to 255 bytes")
+    return InodeId(_unpack("extended attribute", _PREFIXED, b"A", key[: _PREFIXED.size])[0]), name
+
+
+def split_locks_key(key: bytes) -> InodeId:
+    return InodeId(_unpack("locks", _PREFIXED, b"L", key)[0])
 
 
 def split_answer_key(key: bytes) -> bytes:

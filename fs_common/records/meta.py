@@ -16,6 +16,22 @@ class FileType(enum.IntEnum):
     FILE = 1
     DIRECTORY = 2
     SYMLINK = 3
+    FIFO = 4
+    SOCKET = 5
+    CHARACTER_DEVICE = 6
+    BLOCK_DEVICE = 7
+
+
+class InodeFlags(enum.IntFlag):
+    """Flags of an inode; numbers are those of Linux's `FS_IOC_SETFLAGS`."""
+
+    NONE = 0
+    IMMUTABLE = 0x10
+    """Nothing about it changes: no write, no new or lost name, no attribute but this flag."""
+    APPEND = 0x20
+    """Opened for writing only to append; no truncate, no unlink, no rename."""
+    NO_DUMP = 0x40
+    NO_ATIME = 0x80
 
 
 class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -40,6 +56,12 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     target: bytes = b""
     """Symbolic links only."""
     btime_ns: int = 0
+    device: int = 0
+    """Devices only: `os.makedev` number."""
+    flags: int = 0
+    """`InodeFlags`"""
+    version: int = 0
+    """Of the contents: grows whenever bytes or length of a file change, or the entries of a directory."""
 
 
 class User(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -120,6 +142,8 @@ class Create(msgspec.Struct, frozen=True, array_like=True):
     layout: Layout | None = None
     """None: inherited from the directory."""
     user: User = User()
+    relaxed: bool = False
+    """Answer once it is applied and survives the death of processes; `Sync` makes it survive that of the machine."""
 
 
 class OpenReply(msgspec.Struct, frozen=True, array_like=True):
@@ -138,6 +162,8 @@ class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
     request: bytes
     layout: Layout | None = None
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True):
@@ -149,6 +175,14 @@ class Open(msgspec.Struct, frozen=True, array_like=True):
     client: bytes = b""
     request: bytes = b""
     user: User = User()
+    hold: bool = False
+    """Without `write`: a session all the same, so that the file's contents outlive its last name until `Close`."""
+    truncate: bool = False
+    """Only checked here (permission, flags): the client truncates afterwards."""
+    append: bool = False
+    """With `write`: only to append, which a file flagged `APPEND` allows."""
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True):
@@ -164,6 +198,10 @@ class Close(msgspec.Struct, frozen=True, array_like=True):
     exact: bool = False
     """Ask the storage daemons instead of believing the hint (a write failed, so the hint may be too low)."""
     mtime_ns: int = 0
+    clear_set_id: bool = False
+    """Somebody without privilege wrote: the set-user-id and set-group-id bits go."""
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Fsync(msgspec.Struct, frozen=True, array_like=True):
@@ -176,6 +214,10 @@ class Fsync(msgspec.Struct, frozen=True, array_like=True):
     truncate_version: int = 0
     exact: bool = False
     mtime_ns: int = 0
+    clear_set_id: bool = False
+    """As in `Close`."""
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Mkdir(msgspec.Struct, frozen=True, array_like=True):
@@ -187,6 +229,8 @@ class Mkdir(msgspec.Struct, frozen=True, array_like=True):
     """Make missing ancestors too, and succeed if the directory exists."""
     layout: Layout | None = None
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Readdir(msgspec.Struct, frozen=True, array_like=True):
@@ -217,6 +261,8 @@ class Unlink(msgspec.Struct, frozen=True, array_like=True):
     path: bytes
     request: bytes
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Rmdir(msgspec.Struct, frozen=True, array_like=True):
@@ -224,6 +270,8 @@ class Rmdir(msgspec.Struct, frozen=True, array_like=True):
     path: bytes
     request: bytes
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class RemoveTree(msgspec.Struct, frozen=True, array_like=True):
@@ -233,6 +281,8 @@ class RemoveTree(msgspec.Struct, frozen=True, array_like=True):
     path: bytes
     request: bytes
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class RenameFlags(enum.IntFlag):
@@ -250,6 +300,8 @@ class Rename(msgspec.Struct, frozen=True, array_like=True):
     flags: int = 0
     """`RenameFlags`"""
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Symlink(msgspec.Struct, frozen=True, array_like=True):
@@ -258,6 +310,8 @@ class Symlink(msgspec.Struct, frozen=True, array_like=True):
     target: bytes
     request: bytes
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Readlink(msgspec.Struct, frozen=True, array_like=True):
@@ -279,6 +333,8 @@ class Link(msgspec.Struct, frozen=True, array_like=True):
     new_path: bytes
     request: bytes
     user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class SetAttr(msgspec.Struct, frozen=True, array_like=True):
@@ -296,6 +352,13 @@ class SetAttr(msgspec.Struct, frozen=True, array_like=True):
     """Directories only: for children made from now on."""
     follow: bool = True
     user: User = User()
+    atime_now: bool = False
+    """Set it to the service's clock: also allowed to who may write, not only to the owner."""
+    mtime_now: bool = False
+    flags: int | None = None
+    """`InodeFlags`"""
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Truncate(msgspec.Struct, frozen=True, array_like=True):
@@ -305,6 +368,10 @@ class Truncate(msgspec.Struct, frozen=True, array_like=True):
     length: int
     request: bytes
     user: User = User()
+    session: bytes = b""
+    """Of an open for writing, whose right was checked then; empty: the user must have the right to write."""
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class RealPath(msgspec.Struct, frozen=True, array_like=True):
@@ -326,3 +393,176 @@ class UsageReply(msgspec.Struct, frozen=True, array_like=True):
     directories: int
     symlinks: int
     total_bytes: int
+
+
+class Access(msgspec.Struct, frozen=True, array_like=True):
+    """May the user do this (access(2))? Answered by attributes or ACCESS_DENIED."""
+
+    inode: int
+    mask: int
+    """`os.R_OK | os.W_OK | os.X_OK`; 0: it exists."""
+    user: User = User()
+
+
+class Mknod(msgspec.Struct, frozen=True, array_like=True):
+    """Make a name that is not opened: a regular file, fifo, socket or device."""
+
+    at: int
+    path: bytes
+    type: FileType
+    mode: int
+    request: bytes
+    device: int = 0
+    layout: Layout | None = None
+    """Regular files only; None: inherited."""
+    user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
+
+
+class CreateUnnamed(msgspec.Struct, frozen=True, array_like=True):
+    """Make a file without a name (O_TMPFILE), opened for writing. It goes with its session unless `Link` names it."""
+
+    directory: int
+    """Where it would be: its layout and group."""
+    mode: int
+    request: bytes
+    client: bytes
+    linkable: bool = True
+    """False (O_EXCL): it can never get a name."""
+    user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
+
+
+class XattrFlags(enum.IntFlag):
+    """As in setxattr(2)."""
+
+    NONE = 0
+    CREATE = 1
+    """It must not exist."""
+    REPLACE = 2
+    """It must exist."""
+
+
+class GetXattr(msgspec.Struct, frozen=True, array_like=True):
+    inode: int
+    name: bytes
+    user: User = User()
+
+
+class XattrReply(msgspec.Struct, frozen=True, array_like=True):
+    value: bytes
+
+
+class ListXattrs(msgspec.Struct, frozen=True, array_like=True):
+    inode: int
+    user: User = User()
+
+
+class ListXattrsReply(msgspec.Struct, frozen=True, array_like=True):
+    names: list[bytes]
+    """In byte order; those that the user may see."""
+
+
+class SetXattr(msgspec.Struct, frozen=True, array_like=True):
+    inode: int
+    name: bytes
+    value: bytes
+    request: bytes
+    flags: int = 0
+    """`XattrFlags`"""
+    user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
+
+
+class RemoveXattr(msgspec.Struct, frozen=True, array_like=True):
+    inode: int
+    name: bytes
+    request: bytes
+    user: User = User()
+    relaxed: bool = False
+    """As in `Create`."""
+
+
+class LockKind(enum.IntEnum):
+    """Locks of different kinds do not know of each other."""
+
+    FLOCK = 1
+    """flock(2): the whole file, owned by an open file description."""
+    RANGE = 2
+    """fcntl(2): byte ranges, owned by a process or an open file description; merged and split."""
+    APPEND = 3
+    """Taken by clients around an atomic append: exclusive, the whole file; the answer tells the file's length."""
+
+
+class LockType(enum.IntEnum):
+    UNLOCK = 0
+    SHARED = 1
+    EXCLUSIVE = 2
+
+
+LOCK_END = 2**63 - 1
+"""`end` of a lock to the end of the file, however far that is."""
+
+
+class Lock(msgspec.Struct, frozen=True, array_like=True):
+    """Take, change or give up a lock. WOULD_BLOCK: another owner has it, and did so for `wait_ms`."""
+
+    inode: int
+    client: bytes
+    owner: int
+    """64 bits, named by the client: who has the lock on it."""
+    kind: int
+    """`LockKind`"""
+    type: int
+    """`LockType`"""
+    request: bytes
+    start: int = 0
+    end: int = LOCK_END
+    """The last byte, inclusive."""
+    process: int = 0
+    """Process id, for `GetLock` of others."""
+    wait_ms: int = 0
+    """How long to wait for it, in the order of arrival; 0: not at all. DEADLOCK: range locks would wait in a circle."""
+
+
+class LockReply(msgspec.Struct, frozen=True, array_like=True):
+    attributes: Attributes | None = None
+    """For `APPEND` that was taken."""
+
+
+class GetLock(msgspec.Struct, frozen=True, array_like=True):
+    """Which lock stands in the way of this one?"""
+
+    inode: int
+    client: bytes
+    owner: int
+    kind: int
+    type: int
+    start: int = 0
+    end: int = LOCK_END
+
+
+class GetLockReply(msgspec.Struct, frozen=True, array_like=True):
+    type: int
+    """`LockType`; UNLOCK: nothing stands in the way."""
+    start: int = 0
+    end: int = 0
+    process: int = 0
+    """0 for a lock of another client."""
+
+
+class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
+    """Give up all locks of an owner on a file, of one kind."""
+
+    inode: int
+    client: bytes
+    owner: int
+    kind: int
+    request: bytes
+
+
+class Sync(msgspec.Struct, frozen=True, array_like=True):
+    """Answered once everything that was answered before is durable."""

@@ -144,6 +144,32 @@ class RemoveChunksReply(msgspec.Struct, frozen=True, array_like=True):
     more: bool
 
 
+class ListChunks(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to the head: which chunks of a file with index >= `first` have data, ascending, all earlier updates
+    included. At most `limit`."""
+
+    chain: int
+    chain_version: int
+    inode: int
+    first: int
+    limit: int
+
+
+class ListChunksReply(msgspec.Struct, frozen=True, array_like=True):
+    indexes: list[int]
+    lengths: list[int]
+    """Bytes of each."""
+    more: bool
+
+
+class SyncChains(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to every serving replica of each chain: what it has acknowledged with durability `memory` is synced to its
+    disk before the answer."""
+
+    chains: list[int]
+    chain_versions: list[int]
+
+
 class SpaceInfo(msgspec.Struct, frozen=True, array_like=True):
     pass
 

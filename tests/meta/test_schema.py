@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from fs_common.layout import Layout
 from fs_common.records.meta import FileType
 from fs_meta import schema
-from fs_meta.schema import Answer, CorruptRecord, Counter, Entry, Format, Garbage, Inode, Session
+from fs_meta.schema import (
+    Answer,
+    CorruptRecord,
+    Counter,
+    Entry,
+    Format,
+    Garbage,
+    HeldLock,
+    Inode,
+    Locks,
+    Session,
+    Xattr,
+)
 
 FILE = Inode(FileType.FILE, 0o644, 1000, 1001, 2, 5, 1, 2, 3, 4, Layout(1 << 20, 16, 1, 3, 5, 2**63 + 5, 1), 7)
 DIRECTORY = Inode(FileType.DIRECTORY, 0o2755, 0, 0, 2, 0, 1, 2, 3, 4, Layout(1 << 16), 0, 1, b"name")
@@ -22,16 +34,22 @@ GOLDEN: list[tuple[Any, Callable[[bytes], Any], str]] = [
     (
         FILE,
         schema.decode_inode,
-        "01dc001001cd01a4cd03e8cd03e902050102030497ce0010000010010305cf80000000000000050107" + "00c400c40000",
+        "01dc001201cd01a4cd03e8cd03e902050102030497ce0010000010010305cf80000000000000050107" + "00c400c400000000",
     ),
     (
         DIRECTORY,
         schema.decode_inode,
-        "01dc001002cd05ed000002000102030497ce00010000010100000000" + "0001c4046e616d65c40000",
+        "01dc001202cd05ed000002000102030497ce00010000010100000000" + "0001c4046e616d65c400000000",
     ),
-    (SYMLINK, schema.decode_inode, "01dc001003cd01ff0000010201020304c00000c400c4022f7800"),
+    (SYMLINK, schema.decode_inode, "01dc001203cd01ff0000010201020304c00000c400c4022f78000000"),
     (Entry(9, FileType.FILE, b"r" * 16), schema.decode_entry, "01930901c410" + "72" * 16),
-    (Session(b"c" * 16, 5), schema.decode_session, "0192c410" + "63" * 16 + "05"),
+    (Session(b"c" * 16, 5), schema.decode_session, "0194c410" + "63" * 16 + "05c3c2"),
+    (Xattr(b"v"), schema.decode_xattr, "0191c40176"),
+    (
+        Locks([HeldLock(2, 1, b"c" * 16, 7, 0, 9, 11)]),
+        schema.decode_locks,
+        "0191" + "91970201c410" + "63" * 16 + "0700090b",
+    ),
     (Answer(104, 5, 0, "", b"\x90"), schema.decode_answer, "019568" + "0500a0c40190"),
     (Answer(104, 5, 101, "no"), schema.decode_answer, "01956805" + "65a26e6fc400"),
     (Garbage(FileType.FILE, 5, 1), schema.decode_garbage, "0193010501"),
@@ -50,6 +68,8 @@ def test_golden_keys() -> None:
     assert schema.inode_key(0x102).hex() == "49" + eight
     assert schema.entry_key(0x102, b"n\xff").hex() == "44" + eight + "6eff"
     assert schema.session_key(0x102, b"s" * 16).hex() == "53" + eight + "73" * 16
+    assert schema.xattr_key(0x102, b"user.x").hex() == "41" + eight + b"user.x".hex()
+    assert schema.locks_key(0x102).hex() == "4c" + eight
     assert schema.answer_key(b"r" * 16).hex() == "52" + "72" * 16
     assert schema.age_key(0x102, b"r" * 16).hex() == "58" + eight + "72" * 16
     assert schema.garbage_key(0x102, 3).hex() == "47" + eight + "0000000000000003"

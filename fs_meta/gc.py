@@ -54,6 +54,9 @@ class Collector:
     async def collect(self) -> int:
         """One pass over what is due: at most `PAGE` things. Returns how many of them were freed or taken a step."""
         due = await self._due()
+        if due:
+            # A relaxed removal that the machine's death undoes must not have cost the file its chunks.
+            await self._context.kv.sync()
         done = 0
         turns = asyncio.Semaphore(CONCURRENCY)
 

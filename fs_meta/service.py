@@ -31,6 +31,7 @@ from fs_meta.ops.set_attr import set_attr
 from fs_meta.ops.stat import stat
 from fs_meta.ops.statfs import statfs
 from fs_meta.ops.symlink import symlink
+from fs_meta.ops.sync import sync
 from fs_meta.ops.truncate import truncate
 from fs_meta.ops.unlink import unlink
 from fs_meta.ops.usage import usage
@@ -60,6 +61,7 @@ OPERATIONS: Final[dict[Method, Operation]] = {
     methods.TRUNCATE: truncate,
     methods.REAL_PATH: real_path,
     methods.USAGE: usage,
+    methods.SYNC: sync,
 }
 """Every namespace method, and the operation that answers it."""
 

@@ -50,11 +50,23 @@ class KeyValueStore(Protocol):
     exclusive: bool
     """No other process has the store open while this one has: what an earlier owner left behind is over."""
 
-    async def transact(self, fn: TransactionFunction[T]) -> T:
-        """Run `fn` with serializable isolation; return its result once it is committed and durable."""
+    async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
+        """Run `fn` with serializable isolation; return its result once it is committed and durable.
+
+        `relaxed`: return once it is committed and survives the death of every process; the death of the machine it
+        survives after the next `sync`, or after the return of any later transaction that is not relaxed. What is lost
+        with the machine is always the end of the history: no transaction survives without those before it.
+
+        What a transaction that is not relaxed has seen is durable, too, when it returns or raises.
+        """
+
+    async def sync(self) -> None:
+        """Return once every transaction that was acknowledged before the call, or seen by a `read`, is durable."""
 
     async def read(self, fn: TransactionFunction[T]) -> T:
         """Run `fn` on one snapshot that includes every transaction that was acknowledged before the call.
+
+        It may include some that are not acknowledged yet; they are committed, and `sync` makes them durable.
 
         Writes in `fn` are refused. An embedded engine does not suspend here.
         """

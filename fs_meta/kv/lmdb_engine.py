@@ -167,7 +167,8 @@ class LmdbStore:
             raise
         return cls(directory, environment, environment.info()["map_size"])
 
-    async def transact(self, fn: TransactionFunction[T]) -> T:
+    async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
+        """All are synced before they are answered, the relaxed ones too."""
         self._check_usable()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -182,6 +183,9 @@ class LmdbStore:
             return drive(fn, Snapshot(_View(txn)))
         finally:
             txn.abort()
+
+    async def sync(self) -> None:
+        self._check_usable()
 
     async def close(self) -> None:
         if self._closing:

@@ -26,7 +26,7 @@ class MemoryStore:
         self._keys: list[bytes] = []
         self._closed = False
 
-    async def transact(self, fn: TransactionFunction[T]) -> T:
+    async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
         self._check_open()
         # Callers suspend here as they do on an engine that has a disk, so that tests meet the same interleavings.
         await asyncio.sleep(0)
@@ -40,6 +40,10 @@ class MemoryStore:
     async def read(self, fn: TransactionFunction[T]) -> T:
         self._check_open()
         return drive(fn, Snapshot(self))
+
+    async def sync(self) -> None:
+        self._check_open()
+        await asyncio.sleep(0)
 
     async def close(self) -> None:
         self._closed = True

@@ -61,4 +61,4 @@ async def batch_create(context: Context, request: BatchCreate) -> BatchAttribute
             touch_directory(txn, request.parent, parent, now_ns)
         return BatchAttributesReply(made, failures), count
 
-    return await once(context, BATCH_CREATE, request.request, apply)
+    return await once(context, BATCH_CREATE, request.request, apply, relaxed=request.relaxed)

@@ -29,6 +29,6 @@ async def close(context: Context, request: Close) -> AttributesReply:
             put_inode(txn, inode, record)
             return AttributesReply(attributes(inode, record)), 0
 
-        return await once(context, CLOSE, request.request, apply)
+        return await once(context, CLOSE, request.request, apply, relaxed=request.relaxed)
 
     return await measuring(context, attempt)

@@ -80,4 +80,4 @@ async def create(context: Context, request: Create) -> OpenReply:
             add_session(txn, inode, session, request.client, now_ns)
         return OpenReply(attributes(inode, record), session)
 
-    return await once(context, CREATE, request.request, apply)
+    return await once(context, CREATE, request.request, apply, relaxed=request.relaxed)

@@ -23,6 +23,6 @@ async def fsync(context: Context, request: Fsync) -> AttributesReply:
             put_inode(txn, request.inode, record)
             return AttributesReply(attributes(request.inode, record)), 0
 
-        return await once(context, FSYNC, request.request, apply)
+        return await once(context, FSYNC, request.request, apply, relaxed=request.relaxed)
 
     return await measuring(context, attempt)

@@ -45,4 +45,4 @@ async def link(context: Context, request: Link) -> AttributesReply:
         touch_directory(txn, parent_id, parent, now_ns)
         return AttributesReply(attributes(inode, record)), 0
 
-    return await once(context, LINK, request.request, apply)
+    return await once(context, LINK, request.request, apply, relaxed=request.relaxed)

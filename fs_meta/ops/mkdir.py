@@ -48,7 +48,7 @@ async def _mkdir_one(context: Context, request: Mkdir, layout: Layout | None, no
         reply = await _make(txn, request, parent_id, name, inode, request.mode, layout, now_ns)
         return reply, 1
 
-    return await once(context, MKDIR, request.request, apply)
+    return await once(context, MKDIR, request.request, apply, relaxed=request.relaxed)
 
 
 async def _mkdir_parents(context: Context, request: Mkdir, layout: Layout | None, now_ns: int) -> AttributesReply:
@@ -88,7 +88,7 @@ async def _mkdir_parents(context: Context, request: Mkdir, layout: Layout | None
             raise EmberError(Code.NOT_DIRECTORY, f"inode {here} is not a directory")
         return AttributesReply(attributes(here, record)), made
 
-    return await once(context, MKDIR, request.request, apply)
+    return await once(context, MKDIR, request.request, apply, relaxed=request.relaxed)
 
 
 async def _through_symlink(txn: Transaction, at: int, name: bytes, last: bool) -> int:

@@ -40,8 +40,12 @@ def check_request(request: bytes) -> None:
         raise EmberError(Code.INVALID, f"request id of {len(request)} bytes, not 16")
 
 
-async def once(context: Context, method: Method, request: bytes, apply: Apply[_Reply]) -> _Reply:
+async def once(
+    context: Context, method: Method, request: bytes, apply: Apply[_Reply], *, relaxed: bool = False
+) -> _Reply:
     """Run `apply` in one transaction unless the request has been answered before; return (or raise) the answer.
+
+    `relaxed` as for the store's `transact`: answered before it is on the disk.
 
     Errors of the store and of retry class SAFE and the like are raised and not remembered: nothing was applied, or
     nobody knows and the retry finds out.
@@ -61,11 +65,11 @@ async def once(context: Context, method: Method, request: bytes, apply: Apply[_R
         return outcome
 
     try:
-        outcome = await context.kv.transact(transaction)
+        outcome = await context.kv.transact(transaction, relaxed=relaxed)
     except EmberError as error:
         if error.retry is not Retry.FINAL or error.code.value.number not in _NAMESPACE_ERRORS:
             raise
-        stored = await _remember_error(context, number, request, time_ns, error)
+        stored = await _remember_error(context, number, request, time_ns, error, relaxed)
         return cast(_Reply, answer(method, stored))
     if isinstance(outcome, bytes):
         return cast(_Reply, answer(method, outcome))
@@ -95,7 +99,9 @@ def answer(method: Method, stored: bytes) -> Any:
     return _decoders[record.method](record.body)
 
 
-async def _remember_error(context: Context, number: int, request: bytes, time_ns: int, error: EmberError) -> bytes:
+async def _remember_error(
+    context: Context, number: int, request: bytes, time_ns: int, error: EmberError, relaxed: bool
+) -> bytes:
     key = schema.answer_key(request)
     value = schema.encode(schema.Answer(number, time_ns, error.code.value.number, error.message))
 
@@ -107,4 +113,4 @@ async def _remember_error(context: Context, number: int, request: bytes, time_ns
         txn.put(schema.age_key(time_ns, request), b"")
         return value
 
-    return await context.kv.transact(remember)
+    return await context.kv.transact(remember, relaxed=relaxed)

@@ -23,5 +23,5 @@ async def open_(context: Context, request: Open) -> OpenReply:
         return await open_existing(txn, inode, request.write, request.client, session, now_ns, True), 0
 
     if request.write:
-        return await once(context, OPEN, request.request, apply)
+        return await once(context, OPEN, request.request, apply, relaxed=request.relaxed)
     return (await context.kv.read(apply))[0]

@@ -40,7 +40,7 @@ async def remove_tree(context: Context, request: RemoveTree) -> Empty:
         await detach(txn, entry.inode, now_ns)
         return EMPTY, 0
 
-    return await once(context, REMOVE_TREE, request.request, apply)
+    return await once(context, REMOVE_TREE, request.request, apply, relaxed=request.relaxed)
 
 
 async def detach(txn: Transaction, directory: int, now_ns: int) -> None:

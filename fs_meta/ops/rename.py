@@ -78,7 +78,7 @@ async def rename(context: Context, request: Rename) -> Empty:
             await _check_replace(txn, moved, replaced, target)
         return EMPTY, await _move(txn, context, request.request, source, target, exchange, now_ns)
 
-    return await once(context, RENAME, request.request, apply)
+    return await once(context, RENAME, request.request, apply, relaxed=request.relaxed)
 
 
 async def _end(txn: Transaction, at: int, path: bytes) -> _End:

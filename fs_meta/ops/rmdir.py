@@ -37,7 +37,7 @@ async def rmdir(context: Context, request: Rmdir) -> Empty:
         touch_directory(txn, parent_id, parent, now_ns, -1)
         return EMPTY, -1
 
-    return await once(context, RMDIR, request.request, apply)
+    return await once(context, RMDIR, request.request, apply, relaxed=request.relaxed)
 
 
 def no_entry(path: bytes, name: bytes) -> EmberError:

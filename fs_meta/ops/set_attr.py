@@ -54,7 +54,7 @@ async def set_attr(context: Context, request: SetAttr) -> AttributesReply:
             put_inode(txn, inode, record)
         return AttributesReply(attributes(inode, record)), 0
 
-    return await once(context, SET_ATTR, request.request, apply)
+    return await once(context, SET_ATTR, request.request, apply, relaxed=request.relaxed)
 
 
 def _change_owner(record: Inode, request: SetAttr) -> None:

@@ -48,4 +48,4 @@ async def symlink(context: Context, request: Symlink) -> AttributesReply:
         touch_directory(txn, parent_id, parent, now_ns)
         return AttributesReply(attributes(inode, record)), 1
 
-    return await once(context, SYMLINK, request.request, apply)
+    return await once(context, SYMLINK, request.request, apply, relaxed=request.relaxed)

@@ -87,4 +87,4 @@ async def _round(context: Context, request: Truncate) -> AttributesReply:
         put_inode(txn, inode, record)
         return AttributesReply(attributes(inode, record)), 0
 
-    return await once(context, TRUNCATE, request.request, apply)
+    return await once(context, TRUNCATE, request.request, apply, relaxed=request.relaxed)

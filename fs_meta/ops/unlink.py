@@ -35,7 +35,7 @@ async def unlink(context: Context, request: Unlink) -> Empty:
             raise EmberError(Code.NOT_DIRECTORY, f"{name!r} in directory {parent_id} is not a directory")
         return EMPTY, await remove_name(txn, context, parent_id, name, entry, now_ns)
 
-    return await once(context, UNLINK, request.request, apply)
+    return await once(context, UNLINK, request.request, apply, relaxed=request.relaxed)
 
 
 async def remove_name(

@@ -385,6 +385,53 @@ def test_a_cancelled_caller_s_transaction_is_whole_or_absent(engine: Engine, tmp
 
 
 @each_engine
+def test_relaxed_and_other_transactions_are_one_history(engine: Engine, tmp_path: Path) -> None:
+    async def scenario(kv: KeyValueStore) -> None:
+        async def add(txn: Transaction) -> int:
+            count = int(await txn.get(b"count") or b"0") + 1
+            txn.put(b"count", b"%d" % count)
+            return count
+
+        counts = await asyncio.gather(*(kv.transact(add, relaxed=number % 3 != 0) for number in range(60)))
+        assert counts == list(range(1, 61))
+        for number in range(61, 80):
+            assert await kv.transact(add, relaxed=number % 2 == 0) == number
+            assert await kv.read(lambda txn: txn.get(b"count")) == b"%d" % number
+            if number % 5 == 0:
+                await kv.sync()
+
+    on(engine, tmp_path, scenario)
+
+
+@each_engine
+def test_a_relaxed_transaction_that_raises_leaves_no_trace(engine: Engine, tmp_path: Path) -> None:
+    async def scenario(kv: KeyValueStore) -> None:
+        async def refuse(txn: Transaction) -> None:
+            txn.put(b"k", b"never")
+            raise _Refused
+
+        with pytest.raises(_Refused):
+            await kv.transact(refuse, relaxed=True)
+        await kv.sync()
+        assert await kv.read(everything) == []
+
+    on(engine, tmp_path, scenario)
+
+
+@each_durable_engine
+def test_relaxed_transactions_are_there_after_reopening(engine: Engine, tmp_path: Path) -> None:
+    async def write(kv: KeyValueStore) -> None:
+        for number in range(10):
+            await kv.transact(putting((b"k%d" % number, b"")), relaxed=True)
+
+    async def look(kv: KeyValueStore) -> None:
+        assert len(await kv.read(everything)) == 10
+
+    on(engine, tmp_path, write)
+    on(engine, tmp_path, look)
+
+
+@each_engine
 def test_close_finishes_what_is_in_flight_and_refuses_the_rest(engine: Engine, tmp_path: Path) -> None:
     async def scenario(kv: KeyValueStore) -> None:
         running = [asyncio.create_task(kv.transact(putting((b"k%02d" % i, b"")))) for i in range(20)]
@@ -395,6 +442,9 @@ def test_close_finishes_what_is_in_flight_and_refuses_the_rest(engine: Engine, t
             with pytest.raises(EmberError) as refused:
                 await call(everything)
             assert refused.value.code is Code.CLOSING
+        with pytest.raises(EmberError) as refused:
+            await kv.sync()
+        assert refused.value.code is Code.CLOSING
         await kv.close()
         if engine.durable:
             again = engine.open(tmp_path)

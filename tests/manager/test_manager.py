@@ -101,9 +101,9 @@ def test_a_heartbeat_that_changes_nothing_makes_no_version_and_no_write() -> Non
 class _CountingStore(MemoryStore):
     transactions = 0
 
-    async def transact(self, fn: TransactionFunction[T]) -> T:
+    async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
         self.transactions += 1
-        return await super().transact(fn)
+        return await super().transact(fn, relaxed=relaxed)
 
 
 def test_a_silent_node_fails_and_comes_back_when_it_speaks() -> None:
@@ -289,11 +289,11 @@ class _FaultyStore(MemoryStore):
         self.faults: list[EmberError] = []
         self.applied = False
 
-    async def transact(self, fn: TransactionFunction[T]) -> T:
+    async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None and not self.applied:
             raise fault
-        result = await super().transact(fn)
+        result = await super().transact(fn, relaxed=relaxed)
         if fault is not None:
             raise fault
         return result

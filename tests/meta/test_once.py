@@ -3,8 +3,9 @@
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from fs_common import methods
@@ -12,10 +13,13 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
 from fs_meta import schema
+from fs_meta.kv.interface import TransactionFunction
+from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.service import OPERATIONS
 from tests.meta.world import CLIENT, ROOT, World, world
 from tests.support import run
 
+_T = TypeVar("_T")
 Prepare = Callable[[World], Awaitable[Any]]
 
 
@@ -81,6 +85,34 @@ async def _outcome(w: World, method: methods.Method, request: Any) -> Any:
 def test_every_mutating_method_is_tested_here() -> None:
     mutating = {method for method in OPERATIONS if "request" in method.request.__struct_fields__}
     assert {method for method, _ in REQUESTS.values()} == mutating
+
+
+class _Recording(MemoryStore):
+    """Remembers which transactions were relaxed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relaxed: list[bool] = []
+
+    async def transact(self, fn: TransactionFunction[_T], *, relaxed: bool = False) -> _T:
+        self.relaxed.append(relaxed)
+        return await super().transact(fn, relaxed=relaxed)
+
+
+@pytest.mark.parametrize("relaxed", [False, True], ids=["durable", "relaxed"])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_relaxed_request_is_a_relaxed_transaction_and_its_error_too(name: str, relaxed: bool) -> None:
+    async def body() -> None:
+        kv = _Recording()
+        async with world(kv) as w:
+            tree = await _tree(w)
+            await w.context.inode_ids.take()  # there are ids: taking a block of them is never relaxed
+            method, make = REQUESTS[name]
+            kv.relaxed.clear()
+            await _outcome(w, method, msgspec.structs.replace(make(tree), relaxed=relaxed))
+            assert kv.relaxed and set(kv.relaxed) == {relaxed}
+
+    run(body())
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -28,11 +28,11 @@ class CountingStore(MemoryStore):
         self.transactions = 0
         self.failing = False
 
-    async def transact(self, fn: Any) -> Any:
+    async def transact(self, fn: Any, *, relaxed: bool = False) -> Any:
         self.transactions += 1
         if self.failing:
             raise EmberError(Code.KV_FULL)
-        return await super().transact(fn)
+        return await super().transact(fn, relaxed=relaxed)
 
 
 def test_ids_are_unique_over_processes_and_come_in_blocks() -> None:

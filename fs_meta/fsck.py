@@ -2,8 +2,9 @@
 
 What is checked is what `fs_meta.schema` promises: every key and value can be read; every entry's inode exists and has
 the entry's type; link counts are right; each directory is in the one entry it says it is in; everything hangs together
-with the root, with a detached tree that waits for the collector, or with a session; no cycles; no queue entry or
-session without an inode; the inode counter is ahead of every inode.
+with the root, with a detached tree that waits for the collector, or with a session; no cycles; no queue entry,
+session or extended attribute without an inode; the names of an inode's extended attributes fit into one list; the inode
+counter is ahead of every inode.
 
 The dump must be of one snapshot. Keys of other parts (the manager's) are skipped.
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fs_common.ids import ROOT_INODE
+from fs_common.limits import XATTR_LIST_BYTES_MAX
 from fs_common.records.meta import FileType
 from fs_meta import schema
 from fs_meta.schema import CorruptRecord, Entry, Garbage, Inode
@@ -35,6 +37,8 @@ class Dump:
         self.inodes: dict[int, Inode] = {}
         self.entries: dict[tuple[int, bytes], Entry] = {}
         self.sessions: dict[int, list[bytes]] = defaultdict(list)
+        self.xattrs: dict[int, list[bytes]] = defaultdict(list)
+        """Names."""
         self.garbage: dict[int, Garbage] = {}
         self.answers: set[tuple[int, bytes]] = set()
         """(time_ns, request) of each answered request."""
@@ -78,6 +82,10 @@ def _read_pair(dump: Dump, key: bytes, value: bytes) -> None:
             inode, session = schema.split_session_key(key)
             schema.decode_session(value)
             dump.sessions[inode].append(session)
+        case b"A":
+            inode, name = schema.split_xattr_key(key)
+            schema.decode_xattr(value)
+            dump.xattrs[inode].append(name)
         case b"G":
             dump.garbage[schema.split_garbage_key(key)[1]] = schema.decode_garbage(value)
         case b"R":
@@ -169,6 +177,12 @@ def _check_rest(dump: Dump, findings: list[Finding]) -> None:
         record = dump.inodes.get(inode)
         if record is None or record.type is not FileType.FILE:
             findings.append(Finding("session", inode, f"{len(sessions)} sessions of inode {inode}, which is no file"))
+    for inode, names in dump.xattrs.items():
+        if inode not in dump.inodes:
+            findings.append(Finding("xattr", inode, f"extended attributes of inode {inode}, which does not exist"))
+        size = sum(map(len, names)) + len(names)
+        if size > XATTR_LIST_BYTES_MAX:
+            findings.append(Finding("xattr", inode, f"inode {inode} has {size} bytes of names of extended attributes"))
     for inode, garbage in dump.garbage.items():
         record = dump.inodes.get(inode)
         if record is None:

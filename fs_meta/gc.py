@@ -28,7 +28,7 @@ from fs_common.telemetry import Counters
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import drop_link, has_sessions
+from fs_meta.ops.inodes import delete_inode, drop_link, has_sessions
 from fs_meta.ops.remove_tree import detach
 from fs_meta.ops.resolve import get_inode
 from fs_meta.schema import Garbage, Inode
@@ -119,7 +119,7 @@ class Collector:
             value = await txn.get(schema.inode_key(inode))
             if value is None or schema.decode_inode(value).links or await has_sessions(txn, inode):
                 return 0  # freed by another server, or in use: the close of its last session queues it again
-            txn.delete(schema.inode_key(inode))
+            delete_inode(txn, inode)
             return 1
 
         freed = await self._context.kv.transact(finish)
@@ -147,7 +147,7 @@ class Collector:
                 return True, 0
             pairs = await txn.range(begin, end, TREE_STEP)
             if not pairs:
-                txn.delete(schema.inode_key(directory))
+                delete_inode(txn, directory)
                 txn.delete(key)
                 return True, -1
             change = 0

@@ -17,7 +17,9 @@ from fs_meta.ops.close import close
 from fs_meta.ops.context import Context
 from fs_meta.ops.create import create
 from fs_meta.ops.fsync import fsync
+from fs_meta.ops.get_xattr import get_xattr
 from fs_meta.ops.link import link
+from fs_meta.ops.list_xattrs import list_xattrs
 from fs_meta.ops.lookup import lookup
 from fs_meta.ops.mkdir import mkdir
 from fs_meta.ops.open import open_
@@ -25,9 +27,11 @@ from fs_meta.ops.readdir import readdir
 from fs_meta.ops.readlink import readlink
 from fs_meta.ops.real_path import real_path
 from fs_meta.ops.remove_tree import remove_tree
+from fs_meta.ops.remove_xattr import remove_xattr
 from fs_meta.ops.rename import rename
 from fs_meta.ops.rmdir import rmdir
 from fs_meta.ops.set_attr import set_attr
+from fs_meta.ops.set_xattr import set_xattr
 from fs_meta.ops.stat import stat
 from fs_meta.ops.statfs import statfs
 from fs_meta.ops.symlink import symlink
@@ -61,6 +65,10 @@ OPERATIONS: Final[dict[Method, Operation]] = {
     methods.TRUNCATE: truncate,
     methods.REAL_PATH: real_path,
     methods.USAGE: usage,
+    methods.GET_XATTR: get_xattr,
+    methods.LIST_XATTRS: list_xattrs,
+    methods.SET_XATTR: set_xattr,
+    methods.REMOVE_XATTR: remove_xattr,
     methods.SYNC: sync,
 }
 """Every namespace method, and the operation that answers it."""

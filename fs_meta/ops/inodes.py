@@ -47,6 +47,13 @@ def put_inode(txn: Transaction, inode: int, record: Inode) -> None:
     txn.put(schema.inode_key(inode), schema.encode(record))
 
 
+def delete_inode(txn: Transaction, inode: int) -> None:
+    """The inode goes, with what belongs to it alone: extended attributes and locks. Its chunks are gone already."""
+    txn.delete(schema.inode_key(inode))
+    txn.delete_range(*schema.xattrs_range(inode))
+    txn.delete(schema.locks_key(inode))
+
+
 async def get_directory(txn: Transaction, inode: int) -> Inode:
     """A directory whose entries are about to change.
 
@@ -122,7 +129,7 @@ async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, du
     record.ctime_ns = now_ns
     if record.links == 0:
         if record.type is FileType.SYMLINK:
-            txn.delete(schema.inode_key(inode))
+            delete_inode(txn, inode)
             return -1
         if not await has_sessions(txn, inode):
             queue_garbage(txn, inode, FileType.FILE, now_ns, due_ns)

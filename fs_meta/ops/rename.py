@@ -29,7 +29,7 @@ from fs_common.records.session import Empty
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import drop_link, get_directory, get_entry, is_empty, put_inode, touch_directory
+from fs_meta.ops.inodes import delete_inode, drop_link, get_directory, get_entry, is_empty, put_inode, touch_directory
 from fs_meta.ops.once import EMPTY, once
 from fs_meta.ops.resolve import SELF, get_inode, missing, place_of
 from fs_meta.schema import Entry, Inode
@@ -176,7 +176,7 @@ def _count_subdirectory(entry: Entry, leaves: Inode, joins: Inode) -> None:
 async def _drop(txn: Transaction, context: Context, replaced: Entry, parent: Inode, now_ns: int) -> int:
     """What was at the destination goes; an empty directory at once."""
     if replaced.type is _DIRECTORY:
-        txn.delete(schema.inode_key(replaced.inode))
+        delete_inode(txn, replaced.inode)
         parent.links -= 1
         return -1
     record = await get_inode(txn, replaced.inode)

@@ -7,7 +7,7 @@ from fs_common.records.session import Empty
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import get_directory, get_entry, is_empty, touch_directory
+from fs_meta.ops.inodes import delete_inode, get_directory, get_entry, is_empty, touch_directory
 from fs_meta.ops.once import EMPTY, once
 from fs_meta.ops.resolve import SELF, missing, place_of
 
@@ -33,7 +33,7 @@ async def rmdir(context: Context, request: Rmdir) -> Empty:
             raise EmberError(Code.NOT_EMPTY, f"directory {name!r} in directory {parent_id} has entries")
         parent = await get_directory(txn, parent_id)
         txn.delete(schema.entry_key(parent_id, name))
-        txn.delete(schema.inode_key(entry.inode))
+        delete_inode(txn, entry.inode)
         touch_directory(txn, parent_id, parent, now_ns, -1)
         return EMPTY, -1
 

@@ -7,7 +7,7 @@ import pytest
 
 from fs_common.records.meta import FileType
 from fs_meta import fsck, schema
-from fs_meta.schema import Counter, Entry, Garbage, Inode, Session
+from fs_meta.schema import Counter, Entry, Garbage, Inode, Session, Xattr
 from tests.meta.world import ROOT, world
 from tests.support import run
 
@@ -23,6 +23,7 @@ async def _sound() -> Pairs:
         assert (d.inode, sub.inode, f.inode) == (2, 3, 4)
         await w.link(b"f", b"d/g")
         await w.symlink(b"link", b"f")
+        await w.set_xattr(f.inode, b"user.a", b"v")
         await w.create(b"removed")
         await w.unlink(b"removed")
         await w.create_open(b"open")
@@ -71,6 +72,13 @@ DAMAGE: list[tuple[str, int, Callable[[Pairs], Any]]] = [
     ("orphan", 7, lambda p: [p.pop(key) for key in list(p) if key[:1] == b"S"]),
     ("orphan", 8, lambda p: [p.pop(key) for key in list(p) if key[:1] == b"G"]),
     ("session", 77, lambda p: p.update({schema.session_key(77, b"s" * 16): schema.encode(Session(b"", 1))})),
+    ("xattr", 77, lambda p: p.update({schema.xattr_key(77, b"user.a"): schema.encode(Xattr(b""))})),
+    (
+        "xattr",
+        4,
+        lambda p: p.update({schema.xattr_key(4, b"user.%0250d" % n): schema.encode(Xattr(b"")) for n in range(257)}),
+    ),
+    ("unreadable", 0, lambda p: p.update({schema.xattr_key(4, b"user.a"): b"\x01?"})),
     ("queue", 77, lambda p: p.update({schema.garbage_key(5, 77): schema.encode(Garbage(FileType.FILE, 1))})),
     ("queue", 4, lambda p: p.update({schema.garbage_key(5, 4): schema.encode(Garbage(FileType.FILE, 1))})),
     ("inode counter", 4, lambda p: p.update({b"N": schema.encode(Counter(4))})),

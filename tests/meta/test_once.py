@@ -29,6 +29,7 @@ async def _tree(w: World) -> dict[str, Any]:
     await w.mkdir(b"empty")
     await w.create(b"d/f")
     await w.create(b"g")
+    await w.set_xattr((await w.stat(b"g")).inode, b"user.a")
     opened = await w.create_open(b"open")
     await w.fsync(opened.attributes.inode, opened.session, 100)
     return {"inode": opened.attributes.inode, "session": opened.session, "g": (await w.stat(b"g")).inode}
@@ -57,6 +58,8 @@ REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
     "set_attr": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"g", R, mode=0o600, uid=5)),
     "set_attr_layout": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"d", R, layout=Layout(1 << 20))),
     "truncate": (methods.TRUNCATE, lambda t: meta.Truncate(t["inode"], 10, R)),
+    "set_xattr": (methods.SET_XATTR, lambda t: meta.SetXattr(t["g"], b"user.b", b"v", R, 1)),
+    "remove_xattr": (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["g"], b"user.a", R)),
     # The same for answers that are errors.
     "create_error": (methods.CREATE, lambda t: meta.Create(ROOT, b"g", 0o644, R)),
     "open_error": (methods.OPEN, lambda t: meta.Open(ROOT, b"d", True, CLIENT, R)),
@@ -71,6 +74,8 @@ REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
     "set_attr_error": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"new", R, mode=0)),
     "batch_create_error": (methods.BATCH_CREATE, lambda t: meta.BatchCreate(t["g"], [b"x"], 0o644, R)),
     "truncate_error": (methods.TRUNCATE, lambda t: meta.Truncate(ROOT, 10, R)),
+    "set_xattr_error": (methods.SET_XATTR, lambda t: meta.SetXattr(t["g"], b"user.b", b"v", R, 2)),
+    "remove_xattr_error": (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["g"], b"user.b", R)),
     "fsync_error": (methods.FSYNC, lambda t: meta.Fsync(t["inode"], b"x" * 16, R)),
 }
 

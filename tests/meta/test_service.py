@@ -130,6 +130,10 @@ def test_a_files_life_through_every_method(tmp_path: Path) -> None:
             assert (used_up.files, used_up.directories, used_up.symlinks) == (3, 1, 1)
             space = await call(methods.STATFS, meta.Statfs())
             assert (space.capacity_bytes, space.files) == (2 * 10**9, 6)
+            await call(methods.SET_XATTR, meta.SetXattr(inode, b"user.a", b"v", new_request()))
+            assert (await call(methods.GET_XATTR, meta.GetXattr(inode, b"user.a"))).value == b"v"
+            assert (await call(methods.LIST_XATTRS, meta.ListXattrs(inode))).names == [b"user.a"]
+            await call(methods.REMOVE_XATTR, meta.RemoveXattr(inode, b"user.a", new_request()))
             await call(methods.UNLINK, meta.Unlink(ROOT, b"link", new_request()))
             await call(methods.MKDIR, meta.Mkdir(ROOT, b"empty", 0o755, new_request()))
             await call(methods.RMDIR, meta.Rmdir(ROOT, b"empty", new_request()))

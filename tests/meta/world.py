@@ -10,7 +10,7 @@ import pytest
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_common.records.meta import Attributes
+from fs_common.records.meta import Attributes, User
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_meta import fsck, schema
 from fs_meta.chain_allocator import ChainAllocator
@@ -26,16 +26,20 @@ from fs_meta.ops.close import close
 from fs_meta.ops.context import Context
 from fs_meta.ops.create import create
 from fs_meta.ops.fsync import fsync
+from fs_meta.ops.get_xattr import get_xattr
 from fs_meta.ops.link import link
+from fs_meta.ops.list_xattrs import list_xattrs
 from fs_meta.ops.lookup import lookup
 from fs_meta.ops.mkdir import mkdir
 from fs_meta.ops.open import open_
 from fs_meta.ops.readdir import readdir
 from fs_meta.ops.readlink import readlink
 from fs_meta.ops.remove_tree import remove_tree
+from fs_meta.ops.remove_xattr import remove_xattr
 from fs_meta.ops.rename import rename
 from fs_meta.ops.rmdir import rmdir
 from fs_meta.ops.set_attr import set_attr
+from fs_meta.ops.set_xattr import set_xattr
 from fs_meta.ops.stat import stat
 from fs_meta.ops.symlink import symlink
 from fs_meta.ops.truncate import truncate
@@ -48,6 +52,7 @@ ROOT_LAYOUT = Layout(chunk_size=CHUNK, stripe=2)
 GC_DELAY_NS = 300 * 10**9
 RETRY_NS = 60 * 10**9
 CLIENT = b"c" * 16
+SUPERUSER = User()
 
 
 class Clock:
@@ -231,6 +236,20 @@ class World:
 
     async def usage(self, inode: int = ROOT) -> meta.UsageReply:
         return await usage(self.context, meta.Usage(inode))
+
+    async def get_xattr(self, inode: int, name: bytes, user: User = SUPERUSER) -> bytes:
+        return (await get_xattr(self.context, meta.GetXattr(inode, name, user))).value
+
+    async def list_xattrs(self, inode: int, user: User = SUPERUSER) -> list[bytes]:
+        return (await list_xattrs(self.context, meta.ListXattrs(inode, user))).names
+
+    async def set_xattr(
+        self, inode: int, name: bytes, value: bytes = b"", flags: int = 0, user: User = SUPERUSER
+    ) -> None:
+        await set_xattr(self.context, meta.SetXattr(inode, name, value, new_request(), flags, user))
+
+    async def remove_xattr(self, inode: int, name: bytes, user: User = SUPERUSER) -> None:
+        await remove_xattr(self.context, meta.RemoveXattr(inode, name, new_request(), user))
 
     async def collect_all(self) -> None:
         """Let the GC delay pass and run the collector until it finds nothing."""

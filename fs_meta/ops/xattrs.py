@@ -1,0 +1,108 @@
+"""Extended attributes: which names there are, who may read and write them, and their bounds.
+
+| namespace   | on                            | read by          | written by                               |
+| ----------- | ----------------------------- | ---------------- | ---------------------------------------- |
+| `user.`     | regular files and directories | who may read it  | who may write it; a sticky directory's:  |
+|             |                               |                  | its owner and root alone                 |
+| `trusted.`  | everything                    | root; not shown  | root                                     |
+|             |                               | to others        |                                          |
+| `security.` | everything                    | everybody        | root                                     |
+
+Every other namespace, `system.` (access control lists) among them, is not there: EOPNOTSUPP. Nobody writes attributes
+of an object that is flagged immutable or append-only.
+
+Attributes belong to the inode and go with it (`fs_meta.ops.inodes.delete_inode`). A change moves its ctime.
+
+Source: xattr(7), and the order of checks of Linux's `setxattr`.
+"""
+
+import stat
+from typing import Final
+
+from fs_common.errors import Code, EmberError
+from fs_common.limits import XATTR_NAME_BYTES_MAX
+from fs_common.records.meta import FileType, InodeFlags, User
+from fs_meta import schema
+from fs_meta.kv.interface import Transaction
+from fs_meta.schema import Inode
+
+CAPABILITY: Final = b"security.capability"
+"""File capabilities: privileges of whoever executes the file, so they go when its bytes or its owner change."""
+USER: Final = b"user."
+TRUSTED: Final = b"trusted."
+SECURITY: Final = b"security."
+_NAMESPACES = (USER, TRUSTED, SECURITY)
+_FIXED = InodeFlags.IMMUTABLE | InodeFlags.APPEND
+_READ, _WRITE = 4, 2
+
+
+def namespace_of(name: bytes) -> bytes:
+    """The namespace, with its dot. Raises XATTR_NAME (0 or over 255 bytes), NOT_SUPPORTED, INVALID (nothing behind the
+    dot, or a NUL)."""
+    if not 1 <= len(name) <= XATTR_NAME_BYTES_MAX:
+        raise EmberError(Code.XATTR_NAME, f"an extended attribute's name of {len(name)} bytes, 1 to 255 are allowed")
+    for namespace in _NAMESPACES:
+        if name.startswith(namespace):
+            if name == namespace or b"\0" in name:
+                raise EmberError(Code.INVALID, f"{name!r} names no extended attribute")
+            return namespace
+    raise EmberError(Code.NOT_SUPPORTED, f"{name!r} is in none of the namespaces user, trusted and security")
+
+
+def check_read(inode: int, record: Inode, name: bytes, user: User) -> None:
+    """Raises as `namespace_of`; NO_XATTR where this user or this type of object has no such names; ACCESS_DENIED."""
+    match namespace_of(name):
+        case b"trusted." if user.uid:
+            raise no_xattr(inode, name)
+        case b"user.":
+            if not _has_user_names(record):
+                raise no_xattr(inode, name)
+            _check_mode(inode, record, user, _READ)
+
+
+def check_write(inode: int, record: Inode, name: bytes, user: User) -> None:
+    """Raises as `namespace_of`; NOT_PERMITTED (flags, privilege, type of object, sticky directory); ACCESS_DENIED."""
+    namespace = namespace_of(name)
+    if record.flags & _FIXED:
+        raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is flagged immutable or append-only")
+    if namespace != USER:
+        if user.uid:
+            raise EmberError(Code.NOT_PERMITTED, f"only root writes {name!r}")
+        return
+    if not _has_user_names(record):
+        raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is no file or directory: it has no `user.` attributes")
+    sticky = record.type is FileType.DIRECTORY and record.mode & stat.S_ISVTX
+    if sticky and user.uid and user.uid != record.uid:
+        raise EmberError(Code.NOT_PERMITTED, f"directory {inode} is sticky: its owner writes its attributes")
+    _check_mode(inode, record, user, _WRITE)
+
+
+def is_shown(name: bytes, user: User) -> bool:
+    """Whether a listing for this user has the name."""
+    return not user.uid or not name.startswith(TRUSTED)
+
+
+def no_xattr(inode: int, name: bytes) -> EmberError:
+    return EmberError(Code.NO_XATTR, f"inode {inode} has no extended attribute {name!r}")
+
+
+def drop_capability(txn: Transaction, inode: int) -> None:
+    """The file's bytes or owner changed: its capabilities go, as its set-id bits do."""
+    txn.delete(schema.xattr_key(inode, CAPABILITY))
+
+
+def _has_user_names(record: Inode) -> bool:
+    return record.type is FileType.FILE or record.type is FileType.DIRECTORY
+
+
+def _check_mode(inode: int, record: Inode, user: User, wanted: int) -> None:
+    if not user.uid:
+        return
+    if user.uid == record.uid:
+        granted = record.mode >> 6
+    elif record.gid == user.gid or record.gid in user.groups:
+        granted = record.mode >> 3
+    else:
+        granted = record.mode
+    if not granted & wanted:
+        raise EmberError(Code.ACCESS_DENIED, f"user {user.uid} may not do this to inode {inode}")

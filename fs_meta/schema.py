@@ -26,7 +26,7 @@ Invariants (checked by `fs_meta.fsck`):
 * every entry's child exists and has the entry's type; `links` of a file or symbolic link is the number of its entries;
 * a directory is in exactly one entry, which is the one its `parent` and `name` say; `links` is 2 + subdirectories;
 * an inode with `links` 0 is a file with a session or a queue entry, or a detached directory (parent 0) with a queue
-  entry;
+  entry; an unnamed file has `links` 0;
 * extended attributes, locks and sessions belong to an inode that exists;
 * the next inode id is above every inode.
 
@@ -44,6 +44,13 @@ from fs_common.records.meta import FileType
 
 SCHEMA_VERSION: Final = 1
 """In the format record; a store of another version is refused."""
+
+USER_FLAGS: Final = 2**32 - 1
+"""Bits of `Inode.flags` that are `InodeFlags`; those above are the service's own and never leave it."""
+UNNAMED: Final = 1 << 32
+"""In `Inode.flags`: a file made without a name that has none yet."""
+LINKABLE: Final = 1 << 33
+"""In `Inode.flags`: an unnamed file that may get its first name."""
 
 _T = TypeVar("_T")
 
@@ -95,7 +102,7 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     target: bytes = b""
     """Symbolic links."""
     flags: int = 0
-    """`InodeFlags`"""
+    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`."""
     device: int = 0
     """Devices only."""
     version: int = 0

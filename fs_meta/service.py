@@ -16,6 +16,7 @@ from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
 from fs_meta.ops.context import Context
 from fs_meta.ops.create import create
+from fs_meta.ops.create_unnamed import create_unnamed
 from fs_meta.ops.fsync import fsync
 from fs_meta.ops.get_xattr import get_xattr
 from fs_meta.ops.link import link
@@ -65,6 +66,7 @@ OPERATIONS: Final[dict[Method, Operation]] = {
     methods.TRUNCATE: truncate,
     methods.REAL_PATH: real_path,
     methods.USAGE: usage,
+    methods.CREATE_UNNAMED: create_unnamed,
     methods.GET_XATTR: get_xattr,
     methods.LIST_XATTRS: list_xattrs,
     methods.SET_XATTR: set_xattr,

@@ -1,4 +1,4 @@
-"""close: the end of a write session."""
+"""close: the end of a session."""
 
 from fs_common.methods import CLOSE
 from fs_common.records.meta import AttributesReply, Close, FileType
@@ -13,7 +13,8 @@ from fs_meta.ops.sessions import Measured, measuring, settle
 async def close(context: Context, request: Close) -> AttributesReply:
     """Settle length and times as `fsync`, and end the session, in one transaction.
 
-    The last session of a file without names queues the file for collection. EBADF: there is no such session (a retry
+    The last session of a file without names queues the file for collection. EBADF: there is no such session, or a hold
+    reports what it wrote (a retry
     under the same request id is answered as the first time). An `exact` close fails, and the session stays, when
     storage cannot be asked.
     """
@@ -25,7 +26,9 @@ async def close(context: Context, request: Close) -> AttributesReply:
             record = await settle(txn, request, measured, now_ns)
             txn.delete(schema.session_key(inode, request.session))
             if not record.links and not await has_sessions(txn, inode):
-                queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + context.gc_delay_ns)
+                # Without a name it never had readers elsewhere, who would need the delay.
+                delay_ns = 0 if record.flags & schema.UNNAMED else context.gc_delay_ns
+                queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + delay_ns)
             put_inode(txn, inode, record)
             return AttributesReply(attributes(inode, record)), 0
 

@@ -111,16 +111,23 @@ def add_directory(
 
 
 async def has_sessions(txn: Transaction, inode: int) -> bool:
-    """Whether the file is open for writing. The range joins the conflict set, so an open meanwhile conflicts."""
+    """Whether the file's contents are kept: it is open for writing, or held. The range joins the conflict set, so an
+    open meanwhile conflicts."""
     begin, end = schema.sessions_range(inode)
     return bool(await txn.range(begin, end, 1))
+
+
+async def has_writers(txn: Transaction, inode: int) -> bool:
+    """Whether the file is open for writing: it may have chunks that its length does not tell of."""
+    begin, end = schema.sessions_range(inode)
+    return any(schema.decode_session(value).write for _, value in await txn.range(begin, end))
 
 
 async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, due_ns: int) -> int:
     """Take a name from a file or symbolic link. Returns by how much the number of inodes changes.
 
     The last one: a symbolic link goes at once; a file stays with `links` 0 and is queued for collection at `due_ns`,
-    unless it is open for writing: then the close of its last session queues it.
+    unless it is open for writing or held: then the close of its last session queues it.
     """
     check(
         record.type is not _DIRECTORY and record.links > 0, "an entry's child has a link to lose", inode, record.links

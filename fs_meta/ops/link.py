@@ -1,4 +1,4 @@
-"""link: a second name for a file or symbolic link."""
+"""link: another name for a file or symbolic link, or the first one for an unnamed file."""
 
 from fs_common.errors import Code, EmberError
 from fs_common.limits import LINK_COUNT_MAX
@@ -7,7 +7,7 @@ from fs_common.records.meta import AttributesReply, FileType, Link
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import attributes, get_directory, get_entry, put_inode, touch_directory
+from fs_meta.ops.inodes import attributes, get_directory, get_entry, has_sessions, put_inode, touch_directory
 from fs_meta.ops.once import once
 from fs_meta.ops.resolve import SELF, get_inode, missing, place_of, resolve
 from fs_meta.schema import Entry
@@ -17,7 +17,8 @@ async def link(context: Context, request: Link) -> AttributesReply:
     """Give what `path` names (the inode `at` when it is empty) the new name; symbolic links are not followed.
 
     POSIX link: EPERM for a directory. EEXIST if the new name is there. EMLINK at 65,535 links. ENOENT: the old name is
-    missing, the file has no name left, or the new name ends with `/`. The file's ctime and the parent's times change.
+    missing, the file has no name left, or the new name ends with `/`. An unnamed file that is still open gets its first
+    name, unless it was made not to (ENOENT). The file's ctime and the parent's times change.
     """
     now_ns = context.now_ns()
 
@@ -34,7 +35,9 @@ async def link(context: Context, request: Link) -> AttributesReply:
         if record.type is FileType.DIRECTORY:
             raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is a directory; those have one name")
         if not record.links:
-            raise EmberError(Code.NOT_FOUND, f"inode {inode} was removed")
+            if not record.flags & schema.LINKABLE or not await has_sessions(txn, inode):
+                raise EmberError(Code.NOT_FOUND, f"inode {inode} was removed, or may not have a name")
+            record.flags &= schema.USER_FLAGS
         if record.links >= LINK_COUNT_MAX:
             raise EmberError(Code.TOO_MANY_LINKS, f"inode {inode} has {record.links} links")
         parent = await get_directory(txn, parent_id)

@@ -10,18 +10,20 @@ from fs_meta.ops.sessions import open_existing
 
 
 async def open_(context: Context, request: Open) -> OpenReply:
-    """By path, following symbolic links, or by inode when `path` is empty. For writing, a session is made.
+    """By path, following symbolic links, or by inode when `path` is empty. For writing, a session is made; with `hold`
+    without `write` too, which keeps the file's contents beyond its last name until it is closed.
 
     EISDIR: a directory for writing. ELOOP: a symbolic link by inode. ESTALE: gone, or removed and not open for writing
-    by anyone. The walk's errors. Opening for reading changes nothing and needs no request id.
+    by anyone. The walk's errors. Opening for reading without `hold` changes nothing and needs no request id.
     """
     now_ns = context.now_ns()
-    session = context.new_session() if request.write else b""
+    keeps = request.write or request.hold
+    session = context.new_session() if keeps else b""
 
     async def apply(txn: Transaction) -> tuple[OpenReply, int]:
         inode = await resolve(txn, request.at, request.path, True)
         return await open_existing(txn, inode, request.write, request.client, session, now_ns, True), 0
 
-    if request.write:
+    if keeps:
         return await once(context, OPEN, request.request, apply, relaxed=request.relaxed)
     return (await context.kv.read(apply))[0]

@@ -1,4 +1,6 @@
-"""Write sessions and the length of a file that is being written: shared by create, open, fsync and close.
+"""Sessions, and the length of a file that is being written: shared by create, open, fsync and close.
+
+A session is of an open for writing, or a hold: an open for reading that wants the contents to outlive the last name.
 
 Length rules (reference 3.1). A file carries (length, truncate_version). A writer's hint is (highest end it was
 acknowledged, truncate_version it wrote under), sent only when none of its writes failed.
@@ -43,27 +45,28 @@ def length_max(layout: Layout) -> int:
     return min(FILE_SIZE_MAX, layout.chunk_size * (CHUNK_INDEX_MAX + 1))
 
 
-def add_session(txn: Transaction, inode: int, session: bytes, client: bytes, now_ns: int) -> None:
-    txn.put(schema.session_key(inode, session), schema.encode(schema.Session(client, now_ns)))
+def add_session(txn: Transaction, inode: int, session: bytes, client: bytes, now_ns: int, write: bool = True) -> None:
+    """Without `write` it is a hold: it keeps the contents for readers and reports nothing."""
+    txn.put(schema.session_key(inode, session), schema.encode(schema.Session(client, now_ns, write)))
 
 
 async def open_existing(
     txn: Transaction, inode: int, write: bool, client: bytes, session: bytes, now_ns: int, existed: bool
 ) -> OpenReply:
-    """Open what is there: a session when it is for writing.
+    """Open what is there, with a session unless `session` is empty; without `write` that is a hold, for files alone.
 
     EISDIR: a directory for writing. ELOOP: a symbolic link. ESTALE: gone, or removed and being collected.
     """
     record = await get_inode(txn, inode)
     if record.type is FileType.SYMLINK:
         raise EmberError(Code.LOOP, f"inode {inode} is a symbolic link")
-    if not write:
+    if not session or (record.type is FileType.DIRECTORY and not write):
         return OpenReply(attributes(inode, record), b"", existed)
     if record.type is FileType.DIRECTORY:
         raise EmberError(Code.IS_DIRECTORY, f"inode {inode} is a directory; it cannot be opened for writing")
     if not record.links and not await has_sessions(txn, inode):
         raise EmberError(Code.STALE, f"file {inode} was removed")
-    add_session(txn, inode, session, client, now_ns)
+    add_session(txn, inode, session, client, now_ns, write)
     return OpenReply(attributes(inode, record), session, existed)
 
 
@@ -108,8 +111,12 @@ async def settle(txn: Transaction, request: Close | Fsync, measured: Measured | 
 
     Raises BAD_SESSION, INVALID, FILE_TOO_LARGE, and `MustMeasure` when `measured` is missing or outdated.
     """
-    if await txn.get(schema.session_key(request.inode, request.session)) is None:
+    value = await txn.get(schema.session_key(request.inode, request.session))
+    if value is None:
         raise EmberError(Code.BAD_SESSION, f"no such session of file {request.inode}; open it again")
+    reports = request.written_end >= 0 or request.exact or request.mtime_ns
+    if reports and not schema.decode_session(value).write:
+        raise EmberError(Code.BAD_SESSION, f"the session of file {request.inode} is not for writing")
     record = await get_inode(txn, request.inode)
     layout = record.layout
     assert layout is not None

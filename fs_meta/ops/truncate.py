@@ -19,7 +19,7 @@ from fs_common.records.meta import AttributesReply, FileType, Truncate
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import attributes, has_sessions, put_inode
+from fs_meta.ops.inodes import attributes, has_writers, put_inode
 from fs_meta.ops.once import answer, answered, once
 from fs_meta.ops.resolve import get_inode
 from fs_meta.ops.sessions import ROUNDS_MAX, length_max
@@ -55,7 +55,7 @@ async def _round(context: Context, request: Truncate) -> AttributesReply:
     inode, length = request.inode, request.length
 
     async def look(txn: Transaction) -> tuple[schema.Inode, bool]:
-        return await get_inode(txn, inode), await has_sessions(txn, inode)
+        return await get_inode(txn, inode), await has_writers(txn, inode)
 
     seen, written = await context.kv.read(look)
     # A writer may have chunks beyond any length that it has not reported; without one the length tells them all.

@@ -30,6 +30,7 @@ async def _sound() -> Pairs:
         await w.unlink(b"open")
         await w.mkdir(b"tree/below", parents=True)
         await w.remove_tree(b"tree")
+        assert (await w.create_unnamed()).attributes.inode == 10
         return dict(await w.dump())
 
 
@@ -72,6 +73,9 @@ DAMAGE: list[tuple[str, int, Callable[[Pairs], Any]]] = [
     ("orphan", 7, lambda p: [p.pop(key) for key in list(p) if key[:1] == b"S"]),
     ("orphan", 8, lambda p: [p.pop(key) for key in list(p) if key[:1] == b"G"]),
     ("session", 77, lambda p: p.update({schema.session_key(77, b"s" * 16): schema.encode(Session(b"", 1))})),
+    ("unnamed", 4, lambda p: _inode(p, 4, flags=schema.UNNAMED)),
+    ("unnamed", 8, lambda p: _inode(p, 8, flags=schema.LINKABLE)),
+    ("orphan", 10, lambda p: [p.pop(key) for key in list(p) if key[:1] == b"S"]),
     ("xattr", 77, lambda p: p.update({schema.xattr_key(77, b"user.a"): schema.encode(Xattr(b""))})),
     (
         "xattr",

@@ -32,7 +32,12 @@ async def _tree(w: World) -> dict[str, Any]:
     await w.set_xattr((await w.stat(b"g")).inode, b"user.a")
     opened = await w.create_open(b"open")
     await w.fsync(opened.attributes.inode, opened.session, 100)
-    return {"inode": opened.attributes.inode, "session": opened.session, "g": (await w.stat(b"g")).inode}
+    return {
+        "inode": opened.attributes.inode,
+        "session": opened.session,
+        "g": (await w.stat(b"g")).inode,
+        "unnamed": (await w.create_unnamed()).attributes.inode,
+    }
 
 
 R = b"r" * 16
@@ -58,6 +63,9 @@ REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
     "set_attr": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"g", R, mode=0o600, uid=5)),
     "set_attr_layout": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"d", R, layout=Layout(1 << 20))),
     "truncate": (methods.TRUNCATE, lambda t: meta.Truncate(t["inode"], 10, R)),
+    "open_hold": (methods.OPEN, lambda t: meta.Open(ROOT, b"g", False, CLIENT, R, hold=True)),
+    "create_unnamed": (methods.CREATE_UNNAMED, lambda t: meta.CreateUnnamed(ROOT, 0o600, R, CLIENT)),
+    "link_unnamed": (methods.LINK, lambda t: meta.Link(t["unnamed"], b"", ROOT, b"new", R)),
     "set_xattr": (methods.SET_XATTR, lambda t: meta.SetXattr(t["g"], b"user.b", b"v", R, 1)),
     "remove_xattr": (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["g"], b"user.a", R)),
     # The same for answers that are errors.
@@ -74,6 +82,7 @@ REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
     "set_attr_error": (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"new", R, mode=0)),
     "batch_create_error": (methods.BATCH_CREATE, lambda t: meta.BatchCreate(t["g"], [b"x"], 0o644, R)),
     "truncate_error": (methods.TRUNCATE, lambda t: meta.Truncate(ROOT, 10, R)),
+    "create_unnamed_error": (methods.CREATE_UNNAMED, lambda t: meta.CreateUnnamed(t["g"], 0o600, R, CLIENT)),
     "set_xattr_error": (methods.SET_XATTR, lambda t: meta.SetXattr(t["g"], b"user.b", b"v", R, 2)),
     "remove_xattr_error": (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["g"], b"user.b", R)),
     "fsync_error": (methods.FSYNC, lambda t: meta.Fsync(t["inode"], b"x" * 16, R)),

@@ -130,6 +130,7 @@ def test_a_files_life_through_every_method(tmp_path: Path) -> None:
             assert (used_up.files, used_up.directories, used_up.symlinks) == (3, 1, 1)
             space = await call(methods.STATFS, meta.Statfs())
             assert (space.capacity_bytes, space.files) == (2 * 10**9, 6)
+            await call(methods.CREATE_UNNAMED, meta.CreateUnnamed(ROOT, 0o600, new_request(), CLIENT))
             await call(methods.SET_XATTR, meta.SetXattr(inode, b"user.a", b"v", new_request()))
             assert (await call(methods.GET_XATTR, meta.GetXattr(inode, b"user.a"))).value == b"v"
             assert (await call(methods.LIST_XATTRS, meta.ListXattrs(inode))).names == [b"user.a"]

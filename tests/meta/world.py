@@ -25,6 +25,7 @@ from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
 from fs_meta.ops.context import Context
 from fs_meta.ops.create import create
+from fs_meta.ops.create_unnamed import create_unnamed
 from fs_meta.ops.fsync import fsync
 from fs_meta.ops.get_xattr import get_xattr
 from fs_meta.ops.link import link
@@ -177,9 +178,13 @@ class World:
     async def batch_create(self, names: list[bytes], parent: int = ROOT, **more: Any) -> meta.BatchAttributesReply:
         return await batch_create(self.context, meta.BatchCreate(parent, names, 0o644, new_request(), **more))
 
-    async def open(self, path: bytes, at: int = ROOT, write: bool = True) -> meta.OpenReply:
-        request = new_request() if write else b""
-        return await open_(self.context, meta.Open(at, path, write, CLIENT, request))
+    async def create_unnamed(self, directory: int = ROOT, mode: int = 0o600, **more: Any) -> meta.OpenReply:
+        request = meta.CreateUnnamed(directory, mode, new_request(), CLIENT, **more)
+        return await create_unnamed(self.context, request)
+
+    async def open(self, path: bytes, at: int = ROOT, write: bool = True, **more: Any) -> meta.OpenReply:
+        request = new_request() if write or more.get("hold") else b""
+        return await open_(self.context, meta.Open(at, path, write, CLIENT, request, **more))
 
     async def close(self, inode: int, session: bytes, written_end: int = -1, **more: Any) -> Attributes:
         request = meta.Close(inode, session, new_request(), written_end, **more)

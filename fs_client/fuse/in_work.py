@@ -1,0 +1,130 @@
+"""Requests that wait for something: their deadlines, and what interrupts do to them.
+
+A request has a constant time in all. An interrupt gives it a moment to end by itself, or none if it waits for others.
+When the time is over the owner is told to give the request up.
+
+Used from the thread of the event loop.
+"""
+
+import asyncio
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from fs_client.fuse.kernel_request import Request
+
+logger = logging.getLogger(__name__)
+
+INTERRUPT_GRACE_S = 1.0
+"""What an interrupted operation gets to end by itself."""
+SWEEP_INTERVAL_S = 0.1
+SWEEP_LATE_S = 0.5
+"""A sweep that comes so late says that the process stood still: answers may be waiting behind it."""
+
+
+class InWork:
+    """The requests of one channel that have no answer yet."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, timeout_s: float, give_up: Callable[[Request, int], None]
+    ) -> None:
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._give_up = give_up
+        """Answers the request with an errno and removes it from here."""
+        self._requests: dict[int, Request] = {}
+        """By `unique`, oldest first, which is also the order of their deadlines."""
+        self._interrupted: deque[tuple[float, Request]] = deque()
+        """(when its moment is over, request), in order."""
+        self._sweep: asyncio.TimerHandle | None = None
+        """Set while there are requests."""
+        self._sweep_due = 0.0
+        self._swept_late = False
+        self._bounded_ended: asyncio.Future[None] | None = None
+        """Set while somebody waits for it."""
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def requests(self) -> list[Request]:
+        return list(self._requests.values())
+
+    def add(self, request: Request) -> None:
+        request.deadline = self._loop.time() + self._timeout_s
+        self._requests[request.unique] = request
+        if self._sweep is None:
+            self._arm()
+
+    def remove(self, request: Request) -> None:
+        """It has its answer. It need not be here."""
+        self._requests.pop(request.unique, None)
+        if self._bounded_ended is not None and not self._any_bounded():
+            self._bounded_ended.set_result(None)
+            self._bounded_ended = None
+
+    async def bounded_ended(self, timeout_s: float) -> None:
+        """Wait until all have their answers but those that wait for others, at most so long."""
+        if self._any_bounded():
+            if self._bounded_ended is None:
+                self._bounded_ended = self._loop.create_future()
+            await asyncio.wait([self._bounded_ended], timeout=timeout_s)
+
+    def _any_bounded(self) -> bool:
+        return any(not request.open_ended for request in self._requests.values())
+
+    def clear(self) -> None:
+        self._requests.clear()
+        self._interrupted.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def interrupt(self, unique: int) -> bool:
+        """The caller of this request wants it to end. False: it has ended, or was told so before.
+
+        The kernel sends an interrupt behind its request and there is one reader, so a request that is not here has its
+        answer already.
+        """
+        request = self._requests.get(unique)
+        if request is None or request.interrupted:
+            return False
+        request.interrupted = True
+        if request.open_ended:
+            self._give_up(request, errno.EINTR)
+        else:
+            self._interrupted.append((self._loop.time() + INTERRUPT_GRACE_S, request))
+        return True
+
+    def _arm(self) -> None:
+        self._sweep_due = self._loop.time() + SWEEP_INTERVAL_S
+        self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
+
+    def _on_sweep(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        if now - self._sweep_due > SWEEP_LATE_S and not self._swept_late:
+            # The process stood still, or was busy: what has arrived meanwhile is looked at first.
+            self._swept_late = True
+        else:
+            self._swept_late = False
+            self._end_overdue(now)
+        if self._requests and self._sweep is None:
+            self._arm()
+
+    def _end_overdue(self, now: float) -> None:
+        interrupted = self._interrupted
+        while interrupted and interrupted[0][0] <= now:
+            _, request = interrupted.popleft()
+            if not request.answered:
+                self._give_up(request, errno.EINTR)
+        overdue = []
+        for request in self._requests.values():
+            if request.open_ended:
+                continue
+            if request.deadline > now:
+                break
+            overdue.append(request)
+        for request in overdue:
+            logger.warning("%s of node %d took longer than %.0f s", request.name, request.node, self._timeout_s)
+            self._give_up(request, errno.ETIMEDOUT)

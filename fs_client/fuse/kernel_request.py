@@ -1,0 +1,96 @@
+"""One request of the kernel on its way through the file system, and what its handler may answer."""
+
+import asyncio
+import enum
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from fs_client.fuse import requests
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.payloads import Payload
+from fs_client.fuse.requests import Body
+
+CHANGING = frozenset(
+    {
+        Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
+        Opcode.RENAME2, Opcode.LINK, Opcode.OPEN, Opcode.OPENDIR, Opcode.CREATE, Opcode.TMPFILE, Opcode.WRITE,
+        Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.FLUSH, Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS,
+        Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.SETLK, Opcode.FALLOCATE, Opcode.COPY_FILE_RANGE,
+        Opcode.COPY_FILE_RANGE_64, Opcode.IOCTL, Opcode.DESTROY,
+    }
+)  # fmt: skip
+"""Once begun these are carried through, whether or not the caller still waits. Others are cancelled."""
+
+
+class Request:
+    """One request of the kernel."""
+
+    __slots__ = (
+        "answered", "began_ns", "body", "data", "deadline", "extensions", "gid", "interrupted", "node", "opcode",
+        "open_ended", "pid", "task", "uid", "unique",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        unique: int,
+        opcode: int,
+        node: int,
+        uid: int,
+        gid: int,
+        pid: int,
+        body: Body,
+        data: Payload | None,
+        extensions: Body,
+        began_ns: int,
+    ) -> None:
+        self.unique = unique
+        self.opcode = opcode
+        self.node = node
+        self.uid = uid
+        self.gid = gid
+        self.pid = pid
+        """0 for a process that this pid namespace does not know."""
+        self.body = body
+        """What `requests` parses: behind the header, without a WRITE's data and without extensions. Its own memory."""
+        self.data = data
+        """WRITE and NOTIFY_REPLY: the data. Valid until the request is done with; to keep it: `take_data`."""
+        self.extensions = extensions
+        self.open_ended = opcode == Opcode.SETLKW
+        """A wait for others, as for a lock: without deadline, and ended at once by an interrupt. A handler may set it
+        before it suspends."""
+        self.interrupted = False
+        """The caller wants no more than an end."""
+        self.answered = False
+        """Also true if the channel answered in the handler's place: then nobody will see the handler's result."""
+        self.task: asyncio.Task[None] | None = None
+        self.deadline = 0.0
+        """On the loop's clock; set once it waits."""
+        self.began_ns = began_ns
+
+    @property
+    def name(self) -> str:
+        """The operation's, for messages."""
+        return Opcode(self.opcode).name
+
+    def take_data(self) -> Payload:
+        """The data, which the caller now owns and releases when it is done with it, also after the answer."""
+        data, self.data = self.data, None
+        assert data is not None
+        return data
+
+    def groups(self) -> tuple[int, ...]:
+        """Supplementary groups that the kernel sent along (it does for those that a new file's group may be)."""
+        return requests.parse_groups(self.extensions) if self.extensions else ()
+
+
+class Later(enum.Enum):
+    """A handler's result: somebody will call `Channel.answer` or `Channel.fail` for the request."""
+
+    LATER = 1
+
+
+LATER = Later.LATER
+
+Result = bytes | Sequence[bytes | memoryview] | None
+"""The answer's body, in one piece or in several. None is an empty one, and right for operations without answer."""
+Handler = Callable[[Request], Result | Later | Coroutine[Any, Any, Result]]

@@ -1,0 +1,384 @@
+"""Mounting and unmounting: a directory and a descriptor of /dev/fuse, joined by the kernel.
+
+As root by mount(2), without any helper program; otherwise by `fusermount3`, which passes the descriptor back. What a
+killed daemon left behind is found and cleared before. Nothing here waits for a file system that may not answer, except
+where a bound says for how long.
+
+Blocking calls of a few milliseconds; none of them needs an event loop.
+"""
+
+import array
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+DEVICE = "/dev/fuse"
+TYPE = "fuse.emberfs"
+"""In /proc/mounts."""
+PROBE_TIMEOUT_S = 2.0
+"""How long a mounted file system gets to say that it is alive."""
+HELPER_TIMEOUT_S = 20.0
+MAX_PAGES_FILE = Path("/proc/sys/fs/fuse/max_pages_limit")
+MAX_PAGES_DEFAULT = 256
+CONNECTIONS = Path("/sys/fs/fuse/connections")
+
+_MS_RDONLY = 1
+_MS_NOSUID = 2
+_MS_NODEV = 4
+_MS_NOEXEC = 8
+_MS_SYNCHRONOUS = 16
+_MS_NOATIME = 1024
+_MS_NODIRATIME = 2048
+_MNT_FORCE = 1
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+KERNEL_FLAGS = {
+    "ro": _MS_RDONLY,
+    "nosuid": _MS_NOSUID,
+    "nodev": _MS_NODEV,
+    "noexec": _MS_NOEXEC,
+    "sync": _MS_SYNCHRONOUS,
+    "noatime": _MS_NOATIME,
+    "nodiratime": _MS_NODIRATIME,
+}
+"""Words of mount(8) that are flags of mount(2)."""
+
+
+class MountError(OSError):
+    """Mounting or unmounting is not possible. The message names the place and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """What the kernel is told at mount time."""
+
+    source: str
+    """What /proc/mounts shows as the device: the cluster's address."""
+    flags: frozenset[str] = frozenset({"nosuid", "nodev"})
+    """Of `KERNEL_FLAGS`."""
+    default_permissions: bool = True
+    """The kernel checks modes and owners by the attributes that it has."""
+    allow_other: bool = True
+    """Users other than the one who mounts may use it. Only root may say so, unless /etc/fuse.conf has
+    `user_allow_other`."""
+    max_read: int = 0
+    """Bytes of one READ; 0: as many as were negotiated."""
+    nonempty: bool = False
+    """The directory may have entries; they are hidden while it is mounted."""
+
+
+class MountEntry(NamedTuple):
+    """A line of /proc/self/mountinfo."""
+
+    mountpoint: str
+    device: str
+    """MAJOR:MINOR, as /sys/class/bdi names it."""
+    type: str
+    source: str
+
+
+def mount(mountpoint: str, settings: MountSettings) -> int:
+    """Mount, and return the descriptor of /dev/fuse whose reader is the file system. Raises `MountError`.
+
+    What a dead daemon left at the same place is unmounted first. The kernel waits with its INIT in the descriptor.
+    """
+    path = os.path.abspath(mountpoint)
+    clear_stale(path)
+    mode = _check_mountpoint(path, settings.nonempty)
+    if os.geteuid() == 0:
+        return _mount_as_root(path, mode, settings)
+    return _mount_by_helper(path, settings)
+
+
+def unmount(mountpoint: str, *, lazy: bool = False, force: bool = False) -> None:
+    """Unmount. Raises `MountError`.
+
+    `lazy`: now from the name space, and in truth when nobody uses it any more. `force`: also abort what waits for the
+    file system (root only), for a daemon that does not answer.
+    """
+    path = os.path.abspath(mountpoint)
+    if find(path) is None:
+        raise MountError(errno.EINVAL, f"{path} is not a mount point; nothing to unmount")
+    if os.geteuid() == 0:
+        if force:
+            with contextlib.suppress(OSError):
+                _umount2(path, _MNT_FORCE | _UMOUNT_NOFOLLOW)
+            if find(path) is None:
+                return
+            lazy = True
+        try:
+            _umount2(path, (_MNT_DETACH if lazy else 0) | _UMOUNT_NOFOLLOW)
+        except OSError as error:
+            raise _unmount_error(path, error.errno or errno.EIO) from None
+        return
+    helper = _helper()
+    command = [helper, "-u", *(["-z"] if lazy or force else []), "--", path]
+    done = _run_helper(command)
+    if done.returncode:
+        text = done.stderr.strip().removeprefix(f"{Path(helper).name}: ")
+        if "busy" in text:
+            raise _unmount_error(path, errno.EBUSY)
+        raise MountError(errno.EPERM, f"{path} is not unmounted: {text or f'{helper} failed'}")
+
+
+def find(mountpoint: str) -> MountEntry | None:
+    """What is mounted at this path: the topmost, if several are. Asks no mounted file system anything."""
+    found = None
+    for entry in mounts():
+        if entry.mountpoint == mountpoint:
+            found = entry
+    return found
+
+
+def mounts() -> list[MountEntry]:
+    """All mounts that this process sees, in the order in which they were made."""
+    entries = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        # id parent major:minor root mountpoint options [tags ...] - type source super-options
+        fields, _, rest = line.partition(b" - ")
+        _, _, device, _, point, *_ = fields.split(b" ")
+        kind, source, *_ = rest.split(b" ")
+        entries.append(MountEntry(_unescaped(point), device.decode(), kind.decode(), _unescaped(source)))
+    return entries
+
+
+def is_alive(mountpoint: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
+    """Whether the file system mounted there answers. False: its daemon is dead, or did not answer in time."""
+    outcome: list[bool] = []
+
+    def probe() -> None:
+        try:
+            os.stat(mountpoint)
+        except OSError as error:
+            outcome.append(error.errno not in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO))
+        else:
+            outcome.append(True)
+
+    # A file system that does not answer keeps its caller: it is a thread that nobody needs.
+    thread = threading.Thread(target=probe, name="mount probe", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return bool(outcome) and outcome[0]
+
+
+def clear_stale(mountpoint: str) -> bool:
+    """Unmount what a dead daemon of ours left here, as often as it is mounted. Returns whether there was anything.
+
+    Raises `MountError` if a living one is mounted.
+    """
+    cleared = False
+    path = os.path.abspath(mountpoint)
+    while (entry := find(path)) is not None and entry.type == TYPE:
+        if is_alive(path):
+            raise MountError(
+                errno.EBUSY, f"{path} has {entry.source} mounted already; to mount again: emberfs umount {path}"
+            )
+        if os.geteuid() == 0:
+            # Its daemon may hang rather than be dead; who waits for it gets ECONNABORTED now.
+            abort(entry)
+        unmount(path, lazy=True)
+        cleared = True
+    return cleared
+
+
+def abort(entry: MountEntry) -> None:
+    """End the connection of a mount: everything that waits for its daemon fails. Root only; else nothing happens."""
+    connection = connection_directory(entry)
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            (connection / "abort").write_text("1")
+
+
+def connection_directory(entry: MountEntry) -> Path | None:
+    """The kernel's control directory of this mount (`waiting`, `abort`, ...); None where it is not mounted."""
+    major, _, minor = entry.device.partition(":")
+    directory = CONNECTIONS / str(int(major) << 20 | int(minor))
+    return directory if directory.is_dir() else None
+
+
+def set_read_ahead(entry: MountEntry, size: int) -> bool:
+    """Bytes that the kernel reads ahead of sequential readers. After INIT, which resets it. False: not permitted."""
+    return _write_bdi(entry, "read_ahead_kb", max(1, size // 1024))
+
+
+def set_dirty_share(entry: MountEntry, percent: int) -> bool:
+    """Let this mount have so much of the kernel's memory for written pages (with write-back caching); by default FUSE
+    gets 1 percent. False: not permitted."""
+    return _write_bdi(entry, "max_ratio", percent)
+
+
+def max_pages_limit() -> int:
+    """Pages that one request may carry in this kernel."""
+    try:
+        return int(MAX_PAGES_FILE.read_text())
+    except (OSError, ValueError):
+        return MAX_PAGES_DEFAULT
+
+
+def _write_bdi(entry: MountEntry, name: str, value: int) -> bool:
+    try:
+        (Path("/sys/class/bdi") / entry.device / name).write_text(str(value))
+    except OSError:
+        return False
+    return True
+
+
+def _check_mountpoint(path: str, nonempty: bool) -> int:
+    """The directory's mode."""
+    try:
+        status = os.stat(path)
+        if not os.path.isdir(path):
+            raise MountError(errno.ENOTDIR, f"{path} is not a directory; mount on a directory")
+        if not nonempty and any(os.scandir(path)):
+            raise MountError(
+                errno.ENOTEMPTY, f"{path} is not empty; mounting would hide what is in it: use -o nonempty to do that"
+            )
+    except FileNotFoundError:
+        raise MountError(errno.ENOENT, f"{path} does not exist; make the directory first") from None
+    except MountError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise MountError(
+                errno.ENOTCONN, f"{path} has a mount whose daemon is dead, and it is not ours: umount -l {path}"
+            ) from None
+        raise MountError(error.errno or errno.EIO, f"{path} cannot be mounted on: {error.strerror}") from None
+    return status.st_mode
+
+
+def _mount_as_root(path: str, mode: int, settings: MountSettings) -> int:
+    descriptor = _open_device()
+    try:
+        words = [f"fd={descriptor}", f"rootmode={mode:o}", "user_id=0", "group_id=0", *_common_words(settings)]
+        flags = 0
+        for word in settings.flags:
+            flags |= KERNEL_FLAGS[word]
+        libc = ctypes.CDLL(None, use_errno=True)
+        arguments = (settings.source, path, TYPE, ctypes.c_ulong(flags), ",".join(words))
+        encoded = [os.fsencode(value) if isinstance(value, str) else value for value in arguments]
+        if libc.mount(*encoded) != 0:
+            code = ctypes.get_errno()
+            reason = os.strerror(code)
+            if code == errno.ENODEV:
+                reason = "the kernel has no FUSE (modprobe fuse)"
+            elif code == errno.EPERM:
+                reason = "not permitted (in a container: it needs CAP_SYS_ADMIN)"
+            raise MountError(code, f"{path} is not mounted: {reason}")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _mount_by_helper(path: str, settings: MountSettings) -> int:
+    """`fusermount3` opens the device, mounts, and sends the descriptor through the socket that it inherits."""
+    helper = _helper()
+    words = [*_common_words(settings), f"fsname={_word(settings.source)}", "subtype=emberfs", *sorted(settings.flags)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+        command = [helper, "-o", ",".join(words), "--", path]
+        done = _run_helper(command, theirs.fileno(), environment)
+        theirs.close()
+        descriptor = _received_descriptor(ours) if done.returncode == 0 else None
+    if descriptor is None:
+        text = done.stderr.strip().removeprefix(f"{Path(helper).name}: ") or f"{helper} failed"
+        if "user_allow_other" in text:
+            text += " (or mount with -o noallow_other)"
+        raise MountError(errno.EPERM, f"{path} is not mounted: {text}")
+    os.set_inheritable(descriptor, False)
+    return descriptor
+
+
+def _common_words(settings: MountSettings) -> list[str]:
+    words = []
+    if settings.default_permissions:
+        words.append("default_permissions")
+    if settings.allow_other:
+        words.append("allow_other")
+    if settings.max_read:
+        words.append(f"max_read={settings.max_read}")
+    return words
+
+
+def _word(text: str) -> str:
+    """As a value in a list of options."""
+    return text.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _open_device() -> int:
+    try:
+        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise MountError(errno.ENOENT, f"{DEVICE} does not exist: modprobe fuse, or give it to the container") from None
+    except OSError as error:
+        raise MountError(error.errno or errno.EIO, f"{DEVICE} cannot be opened: {error.strerror}") from None
+
+
+def _helper() -> str:
+    found = shutil.which("fusermount3")
+    if found is None:
+        raise MountError(
+            errno.ENOENT, "only root mounts without fusermount3, and it is not installed: apt-get install fuse3"
+        )
+    return found
+
+
+def _run_helper(
+    command: list[str], inherited: int | None = None, environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=HELPER_TIMEOUT_S,
+            env=environment,
+            pass_fds=() if inherited is None else (inherited,),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise MountError(errno.ETIMEDOUT, f"{command[0]} does not end") from None
+
+
+def _received_descriptor(connection: socket.socket) -> int | None:
+    connection.settimeout(HELPER_TIMEOUT_S)
+    size = array.array("i").itemsize
+    _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(size))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) >= size:
+            descriptors = array.array("i", data[:size])
+            return descriptors[0]
+    return None
+
+
+def _umount2(path: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _unmount_error(path: str, code: int) -> MountError:
+    if code == errno.EBUSY:
+        return MountError(
+            code, f"{path} is in use; end what uses it (fuser -vm {path}), or: emberfs umount --lazy {path}"
+        )
+    return MountError(code, f"{path} is not unmounted: {os.strerror(code)}")
+
+
+def _unescaped(field: bytes) -> str:
+    """The kernel writes blanks, newlines, tabs and backslashes as three octal digits."""
+    parts = field.split(b"\\")
+    text = parts[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in parts[1:])
+    return os.fsdecode(text)

@@ -79,6 +79,7 @@ class Code(enum.Enum):
     DEADLOCK = ErrorKind("DEADLOCK", 120, errno.EDEADLK, Retry.FINAL, "the owners would wait for each other's locks")
     NO_DEVICE = ErrorKind("NO_DEVICE", 121, errno.ENXIO, Retry.FINAL, "a fifo, socket or device has no contents here; the kernel opens it")
     XATTR_NAME = ErrorKind("XATTR_NAME", 122, errno.ERANGE, Retry.FINAL, "an extended attribute's name has 1 to 255 bytes")
+    TOO_MANY_LOCKS = ErrorKind("TOO_MANY_LOCKS", 123, errno.ENOLCK, Retry.FINAL, "8192 locks on one file")
 
     # KV: 200..299
     KV_CONFLICT = ErrorKind("KV_CONFLICT", 200, errno.EAGAIN, Retry.SAFE, "run the transaction again")

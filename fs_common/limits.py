@@ -16,6 +16,9 @@ XATTR_VALUE_BYTES_MAX = 64 * KIB
 XATTR_LIST_BYTES_MAX = 64 * KIB
 """All names of a file together, each with its NUL."""
 
+LOCKS_MAX = 8192
+"""Advisory locks on one file."""
+
 CHUNK_SIZE_MIN = 64 * KIB
 CHUNK_SIZE_MAX = 64 * MIB
 CHUNK_SIZE_DEFAULT = 1 * MIB

@@ -3,8 +3,8 @@
 What is checked is what `fs_meta.schema` promises: every key and value can be read; every entry's inode exists and has
 the entry's type; link counts are right; each directory is in the one entry it says it is in; everything hangs together
 with the root, with a detached tree that waits for the collector, or with a session; no cycles; no queue entry,
-session or extended attribute without an inode; the names of an inode's extended attributes fit into one list; the inode
-counter is ahead of every inode.
+session, lock or extended attribute without an inode; locks on one file are in order and do not conflict; the names of
+an inode's extended attributes fit into one list; the inode counter is ahead of every inode.
 
 The dump must be of one snapshot. Keys of other parts (the manager's) are skipped.
 """
@@ -17,7 +17,8 @@ from fs_common.ids import ROOT_INODE
 from fs_common.limits import XATTR_LIST_BYTES_MAX
 from fs_common.records.meta import FileType
 from fs_meta import schema
-from fs_meta.schema import CorruptRecord, Entry, Garbage, Inode
+from fs_meta.locks import ranges
+from fs_meta.schema import CorruptRecord, Entry, Garbage, HeldLock, Inode
 
 
 class Finding(NamedTuple):
@@ -39,6 +40,7 @@ class Dump:
         self.sessions: dict[int, list[bytes]] = defaultdict(list)
         self.xattrs: dict[int, list[bytes]] = defaultdict(list)
         """Names."""
+        self.locks: dict[int, list[HeldLock]] = {}
         self.garbage: dict[int, Garbage] = {}
         self.answers: set[tuple[int, bytes]] = set()
         """(time_ns, request) of each answered request."""
@@ -86,6 +88,8 @@ def _read_pair(dump: Dump, key: bytes, value: bytes) -> None:
             inode, name = schema.split_xattr_key(key)
             schema.decode_xattr(value)
             dump.xattrs[inode].append(name)
+        case b"L":
+            dump.locks[schema.split_locks_key(key)] = schema.decode_locks(value).held
         case b"G":
             dump.garbage[schema.split_garbage_key(key)[1]] = schema.decode_garbage(value)
         case b"R":
@@ -177,6 +181,11 @@ def _check_rest(dump: Dump, findings: list[Finding]) -> None:
         record = dump.inodes.get(inode)
         if record is None or record.type is not FileType.FILE:
             findings.append(Finding("session", inode, f"{len(sessions)} sessions of inode {inode}, which is no file"))
+    for inode, held in dump.locks.items():
+        if inode not in dump.inodes:
+            findings.append(Finding("locks", inode, f"locks on inode {inode}, which does not exist"))
+        for problem in ranges.problems(held) if held else ["a record without locks"]:
+            findings.append(Finding("locks", inode, f"locks on inode {inode}: {problem}"))
     for inode, names in dump.xattrs.items():
         if inode not in dump.inodes:
             findings.append(Finding("xattr", inode, f"extended attributes of inode {inode}, which does not exist"))

@@ -1,8 +1,8 @@
 """One metadata process, put together: store, manager, namespace, RPC server, collector, upkeep.
 
 Order of start: store (opened and checked by the caller), manager, namespace, RPC; a client that can connect is served.
-Order of stop: RPC first (calls in flight finish), then collector and upkeep, then the manager, then the store, so that
-nothing runs on something that is closed.
+Order of stop: waits for locks end, then RPC (calls in flight finish), then collector and upkeep, then the manager, then
+the store, so that nothing runs on something that is closed.
 
 Tasks: the collector and the upkeep, both owned here and waited for in `close`. Page: docs/concurrency/meta.md.
 """
@@ -79,6 +79,7 @@ class MetaServer:
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop serving, finish what is in flight, release everything, the store included."""
+        self.context.lock_waits.close()
         await self._server.close(grace_s)
         self._stop.set()
         await asyncio.gather(*self._tasks)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fs_common import methods
 from fs_common.methods import Method
 from fs_common.records.routing import GetRouting, GetRoutingReply
-from fs_common.rpc import Call, Reply, Service
+from fs_common.rpc import Call, Reply, ServerSession, Service
 from fs_meta.ops.batch_create import batch_create
 from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
@@ -18,15 +18,18 @@ from fs_meta.ops.context import Context
 from fs_meta.ops.create import create
 from fs_meta.ops.create_unnamed import create_unnamed
 from fs_meta.ops.fsync import fsync
+from fs_meta.ops.get_lock import get_lock
 from fs_meta.ops.get_xattr import get_xattr
 from fs_meta.ops.link import link
 from fs_meta.ops.list_xattrs import list_xattrs
+from fs_meta.ops.lock import lock
 from fs_meta.ops.lookup import lookup
 from fs_meta.ops.mkdir import mkdir
 from fs_meta.ops.open import open_
 from fs_meta.ops.readdir import readdir
 from fs_meta.ops.readlink import readlink
 from fs_meta.ops.real_path import real_path
+from fs_meta.ops.release_locks import release_locks
 from fs_meta.ops.remove_tree import remove_tree
 from fs_meta.ops.remove_xattr import remove_xattr
 from fs_meta.ops.rename import rename
@@ -42,6 +45,7 @@ from fs_meta.ops.unlink import unlink
 from fs_meta.ops.usage import usage
 
 Operation = Callable[[Context, Any], Awaitable[Any]]
+CallersOperation = Callable[[Context, Any, ServerSession], Awaitable[Any]]
 
 OPERATIONS: Final[dict[Method, Operation]] = {
     methods.STAT: stat,
@@ -71,16 +75,25 @@ OPERATIONS: Final[dict[Method, Operation]] = {
     methods.LIST_XATTRS: list_xattrs,
     methods.SET_XATTR: set_xattr,
     methods.REMOVE_XATTR: remove_xattr,
+    methods.LOCK: lock,
+    methods.GET_LOCK: get_lock,
+    methods.RELEASE_LOCKS: release_locks,
     methods.SYNC: sync,
 }
 """Every namespace method, and the operation that answers it."""
+
+_OF_CALLERS: Final[dict[Method, CallersOperation]] = {methods.LOCK: lock}
+"""Those of `OPERATIONS` that are told which connection their request came by."""
 
 
 def make_service(context: Context, cluster: str) -> Service:
     """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`."""
     service = Service("meta", cluster, 0)
     for method, operation in OPERATIONS.items():
-        service.register(method, _handler(context, operation))
+        told = _OF_CALLERS.get(method)
+        handler = _handler(context, operation) if told is None else _callers_handler(context, told)
+        service.register(method, handler)
+    service.session_ended = context.lock_waits.caller_lost
 
     def get_routing(call: Call) -> Reply:
         request: GetRouting = call.request
@@ -98,5 +111,12 @@ def make_service(context: Context, cluster: str) -> Service:
 def _handler(context: Context, operation: Operation) -> Callable[[Call], Awaitable[Reply]]:
     async def handle(call: Call) -> Reply:
         return Reply(await operation(context, call.request))
+
+    return handle
+
+
+def _callers_handler(context: Context, operation: CallersOperation) -> Callable[[Call], Awaitable[Reply]]:
+    async def handle(call: Call) -> Reply:
+        return Reply(await operation(context, call.request, call.session))
 
     return handle

@@ -29,6 +29,8 @@ PURE = (
     "fs_common/checks.py",
     "fs_common/records/*.py",
     "fs_storage/craq/*.py",
+    "fs_meta/locks/queues.py",
+    "fs_meta/locks/ranges.py",
     "fs_meta/manager/chains.py",
     "fs_meta/manager/placement.py",
     "fs_client/fuse/abi.py",

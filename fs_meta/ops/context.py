@@ -11,6 +11,7 @@ from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.inode_count import InodeCount
 from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore
+from fs_meta.locks.waits import LockWaits
 from fs_meta.ops.turns import Turns
 
 
@@ -44,5 +45,7 @@ class Context:
     gc_delay_ns: int
     """How long a removed file's chunks stay for readers that have it open."""
     new_session: Callable[[], bytes] = field(default=lambda: os.urandom(16))
+    lock_waits: LockWaits = field(default_factory=LockWaits)
+    """Who waits for advisory locks."""
     truncating: Turns = field(default_factory=Turns)
     """Truncates of one file come one after another: see `fs_meta.ops.truncate`."""

@@ -7,7 +7,7 @@ import pytest
 
 from fs_common.records.meta import FileType
 from fs_meta import fsck, schema
-from fs_meta.schema import Counter, Entry, Garbage, Inode, Session, Xattr
+from fs_meta.schema import Counter, Entry, Garbage, HeldLock, Inode, Locks, Session, Xattr
 from tests.meta.world import ROOT, world
 from tests.support import run
 
@@ -24,6 +24,7 @@ async def _sound() -> Pairs:
         await w.link(b"f", b"d/g")
         await w.symlink(b"link", b"f")
         await w.set_xattr(f.inode, b"user.a", b"v")
+        await w.lock(f.inode, 1)
         await w.create(b"removed")
         await w.unlink(b"removed")
         await w.create_open(b"open")
@@ -54,6 +55,8 @@ def _cycle(pairs: Pairs) -> None:
     _inode(pairs, ROOT, links=2)
 
 
+LOCK_A, LOCK_B = HeldLock(2, 2, b"c" * 16, 1, 0, 9, 0), HeldLock(2, 1, b"c" * 16, 2, 10, 19, 0)
+LOCK_C = HeldLock(2, 1, b"c" * 16, 2, 9, 9, 0)
 DAMAGE: list[tuple[str, int, Callable[[Pairs], Any]]] = [
     ("root", ROOT, lambda p: _inode(p, ROOT, parent=2)),
     ("format", 0, lambda p: p.pop(b"F")),
@@ -76,6 +79,10 @@ DAMAGE: list[tuple[str, int, Callable[[Pairs], Any]]] = [
     ("unnamed", 4, lambda p: _inode(p, 4, flags=schema.UNNAMED)),
     ("unnamed", 8, lambda p: _inode(p, 8, flags=schema.LINKABLE)),
     ("orphan", 10, lambda p: [p.pop(key) for key in list(p) if key[:1] == b"S"]),
+    ("locks", 77, lambda p: p.update({schema.locks_key(77): p[schema.locks_key(4)]})),
+    ("locks", 4, lambda p: p.update({schema.locks_key(4): schema.encode(Locks([]))})),
+    ("locks", 4, lambda p: p.update({schema.locks_key(4): schema.encode(Locks([LOCK_B, LOCK_A]))})),
+    ("locks", 4, lambda p: p.update({schema.locks_key(4): schema.encode(Locks([LOCK_A, LOCK_C]))})),
     ("xattr", 77, lambda p: p.update({schema.xattr_key(77, b"user.a"): schema.encode(Xattr(b""))})),
     (
         "xattr",

@@ -131,6 +131,9 @@ def test_a_files_life_through_every_method(tmp_path: Path) -> None:
             space = await call(methods.STATFS, meta.Statfs())
             assert (space.capacity_bytes, space.files) == (2 * 10**9, 6)
             await call(methods.CREATE_UNNAMED, meta.CreateUnnamed(ROOT, 0o600, new_request(), CLIENT))
+            await call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request()))
+            assert (await call(methods.GET_LOCK, meta.GetLock(inode, CLIENT, 2, 1, 1))).type == 2
+            await call(methods.RELEASE_LOCKS, meta.ReleaseLocks(inode, CLIENT, 1, 1, new_request()))
             await call(methods.SET_XATTR, meta.SetXattr(inode, b"user.a", b"v", new_request()))
             assert (await call(methods.GET_XATTR, meta.GetXattr(inode, b"user.a"))).value == b"v"
             assert (await call(methods.LIST_XATTRS, meta.ListXattrs(inode))).names == [b"user.a"]
@@ -217,6 +220,55 @@ def test_many_clients_at_once_make_every_name_once(tmp_path: Path) -> None:
             assert sum(made) == 50
             page = await c.call(methods.READDIR, meta.Readdir(ROOT))
             assert len(page.entries) == 50
+
+    run(body())
+
+
+async def _waiting(c: Cluster, inode: int, is_queued: bool) -> None:
+    async def look() -> None:
+        while c.running.context.lock_waits.is_queued(inode) != is_queued:
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(look(), 20)
+
+
+def test_a_wait_for_a_lock_ends_with_its_connection(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            request = meta.Create(ROOT, b"f", 0o644, new_request())
+            inode = (await c.call(methods.CREATE, request)).attributes.inode
+            await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request()))
+            other = await tcp.connect("127.0.0.1", c.running.port, Hello([1], "client", b"o" * 16, "test"), timeout=5)
+            wanted = meta.Lock(inode, b"o" * 16, 1, 1, 2, new_request(), wait_ms=30_000)
+            waiting = asyncio.create_task(other.call(methods.LOCK, wanted, timeout=30))
+            await _waiting(c, inode, True)
+            await other.close()
+            with pytest.raises(EmberError) as caught:
+                await waiting
+            assert caught.value.code is Code.PEER_GONE
+            await _waiting(c, inode, False)
+            await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 0, new_request()))
+            assert (await c.call(methods.GET_LOCK, meta.GetLock(inode, CLIENT, 9, 1, 2))).type == 0
+
+    run(body())
+
+
+def test_a_wait_for_a_lock_ends_with_the_request_and_with_the_server(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            await c.call(methods.LOCK, meta.Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
+            wanted = meta.Lock(ROOT, CLIENT, 2, 1, 2, new_request(), wait_ms=30_000)
+            with pytest.raises(EmberError) as caught:
+                await c.peer.call(methods.LOCK, wanted, timeout=0.1)
+            assert caught.value.code is Code.TIMED_OUT
+            await _waiting(c, ROOT, False)
+            waiting = asyncio.create_task(c.call(methods.LOCK, wanted))
+            await _waiting(c, ROOT, True)
+            await c.running.context.kv.sync()
+            c.running.context.lock_waits.close()
+            with pytest.raises(EmberError) as caught:
+                await waiting
+            assert caught.value.code is Code.CLOSING
 
     run(body())
 

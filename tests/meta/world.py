@@ -10,7 +10,7 @@ import pytest
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_common.records.meta import Attributes, User
+from fs_common.records.meta import Attributes, LockKind, LockType, User
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_meta import fsck, schema
 from fs_meta.chain_allocator import ChainAllocator
@@ -20,6 +20,7 @@ from fs_meta.inode_count import InodeCount
 from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.kv.memory_engine import MemoryStore
+from fs_meta.locks.waits import get_locks
 from fs_meta.ops.batch_create import batch_create
 from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
@@ -27,14 +28,17 @@ from fs_meta.ops.context import Context
 from fs_meta.ops.create import create
 from fs_meta.ops.create_unnamed import create_unnamed
 from fs_meta.ops.fsync import fsync
+from fs_meta.ops.get_lock import get_lock
 from fs_meta.ops.get_xattr import get_xattr
 from fs_meta.ops.link import link
 from fs_meta.ops.list_xattrs import list_xattrs
+from fs_meta.ops.lock import lock
 from fs_meta.ops.lookup import lookup
 from fs_meta.ops.mkdir import mkdir
 from fs_meta.ops.open import open_
 from fs_meta.ops.readdir import readdir
 from fs_meta.ops.readlink import readlink
+from fs_meta.ops.release_locks import release_locks
 from fs_meta.ops.remove_tree import remove_tree
 from fs_meta.ops.remove_xattr import remove_xattr
 from fs_meta.ops.rename import rename
@@ -255,6 +259,32 @@ class World:
 
     async def remove_xattr(self, inode: int, name: bytes, user: User = SUPERUSER) -> None:
         await remove_xattr(self.context, meta.RemoveXattr(inode, name, new_request(), user))
+
+    async def lock(
+        self, inode: int, owner: int, type_: int = LockType.EXCLUSIVE, kind: int = LockKind.RANGE, **more: Any
+    ) -> Attributes | None:
+        """The caller is this world."""
+        request = meta.Lock(
+            inode, more.pop("client", CLIENT), owner, kind, type_, more.pop("request", new_request()), **more
+        )
+        return (await lock(self.context, request, self)).attributes
+
+    async def unlock(self, inode: int, owner: int, kind: int = LockKind.RANGE, **more: Any) -> None:
+        await self.lock(inode, owner, LockType.UNLOCK, kind, **more)
+
+    async def get_lock(
+        self, inode: int, owner: int, type_: int = LockType.EXCLUSIVE, kind: int = LockKind.RANGE, **more: Any
+    ) -> meta.GetLockReply:
+        request = meta.GetLock(inode, more.pop("client", CLIENT), owner, kind, type_, **more)
+        return await get_lock(self.context, request)
+
+    async def release_locks(self, inode: int, owner: int, kind: int = LockKind.RANGE, client: bytes = CLIENT) -> None:
+        await release_locks(self.context, meta.ReleaseLocks(inode, client, owner, kind, new_request()))
+
+    async def held(self, inode: int) -> list[tuple[int, int, int, int]]:
+        """(owner, type, start, end) of each lock."""
+        locks = await self.kv.read(lambda txn: get_locks(txn, inode))
+        return [(lock.owner, lock.type, lock.start, lock.end) for lock in locks]
 
     async def collect_all(self) -> None:
         """Let the GC delay pass and run the collector until it finds nothing."""

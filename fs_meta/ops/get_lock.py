@@ -1,0 +1,32 @@
+"""get_lock: what stands in the way of a lock."""
+
+from fs_common.errors import Code, EmberError
+from fs_common.records.meta import GetLock, GetLockReply, LockType
+from fs_meta.kv.interface import Transaction
+from fs_meta.locks.ranges import conflicting
+from fs_meta.locks.waits import get_locks
+from fs_meta.ops.context import Context
+from fs_meta.ops.lock import wanted_lock
+from fs_meta.ops.resolve import get_inode
+
+
+async def get_lock(context: Context, request: GetLock) -> GetLockReply:
+    """The first lock, by where it begins, that keeps this one from being taken; UNLOCK if it could be taken.
+
+    As F_GETLK, with the process only for locks of the same client: ids of other machines mean nothing here. Who waits
+    stands in nobody's way. EINVAL: kind, type (UNLOCK) or range. ESTALE: the inode is gone.
+    """
+    if request.type == LockType.UNLOCK:
+        raise EmberError(Code.INVALID, "nothing stands in the way of giving up")
+    wanted = wanted_lock(request)
+
+    async def look(txn: Transaction) -> GetLockReply:
+        await get_inode(txn, request.inode)
+        blockers = conflicting(await get_locks(txn, request.inode), wanted)
+        if not blockers:
+            return GetLockReply(LockType.UNLOCK)
+        first = min(blockers, key=lambda held: held.start)
+        process = first.process if first.client == request.client else 0
+        return GetLockReply(first.type, first.start, first.end, process)
+
+    return await context.kv.read(look)

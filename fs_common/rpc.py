@@ -151,7 +151,10 @@ class Service:
         self.counters = Counters()
         self.admit: Callable[[Hello], None] | None = None
         """Called with each hello; raises `EmberError` to turn the caller away."""
+        self.session_finished: Callable[[ServerSession], None] | None = None
+        """Called when a caller will send nothing more: it closed its side, or is dead. Its last replies still go."""
         self.session_ended: Callable[[ServerSession], None] | None = None
+        """Called when a caller's connection is gone."""
         self.calls_in_flight_max = CALLS_IN_FLIGHT_MAX
         self.bytes_in_flight_max = BYTES_IN_FLIGHT_MAX
         """For each connection: reading stops at these bounds and goes on below them."""

@@ -175,6 +175,8 @@ class ServingConnection:
 
     def peer_finished(self) -> None:
         self._last = True
+        if self._session is not None and self._service.session_finished is not None:
+            self._service.session_finished(self._session)
         self._settle()
 
     def drained(self) -> None:

@@ -509,6 +509,24 @@ def test_the_service_knows_who_calls_and_when_they_leave(transport: ModuleType) 
     run(main())
 
 
+def test_the_service_knows_of_a_caller_that_left_while_its_call_is_in_work(transport: ModuleType) -> None:
+    async def main() -> None:
+        gate = Gate()
+        finished: list[Any] = []
+        gate.service.session_finished = finished.append
+        async with connected(gate.service, transport) as peer:
+            task = asyncio.create_task(peer.call(READ_CHUNKS, read_request(1), timeout=TIMEOUT))
+            await until(lambda: gate.waiting)
+            await peer.close()
+            await until(lambda: finished)
+            assert [session.hello.client for session in finished] == [CLIENT] and gate.waiting == 1
+            gate.open.set()
+            with pytest.raises(EmberError):
+                await task
+
+    run(main())
+
+
 # Timeouts and cancellation
 
 

@@ -93,6 +93,8 @@ def make_service(context: Context, cluster: str) -> Service:
         told = _OF_CALLERS.get(method)
         handler = _handler(context, operation) if told is None else _callers_handler(context, told)
         service.register(method, handler)
+    # Whoever has closed its side wants no lock any more, and must not get one that nobody gives up.
+    service.session_finished = context.lock_waits.caller_lost
     service.session_ended = context.lock_waits.caller_lost
 
     def get_routing(call: Call) -> Reply:

@@ -1,0 +1,90 @@
+"""The subjects: directories on file systems of several kinds, through which every test of this folder goes.
+
+* `disk`: wherever temporary files are; `tmpfs`: /dev/shm. They show that the tests are right.
+* `mount`: a cluster of real processes and a mount of it.
+* `given`: the directory in EMBERFS_POSIX_DIR, alone: the suite for any file system.
+"""
+
+import itertools
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from tests.posix import mounts
+from tests.posix.files import remove_tree
+from tests.posix.subject import Subject
+
+GIVEN = os.environ.get("EMBERFS_POSIX_DIR")
+SHARED_MEMORY = Path("/dev/shm")
+TEST_TIMEOUT_S = 60
+"""No test takes a second; one that hangs in a system call is interrupted and fails."""
+
+
+def _subjects() -> list[object]:
+    if GIVEN:
+        return ["given"]
+    return ["disk", "tmpfs", pytest.param("mount", marks=[pytest.mark.system, pytest.mark.slow])]
+
+
+@pytest.fixture(scope="session", params=_subjects())
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """The file system under test: a directory that all tests share."""
+    kind = request.param
+    if kind == "mount":
+        with mounts.cluster_with_mounts(tmp_path_factory.mktemp("posix"), count=2) as (first, second):
+            yield Subject(kind, first, second)
+        return
+    if kind == "tmpfs" and not os.access(SHARED_MEMORY, os.W_OK):
+        pytest.skip("no tmpfs at /dev/shm")
+    place = {"given": GIVEN, "disk": None, "tmpfs": str(SHARED_MEMORY)}[kind]
+    path = Path(tempfile.mkdtemp(prefix="posix-", dir=place))
+    path.chmod(0o755)
+    try:
+        yield Subject(kind, path, path)
+    finally:
+        remove_tree(path)
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def subject(root: Subject) -> Iterator[Subject]:
+    """An empty directory of mode 0755 for this test alone."""
+    name = f"t{os.getpid()}-{next(_numbers)}"
+    path = root.path / name
+    path.mkdir()
+    path.chmod(0o755)
+    try:
+        yield Subject(root.kind, path, root.other / name)
+    finally:
+        remove_tree(path)
+
+
+@pytest.fixture
+def directory(subject: Subject) -> Path:
+    return subject.path
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def ends_in_time() -> Iterator[None]:
+    def hung(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the test is still running after {TEST_TIMEOUT_S} s")
+
+    before = signal.signal(signal.SIGALRM, hung)
+    signal.alarm(TEST_TIMEOUT_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

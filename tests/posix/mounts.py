@@ -1,0 +1,72 @@
+"""Clusters of real processes with mounts of them, for whoever tests through the kernel."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fs_client.cli.local.configuration import Options
+from fs_client.cli.local.launch import launch
+from tests.conftest import FAST_SETTINGS
+
+ROOT = Path(__file__).parents[2]
+COMMAND_TIMEOUT_S = 60.0
+
+
+def emberfs(*arguments: str | Path, timeout_s: float = COMMAND_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fs_client.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        timeout=timeout_s,
+    )
+
+
+def require_mount() -> None:
+    """Skip where nothing can be mounted, with the reason."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("no /dev/fuse that this user may open")
+    if emberfs("mount", "--help").returncode != 0:
+        pytest.skip("there is no `emberfs mount`")
+
+
+@contextlib.contextmanager
+def mounted(address: str, mountpoint: Path, *options: str) -> Iterator[Path]:
+    """The cluster at `address`, mounted; unmounted at the end, by force if need be."""
+    mountpoint.mkdir(exist_ok=True)
+    chosen: Sequence[str] = ("allow_other", *options) if os.geteuid() == 0 else options
+    flags = ("-o", ",".join(chosen)) if chosen else ()
+    result = emberfs("mount", address, mountpoint, *flags)
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    try:
+        yield mountpoint
+    finally:
+        unmount(mountpoint)
+
+
+def unmount(mountpoint: Path) -> None:
+    """A mount that does not end when it is told to is a failure, but goes away nevertheless."""
+    result = emberfs("umount", mountpoint)
+    if result.returncode != 0:
+        subprocess.run(["umount", "-l", str(mountpoint)], capture_output=True, timeout=COMMAND_TIMEOUT_S)
+    assert result.returncode == 0, f"emberfs umount: {result.stdout}\n{result.stderr}"
+
+
+@contextlib.contextmanager
+def cluster_with_mounts(path: Path, *, count: int, options: Sequence[str] = ()) -> Iterator[list[Path]]:
+    """A cluster of three daemons and three replicas, its files in `path`, mounted `count` times for all users."""
+    require_mount()
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="posix-mounts-")))
+        place.chmod(0o755)
+        cluster = stack.enter_context(
+            launch(path / "cluster", Options(port=0, durability="memory", settings=FAST_SETTINGS), restart=False)
+        )
+        yield [stack.enter_context(mounted(cluster.address, place / str(number), *options)) for number in range(count)]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fs_client.file_ref import FileRef
 from fs_client.memory import FreshBytes
 from fs_client.paths import Path
+from fs_client.unsettled import Unsettled
 from fs_common import methods
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError, to_os_error
@@ -52,14 +53,7 @@ class AsyncFile:
         """A reference to this file; its length follows this file's own writes."""
         self._session = opened.session
         """Empty for a file that is open for reading only."""
-        self._truncate_version = opened.attributes.truncate_version
-        """The version `_written_end` is a hint under."""
-        self._written_end = -1
-        """Highest end offset this session wrote since `_truncate_version`; -1: nothing."""
-        self._inexact = False
-        """A write failed since length was last settled: bytes beyond `_written_end` may be stored."""
-        self._mtime_ns = 0
-        """Of the newest write that the service does not know of; 0: none."""
+        self._unsettled = Unsettled(opened.attributes.truncate_version)
         self._behind: set[asyncio.Task[None]] = set()
         """Writes on their way; each ends by itself."""
         self._behind_bytes = 0
@@ -132,7 +126,7 @@ class AsyncFile:
         reply: meta.AttributesReply = await self._fs.meta_call(
             methods.STAT, meta.Stat(self.inode, b"", user=self._fs.user), self.name
         )
-        self.ref.length = max(reply.attributes.length, self._written_end)
+        self.ref.length = max(reply.attributes.length, self._unsettled.written_end)
         return self.ref.length
 
     # Writing
@@ -165,18 +159,16 @@ class AsyncFile:
         try:
             await self._fs.writer.write(self.ref, offset, view, self._acknowledged)
         except EmberError as error:
-            self._inexact = True
+            self._unsettled.failed()
             raise to_os_error(error, self.name) from error
         except BaseException:
-            self._inexact = True
+            self._unsettled.failed()
             raise
 
     def _acknowledged(self, end: int) -> None:
-        if end > self._written_end:
-            self._written_end = end
         if end > self.ref.length:
             self.ref.length = end
-        self._mtime_ns = time.time_ns()
+        self._unsettled.acknowledged(end, time.time_ns())
 
     async def write_behind(self, offset: int, data: bytes | memoryview) -> None:
         """Take over `data`, which must not change any more, and store it in the background.
@@ -222,9 +214,7 @@ class AsyncFile:
         await self.settle()
         attributes = await self._fs.truncate_inode(self.inode, length, self.name)
         self.ref.length = attributes.length
-        self._truncate_version = attributes.truncate_version
-        self._written_end = -1
-        self._mtime_ns = 0
+        self._unsettled.cut(attributes)
         return length
 
     async def fsync(self) -> None:
@@ -233,29 +223,14 @@ class AsyncFile:
         await self.settle()
         if not self._session:
             return
-        request = meta.Fsync(
-            self.inode,
-            self._session,
-            self._fs.request_id(),
-            self._written_end,
-            self._truncate_version,
-            self._inexact,
-            self._mtime_ns,
-        )
-        inexact, self._inexact = self._inexact, False
+        hint = self._unsettled.take()
         try:
+            request = hint.fsync(self.inode, self._session, self._fs.request_id())
             reply: meta.AttributesReply = await self._fs.meta_call(methods.FSYNC, request, self.name)
         except BaseException:
-            self._inexact = self._inexact or inexact
+            self._unsettled.give_back(hint)
             raise
-        self._settled(reply.attributes)
-
-    def _settled(self, attributes: meta.Attributes) -> None:
-        if attributes.truncate_version != self._truncate_version:
-            # Somebody cut the file: what was written before that says nothing about its length any more.
-            self._truncate_version = attributes.truncate_version
-            self._written_end = -1
-        self.ref.length = max(attributes.length, self._written_end)
+        self.ref.length = self._unsettled.settled(reply.attributes)
 
     async def close(self) -> None:
         """End the session, the file's length being exact afterwards. Raises what went wrong with earlier writes.
@@ -269,17 +244,9 @@ class AsyncFile:
             await self.settle()
         finally:
             if self._session:
-                request = meta.Close(
-                    self.inode,
-                    self._session,
-                    self._fs.request_id(),
-                    self._written_end,
-                    self._truncate_version,
-                    self._inexact,
-                    self._mtime_ns,
-                )
+                request = self._unsettled.take().close(self.inode, self._session, self._fs.request_id())
                 reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
-                self._settled(reply.attributes)
+                self.ref.length = self._unsettled.settled(reply.attributes)
 
     def _check_open(self, *, reading: bool = False, writing: bool = False) -> None:
         self._fs.check_open()

@@ -85,23 +85,23 @@ class AsyncFileSystem(Namespace):
 
     def __init__(self, options: Options, spawn: Spawn | None = None) -> None:
         self.options = options
-        self._client = new_client_id()
+        self.client = new_client_id()
         hello = Hello(
-            [PROTOCOL_VERSION], "client", self._client, token=options.token, host=socket.gethostname(), pid=os.getpid()
+            [PROTOCOL_VERSION], "client", self.client, token=options.token, host=socket.gethostname(), pid=os.getpid()
         )
         self.pool = PeerPool(hello)
         metadata = MetaClient(options.addresses, self.pool, options.timeout_s)
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
         self.routing = RoutingCache(self._fetch_routing)
-        storage = StorageClient(self.pool, self.routing)
-        self._reader = RangeReader(storage, options.timeout_s)
-        self.writer = Writer(storage, self._client, options.timeout_s)
+        self.storage = StorageClient(self.pool, self.routing)
+        self.reader = RangeReader(self.storage, options.timeout_s)
+        self.writer = Writer(self.storage, self.client, options.timeout_s)
         self._spawn = spawn
         self._background: set[asyncio.Task[None]] = set()
         """What `spawn` started and has not ended."""
 
     async def _begin(self) -> None:
-        reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
+        reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
         routing = reply.routing
         check(routing is not None, "a client that knows no routing is given one")
         assert routing is not None
@@ -110,7 +110,7 @@ class AsyncFileSystem(Namespace):
         self.pool.hello = msgspec.structs.replace(self.pool.hello, cluster=routing.cluster)
 
     async def _fetch_routing(self, known: int, timeout_s: float) -> Routing | None:
-        reply: GetRoutingReply = await self._metadata.call(methods.GET_ROUTING, GetRouting(known), timeout_s=timeout_s)
+        reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, GetRouting(known), timeout_s=timeout_s)
         return reply.routing
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -163,14 +163,14 @@ class AsyncFileSystem(Namespace):
                 exclusive=how.exclusive,
                 truncate=how.truncate,
                 write=True,
-                client=self._client,
+                client=self.client,
                 layout=layout,
                 user=self.user,
             )
             opened = await self.meta_call(methods.CREATE, create, path)
         else:
             request = self.request_id() if how.writable else b""
-            client = self._client if how.writable else b""
+            client = self.client if how.writable else b""
             open_ = meta.Open(ROOT_INODE, name, how.writable, client, request, self.user)
             opened = await self.meta_call(methods.OPEN, open_, path)
         file = AsyncFile(self, path, how, checked_file(opened.attributes, path), opened)
@@ -225,7 +225,7 @@ class AsyncFileSystem(Namespace):
         if buffer is not None and buffer.readonly:
             raise TypeError("read_ranges needs a writable buffer")
         try:
-            return await self._reader.read(known, buffer)
+            return await self.reader.read(known, buffer)
         except RangeError as error:
             raise to_os_error(error, _path_of(ranges[error.number][0])) from error
         except EmberError as error:

@@ -33,7 +33,7 @@ class Namespace:
     """Base of the asynchronous file system: everything but the contents of files."""
 
     def __init__(self, metadata: MetaClient, request_ids: RequestIds, user: meta.User, umask: int) -> None:
-        self._metadata = metadata
+        self.metadata = metadata
         self._request_ids = request_ids
         self.user = user
         """As whom this process acts."""
@@ -49,7 +49,7 @@ class Namespace:
         """Call the metadata service; raises `OSError` of the class that fits, with `path` as its filename."""
         self.check_open()
         try:
-            return await self._metadata.call(method, request)
+            return await self.metadata.call(method, request)
         except EmberError as error:
             translated = to_os_error(error, path)
             if second is not None:
@@ -72,7 +72,7 @@ class Namespace:
         self.check_open()
         try:
             request = meta.Stat(ROOT_INODE, encode(path), follow, self.user)
-            reply: meta.AttributesReply = await self._metadata.call(methods.STAT, request)
+            reply: meta.AttributesReply = await self.metadata.call(methods.STAT, request)
         except FileNotFoundError:
             return None
         except EmberError as error:

@@ -67,10 +67,14 @@ class Frame:
 
 
 def plan_ranges(
-    routing: RoutingCache, ranges: Sequence[RefRange], into: memoryview
+    routing: RoutingCache,
+    ranges: Sequence[RefRange],
+    into: memoryview,
+    places: Sequence[memoryview] | None = None,
 ) -> tuple[list[Frame], list[Piece], list[memoryview]]:
     """Frames to send; pieces that no server can be asked for; the view of each range, cut to its real length.
 
+    The ranges lie one after another in `into`, or, with `places`, each in a place of its own of at least its length.
     Raises ValueError for a range that is negative or does not fit `into`; CHAIN_UNKNOWN if routing is too old.
     """
     routing.expire_suspects()
@@ -87,12 +91,13 @@ def plan_ranges(
     room = len(into)
     for number, (file, offset, length) in enumerate(ranges):
         start = position
-        position += length
+        if places is None:
+            position += length
         if offset < 0 or length < 0 or position > room:
             raise _bad_range(number, offset, length, position, room)
         if length > file.length - offset:
             length = max(file.length - offset, 0)
-        view = into[start : start + length]
+        view = into[start : start + length] if places is None else places[number][:length]
         results.append(view)
         plan = file.plan
         if plan is None or plan.generation != generation:

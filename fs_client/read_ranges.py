@@ -11,7 +11,8 @@ not finished.
 Concurrency: docs/concurrency/client.md. Source: DESIGN section 8.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from crc32c import crc32c
 
@@ -41,6 +42,12 @@ class RangeError(EmberError):
     """A range could not be read. `number`: which one of the call."""
 
     number: int = -1
+
+
+RangeEnded = Callable[[int, EmberError | None], None]
+"""Number of a range, and why it failed if it did."""
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+_NOWHERE = memoryview(b"")
 
 
 class RangeReader:
@@ -73,6 +80,16 @@ class RangeReader:
         while failed:
             failed = await self._try_again(failed, ranges, attempts)
         return results
+
+    def start(self, ranges: Sequence[RefRange], places: Sequence[memoryview], ended: RangeEnded, spawn: Spawn) -> None:
+        """Read ranges into places of their own, in as few frames as there are servers, and report each by itself.
+
+        `ended(number, error)` is called for each range, once, as soon as all of it is there or there is no hope for
+        it; until then its place belongs to the call. Ranges must not be empty and must end within their files. `spawn`
+        makes tasks, which the caller waits for at the end. Raises what `plan_ranges` does; then nothing was begun.
+        """
+        frames, unserved, _ = plan_ranges(self._routing, ranges, _NOWHERE, places)
+        _Batch(self, ranges, places, ended, spawn).start(frames, unserved)
 
     async def _try_again(self, failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts) -> list[Piece]:
         """One more round. Returns what failed in it; raises `RangeError` if there is no hope for a piece."""
@@ -145,6 +162,86 @@ class RangeReader:
                 _add_all(failed, frame, ranges, gone)
             frame.server.outstanding -= frame.size
             frame.size = 0
+
+
+class _Batch:
+    """Ranges of one `start`. A range is reported when the last frame with a piece of it has ended; one with a piece
+    that failed is first read again by itself, with all the tries that `read` makes."""
+
+    __slots__ = ("_ended", "_failed", "_left", "_places", "_ranges", "_reader", "_spawn")
+
+    def __init__(
+        self,
+        reader: RangeReader,
+        ranges: Sequence[RefRange],
+        places: Sequence[memoryview],
+        ended: RangeEnded,
+        spawn: Spawn,
+    ) -> None:
+        self._reader = reader
+        self._ranges = ranges
+        self._places = places
+        self._ended = ended
+        self._spawn = spawn
+        self._left = [0] * len(ranges)
+        """Frames that still have a piece of this range."""
+        self._failed: set[int] = set()
+
+    def start(self, frames: list[Frame], unserved: list[Piece]) -> None:
+        left = self._left
+        for piece in unserved:
+            self._failed.add(piece.number)
+        for frame in frames:
+            frame.server.outstanding += frame.size
+            for number in set(frame.numbers):
+                left[number] += 1
+        for number in [number for number in self._failed if not left[number]]:
+            self._spawn(self._again(number))
+        for frame in frames:
+            self._spawn(self._fetch(frame))
+
+    async def _fetch(self, frame: Frame) -> None:
+        failed: list[Piece] = []
+        ranges = self._ranges
+        try:
+            await self._reader._fetch([frame], failed, ranges, Attempts(self._reader._timeout_s))
+        except BaseException as error:
+            # Nobody waits for the bytes any more, or a defect: no further try.
+            given_up = EmberError(Code.CANCELLED, f"the read was given up: {error!r}")
+            for number in self._finished(frame):
+                self._ended(number, given_up)
+            raise
+        finally:
+            frame.server.outstanding -= frame.size
+        for piece in failed:
+            self._failed.add(piece.number)
+        for number in self._finished(frame):
+            if number in self._failed:
+                self._spawn(self._again(number))
+            else:
+                self._ended(number, None)
+
+    def _finished(self, frame: Frame) -> list[int]:
+        """The frame has ended: of which ranges was it the last?"""
+        left = self._left
+        numbers = frame.numbers if len(frame.numbers) == 1 else set(frame.numbers)
+        finished = []
+        for number in numbers:
+            left[number] -= 1
+            if not left[number]:
+                finished.append(number)
+        return finished
+
+    async def _again(self, number: int) -> None:
+        try:
+            await self._reader.read([self._ranges[number]], self._places[number])
+        except EmberError as error:
+            self._ended(number, error)
+        except BaseException as error:
+            self._ended(number, EmberError(Code.CANCELLED, f"reading ended: {error!r}"))
+            raise
+        else:
+            self._ended(number, None)
 
 
 def _verify(frame: Frame, reply: ReadChunksReply, failed: list[Piece], ranges: Sequence[RefRange]) -> None:

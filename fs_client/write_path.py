@@ -16,7 +16,7 @@ Concurrency: docs/concurrency/client.md. Source: DESIGN sections 7 and 8.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
 from fs_client.byte_budget import ByteBudget
@@ -40,6 +40,10 @@ FRAME_BYTES = 2 * MIB
 BYTES_IN_FLIGHT = 32 * MIB
 """Of one client: what the daemons may have to hold for it."""
 
+REMOVED_AT_ONCE = 4096
+"""Chunks of one removal that are under way together."""
+_NOTHING = memoryview(b"")
+
 Acknowledged = Callable[[int], None]
 """Told the end offset in the file of each piece that is stored."""
 
@@ -47,10 +51,25 @@ Acknowledged = Callable[[int], None]
 class _Piece:
     """One update of one chunk."""
 
-    __slots__ = ("channel", "checksums", "data", "done", "end", "error", "index", "offset", "previous", "sequence")
+    __slots__ = (
+        "channel",
+        "checksums",
+        "data",
+        "done",
+        "end",
+        "error",
+        "index",
+        "kind",
+        "offset",
+        "previous",
+        "sequence",
+    )
 
-    def __init__(self, index: int, offset: int, data: memoryview, end: int) -> None:
+    def __init__(
+        self, index: int, offset: int, data: memoryview, end: int, kind: UpdateKind = UpdateKind.WRITE
+    ) -> None:
         self.index = index
+        self.kind = kind
         self.offset = offset
         """In the chunk."""
         self.data = data
@@ -92,12 +111,24 @@ class Writer:
             _Piece(extent.index, extent.offset, data[extent.position : extent.position + extent.length], 0)
             for extent in split(chunk_size, offset, len(data))
         ]
-        if not pieces:
-            return
         end = offset
         for piece in pieces:
             end += len(piece.data)
             piece.end = end
+        await self._carry_out(file, pieces, acknowledged)
+
+    async def remove(self, file: FileRef, indexes: Iterable[int]) -> None:
+        """Remove whole chunks, in order with the writes: within the file's length they read as zeros afterwards.
+
+        Errors as `write`.
+        """
+        pieces = [_Piece(index, 0, _NOTHING, 0, UpdateKind.REMOVE) for index in indexes]
+        for start in range(0, len(pieces), REMOVED_AT_ONCE):
+            await self._carry_out(file, pieces[start : start + REMOVED_AT_ONCE], lambda _: None)
+
+    async def _carry_out(self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged) -> None:
+        if not pieces:
+            return
         frames = _frames(pieces, file.layout.stripe)
         self._line_up(file.inode, pieces)
         try:
@@ -196,7 +227,7 @@ class Writer:
                 route.version,
                 file.inode,
                 piece.index,
-                UpdateKind.WRITE,
+                piece.kind,
                 piece.offset,
                 len(piece.data),
                 layout.chunk_size,

@@ -27,6 +27,8 @@ COMMANDS: dict[str, Entry] = {
     "down": Entry("Cluster", "Stop the cluster that `emberfs up` started in a directory."),
     "status": Entry("Cluster", "Show the nodes, chains and space of a cluster."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
+    "mount": Entry("Cluster", "Mount a cluster on a directory."),
+    "umount": Entry("Cluster", "Unmount what `emberfs mount` has mounted."),
     "ls": Entry("Files", "List directories."),
     "cp": Entry("Files", "Copy files and trees into, out of and between clusters."),
     "cat": Entry("Files", "Write files to standard output."),

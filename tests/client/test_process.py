@@ -103,7 +103,7 @@ def test_the_parents_connections_end_with_the_parents_descriptors(cluster: FakeC
     fs = fs_client.connect(cluster.address)
     fs.write_file("/f", b"1")
     ended = threading.Event()
-    ids = {fs._connection().core._client}
+    ids = {fs._connection().core.client}
 
     def session_ended(session: object) -> None:
         if session.hello.client in ids:  # type: ignore[attr-defined]

@@ -1,0 +1,92 @@
+"""`emberfs mount`: a cluster as a directory."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fs_client.cli.failure import EXIT_FAILED, Done
+
+if TYPE_CHECKING:
+    from fs_client.fuse.daemon import DaemonSettings
+
+
+@click.command()
+@click.argument("cluster")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("-o", "words", multiple=True, metavar="OPTION[,...]", help="Options of the mount; see below.")
+@click.option("--foreground", "-f", is_flag=True, help="Serve in this process, until Ctrl-C or SIGTERM unmounts.")
+@click.option("--log", type=click.Path(path_type=Path), help="Where a mount in the background writes its log.")
+@click.option("--ready-fd", type=int, hidden=True)
+def mount(
+    cluster: str, mountpoint: Path, words: tuple[str, ...], foreground: bool, log: Path | None, ready_fd: int | None
+) -> None:
+    """Mount a cluster on a directory.
+
+    CLUSTER is host:port[,host:port...] of its metadata servers. The command returns when programs can use the mount;
+    `emberfs umount MOUNTPOINT` ends it. What a daemon that was killed left behind is cleared first.
+
+    \b
+    Options:
+      consistency=close-to-open   opens ask the cluster, names and attributes are believed for 1 s (default)
+      consistency=strict          everything is asked for every time, nothing is cached
+      consistency=dataset         read-only data that does not change: long times, large read-ahead
+      ro, noatime, nosuid, ...    as for any mount
+      writeback                   the kernel keeps written pages; faster small writes by one client
+      noallow_other               only the user who mounts may use it
+      cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
+      max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
+
+    \b
+    Example:
+      emberfs mount 127.0.0.1:9700 /mnt/ember
+      emberfs mount 127.0.0.1:9700 /data -o consistency=dataset,ro
+    """
+    from fs_client.cli.mounting import launch, log_path, settings_of
+
+    settings = settings_of(cluster, str(mountpoint), words)
+    if foreground:
+        _serve(settings, ready_fd)
+        return
+    launch(cluster, mountpoint, words, log or (Path(settings.log) if settings.log else log_path(mountpoint)))
+
+
+def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:
+    import asyncio
+    import logging
+
+    import uvloop
+
+    from fs_client.cli.main import describe
+    from fs_client.cli.mounting import READY
+    from fs_client.fuse.channel import End
+    from fs_client.fuse.daemon import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+    told = False
+
+    def tell(line: str) -> None:
+        """The process that started this one waits for one line."""
+        nonlocal told
+        if ready_fd is not None and not told:
+            os.write(ready_fd, line.encode(errors="replace") + b"\n")
+            os.close(ready_fd)
+        told = True
+
+    def ready() -> None:
+        tell(READY)
+        if ready_fd is None:
+            click.echo(f"{settings.cluster.cluster} is mounted at {settings.mountpoint}; Ctrl-C unmounts it")
+            sys.stdout.flush()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            end = runner.run(serve(settings, ready))
+        except OSError as error:
+            tell(describe(error))
+            raise
+    if end is End.BROKEN:
+        raise Done(EXIT_FAILED)

@@ -1,0 +1,104 @@
+"""What `emberfs mount`, `emberfs up --mount` and `mount.emberfs` share: the daemon's settings, and its start."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fs_client.cli.failure import Failure, Usage
+from fs_client.cli.local.process import module_environment, python_module
+
+if TYPE_CHECKING:
+    from fs_client.fuse.daemon import DaemonSettings
+
+START_TIMEOUT_S = 60.0
+"""More than connecting takes when the cluster is not ready."""
+READY = "ready"
+"""The line through the pipe when programs can use the mount; any other line is why they cannot."""
+
+
+def log_path(mountpoint: Path) -> Path:
+    """Where a mount in the background writes its log unless it is told: one file for each mountpoint."""
+    if os.geteuid() == 0:
+        folder = Path("/var/log/emberfs")
+    else:
+        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        folder = Path(state).expanduser() / "emberfs"
+    name = str(mountpoint.absolute()).strip("/").replace("/", "-") or "root"
+    return folder / f"mount-{name}.log"
+
+
+def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> int:
+    """Start a daemon that serves in the background; return its pid when programs can use the mount.
+
+    Raises `Failure` with the daemon's own line. The daemon is in a session of its own, without a terminal.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    read_end, write_end = os.pipe()
+    try:
+        with open(log, "ab") as output:
+            daemon = subprocess.Popen(
+                [
+                    *python_module("fs_client.cli"),
+                    "mount",
+                    *(word for option in words for word in ("-o", option)),
+                    "--foreground",
+                    *("--ready-fd", str(write_end)),
+                    "--",
+                    cluster,
+                    str(mountpoint.absolute()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[write_end],
+                start_new_session=True,
+                cwd="/",
+                env=module_environment(),
+            )
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    with open(read_end, encoding="utf-8", errors="replace") as lines:
+        line = lines.readline().rstrip("\n")
+    if line == READY:
+        return daemon.pid
+    status = daemon.wait(START_TIMEOUT_S)
+    raise Failure(line or f"the mount daemon ended with status {status} before it was ready; see {log}")
+
+
+def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonSettings":
+    """What the daemon is told. Raises `Usage`."""
+    from fs_client.fuse.daemon import DaemonSettings
+    from fs_client.fuse.mountpoint import MountSettings
+    from fs_client.fuse.negotiation import Wanted
+    from fs_client.fuse.options import BadOption, parse
+    from fs_client.options import make_options
+
+    try:
+        options = parse(words)
+        connection = make_options(cluster, options.token or None, "auto", options.timeout_s)
+    except (BadOption, ValueError) as error:
+        raise Usage(str(error)) from None
+    flags = set(options.kernel_words)
+    if options.policy.read_only:
+        flags.add("ro")
+    return DaemonSettings(
+        cluster=connection,
+        mountpoint=mountpoint,
+        policy=options.policy,
+        kernel=MountSettings(
+            source=cluster,
+            flags=frozenset(flags),
+            default_permissions=options.default_permissions,
+            allow_other=options.allow_other,
+            max_read=options.max_read_bytes,
+            nonempty=options.nonempty,
+        ),
+        wanted=Wanted(writeback=options.policy.writeback),
+        read_ahead_bytes=options.read_ahead_bytes,
+        log=options.log,
+    )

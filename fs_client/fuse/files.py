@@ -1,0 +1,267 @@
+"""A file that is open here: what all of its handles share.
+
+Owns the file's length as this mount sees it, its bytes in write-back, what the metadata service is not told yet, and
+the errors of background writes.
+
+Length: `ref.length` is the service's, or the end of what was written here, whichever is further; reads end there.
+
+Sessions: a handle opened for writing has one. A flush ends it together with settling the file's length, in one call;
+whoever writes again opens another. While any handle has one the file's chunks outlive its last name; a file that is
+open without one is given a hold before this mount takes its last name.
+
+Locks: `changing` is held by what must not meet writes on their way: truncate, holes, settling. Who holds it waits for
+write-back and the service, never for another file.
+
+Errors of write-back: counted; each handle knows up to which count it was told, so every writer is told once.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fs_client.file_ref import FileRef
+from fs_client.fuse.nodes import Node
+from fs_client.fuse.write_back import WriteBack
+from fs_client.unsettled import Unsettled
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.layout import Durability, Layout
+from fs_common.records import meta
+
+if TYPE_CHECKING:
+    from fs_client.fuse.handles import Handle
+    from fs_client.fuse.mount import Mount
+
+logger = logging.getLogger(__name__)
+
+SETTLE_AGE_S = 2.0
+"""What a file that stays open was written is known to others after about so long."""
+_OWN = meta.User(0, 0, [])
+"""Who a session is reopened as: the right to write was checked when the program opened the file."""
+
+
+class File:
+    def __init__(self, mount: "Mount", node: Node, attributes: meta.Attributes, layout: Layout) -> None:
+        self._mount = mount
+        self.node = node
+        self.inode = node.inode
+        self.ref = FileRef(self.inode, attributes.length, in_memory(layout))
+        self.handles: set[Handle] = set()
+        self.unsettled = Unsettled(attributes.truncate_version)
+        self.version = attributes.version
+        """Of the contents, as the service said last."""
+        self.back = WriteBack(layout.chunk_size, mount.dirty, mount.pool, self._store, mount.spawn)
+        self.mtime_ns = 0
+        """Of the newest write that is not settled; 0: none."""
+        self.changing = asyncio.Lock()
+        self.cuts = 0
+        """Truncates and the like that hold `changing` or wait for it: writes and reads go behind them."""
+        self.appending = asyncio.Lock()
+        """Held by one append at a time, around its lock at the service; `changing` is taken inside it."""
+        self.hold = b""
+        """A session that keeps the contents for readers; empty: none."""
+        self.error: EmberError | None = None
+        """The last error of write-back."""
+        self.error_count = 0
+        self.unsynced: set[int] = set()
+        """Chunks that were written since they were last synced to the daemons' disks."""
+        self.names_unsynced = True
+        """The file's own record may not be durable: it was made or changed by a relaxed call."""
+        self.settle_due = 0.0
+        """Monotonic time at which a background settlement is due; 0: none is."""
+
+    @property
+    def length(self) -> int:
+        return self.ref.length
+
+    @property
+    def chunk_size(self) -> int:
+        return self.ref.layout.chunk_size
+
+    @property
+    def dirty(self) -> bool:
+        """Something was written here that the service has not been told."""
+        return not self.back.empty or bool(self.unsettled)
+
+    def session(self) -> bytes:
+        """One of its write sessions; empty: there is none."""
+        for handle in self.handles:
+            if handle.session:
+                return handle.session
+        return b""
+
+    # Changes that must not meet writes
+
+    @asynccontextmanager
+    async def cutting(self) -> AsyncIterator[None]:
+        """Holds `changing`, and new reads and writes wait until it is over (`uncut`)."""
+        self.cuts += 1
+        try:
+            async with self.changing:
+                yield
+        finally:
+            self.cuts -= 1
+
+    async def uncut(self) -> None:
+        """Wait until no truncate or the like is under way."""
+        while self.cuts:
+            async with self.changing:
+                pass
+
+    # Writing
+
+    def wrote(self, end: int) -> None:
+        """Bytes up to `end` were taken over."""
+        self.mtime_ns = time.time_ns()
+        if end > self.ref.length:
+            self.ref.length = end
+        self._mount.writing.add(self)
+
+    async def _store(self, offset: int, view: memoryview) -> None:
+        """Bytes of write-back, to the daemons."""
+        try:
+            if not self.session():
+                await self._reopen()
+            await self._mount.fs.writer.write(self.ref, offset, view, self._acknowledged)
+        except EmberError as error:
+            self._failed(error)
+        except Exception as error:
+            logger.exception("storing %d bytes of inode %d", len(view), self.inode)
+            self._failed(EmberError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+        except BaseException:
+            self._failed(EmberError(Code.CANCELLED, "the mount ended before the bytes were stored"))
+            raise
+        finally:
+            size = self.chunk_size
+            self.unsynced.update(range(offset // size, (offset + len(view) - 1) // size + 1))
+            # A read that was under way while the bytes were stored may have got those before them.
+            self._mount.cache.invalidate(self.inode, size, offset, offset + len(view))
+
+    def _acknowledged(self, end: int) -> None:
+        self.unsettled.acknowledged(end, self.mtime_ns or time.time_ns())
+
+    def _failed(self, error: EmberError) -> None:
+        logger.warning("inode %d: a write was lost: %s", self.inode, error)
+        self.unsettled.failed()
+        self.error = error
+        self.error_count += 1
+
+    def raise_error(self, handle: "Handle") -> None:
+        """Tell the handle of errors it was not told of. Raises the last."""
+        if handle.error_seen != self.error_count:
+            handle.error_seen = self.error_count
+            assert self.error is not None
+            raise EmberError(self.error.code, self.error.message)
+
+    async def _reopen(self) -> None:
+        """A session for somebody who writes after a flush ended the last one."""
+        async with self._mount.reopening:
+            if self.session():
+                return
+            writer = next((handle for handle in self.handles if handle.writable), None)
+            if writer is None:
+                # The kernel's last pages come while the last handle is being released.
+                raise EmberError(Code.BAD_SESSION, f"inode {self.inode} is not open for writing any more")
+            request = meta.Open(self.inode, b"", True, self._mount.client, self._mount.request_id(), _OWN, relaxed=True)
+            reply: meta.OpenReply = await self._mount.call(methods.OPEN, request)
+            writer.session = reply.session
+
+    # Settling
+
+    async def settle(self, *, durable: bool = False) -> None:
+        """Everything that was written before this call is stored, and its length and times are known to others.
+
+        `durable`: the record is also on the service's disk. Raises what the service answered; errors of the writes
+        are the handles' (`raise_error`).
+        """
+        await self.back.flush()
+        async with self.changing:
+            if not self.unsettled and not durable:
+                return
+            session = self.session()
+            if not session:
+                if self.unsettled:
+                    await self._reopen()
+                    session = self.session()
+                else:
+                    await self._mount.call(methods.SYNC, meta.Sync())
+                    self.names_unsynced = False
+                    return
+            hint = self.unsettled.take()
+            stamp_before = self.version
+            self._mount.nodes.change(self.inode)
+            try:
+                request = hint.fsync(self.inode, session, self._mount.request_id(), relaxed=not durable)
+                reply: meta.AttributesReply = await self._mount.call(methods.FSYNC, request)
+            except BaseException:
+                self.unsettled.give_back(hint)
+                raise
+            self.adopt_own(reply.attributes, stamp_before)
+            self.names_unsynced = not durable
+
+    async def end_session(self, handle: "Handle") -> None:
+        """Settle, and end the handle's session, in one call."""
+        await self.back.flush()
+        async with self.changing:
+            session, handle.session = handle.session, b""
+            if not session:
+                return
+            hint = self.unsettled.take()
+            stamp_before = self.version
+            self._mount.nodes.change(self.inode)
+            try:
+                request = hint.close(self.inode, session, self._mount.request_id(), relaxed=True)
+                reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request)
+            except BaseException:
+                self.unsettled.give_back(hint)
+                raise
+            self.adopt_own(reply.attributes, stamp_before)
+            self.names_unsynced = True
+
+    def adopt_own(self, attributes: meta.Attributes, version_before: int) -> None:
+        """The service's answer to a change of this mount."""
+        self.ref.length = max(self.unsettled.settled(attributes), self._gathered_end())
+        if not self.dirty:
+            self.mtime_ns = 0
+        node = self._mount.nodes.learn(attributes, self._mount.now())
+        if attributes.version == version_before + 1:
+            # Nobody else changed the contents in between: what is cached of them is what they are.
+            if node.cached_version == version_before:
+                node.cached_version = attributes.version
+            self._mount.cache.follow(self.inode, attributes.version, self.ref.length)
+        self.version = attributes.version
+
+    def refresh(self, attributes: meta.Attributes) -> None:
+        """The service's answer to a question: others may have changed the file."""
+        length = max(attributes.length, self.unsettled.written_end, self._gathered_end())
+        if length != self.ref.length or attributes.version != self.version:
+            self._mount.cache.agree(self.inode, attributes.version, length)
+        self.ref.length = length
+        self.version = attributes.version
+
+    def _gathered_end(self) -> int:
+        return self.back.end
+
+    def shown(self, attributes: meta.Attributes) -> tuple[int, int]:
+        """(length, mtime_ns) that programs see."""
+        if not self.mtime_ns:
+            return attributes.length, attributes.mtime_ns
+        return max(attributes.length, self.ref.length), self.mtime_ns
+
+
+def in_memory(layout: Layout) -> Layout:
+    """The layout with the durability of a mount's writes: fsync makes them durable."""
+    if layout.durability == Durability.MEMORY:
+        return layout
+    return Layout(
+        layout.chunk_size,
+        layout.stripe,
+        layout.table,
+        layout.table_version,
+        layout.first,
+        layout.seed,
+        Durability.MEMORY,
+    )

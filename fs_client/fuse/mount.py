@@ -1,0 +1,299 @@
+"""One mounted cluster: what all operations share, and what goes on in the background.
+
+Owns the tables of nodes and handles, the caches, write-back, and the calls to the metadata service in the name of the
+program that asked. The channel to the kernel is given to it once it exists.
+
+Concurrency: docs/concurrency/fuse.md.
+"""
+
+import asyncio
+import errno
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from fs_client.aio import AsyncFileSystem
+from fs_client.fuse.data_cache import DataCache
+from fs_client.fuse.files import SETTLE_AGE_S, File
+from fs_client.fuse.handles import Handle, Handles
+from fs_client.fuse.locks import release_all_locks
+from fs_client.fuse.nodes import FOREVER, Node, Nodes
+from fs_client.fuse.policy import Policy
+from fs_client.fuse.reads import ReadGather
+from fs_client.fuse.users import User, groups_of, user_of
+from fs_client.fuse.write_back import Dirty
+from fs_client.settle import ended, run_all
+from fs_client.sync_chains import sync_chunks
+from fs_common import methods
+from fs_common.buffers import BufferPool
+from fs_common.errors import Code, EmberError
+from fs_common.ids import ROOT_INODE
+from fs_common.limits import MIB
+from fs_common.methods import Method
+from fs_common.records import meta
+
+if TYPE_CHECKING:
+    from fs_client.fuse.channel import Channel
+    from fs_client.fuse.kernel_request import Request
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.2
+"""How often what is old is looked for."""
+POOL_BYTES_MAX = 64 * MIB
+"""Unused buffers that are kept."""
+
+_OWN_ERRNO = {
+    Code.PEER_GONE: errno.EIO,
+    Code.UNREACHABLE: errno.EIO,
+    Code.BAD_FRAME: errno.EIO,
+    Code.BAD_BODY: errno.EIO,
+    Code.TOO_LARGE: errno.EIO,
+    Code.UNKNOWN_METHOD: errno.EOPNOTSUPP,
+    Code.VERSION_MISMATCH: errno.EIO,
+    Code.WRONG_CLUSTER: errno.EIO,
+    Code.BUSY: errno.EIO,
+    Code.CLOSING: errno.EIO,
+    Code.CANCELLED: errno.EINTR,
+    Code.KV_CONFLICT: errno.EIO,
+    Code.CLUSTER_NOT_READY: errno.EIO,
+    Code.CHUNK_NOT_FOUND: errno.EIO,
+}
+"""Where a program must not see the error's own errno: EAGAIN, say, speaks of descriptors that do not block."""
+
+
+class Mount:
+    """See the module. Made on the event loop it is used on."""
+
+    channel: "Channel"
+
+    def __init__(self, fs: AsyncFileSystem, policy: Policy) -> None:
+        self.fs = fs
+        self.policy = policy
+        self.client = fs.client
+        self.request_id = fs.request_id
+        self.loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = time.monotonic
+        self.nodes = Nodes(ROOT_INODE, policy.attribute_s, policy.name_s, policy.absent_s)
+        self.handles = Handles()
+        self.pool = BufferPool(POOL_BYTES_MAX)
+        self.cache = DataCache(policy.cache_bytes)
+        self.dirty = Dirty(policy.dirty_bytes)
+        self.reads = ReadGather(self)
+        self.reopening = asyncio.Lock()
+        """Held while a file gets a session again."""
+        self.writing: set[File] = set()
+        """Files with something that was written and is not settled."""
+        self.statfs: tuple[float, meta.StatfsReply] | None = None
+        """The last answer, and until when it is believed."""
+        self.began = time.time()
+        self.unwanted: Callable[[Request, Any], None] | None = None
+        """Undoes an open whose program was told something else; set by the operations."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ticking: asyncio.TimerHandle | None = None
+
+    # Calls
+
+    async def call(self, method: Method, request: Any) -> Any:
+        """Call the metadata service. Raises `EmberError` whose errno is what the program shall see."""
+        try:
+            return await self.fs.metadata.call(method, request)
+        except EmberError as error:
+            error.errno = self.errno(error)
+            raise
+
+    async def call_as(self, request: "Request", method: Method, make: Callable[[User], Any]) -> Any:
+        """Call in the name of the program that asked. `make` makes the record, with a request id of its own each time.
+
+        Supplementary groups are looked at only if the call is refused without them: that takes reading a file of the
+        process.
+        """
+        user = user_of(request)
+        try:
+            return await self.call(method, make(user))
+        except EmberError as error:
+            if error.code not in (Code.ACCESS_DENIED, Code.NOT_PERMITTED) or not user.uid:
+                raise
+            groups = groups_of(request)
+            if not groups:
+                raise
+        return await self.call(method, make(User(user.uid, user.gid, groups)))
+
+    @staticmethod
+    def errno(error: OSError) -> int:
+        if isinstance(error, EmberError):
+            return _OWN_ERRNO.get(error.code, error.errno or errno.EIO)
+        return error.errno or errno.EIO
+
+    # Nodes and files
+
+    async def attributes(self, inode: int) -> Node:
+        """The node, with attributes that may be believed. Asks the service if they are old."""
+        node = self.nodes.node(inode)
+        now = self.now()
+        if node.attributes is not None and (node.expires > now or node.removed):
+            return node
+        return await self.fresh_attributes(node)
+
+    async def fresh_attributes(self, node: Node) -> Node:
+        stamp = self.nodes.stamp()
+        try:
+            reply: meta.AttributesReply = await self.call(methods.STAT, meta.Stat(node.inode, b"", False))
+        except EmberError as error:
+            if error.code is Code.STALE and node.removed and node.attributes is not None:
+                return node
+            raise
+        self.nodes.adopt(reply.attributes, stamp, self.now())
+        if node.file is not None and stamp >= node.changed:
+            node.file.refresh(reply.attributes)
+        return node
+
+    def file(self, attributes: meta.Attributes) -> File:
+        """The open file of this inode, made if this is its first open."""
+        node = self.nodes.node(attributes.inode)
+        if node.file is None:
+            layout = attributes.layout
+            if attributes.type != meta.FileType.FILE or layout is None:
+                raise EmberError(Code.NO_DEVICE, f"inode {attributes.inode} is no file with contents")
+            node.file = File(self, node, attributes, layout)
+        return node.file
+
+    async def close_handle(self, handle: Handle) -> None:
+        """The last use of a handle is over: store, settle, end the session. Errors were for its flush."""
+        file = handle.file
+        try:
+            await self.finish_handle(handle)
+            await release_all_locks(self, handle)
+        except EmberError as error:
+            logger.warning("closing inode %d: %s", file.inode, error)
+        finally:
+            self.handles.files.pop(handle.number, None)
+            file.handles.discard(handle)
+            if not file.handles:
+                await self._last_close(file)
+
+    async def finish_handle(self, handle: Handle) -> None:
+        """Everything written is stored and settled, and the handle's session has ended."""
+        file = handle.file
+        if handle.session:
+            await file.end_session(handle)
+        elif handle.writable and file.dirty:
+            await file.settle()
+        if not file.dirty:
+            self.writing.discard(file)
+
+    async def make_durable(self, file: File) -> None:
+        """fsync: on return what was written before is on the disks of all replicas, and the file's record and names
+        on the service's. Errors of the writes themselves are the handles'."""
+        await file.back.flush()
+        indexes, file.unsynced = file.unsynced, set()
+        try:
+            await run_all(
+                [sync_chunks(self.fs.storage, file.ref, indexes, self.fs.options.timeout_s), file.settle(durable=True)]
+            )
+        except EmberError as error:
+            file.unsynced |= indexes
+            error.errno = self.errno(error)
+            raise
+        except BaseException:
+            file.unsynced |= indexes
+            raise
+
+    async def _last_close(self, file: File) -> None:
+        if file.handles:
+            return
+        hold, file.hold = file.hold, b""
+        node = file.node
+        node.file = None
+        self.writing.discard(file)
+        if node.removed:
+            self.cache.forget(file.inode)
+        if hold:
+            try:
+                await self.call(methods.CLOSE, meta.Close(file.inode, hold, self.request_id(), relaxed=True))
+            except EmberError as error:
+                logger.warning("giving up removed inode %d: %s", file.inode, error)
+        if not node.lookups:
+            self.nodes.forget(file.inode, 0, self.now())
+
+    async def hold(self, inode: int) -> None:
+        """Before this mount takes a name from `inode`: if it is open here without a session, keep its contents."""
+        node = self.nodes.by_inode.get(inode)
+        file = None if node is None else node.file
+        if file is None or file.hold or file.session():
+            return
+        request = meta.Open(
+            inode, b"", client=self.client, request=self.request_id(), user=User(), hold=True, relaxed=True
+        )
+        try:
+            reply: meta.OpenReply = await self.call(methods.OPEN, request)
+        except EmberError as error:
+            if error.code not in (Code.STALE, Code.NOT_FOUND):
+                raise
+            return
+        if file.handles and not file.hold:
+            file.hold = reply.session
+        else:
+            close = meta.Close(inode, reply.session, self.request_id(), relaxed=True)
+            await self.call(methods.CLOSE, close)
+
+    # The background
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run in the background; `close` waits for it. The coroutine handles its own errors."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def begin(self) -> None:
+        self._ticking = self.loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        """Send off what was written long ago, settle files that stay open, drop what is old."""
+        self._ticking = self.loop.call_later(TICK_S, self._tick)
+        now = self.now()
+        self.dirty.push_old(now)
+        for file in list(self.writing):
+            if not file.dirty:
+                self.writing.discard(file)
+                file.settle_due = 0.0
+            elif not file.settle_due:
+                file.settle_due = now + SETTLE_AGE_S
+            elif file.settle_due <= now:
+                file.settle_due = FOREVER
+                self.spawn(self._settle(file))
+        self.nodes.sweep(now)
+
+    async def _settle(self, file: File) -> None:
+        try:
+            await file.settle()
+        except EmberError as error:
+            logger.warning("settling inode %d: %s; it is tried again", file.inode, error)
+        finally:
+            file.settle_due = 0.0
+
+    def push_all(self) -> None:
+        """Send off everything that is gathered."""
+        for back in list(self.dirty.gathering):
+            back.push()
+
+    async def flush_all(self) -> list[EmberError]:
+        """Everything that programs have written is stored and settled. Returns what went wrong."""
+        errors: list[EmberError] = []
+        for file in list(self.writing):
+            try:
+                await file.settle()
+            except EmberError as error:
+                errors.append(error)
+        return errors
+
+    async def close(self) -> None:
+        """Store and settle everything, give up all sessions. The channel has ended before."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for handle in list(self.handles.files.values()):
+            await self.close_handle(handle)
+        await self.reads.close()
+        await ended(list(self._tasks))

@@ -1,0 +1,148 @@
+"""GETATTR, STATX, SETATTR, ACCESS, STATFS."""
+
+import os
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from fs_client.fuse import abi, answers, requests, shown
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.mount import Mount
+from fs_client.fuse.nodes import Node
+from fs_client.fuse.truncate import truncate
+from fs_client.fuse.users import User
+from fs_common import methods
+from fs_common.limits import NAME_BYTES_MAX
+from fs_common.records import meta
+
+STATFS_S = 1.0
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
+STATX_ATTR_IMMUTABLE = 0x10
+STATX_ATTR_APPEND = 0x20
+STATX_ATTR_NODUMP = 0x40
+_STATX_FLAGS = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP
+"""The same numbers as `meta.InodeFlags`."""
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    nodes = mount.nodes
+
+    def known(inode: int) -> Node | None:
+        """The node if its attributes may be believed."""
+        node = nodes.by_inode.get(inode)
+        if node is not None and node.attributes is not None and (node.expires > mount.now() or node.removed):
+            return node
+        return None
+
+    def getattr_(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        node = known(request.node)
+        if node is not None:
+            return shown.attr_out(node, mount.now())
+        return getattr_slow(request)
+
+    async def getattr_slow(request: Request) -> Result:
+        node = await mount.attributes(request.node)
+        return shown.attr_out(node, mount.now())
+
+    async def statx(request: Request) -> Result:
+        """As GETATTR, and when the file was made."""
+        node = await mount.attributes(request.node)
+        attributes = node.attributes
+        assert attributes is not None
+        size, mtime_ns = shown.size_and_mtime(node)
+        left_ns = int(min(max(node.expires - mount.now(), 0.0), shown.FOREVER_S) * 1e9)
+        return answers.statx_out(
+            node.inode,
+            shown.mode(attributes),
+            left_ns,
+            mask=STATX_BASIC_STATS | STATX_BTIME,
+            size=size,
+            blocks=(size + 511) >> 9,
+            atime_ns=attributes.atime_ns,
+            btime_ns=attributes.btime_ns,
+            mtime_ns=mtime_ns,
+            ctime_ns=max(attributes.ctime_ns, mtime_ns if node.file is not None else 0),
+            nlink=0 if node.removed else attributes.links,
+            uid=attributes.uid,
+            gid=attributes.gid,
+            rdev_major=os.major(attributes.device),
+            rdev_minor=os.minor(attributes.device),
+            blksize=shown.BLOCK_SIZE,
+            attributes=attributes.flags & _STATX_FLAGS,
+            attributes_mask=_STATX_FLAGS,
+        )
+
+    async def setattr_(request: Request) -> Result:
+        """chmod, chown, utimensat, truncate, and their forms by descriptor."""
+        asked = requests.parse_setattr(request.body)
+        valid = asked.valid
+        inode = request.node
+        file = nodes.node(inode).file
+        handle = mount.handles.file(asked.fh) if valid & abi.FATTR_FH else None
+        if valid & (abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_ATIME | abi.FATTR_MTIME):
+            if file is not None and file.dirty and not mount.policy.writeback:
+                # What is written later than this call would set times that the program did not.
+                await file.settle()
+            nodes.change(inode)
+
+            def make(user: User) -> meta.SetAttr:
+                now_a, now_m = valid & abi.FATTR_ATIME_NOW, valid & abi.FATTR_MTIME_NOW
+                return meta.SetAttr(
+                    inode,
+                    b"",
+                    mount.request_id(),
+                    asked.mode & 0o7777 if valid & abi.FATTR_MODE else None,
+                    asked.uid if valid & abi.FATTR_UID else None,
+                    asked.gid if valid & abi.FATTR_GID else None,
+                    asked.atime_ns if valid & abi.FATTR_ATIME and not now_a else None,
+                    asked.mtime_ns if valid & abi.FATTR_MTIME and not now_m else None,
+                    None,
+                    False,
+                    user,
+                    bool(valid & abi.FATTR_ATIME and now_a),
+                    bool(valid & abi.FATTR_MTIME and now_m),
+                    relaxed=True,
+                )
+
+            reply: meta.AttributesReply = await mount.call_as(request, methods.SET_ATTR, make)
+            nodes.learn(reply.attributes, mount.now())
+            if file is not None:
+                file.names_unsynced = True
+        if valid & abi.FATTR_SIZE:
+            await truncate(mount, request, inode, asked.size, handle)
+        node = await mount.attributes(inode)
+        return shown.attr_out(node, mount.now())
+
+    async def access(request: Request) -> Result:
+        (mask,) = abi.ACCESS_IN.unpack_from(request.body)
+        await mount.call_as(request, methods.ACCESS, lambda user: meta.Access(request.node, mask, user))
+        return None
+
+    async def statfs(request: Request) -> Result:
+        """In units of 4 KiB, replicas divided out."""
+        now = mount.now()
+        if mount.statfs is None or mount.statfs[0] <= now:
+            reply: meta.StatfsReply = await mount.call(methods.STATFS, meta.Statfs(request.node))
+            mount.statfs = (mount.now() + STATFS_S, reply)
+        space = mount.statfs[1]
+        unit = shown.BLOCK_SIZE
+        free = space.free_bytes // unit
+        return answers.statfs_out(
+            blocks=space.capacity_bytes // unit,
+            bfree=free,
+            bavail=free,
+            files=space.files + free,
+            ffree=free,
+            bsize=unit,
+            namelen=NAME_BYTES_MAX,
+            frsize=unit,
+        )
+
+    return {
+        Opcode.GETATTR: getattr_,
+        Opcode.STATX: statx,
+        Opcode.SETATTR: setattr_,
+        Opcode.ACCESS: access,
+        Opcode.STATFS: statfs,
+    }

@@ -1,0 +1,136 @@
+"""READ and WRITE.
+
+A read of bytes that are here unwritten waits until they are stored; everything else is answered from the daemon's cache
+or goes to the storage daemons with the other reads of the turn. A write is answered as soon as its bytes are in
+write-back, unless the program wants more (O_SYNC), or has to wait for room.
+"""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from fs_client.fuse import abi, answers
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.append import append
+from fs_client.fuse.files import File
+from fs_client.fuse.handles import Handle
+from fs_client.fuse.kernel_request import LATER, Handler, Later, Request, Result
+from fs_client.fuse.mount import Mount
+from fs_common.errors import Code, EmberError
+from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    files = mount.handles.files
+    cache = mount.cache
+    reads = mount.reads
+    strict = mount.policy.strict
+    unpack_read = abi.READ_IN.unpack_from
+    unpack_write = abi.WRITE_IN.unpack_from
+
+    def read(request: Request) -> bytes | tuple[memoryview] | Later | Coroutine[Any, Any, Result]:
+        """Flat: it runs for every read."""
+        number, offset, size, _, _, _ = unpack_read(request.body)
+        handle = files.get(number)
+        if handle is None:
+            handle = mount.handles.file(number)
+        file = handle.file
+        ref = file.ref
+        left = ref.length - offset
+        if left < size:
+            if strict:
+                return read_at_end(request, file, offset, size)
+            if left <= 0:
+                return b""
+            size = left
+        if file.cuts or (not file.back.empty and file.back.overlaps(offset, offset + size)):
+            return read_behind(request, handle, offset, size)
+        return start(request, handle, offset, size)
+
+    def start(request: Request, handle: Handle, offset: int, size: int) -> tuple[memoryview] | Later:
+        """`size`: at least 1, within the file."""
+        ref = handle.file.ref
+        reservation = None
+        if cache.limit and handle.direct and not strict:
+            chunk_size = ref.layout.chunk_size
+            index, within = divmod(offset, chunk_size)
+            if within + size <= chunk_size:
+                view = cache.get(ref.inode, index, within, size)
+                if view is not None:
+                    return (view,)
+                # The last page of a file counts as whole.
+                whole = size if offset + size < ref.length else size + -size % 4096
+                reservation = cache.reserve(ref.inode, index, chunk_size, within, whole)
+        reads.add(request, ref, offset, size, reservation)
+        return LATER
+
+    async def read_behind(request: Request, handle: Handle, offset: int, size: int) -> Result:
+        """Behind the writes that are under way there."""
+        file = handle.file
+        await file.uncut()
+        await file.back.flush(offset, offset + size)
+        return await read_now(file, offset, size)
+
+    async def read_now(file: File, offset: int, size: int) -> Result:
+        size = min(size, file.length - offset)
+        if size <= 0:
+            return b""
+        place = memoryview(bytearray(size))
+        (found,) = await mount.fs.reader.read([(file.ref, offset, size)], place)
+        return (found,)
+
+    async def read_at_end(request: Request, file: File, offset: int, size: int) -> Result:
+        """Others may have made the file longer."""
+        await file.back.flush(offset, offset + size)
+        await mount.fresh_attributes(file.node)
+        return await read_now(file, offset, size)
+
+    # Writing
+
+    def write(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        """Flat: it runs for every write."""
+        number, offset, size, flags, _, _ = unpack_write(request.body)
+        handle = files.get(number)
+        if handle is None:
+            handle = mount.handles.file(number)
+        file = handle.file
+        if handle.append or handle.sync or file.cuts or file.back.busy or flags & abi.WRITE_KILL_SUIDGID:
+            return write_slow(request, handle, offset, size, flags)
+        take(request, file, offset, size)
+        return answers.write_out(size)
+
+    def take(request: Request, file: File, offset: int, size: int) -> None:
+        end = offset + size
+        layout = file.ref.layout
+        if end > FILE_SIZE_MAX or end > layout.chunk_size * (CHUNK_INDEX_MAX + 1):
+            raise EmberError(Code.FILE_TOO_LARGE, f"{end} bytes; inode {file.inode} cannot become as long")
+        if not size:
+            return
+        cache.invalidate(file.inode, layout.chunk_size, min(offset, file.length), end)
+        file.back.add(offset, request.take_data(), mount.now())
+        file.wrote(end)
+
+    async def write_slow(request: Request, handle: Handle, offset: int, size: int, flags: int) -> Result:
+        file = handle.file
+        if handle.append and not flags & abi.WRITE_CACHE:
+            await append(mount, request, handle)
+        else:
+            while file.cuts or file.back.busy:
+                await file.uncut()
+                await file.back.room()
+            take(request, file, offset, size)
+        if flags & abi.WRITE_KILL_SUIDGID:
+            await drop_set_id(file)
+        if handle.sync:
+            await mount.make_durable(file)
+            file.raise_error(handle)
+        return answers.write_out(size)
+
+    async def drop_set_id(file: File) -> None:
+        """Somebody without privilege wrote: set-id bits go, at once if there are any."""
+        node = await mount.attributes(file.inode)
+        assert node.attributes is not None
+        if node.attributes.mode & 0o6000:
+            file.unsettled.unprivileged()
+            await file.settle()
+
+    return {Opcode.READ: read, Opcode.WRITE: write}

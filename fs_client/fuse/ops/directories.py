@@ -1,0 +1,184 @@
+"""OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR.
+
+A listing is fetched page by page, with attributes, the next page while the kernel takes the one before. What was
+fetched stays with the handle, so cookies (`telldir`) keep their meaning; reading from the start fetches it anew.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from fs_client.fuse import answers, requests, shown
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.handles import DirectoryHandle
+from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.mount import Mount
+from fs_client.fuse.users import user_of
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.ids import ROOT_INODE
+from fs_common.records import meta
+
+PAGE_FIRST = 256
+PAGE_MAX = 1024
+"""Entries. A page of this size is a few milliseconds of the service's time."""
+_TYPE_NUMBERS = {type_: bits >> 12 for type_, bits in shown.TYPE_BITS.items()}
+_DIRECTORY = _TYPE_NUMBERS[meta.FileType.DIRECTORY]
+_DOTS = 2
+"""`.` and `..` come first."""
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    nodes = mount.nodes
+
+    def opendir(request: Request) -> bytes:
+        """The kernel has checked permission; the service checks at the first page."""
+        handle = mount.handles.open_directory(request.node, user_of(request))
+        return answers.open_out(handle.number, 0)
+
+    async def fetch(request: Request, handle: DirectoryHandle) -> None:
+        """The next page of the listing."""
+        entries = handle.entries
+        after = entries[-1].name if entries else b""
+        limit = PAGE_MAX if entries else PAGE_FIRST
+        stamp = nodes.stamp()
+
+        try:
+            reply: meta.ReaddirReply = await mount.call_as(
+                request, methods.READDIR, lambda user: meta.Readdir(handle.inode, after, limit, True, user)
+            )
+        except EmberError as error:
+            if error.code is not Code.STALE or not nodes.node(handle.inode).removed:
+                raise
+            # A directory that was removed while it is open is empty.
+            handle.complete = True
+            return
+        if handle.entries is not entries or (entries and entries[-1].name != after):
+            return
+        nodes.adopt_page(handle.inode, after, reply.entries, reply.more, stamp, mount.now())
+        entries += reply.entries
+        handle.complete = not reply.more or not reply.entries
+
+    async def fetch_ahead(request: Request, handle: DirectoryHandle) -> None:
+        try:
+            await fetch(request, handle)
+        except EmberError:
+            # Whoever needs the page asks for it, and is told.
+            pass
+        finally:
+            handle.ahead = None
+
+    async def have(request: Request, handle: DirectoryHandle, place: int) -> None:
+        """Fetch until the listing has an entry at `place`, or is complete."""
+        while len(handle.entries) <= place and not handle.complete:
+            if handle.ahead is not None:
+                await asyncio.wait([handle.ahead])
+            else:
+                await fetch(request, handle)
+        if not handle.parent:
+            handle.parent = await parent_of(handle.inode)
+
+    async def parent_of(inode: int) -> int:
+        if inode == ROOT_INODE:
+            return ROOT_INODE
+        try:
+            node = await mount.attributes(inode)
+        except EmberError:
+            return inode
+        assert node.attributes is not None
+        return node.attributes.parent or inode
+
+    def look_ahead(request: Request, handle: DirectoryHandle, place: int) -> None:
+        """The kernel has come near the end of what is here: fetch what follows."""
+        if not handle.complete and handle.ahead is None and len(handle.entries) - place < PAGE_MAX // 2:
+            handle.ahead = mount.spawn(fetch_ahead(request, handle))
+
+    def read(request: Request, pack: Any) -> bytes | Coroutine[Any, Any, Result]:
+        asked = requests.parse_read(request.body)
+        handle = mount.handles.directory(asked.fh)
+        if asked.offset == 0:
+            handle.restart()
+        place = max(asked.offset - _DOTS, 0)
+        if handle.parent and (len(handle.entries) > place or handle.complete):
+            body: bytes = pack(handle, asked)
+            look_ahead(request, handle, place)
+            return body
+        return read_slow(request, handle, asked, pack)
+
+    async def read_slow(request: Request, handle: DirectoryHandle, asked: requests.Read, pack: Any) -> Result:
+        place = max(asked.offset - _DOTS, 0)
+        await have(request, handle, place)
+        body: bytes = pack(handle, asked)
+        look_ahead(request, handle, place)
+        return body
+
+    def pack_plain(handle: DirectoryHandle, asked: requests.Read) -> bytes:
+        packer = answers.DirentPacker(asked.size)
+        offset = asked.offset
+        if offset < 1 and not packer.add(handle.inode, 1, _DIRECTORY, b"."):
+            return packer.body()
+        if offset < 2 and not packer.add(handle.parent, 2, _DIRECTORY, b".."):
+            return packer.body()
+        entries = handle.entries
+        for place in range(max(offset - _DOTS, 0), len(entries)):
+            entry = entries[place]
+            if not packer.add(entry.inode, place + _DOTS + 1, _TYPE_NUMBERS[entry.type], entry.name):
+                break
+        return packer.body()
+
+    def pack_plus(handle: DirectoryHandle, asked: requests.Read) -> bytes:
+        """Each entry with attributes counts one look-up of its inode. Flat: it runs for every file of a listing."""
+        packer = answers.DirentPlusPacker(asked.size)
+        add = packer.add
+        offset = asked.offset
+        nothing = answers.NO_ENTRY
+        if offset < 1 and not add(nothing, handle.inode, 1, _DIRECTORY, b"."):
+            return packer.body()
+        if offset < 2 and not add(nothing, handle.parent, 2, _DIRECTORY, b".."):
+            return packer.body()
+        entries = handle.entries
+        by_inode = nodes.by_inode
+        names = nodes.names(handle.inode).entries
+        now = mount.now()
+        entry_bytes = shown.entry
+        for place in range(max(offset - _DOTS, 0), len(entries)):
+            entry = entries[place]
+            node = by_inode.get(entry.inode)
+            known = names.get(entry.name)
+            # What is not known any more by now is looked up when somebody wants it.
+            usable = (
+                node is not None
+                and node.expires > now
+                and node.attributes is not None
+                and known is not None
+                and known[0] == entry.inode
+                and known[1] > now
+            )
+            data = entry_bytes(node, known[1], now) if usable else nothing  # type: ignore[arg-type, index]
+            if not add(data, entry.inode, place + _DOTS + 1, _TYPE_NUMBERS[entry.type], entry.name):
+                break
+            if usable:
+                node.lookups += 1  # type: ignore[union-attr]
+        return packer.body()
+
+    def readdir(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        return read(request, pack_plain)
+
+    def readdirplus(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        return read(request, pack_plus)
+
+    def releasedir(request: Request) -> None:
+        mount.handles.directories.pop(requests.parse_release(request.body).fh, None)
+
+    async def fsyncdir(request: Request) -> Result:
+        """Names that were made, changed or removed before are durable."""
+        await mount.call(methods.SYNC, meta.Sync())
+        return None
+
+    return {
+        Opcode.OPENDIR: opendir,
+        Opcode.READDIR: readdir,
+        Opcode.READDIRPLUS: readdirplus,
+        Opcode.RELEASEDIR: releasedir,
+        Opcode.FSYNCDIR: fsyncdir,
+    }

@@ -1,0 +1,204 @@
+"""MKNOD, MKDIR, SYMLINK, LINK, READLINK, UNLINK, RMDIR, RENAME, RENAME2."""
+
+from collections.abc import Mapping
+
+from fs_client.fuse import requests, shown
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.mount import Mount
+from fs_client.fuse.nodes import FOREVER
+from fs_client.fuse.ops.lookup import new_entry
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.records import meta
+
+_RENAME_WHITEOUT = 4
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    nodes = mount.nodes
+
+    def made(parent: int, name: bytes, attributes: meta.Attributes) -> Result:
+        """The answer for a name that was just made."""
+        now = mount.now()
+        nodes.change(parent)
+        node = nodes.learn(attributes, now)
+        nodes.put_name(parent, name, node.inode, now)
+        return new_entry(mount, node)
+
+    async def mknod(request: Request) -> Result:
+        asked = requests.parse_mknod(request.body)
+        type_ = shown.TYPE_OF_MODE.get(asked.mode & 0o170000, meta.FileType.FILE)
+        mode = asked.mode & 0o7777 & ~asked.umask
+        nodes.change(request.node)
+        reply: meta.AttributesReply = await mount.call_as(
+            request,
+            methods.MKNOD,
+            lambda user: meta.Mknod(
+                request.node, asked.name, type_, mode, mount.request_id(), asked.rdev, None, user, True
+            ),
+        )
+        nodes.node(reply.attributes.inode).plain_until = mount.now() + nodes.attribute_s
+        return made(request.node, asked.name, reply.attributes)
+
+    async def mkdir(request: Request) -> Result:
+        asked = requests.parse_mkdir(request.body)
+        mode = asked.mode & 0o7777 & ~asked.umask
+        nodes.change(request.node)
+        reply: meta.AttributesReply = await mount.call_as(
+            request,
+            methods.MKDIR,
+            lambda user: meta.Mkdir(
+                request.node, asked.name, mode, mount.request_id(), False, None, user, relaxed=True
+            ),
+        )
+        nodes.born(reply.attributes.inode, mount.now())
+        return made(request.node, asked.name, reply.attributes)
+
+    async def symlink(request: Request) -> Result:
+        asked = requests.parse_symlink(request.body)
+        nodes.change(request.node)
+        reply: meta.AttributesReply = await mount.call_as(
+            request,
+            methods.SYMLINK,
+            lambda user: meta.Symlink(request.node, asked.name, asked.target, mount.request_id(), user, True),
+        )
+        return made(request.node, asked.name, reply.attributes)
+
+    async def link(request: Request) -> Result:
+        """Also gives a file that was made without a name its first one."""
+        asked = requests.parse_link(request.body)
+        nodes.change(request.node, asked.oldnodeid)
+        reply: meta.AttributesReply = await mount.call_as(
+            request,
+            methods.LINK,
+            lambda user: meta.Link(
+                asked.oldnodeid, b"", request.node, asked.name, mount.request_id(), user, relaxed=True
+            ),
+        )
+        nodes.node(asked.oldnodeid).removed = False
+        return made(request.node, asked.name, reply.attributes)
+
+    async def readlink(request: Request) -> Result:
+        node = nodes.by_inode.get(request.node)
+        if node is not None and node.attributes is not None and node.attributes.target:
+            # A link's target never changes.
+            return node.attributes.target
+        reply: meta.ReadlinkReply = await mount.call_as(
+            request, methods.READLINK, lambda user: meta.Readlink(request.node, b"", user)
+        )
+        return reply.target
+
+    async def inode_of(request: Request, parent: int, name: bytes) -> int:
+        """The inode of a name that is about to go; 0: there is none. Asked only if a file is open here at all."""
+        names = nodes.names(parent)
+        known = names.entries.get(name)
+        if known is not None and known[0]:
+            return known[0]
+        if not mount.handles.files:
+            return 0
+        try:
+            reply: meta.AttributesReply = await mount.call_as(
+                request, methods.LOOKUP, lambda user: meta.Lookup(parent, name, user)
+            )
+        except EmberError as error:
+            if error.code is Code.NOT_FOUND:
+                return 0
+            raise
+        return reply.attributes.inode
+
+    def gone(parent: int, name: bytes, inode: int) -> None:
+        """A name was taken from an inode."""
+        now = mount.now()
+        nodes.change(parent)
+        nodes.put_name(parent, name, 0, now)
+        if not inode:
+            return
+        nodes.change(inode)
+        node = nodes.node(inode)
+        attributes = node.attributes
+        if attributes is not None and (attributes.links <= 1 or attributes.type is meta.FileType.DIRECTORY):
+            # Programs that have it open still see it as it was.
+            node.removed = True
+            node.expires = FOREVER
+        if node.file is None:
+            mount.cache.forget(inode)
+
+    async def unlink(request: Request) -> Result:
+        name = requests.parse_unlink(request.body)
+        inode = await inode_of(request, request.node, name)
+        if inode:
+            await mount.hold(inode)
+        nodes.change(request.node)
+        await mount.call_as(
+            request, methods.UNLINK, lambda user: meta.Unlink(request.node, name, mount.request_id(), user, True)
+        )
+        gone(request.node, name, inode)
+        return None
+
+    async def rmdir(request: Request) -> Result:
+        name = requests.parse_rmdir(request.body)
+        known = nodes.names(request.node).entries.get(name)
+        nodes.change(request.node)
+        await mount.call_as(
+            request, methods.RMDIR, lambda user: meta.Rmdir(request.node, name, mount.request_id(), user, True)
+        )
+        gone(request.node, name, known[0] if known is not None else 0)
+        return None
+
+    async def rename(request: Request, asked: requests.Rename2) -> Result:
+        if asked.flags & _RENAME_WHITEOUT:
+            raise EmberError(Code.INVALID, "white-outs are not made here")
+        exchange = bool(asked.flags & meta.RenameFlags.EXCHANGE)
+        source = await inode_of(request, request.node, asked.old)
+        replaced = await inode_of(request, asked.newdir, asked.new)
+        if replaced and not exchange and not asked.flags & meta.RenameFlags.NO_REPLACE:
+            await mount.hold(replaced)
+        nodes.change(request.node, asked.newdir)
+        await mount.call_as(
+            request,
+            methods.RENAME,
+            lambda user: meta.Rename(
+                request.node, asked.old, asked.newdir, asked.new, mount.request_id(), asked.flags, user, True
+            ),
+        )
+        now = mount.now()
+        nodes.change(request.node, asked.newdir)
+        if exchange:
+            for directory, name, inode in ((request.node, asked.old, replaced), (asked.newdir, asked.new, source)):
+                if inode:
+                    nodes.change(inode)
+                    nodes.put_name(directory, name, inode, now)
+                else:
+                    nodes.drop_name(directory, name)
+            return None
+        if source and source == replaced:
+            # Two names of one file: POSIX leaves both.
+            return None
+        if replaced:
+            gone(asked.newdir, asked.new, replaced)
+        nodes.put_name(request.node, asked.old, 0, now)
+        if source:
+            nodes.change(source)
+            nodes.put_name(asked.newdir, asked.new, source, now)
+        else:
+            nodes.drop_name(asked.newdir, asked.new)
+        return None
+
+    def rename1(request: Request) -> object:
+        return rename(request, requests.parse_rename(request.body))
+
+    def rename2(request: Request) -> object:
+        return rename(request, requests.parse_rename2(request.body))
+
+    return {
+        Opcode.MKNOD: mknod,
+        Opcode.MKDIR: mkdir,
+        Opcode.SYMLINK: symlink,
+        Opcode.LINK: link,
+        Opcode.READLINK: readlink,
+        Opcode.UNLINK: unlink,
+        Opcode.RMDIR: rmdir,
+        Opcode.RENAME: rename1,  # type: ignore[dict-item]
+        Opcode.RENAME2: rename2,  # type: ignore[dict-item]
+    }

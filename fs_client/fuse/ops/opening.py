@@ -1,0 +1,234 @@
+"""OPEN, CREATE, TMPFILE, FLUSH, RELEASE, FSYNC, SYNCFS.
+
+Close-to-open: an open asks the service, and what the kernel has of the file's pages is kept only if it is of the
+version that the service names. A flush returns when everything that was written is stored and others can learn the
+length.
+"""
+
+import os
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from fs_client.fuse import abi, answers, requests
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.files import File
+from fs_client.fuse.handles import Handle
+from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.locks import release_range_locks
+from fs_client.fuse.mount import Mount
+from fs_client.fuse.ops.lookup import new_entry
+from fs_client.fuse.truncate import truncate
+from fs_client.fuse.users import User, user_of
+from fs_client.settle import run_all
+from fs_common import methods
+from fs_common.records import meta
+
+_ACCESS = os.O_ACCMODE
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    nodes = mount.nodes
+
+    def open_(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        asked = requests.parse_open(request.body)
+        if mount.policy.dataset and asked.flags & _ACCESS == os.O_RDONLY:
+            node = nodes.by_inode.get(request.node)
+            if node is not None and node.attributes is not None and node.expires > mount.now():
+                file = mount.file(node.attributes)
+                handle = mount.handles.open_file(file, asked.flags, user_of(request), b"")
+                return answers.open_out(handle.number, open_flags(handle, node.attributes.version))
+        return open_slow(request, asked)
+
+    async def open_slow(request: Request, asked: requests.Open) -> Result:
+        flags = asked.flags
+        write = flags & _ACCESS != os.O_RDONLY
+        stamp = nodes.stamp()
+        client = mount.client if write else b""
+
+        def make(user: User) -> meta.Open:
+            return meta.Open(
+                request.node,
+                b"",
+                write,
+                client,
+                mount.request_id() if write else b"",
+                user,
+                truncate=bool(flags & os.O_TRUNC),
+                append=write and bool(flags & os.O_APPEND),
+                relaxed=True,
+            )
+
+        reply: meta.OpenReply = await mount.call_as(request, methods.OPEN, make)
+        handle = opened(request, flags, reply, stamp)
+        version = reply.attributes.version
+        if flags & os.O_TRUNC and write:
+            version = await emptied(request, handle, version)
+        return answers.open_out(handle.number, open_flags(handle, version))
+
+    def opened(request: Request, flags: int, reply: meta.OpenReply, stamp: int) -> Handle:
+        """A handle for what the service has opened."""
+        node = nodes.adopt(reply.attributes, stamp, mount.now())
+        first = node.file is None
+        file = mount.file(reply.attributes)
+        if first:
+            mount.cache.agree(file.inode, file.version, file.length)
+        elif stamp >= node.changed:
+            file.refresh(reply.attributes)
+        return mount.handles.open_file(file, flags, user_of(request), reply.session)
+
+    async def emptied(request: Request, handle: Handle, version: int) -> int:
+        """O_TRUNC. Returns the version of the contents."""
+        file = handle.file
+        if not file.length and not file.dirty:
+            return version
+        try:
+            await truncate(mount, request, file.inode, 0, handle)
+        except BaseException:
+            mount.spawn(mount.close_handle(handle))
+            raise
+        return file.version
+
+    def open_flags(handle: Handle, version: int) -> int:
+        """`FOPEN_*`; notes that the kernel's pages are of this version from now on."""
+        node = handle.file.node
+        if mount.policy.strict or handle.append or handle.flags & os.O_DIRECT:
+            handle.direct = True
+            return abi.FOPEN_DIRECT_IO | abi.FOPEN_PARALLEL_DIRECT_WRITES
+        kept = node.cached_version == version
+        node.cached_version = version
+        return abi.FOPEN_KEEP_CACHE if kept else 0
+
+    async def create(request: Request) -> Result:
+        asked = requests.parse_create(request.body)
+        flags = asked.flags
+        write = flags & _ACCESS != os.O_RDONLY
+        mode = asked.mode & 0o7777 & ~asked.umask
+        parent = request.node
+        nodes.change(parent)
+        stamp = nodes.stamp()
+
+        def make(user: User) -> meta.Create:
+            return meta.Create(
+                parent,
+                asked.name,
+                mode,
+                mount.request_id(),
+                bool(flags & os.O_EXCL),
+                bool(flags & os.O_TRUNC),
+                write,
+                mount.client if write else b"",
+                None,
+                user,
+                True,
+            )
+
+        reply: meta.OpenReply = await mount.call_as(request, methods.CREATE, make)
+        now = mount.now()
+        attributes = reply.attributes
+        nodes.change(parent)
+        if not reply.existed:
+            node = nodes.learn(attributes, now)
+            node.plain_until = now + nodes.attribute_s
+            node.cached_version = attributes.version
+            stamp = node.changed
+        handle = opened(request, flags, reply, stamp)
+        node = handle.file.node
+        version = attributes.version
+        if reply.existed and flags & os.O_TRUNC and write:
+            version = await emptied(request, handle, version)
+        nodes.put_name(parent, asked.name, node.inode, now)
+        return new_entry(mount, node) + answers.open_out(handle.number, open_flags(handle, version))
+
+    async def tmpfile(request: Request) -> Result:
+        asked = requests.parse_create(request.body)
+        mode = asked.mode & 0o7777 & ~asked.umask
+
+        def make(user: User) -> meta.CreateUnnamed:
+            linkable = not asked.flags & os.O_EXCL
+            return meta.CreateUnnamed(request.node, mode, mount.request_id(), mount.client, linkable, user, True)
+
+        reply: meta.OpenReply = await mount.call_as(request, methods.CREATE_UNNAMED, make)
+        node = nodes.learn(reply.attributes, mount.now())
+        node.plain_until = mount.now() + nodes.attribute_s
+        handle = opened(request, asked.flags, reply, node.changed)
+        entry = new_entry(mount, node)
+        return entry + answers.open_out(handle.number, open_flags(handle, reply.attributes.version))
+
+    # Ends
+
+    def flush(request: Request) -> Coroutine[Any, Any, Result] | None:
+        """close(2): its error is the program's last chance to learn that something was lost."""
+        asked = requests.parse_flush(request.body)
+        handle = mount.handles.file(asked.fh)
+        if handle.lock_owners or (
+            handle.writable and (handle.file.dirty or handle.error_seen != handle.file.error_count)
+        ):
+            return flush_slow(handle, asked.lock_owner)
+        return None
+
+    async def flush_slow(handle: Handle, lock_owner: int) -> Result:
+        try:
+            if handle.writable:
+                await stored(handle)
+        finally:
+            if handle.lock_owners:
+                await release_range_locks(mount, handle, lock_owner)
+        handle.file.raise_error(handle)
+        return None
+
+    async def stored(handle: Handle) -> None:
+        file = handle.file
+        attributes = file.node.attributes
+        if handle.session and not file.node.removed and (attributes is None or attributes.links):
+            await mount.finish_handle(handle)
+        elif file.dirty:
+            # Without a name the session is what keeps the file.
+            await file.settle()
+
+    def release(request: Request) -> None:
+        """Nobody waits for it, so what is left to do goes on behind."""
+        asked = requests.parse_release(request.body)
+        handle = mount.handles.files.get(asked.fh)
+        if handle is None:
+            return
+        if not handle.session and not handle.file.dirty and not handle.lock_owners and len(handle.file.handles) > 1:
+            del mount.handles.files[handle.number]
+            handle.file.handles.discard(handle)
+            return
+        mount.spawn(mount.close_handle(handle))
+
+    async def fsync(request: Request) -> Result:
+        handle = mount.handles.file(requests.parse_fsync(request.body).fh)
+        await durable(handle.file)
+        handle.file.raise_error(handle)
+        return None
+
+    async def durable(file: File) -> None:
+        await mount.make_durable(file)
+
+    async def syncfs(request: Request) -> Result:
+        files = [*mount.writing, *(handle.file for handle in mount.handles.files.values() if handle.file.unsynced)]
+        await run_all([durable(file) for file in set(files)])
+        await mount.call(methods.SYNC, meta.Sync())
+        return None
+
+    def unwanted(request: Request, result: Result) -> None:
+        """The program was told something else (it was interrupted, or waited too long): nobody will release this."""
+        if request.opcode in (Opcode.OPEN, Opcode.CREATE, Opcode.TMPFILE) and isinstance(result, bytes):
+            number = abi.OPEN_OUT.unpack_from(result, len(result) - abi.OPEN_OUT.size)[0]
+            handle = mount.handles.files.get(number)
+            if handle is not None:
+                mount.spawn(mount.close_handle(handle))
+            if request.opcode != Opcode.OPEN:
+                nodes.forget(abi.ENTRY_OUT.unpack_from(result)[0], 1, mount.now())
+
+    mount.unwanted = unwanted
+    return {
+        Opcode.OPEN: open_,
+        Opcode.CREATE: create,
+        Opcode.TMPFILE: tmpfile,
+        Opcode.FLUSH: flush,
+        Opcode.RELEASE: release,
+        Opcode.FSYNC: fsync,
+        Opcode.SYNCFS: syncfs,
+    }

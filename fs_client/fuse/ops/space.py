@@ -1,0 +1,113 @@
+"""FALLOCATE, LSEEK, COPY_FILE_RANGE."""
+
+import errno
+import os
+from collections.abc import Mapping
+
+from fs_client.fuse import answers, requests
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.extents import next_data, next_hole
+from fs_client.fuse.files import File
+from fs_client.fuse.holes import zero
+from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.mount import Mount
+from fs_common.errors import Code, EmberError
+from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX, MIB
+
+KEEP_SIZE = 0x01
+PUNCH_HOLE = 0x02
+ZERO_RANGE = 0x10
+COPY_MAX = 64 * MIB
+"""Of one request: the kernel asks again for the rest, and the program may be interrupted in between."""
+COPY_PIECE = 4 * MIB
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    async def fallocate(request: Request) -> Result:
+        """Space is not reserved: a chunk takes it when it is written. Length and contents are as asked for."""
+        asked = requests.parse_fallocate(request.body)
+        handle = mount.handles.file(asked.fh)
+        file = handle.file
+        if not handle.writable:
+            raise EmberError(Code.BAD_SESSION, "it is not open for writing")
+        if asked.mode not in (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE):
+            raise EmberError(Code.NOT_SUPPORTED, f"fallocate mode {asked.mode:#x}")
+        end = asked.offset + asked.length
+        if not asked.mode & KEEP_SIZE and end > min(FILE_SIZE_MAX, file.chunk_size * (CHUNK_INDEX_MAX + 1)):
+            raise EmberError(Code.FILE_TOO_LARGE, f"{end} bytes")
+        async with file.cutting():
+            await file.back.flush()
+            if asked.mode & (PUNCH_HOLE | ZERO_RANGE):
+                await zero(mount, file, asked.offset, min(end, file.length))
+            if not asked.mode & KEEP_SIZE and end > file.length:
+                old = file.length
+                # As a write that ends there and stores nothing.
+                file.wrote(end)
+                file.unsettled.acknowledged(end, file.mtime_ns)
+                mount.cache.invalidate(file.inode, file.chunk_size, old, end)
+        await file.settle()
+        return None
+
+    async def lseek(request: Request) -> Result:
+        """SEEK_DATA and SEEK_HOLE, by whole chunks as the daemons have them."""
+        asked = requests.parse_lseek(request.body)
+        file = mount.handles.file(asked.fh).file
+        await file.back.flush()
+        if asked.offset >= file.length:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        if asked.whence == os.SEEK_DATA:
+            found = await next_data(mount.fs, file.ref, asked.offset)
+            if found is None:
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            return answers.lseek_out(found)
+        if asked.whence == os.SEEK_HOLE:
+            return answers.lseek_out(await next_hole(mount.fs, file.ref, asked.offset))
+        raise EmberError(Code.INVALID, f"whence {asked.whence}")
+
+    async def copy(request: Request) -> int:
+        """Bytes go from daemon to daemon through this process, not through the program. May copy less than asked."""
+        asked = requests.parse_copy_file_range(request.body)
+        source = mount.handles.file(asked.fh_in).file
+        target_handle = mount.handles.file(asked.fh_out)
+        target = target_handle.file
+        if asked.flags:
+            raise EmberError(Code.INVALID, f"flags {asked.flags:#x}")
+        await source.back.flush(asked.off_in, asked.off_in + asked.len)
+        left = min(asked.len, source.length - asked.off_in, COPY_MAX)
+        if source is target and asked.off_in < asked.off_out + left and asked.off_out < asked.off_in + left:
+            raise EmberError(Code.INVALID, "the ranges overlap")
+        done = 0
+        while done < left:
+            size = min(COPY_PIECE, left - done)
+            await copy_piece(source, asked.off_in + done, target, asked.off_out + done, size)
+            done += size
+        return done
+
+    async def copy_piece(source: File, offset: int, target: File, to: int, size: int) -> None:
+        if to + size > min(FILE_SIZE_MAX, target.chunk_size * (CHUNK_INDEX_MAX + 1)):
+            raise EmberError(Code.FILE_TOO_LARGE, f"{to + size} bytes")
+        buffer = mount.pool.take(size)
+        try:
+            (view,) = await mount.fs.reader.read([(source.ref, offset, size)], buffer.view)
+            await target.uncut()
+            await target.back.room()
+            mount.cache.invalidate(target.inode, target.chunk_size, min(to, target.length), to + len(view))
+            taken, buffer = buffer, None  # type: ignore[assignment]
+            target.back.add(to, taken, mount.now())
+            target.wrote(to + size)
+        finally:
+            if buffer is not None:
+                buffer.release()
+
+    async def copy_file_range(request: Request) -> Result:
+        return answers.write_out(await copy(request))
+
+    async def copy_file_range_64(request: Request) -> Result:
+        return answers.copy_file_range_64_out(await copy(request))
+
+    return {
+        Opcode.FALLOCATE: fallocate,
+        Opcode.LSEEK: lseek,
+        Opcode.COPY_FILE_RANGE: copy_file_range,
+        Opcode.COPY_FILE_RANGE_64: copy_file_range_64,
+    }

@@ -1,0 +1,105 @@
+"""GETXATTR, LISTXATTR, SETXATTR, REMOVEXATTR."""
+
+import errno
+import os
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from fs_client.fuse import answers, requests
+from fs_client.fuse.abi import Opcode
+from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.mount import Mount
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.records import meta
+
+CAPABILITY = b"security.capability"
+"""Asked by the kernel before the first write to a file. No capabilities are kept, so no program gains any."""
+
+
+def handlers(mount: Mount) -> Mapping[int, Handler]:
+    nodes = mount.nodes
+
+    def getxattr(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        asked = requests.parse_getxattr(request.body)
+        if asked.name == CAPABILITY or plain(request.node):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return get(request, asked)
+
+    async def get(request: Request, asked: requests.GetXattr) -> Result:
+        reply: meta.XattrReply = await mount.call_as(
+            request, methods.GET_XATTR, lambda user: meta.GetXattr(request.node, asked.name, user)
+        )
+        return sized(reply.value, asked.size)
+
+    def listxattr(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        room = requests.parse_listxattr(request.body)
+        if plain(request.node):
+            return sized(b"", room)
+        return list_(request, room)
+
+    async def list_(request: Request, room: int) -> Result:
+        stamp = nodes.stamp()
+        reply: meta.ListXattrsReply = await mount.call_as(
+            request, methods.LIST_XATTRS, lambda user: meta.ListXattrs(request.node, user)
+        )
+        node = nodes.node(request.node)
+        if not reply.names and not request.uid and stamp >= node.changed:
+            node.plain_until = mount.now() + nodes.attribute_s
+        return sized(b"".join(name + b"\0" for name in reply.names), room)
+
+    async def setxattr(request: Request) -> Result:
+        extended = mount.channel.negotiated is not None and mount.channel.negotiated.setxattr_extended
+        asked = requests.parse_setxattr(request.body, extended=extended)
+        if asked.name == CAPABILITY:
+            raise EmberError(Code.NOT_SUPPORTED, "file capabilities are not kept here")
+        nodes.change(request.node)
+        nodes.node(request.node).plain_until = 0.0
+        await mount.call_as(
+            request,
+            methods.SET_XATTR,
+            lambda user: meta.SetXattr(
+                request.node, asked.name, asked.value, mount.request_id(), asked.flags, user, True
+            ),
+        )
+        changed(request.node)
+        return None
+
+    async def removexattr(request: Request) -> Result:
+        name = requests.parse_removexattr(request.body)
+        nodes.change(request.node)
+        await mount.call_as(
+            request,
+            methods.REMOVE_XATTR,
+            lambda user: meta.RemoveXattr(request.node, name, mount.request_id(), user, True),
+        )
+        changed(request.node)
+        return None
+
+    def changed(inode: int) -> None:
+        nodes.change(inode)
+        node = nodes.node(inode)
+        node.plain_until = 0.0
+        if node.file is not None:
+            node.file.names_unsynced = True
+
+    def plain(inode: int) -> bool:
+        """Whether it certainly has no attributes."""
+        node = nodes.by_inode.get(inode)
+        return node is not None and node.plain_until > mount.now()
+
+    return {
+        Opcode.GETXATTR: getxattr,
+        Opcode.LISTXATTR: listxattr,
+        Opcode.SETXATTR: setxattr,
+        Opcode.REMOVEXATTR: removexattr,
+    }
+
+
+def sized(value: bytes, room: int) -> bytes:
+    """The answer: the value, or, to who asked without room, its size."""
+    if not room:
+        return answers.xattr_out(len(value))
+    if len(value) > room:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    return value

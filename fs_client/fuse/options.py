@@ -1,0 +1,142 @@
+"""The words of `-o`, as mount(8), fstab and `emberfs mount` give them, to checked values.
+
+Words that mount(8) itself understands, and those with which fstab speaks to other programs, are accepted and mean
+nothing here. Unknown words are refused: a misspelt one would otherwise do nothing in silence. Pure.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from fs_client.fuse.policy import Policy
+from fs_common.limits import GIB, KIB, MIB
+
+CONSISTENCIES = ("strict", "close-to-open", "dataset")
+KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
+"""Passed on to mount(2)."""
+_UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
+"""Words that take another one away."""
+_IGNORED = re.compile(
+    r"defaults|auto|noauto|user|nouser|users|_netdev|nofail|rw|relatime|norelatime|strictatime|lazytime|x-.*|comment=.*"
+)
+_SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
+DATASET_S = 3600.0
+"""How long a dataset mount believes what it was told."""
+
+
+class BadOption(ValueError):
+    """A word that is not known, or a value that it cannot have. The message is one line."""
+
+
+@dataclass(slots=True)
+class MountOptions:
+    policy: Policy = field(default_factory=Policy)
+    kernel_words: set[str] = field(default_factory=lambda: {"nosuid", "nodev"})
+    allow_other: bool = True
+    default_permissions: bool = True
+    nonempty: bool = False
+    max_read_bytes: int = 0
+    """0: as much as one request carries."""
+    read_ahead_bytes: int = 16 * MIB
+    timeout_s: float = 30.0
+    token: str = ""
+    log: str = ""
+
+
+def parse(words: Iterable[str]) -> MountOptions:
+    """`words`: each one or several with commas between. Later ones win. Raises `BadOption`."""
+    options = MountOptions()
+    policy = options.policy
+    times: dict[str, float] = {}
+    given = [word.strip() for text in words for word in text.split(",") if word.strip()]
+    read_ahead_given = False
+    for word in given:
+        name, equals, value = word.partition("=")
+        match name:
+            case "consistency" if equals:
+                if value not in CONSISTENCIES:
+                    raise BadOption(f"consistency={value} is none of {', '.join(CONSISTENCIES)}")
+                policy.consistency = value
+            case "ro" if not equals:
+                policy.read_only = True
+            case "rw" if not equals:
+                policy.read_only = False
+            case "writeback" if not equals:
+                policy.writeback = True
+            case "allow_other" | "noallow_other" if not equals:
+                options.allow_other = name == "allow_other"
+            case "default_permissions" | "nodefault_permissions" if not equals:
+                options.default_permissions = name == "default_permissions"
+            case "nonempty" if not equals:
+                options.nonempty = True
+            case "nocontrol" if not equals:
+                policy.control = False
+            case "cache" if equals:
+                policy.cache_bytes = _size(word, value)
+            case "dirty" if equals:
+                policy.dirty_bytes = _size(word, value, least=MIB)
+            case "max_read" if equals:
+                options.max_read_bytes = _size(word, value, least=4 * KIB)
+            case "read_ahead" if equals:
+                options.read_ahead_bytes = _size(word, value)
+                read_ahead_given = True
+            case "timeout" if equals:
+                options.timeout_s = _seconds(word, value, least=0.1)
+            case "attr_timeout" | "entry_timeout" | "negative_timeout" if equals:
+                times[name] = _seconds(word, value)
+            case "token" if equals:
+                options.token = value
+            case "log" if equals:
+                options.log = value
+            case _ if word in KERNEL_WORDS:
+                options.kernel_words.add(word)
+            case _ if word in _UNDONE:
+                options.kernel_words.discard(_UNDONE[word])
+            case _ if _IGNORED.fullmatch(word):
+                pass
+            case _:
+                raise BadOption(f"option {word!r} is not known; `emberfs mount --help` lists them")
+    _apply_consistency(options, times, read_ahead_given=read_ahead_given)
+    return options
+
+
+def _apply_consistency(options: MountOptions, times: dict[str, float], *, read_ahead_given: bool) -> None:
+    policy = options.policy
+    if policy.strict:
+        if policy.writeback:
+            raise BadOption("writeback keeps written pages in the kernel, which consistency=strict excludes")
+        if any(times.values()):
+            raise BadOption("consistency=strict asks every time; leave the ..._timeout options out")
+        policy.attribute_s = policy.name_s = policy.absent_s = 0.0
+        return
+    if policy.dataset:
+        if policy.writeback:
+            raise BadOption("consistency=dataset is read-only; leave writeback out")
+        policy.read_only = True
+        policy.attribute_s = policy.name_s = policy.absent_s = DATASET_S
+        if not read_ahead_given:
+            options.read_ahead_bytes = 64 * MIB
+    policy.attribute_s = times.get("attr_timeout", policy.attribute_s)
+    policy.name_s = times.get("entry_timeout", policy.name_s)
+    policy.absent_s = times.get("negative_timeout", min(policy.absent_s, policy.name_s))
+
+
+def _size(word: str, value: str, least: int = 0) -> int:
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise BadOption(f"{word}: write a size, for example 64K, 16M or 1G")
+    size = int(match[1]) * _UNITS[match[2].upper()]
+    if size < least:
+        raise BadOption(f"{word}: at least {least} bytes")
+    return size
+
+
+def _seconds(word: str, value: str, least: float = 0.0) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise BadOption(f"{word}: write a number of seconds") from None
+    if not least <= seconds < 1e9:
+        raise BadOption(f"{word}: from {least:g} seconds on")
+    return seconds

@@ -1,0 +1,40 @@
+"""What a mount promises and how much it may keep: the values that operations look at.
+
+| consistency     | attributes, names | page cache          | reads and look-ups of files   |
+| --------------- | ----------------- | ------------------- | ----------------------------- |
+| `strict`        | asked every time  | none (direct I/O)   | length asked at the end       |
+| `close-to-open` | 1 s               | kept while unchanged | open asks                     |
+| `dataset`       | long; read-only   | kept                | open is answered from memory  |
+"""
+
+from dataclasses import dataclass
+
+from fs_common.limits import MIB
+
+
+@dataclass(slots=True)
+class Policy:
+    """Not frozen: some of it may be set while mounted (`.emberfs/set-conf`)."""
+
+    consistency: str = "close-to-open"
+    attribute_s: float = 1.0
+    name_s: float = 1.0
+    absent_s: float = 1.0
+    """For names that do not exist."""
+    read_only: bool = False
+    writeback: bool = False
+    """The kernel keeps written pages and tells sizes and times itself."""
+    cache_bytes: int = 256 * MIB
+    """Of the daemon's own cache of file data, for direct I/O."""
+    dirty_bytes: int = 256 * MIB
+    """Written and not yet stored, of all files."""
+    control: bool = True
+    """There is a `.emberfs` directory."""
+
+    @property
+    def strict(self) -> bool:
+        return self.consistency == "strict"
+
+    @property
+    def dataset(self) -> bool:
+        return self.consistency == "dataset"

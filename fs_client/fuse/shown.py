@@ -1,0 +1,113 @@
+"""What the kernel is shown of an inode: attributes and entries as bytes, with what was written here and is not settled.
+
+How long it may believe them is what is left of the time this daemon itself believes them.
+"""
+
+import errno
+import os
+import stat
+from struct import Struct
+
+from fs_client.fuse import abi
+from fs_client.fuse.nodes import Node
+from fs_common.records.meta import Attributes, FileType
+
+TYPE_BITS = {
+    FileType.FILE: stat.S_IFREG,
+    FileType.DIRECTORY: stat.S_IFDIR,
+    FileType.SYMLINK: stat.S_IFLNK,
+    FileType.FIFO: stat.S_IFIFO,
+    FileType.SOCKET: stat.S_IFSOCK,
+    FileType.CHARACTER_DEVICE: stat.S_IFCHR,
+    FileType.BLOCK_DEVICE: stat.S_IFBLK,
+}
+TYPE_OF_MODE = {bits: type_ for type_, bits in TYPE_BITS.items()}
+BLOCK_SIZE = 4096
+DIRECTORY_SIZE = 4096
+"""Shown for every directory: some programs take 0 for an empty one."""
+_SECOND = 1_000_000_000
+FOREVER_S = 1 << 30
+"""Longer than any mount lives; the kernel adds it to its clock."""
+
+_ENTRY = Struct(abi.ENTRY_OUT.format + abi.ATTR.format.removeprefix("="))
+_ATTR_OUT = Struct(abi.ATTR_OUT.format + abi.ATTR.format.removeprefix("="))
+assert _ENTRY.size == abi.ENTRY_OUT_SIZE
+assert _ATTR_OUT.size == abi.ATTR_OUT.size + abi.ATTR.size
+
+
+def entry(node: Node, name_until: float, now: float) -> bytes:
+    """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up."""
+    name_s, name_ns = _left(name_until, now)
+    attr_s, attr_ns = _left(node.expires, now)
+    return _ENTRY.pack(node.inode, 0, name_s, attr_s, name_ns, attr_ns, *_fields(node))
+
+
+def attr_out(node: Node, now: float) -> bytes:
+    """The answer to GETATTR and SETATTR."""
+    valid_s, valid_ns = _left(node.expires, now)
+    return _ATTR_OUT.pack(valid_s, valid_ns, *_fields(node))
+
+
+def no_entry(until: float, now: float) -> bytes:
+    """There is no such name; where that may not be believed at all, it is an error and raised."""
+    valid_s, valid_ns = _left(until, now)
+    if not valid_s and not valid_ns:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return _ENTRY.pack(0, 0, valid_s, 0, valid_ns, *_NO_FIELDS)
+
+
+_NO_FIELDS = (0,) * (len(abi.ATTR.fields) + 1)
+
+
+def _left(until: float, now: float) -> tuple[int, int]:
+    left = until - now
+    if left <= 0:
+        return 0, 0
+    if left >= FOREVER_S:
+        return FOREVER_S, 0
+    seconds = int(left)
+    return seconds, int((left - seconds) * _SECOND)
+
+
+def mode(attributes: Attributes) -> int:
+    return TYPE_BITS[attributes.type] | attributes.mode
+
+
+def size_and_mtime(node: Node) -> tuple[int, int]:
+    attributes = node.attributes
+    assert attributes is not None
+    if node.file is not None:
+        return node.file.shown(attributes)
+    if attributes.type is FileType.DIRECTORY:
+        return DIRECTORY_SIZE, attributes.mtime_ns
+    return attributes.length, attributes.mtime_ns
+
+
+def _fields(node: Node) -> tuple[int, ...]:
+    """Of `fuse_attr`, in order."""
+    attributes = node.attributes
+    assert attributes is not None
+    size, mtime = size_and_mtime(node)
+    ctime = attributes.ctime_ns
+    if mtime > ctime and node.file is not None:
+        # A write that is not settled changes both.
+        ctime = mtime
+    atime = attributes.atime_ns
+    return (
+        attributes.inode,
+        size,
+        (size + 511) >> 9,
+        atime // _SECOND,
+        mtime // _SECOND,
+        ctime // _SECOND,
+        atime % _SECOND,
+        mtime % _SECOND,
+        ctime % _SECOND,
+        TYPE_BITS[attributes.type] | attributes.mode,
+        0 if node.removed else attributes.links,
+        attributes.uid,
+        attributes.gid,
+        attributes.device,
+        BLOCK_SIZE,
+        0,
+    )

@@ -56,6 +56,10 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Pause between two looks at the collection queue. Bounds how late space comes back, costs one range read."""
     gc_retry_ms: int = 60_000
     """Pause before a file whose chunks could not be removed is tried again (a daemon is down)."""
+    client_timeout_ms: int = 30_000
+    """How long a client without a connection keeps its locks and open files. A client whose network breaks notices
+    after 10 s (keepalive and `UNACKNOWLEDGED_MS` of `fs_common.transports.tcp`) and connects anew: this leaves it twice
+    that. One that vanishes silently is missed after as long, so others wait for its locks 40 s at most."""
     request_keep_ms: int = 600_000
     """How long the answer of a mutating operation is remembered for retries."""
     storage_timeout_ms: int = 15_000
@@ -85,7 +89,13 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             problems.append("replicas: at least 1")
         if self.storage_nodes < self.replicas:
             problems.append("storage_nodes: fewer than replicas, so no chain could be made")
-        for name in ("heartbeat_interval_ms", "gc_interval_ms", "gc_retry_ms", "storage_timeout_ms"):
+        for name in (
+            "heartbeat_interval_ms",
+            "gc_interval_ms",
+            "gc_retry_ms",
+            "storage_timeout_ms",
+            "client_timeout_ms",
+        ):
             if getattr(self, name) < 1:
                 problems.append(f"{name}: at least 1")
         if self.gc_delay_ms < 0:

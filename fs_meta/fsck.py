@@ -84,6 +84,9 @@ def _read_pair(dump: Dump, key: bytes, value: bytes) -> None:
             inode, session = schema.split_session_key(key)
             schema.decode_session(value)
             dump.sessions[inode].append(session)
+        case b"P":
+            schema.split_pruned_key(key)
+            schema.decode_pruned(value)
         case b"A":
             inode, name = schema.split_xattr_key(key)
             schema.decode_xattr(value)

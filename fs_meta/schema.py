@@ -11,6 +11,7 @@ version byte and a new `SCHEMA_VERSION`.
 | inode            | "I" inode:8                                  | Inode: one for each object          |
 | directory entry  | "D" parent:8 name:1..255                     | Entry: one name in one directory    |
 | session          | "S" inode:8 session:16                       | Session: one open that keeps a file |
+| pruned session   | "P" session:16                               | Pruned: what a dead client had open |
 | extended attr.   | "A" inode:8 name:1..255                      | Xattr                               |
 | locks            | "L" inode:8                                  | Locks: all on one file              |
 | answered request | "R" request:16                               | Answer: what a retry is told        |
@@ -129,6 +130,15 @@ class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """It may only append."""
 
 
+class Pruned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A session that was ended because its client was taken for dead. If it was not, it has the session again."""
+
+    client: bytes
+    inode: int
+    pruned_ns: int
+    session: Session
+
+
 class Xattr(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An extended attribute."""
 
@@ -190,7 +200,7 @@ _VERSION_BYTE = 1
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode(record: Format | Inode | Entry | Session | Xattr | Locks | Answer | Garbage | Counter) -> bytes:
+def encode(record: Format | Inode | Entry | Session | Pruned | Xattr | Locks | Answer | Garbage | Counter) -> bytes:
     """The value of any record of this schema."""
     return _VERSION + _encode(record)
 
@@ -210,6 +220,7 @@ _FORMAT = msgspec.msgpack.Decoder(Format)
 _INODE = msgspec.msgpack.Decoder(Inode)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
 _SESSION = msgspec.msgpack.Decoder(Session)
+_PRUNED = msgspec.msgpack.Decoder(Pruned)
 _XATTR = msgspec.msgpack.Decoder(Xattr)
 _LOCKS = msgspec.msgpack.Decoder(Locks)
 _ANSWER = msgspec.msgpack.Decoder(Answer)
@@ -231,6 +242,10 @@ def decode_entry(value: bytes) -> Entry:
 
 def decode_session(value: bytes) -> Session:
     return _decode("session", _SESSION, value)
+
+
+def decode_pruned(value: bytes) -> Pruned:
+    return _decode("pruned session", _PRUNED, value)
 
 
 def decode_xattr(value: bytes) -> Xattr:
@@ -265,7 +280,7 @@ _PREFIXED = struct.Struct(">cQ")
 _QUEUE = struct.Struct(">cQQ")
 _AGE = struct.Struct(">cQ16s")
 
-NAMESPACE_PREFIXES: Final = b"FIDSALRXGNC"
+NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNC"
 """First bytes of all keys of this schema."""
 
 
@@ -291,6 +306,20 @@ def sessions_range(inode: int) -> tuple[bytes, bytes]:
     return _pack_id(b"S", inode), _pack_id(b"S", inode + 1)
 
 
+def all_sessions_range(after: bytes = b"") -> tuple[bytes, bytes]:
+    """Begin and end of the sessions of all files; `after`: behind this key."""
+    return (after + b"\0" if after else b"S"), b"T"
+
+
+def pruned_key(session: bytes) -> bytes:
+    return b"P" + session
+
+
+def all_pruned_range(after: bytes = b"") -> tuple[bytes, bytes]:
+    """Begin and end of the pruned sessions; `after`: behind this key."""
+    return (after + b"\0" if after else b"P"), b"Q"
+
+
 def xattr_key(inode: int, name: bytes) -> bytes:
     return _pack_id(b"A", inode) + name
 
@@ -301,6 +330,11 @@ def xattrs_range(inode: int) -> tuple[bytes, bytes]:
 
 def locks_key(inode: int) -> bytes:
     return _pack_id(b"L", inode)
+
+
+def all_locks_range(after: bytes = b"") -> tuple[bytes, bytes]:
+    """Begin and end of the locks on all files; `after`: behind this key."""
+    return (after + b"\0" if after else b"L"), b"M"
 
 
 def answer_key(request: bytes) -> bytes:
@@ -347,6 +381,11 @@ def split_session_key(key: bytes) -> tuple[InodeId, bytes]:
     """(inode, session)"""
     inode, session = _unpack("session", struct.Struct(">cQ16s"), b"S", key)
     return InodeId(inode), session
+
+
+def split_pruned_key(key: bytes) -> bytes:
+    """The session."""
+    return bytes(_unpack("pruned session", struct.Struct(">c16s"), b"P", key)[0])
 
 
 def split_xattr_key(key: bytes) -> tuple[InodeId, bytes]:

@@ -1,10 +1,11 @@
 """One metadata process, put together: store, manager, namespace, RPC server, collector, upkeep.
 
 Order of start: store (opened and checked by the caller), manager, namespace, RPC; a client that can connect is served.
-Order of stop: waits for locks end, then RPC (calls in flight finish), then collector and upkeep, then the manager, then
+Order of stop: waits for locks end, then RPC (calls in flight finish), then the tasks, then the manager, then
 the store, so that nothing runs on something that is closed.
 
-Tasks: the collector and the upkeep, both owned here and waited for in `close`. Page: docs/concurrency/meta.md.
+Tasks: the collector, the pruner of dead clients and the upkeep, owned here and waited for in `close`.
+Page: docs/concurrency/meta.md.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.chunks import ChunkClient
+from fs_meta.clients import Clients
 from fs_meta.config import MetaConfig
 from fs_meta.forget import forget_answers
 from fs_meta.gc import Collector
@@ -27,6 +29,7 @@ from fs_meta.inode_count import InodeCount
 from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.ops.context import Context
+from fs_meta.prune import Pruner
 from fs_meta.service import make_service
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,10 @@ _MS = 1_000_000
 UPKEEP_INTERVAL_S = 5.0
 """Pause between two rounds of upkeep: what a crash may lose of the inode count, and how old answers get beyond their
 time."""
+
+
+CLIENTS_INTERVAL_S = 1.0
+"""Pause between two looks for dead clients: how much later than their time they are found."""
 
 
 class Manager(Protocol):
@@ -57,6 +64,7 @@ class MetaServer:
         manager: Manager,
         context: Context,
         collector: Collector,
+        pruner: Pruner,
         pool: PeerPool,
         server: tcp.Server,
     ) -> None:
@@ -72,8 +80,10 @@ class MetaServer:
         self._pool = pool
         self._server = server
         self._stop = asyncio.Event()
+        look_s = min(CLIENTS_INTERVAL_S, config.client_timeout_ms / 4000)
         self._tasks = [
             asyncio.create_task(collector.run(self._stop, config.gc_interval_ms / 1000), name="meta: collector"),
+            asyncio.create_task(pruner.run(self._stop, look_s), name="meta: clients"),
             asyncio.create_task(self._upkeep(), name="meta: upkeep"),
         ]
 
@@ -131,11 +141,13 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
         gc_delay_ns=config.gc_delay_ms * _MS,
     )
     await context.inode_count.flush()
-    service = make_service(context, config.cluster)
+    clients = Clients(config.client_timeout_ms / 1000)
+    service = make_service(context, config.cluster, clients)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
+    pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     try:
         server = await tcp.serve(service, config.host, config.port)
     except BaseException:
         await pool.close()
         raise
-    return MetaServer(config, kv, manager, context, collector, pool, server)
+    return MetaServer(config, kv, manager, context, collector, pruner, pool, server)

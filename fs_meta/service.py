@@ -4,13 +4,16 @@ Holds no state. What an operation raises becomes an error frame (`fs_common.rpc`
 INTERNAL there, with its traceback in the log.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from fs_common import methods
 from fs_common.methods import Method
 from fs_common.records.routing import GetRouting, GetRoutingReply
-from fs_common.rpc import Call, Reply, ServerSession, Service
+from fs_common.records.session import Hello
+from fs_common.rpc import Call, Handler, Reply, ServerSession, Service
+from fs_meta.clients import Clients
 from fs_meta.ops.batch_create import batch_create
 from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
@@ -86,16 +89,34 @@ _OF_CALLERS: Final[dict[Method, CallersOperation]] = {methods.LOCK: lock}
 """Those of `OPERATIONS` that are told which connection their request came by."""
 
 
-def make_service(context: Context, cluster: str) -> Service:
-    """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`."""
+_HOLDING: Final = frozenset((methods.CREATE, methods.OPEN, methods.CREATE_UNNAMED, methods.LOCK))
+"""Those that leave something of the client named in the request: a session, a lock."""
+
+
+def make_service(context: Context, cluster: str, clients: Clients) -> Service:
+    """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`.
+
+    `clients` is told who connects, who is gone, and who may have something that outlives a connection.
+    """
     service = Service("meta", cluster, 0)
     for method, operation in OPERATIONS.items():
         told = _OF_CALLERS.get(method)
         handler = _handler(context, operation) if told is None else _callers_handler(context, told)
-        service.register(method, handler)
+        service.register(method, _noting(clients, handler) if method in _HOLDING else handler)
+
+    def admit(hello: Hello) -> None:
+        if hello.role == "client":
+            clients.connected(hello.client)
+
+    def ended(session: ServerSession) -> None:
+        context.lock_waits.caller_lost(session)
+        if session.hello.role == "client":
+            clients.disconnected(session.hello.client, _loop_time())
+
+    service.admit = admit
     # Whoever has closed its side wants no lock any more, and must not get one that nobody gives up.
     service.session_finished = context.lock_waits.caller_lost
-    service.session_ended = context.lock_waits.caller_lost
+    service.session_ended = ended
 
     def get_routing(call: Call) -> Reply:
         request: GetRouting = call.request
@@ -106,18 +127,31 @@ def make_service(context: Context, cluster: str) -> Service:
         return Reply(GetRoutingReply(routing))
 
     service.register(methods.GET_ROUTING, get_routing)
-    service.add_stats(lambda: {"inodes_in_use": context.inode_count.estimate})
+    service.add_stats(lambda: {"inodes_in_use": context.inode_count.estimate, "clients": len(clients)})
     return service
 
 
-def _handler(context: Context, operation: Operation) -> Callable[[Call], Awaitable[Reply]]:
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _noting(clients: Clients, handler: Handler) -> Handler:
+    def handle(call: Call) -> Reply | Awaitable[Reply]:
+        if call.request.client:
+            clients.holds(call.request.client, _loop_time())
+        return handler(call)
+
+    return handle
+
+
+def _handler(context: Context, operation: Operation) -> Handler:
     async def handle(call: Call) -> Reply:
         return Reply(await operation(context, call.request))
 
     return handle
 
 
-def _callers_handler(context: Context, operation: CallersOperation) -> Callable[[Call], Awaitable[Reply]]:
+def _callers_handler(context: Context, operation: CallersOperation) -> Handler:
     async def handle(call: Call) -> Reply:
         return Reply(await operation(context, call.request, call.session))
 

@@ -21,6 +21,7 @@ from fs_meta.schema import (
     HeldLock,
     Inode,
     Locks,
+    Pruned,
     Session,
     Xattr,
 )
@@ -44,6 +45,11 @@ GOLDEN: list[tuple[Any, Callable[[bytes], Any], str]] = [
     (SYMLINK, schema.decode_inode, "01dc001203cd01ff0000010201020304c00000c400c4022f78000000"),
     (Entry(9, FileType.FILE, b"r" * 16), schema.decode_entry, "01930901c410" + "72" * 16),
     (Session(b"c" * 16, 5), schema.decode_session, "0194c410" + "63" * 16 + "05c3c2"),
+    (
+        Pruned(b"c" * 16, 7, 9, Session(b"c" * 16, 5)),
+        schema.decode_pruned,
+        "0194c410" + "63" * 16 + "0709" + "94c410" + "63" * 16 + "05c3c2",
+    ),
     (Xattr(b"v"), schema.decode_xattr, "0191c40176"),
     (
         Locks([HeldLock(2, 1, b"c" * 16, 7, 0, 9, 11)]),
@@ -68,6 +74,7 @@ def test_golden_keys() -> None:
     assert schema.inode_key(0x102).hex() == "49" + eight
     assert schema.entry_key(0x102, b"n\xff").hex() == "44" + eight + "6eff"
     assert schema.session_key(0x102, b"s" * 16).hex() == "53" + eight + "73" * 16
+    assert schema.pruned_key(b"s" * 16).hex() == "50" + "73" * 16
     assert schema.xattr_key(0x102, b"user.x").hex() == "41" + eight + b"user.x".hex()
     assert schema.locks_key(0x102).hex() == "4c" + eight
     assert schema.answer_key(b"r" * 16).hex() == "52" + "72" * 16
@@ -92,6 +99,19 @@ def test_entries_of_a_directory_are_one_range_in_byte_order(parent: int, first: 
     assert not begin <= schema.entry_key(parent + 1, first) < end
 
 
+def test_whole_tables_are_ranges() -> None:
+    session, locks = schema.session_key(2**64 - 1, b"\xff" * 16), schema.locks_key(2**64 - 1)
+    pruned = schema.pruned_key(b"\xff" * 16)
+    for of_all, first, last in (
+        (schema.all_sessions_range, schema.session_key(0, b"\0" * 16), session),
+        (schema.all_locks_range, schema.locks_key(0), locks),
+        (schema.all_pruned_range, schema.pruned_key(b"\0" * 16), pruned),
+    ):
+        begin, end = of_all()
+        assert begin <= first < last < end
+        assert of_all(first)[0] > first and of_all(first)[0] <= last
+
+
 @given(st.integers(0, 2**63), st.integers(0, 2**63), st.integers(0, 2**64 - 1))
 def test_due_garbage_is_a_range(due_ns: int, now_ns: int, inode: int) -> None:
     begin, end = schema.garbage_range(now_ns)
@@ -102,6 +122,9 @@ SPLITTERS = [
     schema.split_inode_key,
     schema.split_entry_key,
     schema.split_session_key,
+    schema.split_pruned_key,
+    schema.split_xattr_key,
+    schema.split_locks_key,
     schema.split_answer_key,
     schema.split_age_key,
     schema.split_garbage_key,
@@ -113,6 +136,9 @@ def test_keys_split_into_what_they_were_made_of() -> None:
     assert schema.split_inode_key(schema.inode_key(7)) == 7
     assert schema.split_entry_key(schema.entry_key(7, b"name")) == (7, b"name")
     assert schema.split_session_key(schema.session_key(7, session)) == (7, session)
+    assert schema.split_pruned_key(schema.pruned_key(session)) == session
+    assert schema.split_xattr_key(schema.xattr_key(7, b"user.a")) == (7, b"user.a")
+    assert schema.split_locks_key(schema.locks_key(7)) == 7
     assert schema.split_answer_key(schema.answer_key(request)) == request
     assert schema.split_age_key(schema.age_key(7, request)) == (7, request)
     assert schema.split_garbage_key(schema.garbage_key(7, 8)) == (7, 8)

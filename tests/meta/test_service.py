@@ -55,7 +55,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, gc_delay_ms: int = 300_000) -> AsyncIterator[Cluster]:
+async def cluster(directory: Path, gc_delay_ms: int = 300_000, **settings: int) -> AsyncIterator[Cluster]:
     daemons = [FakeStorage(node) for node in (1, 2)]
     for daemon in daemons:
         await daemon.start()
@@ -67,6 +67,7 @@ async def cluster(directory: Path, gc_delay_ms: int = 300_000) -> AsyncIterator[
         chunk_size_bytes=64 * 1024,
         gc_delay_ms=gc_delay_ms,
         gc_interval_ms=1,
+        **settings,
     )
     kv = open_store(config.store_url)
     await prepare_store(kv, "test", config.root_layout, 0, 0, 1)
@@ -269,6 +270,52 @@ def test_a_wait_for_a_lock_ends_with_the_request_and_with_the_server(tmp_path: P
             with pytest.raises(EmberError) as caught:
                 await waiting
             assert caught.value.code is Code.CLOSING
+
+    run(body())
+
+
+def test_a_client_that_is_gone_leaves_locks_and_sessions_to_the_others(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path, client_timeout_ms=20) as c:
+            hello = Hello([1], "client", b"o" * 16, "test")
+            peers = [await tcp.connect("127.0.0.1", c.running.port, hello, timeout=5) for _ in range(2)]
+            create = meta.Create(ROOT, b"f", 0o644, new_request(), write=True, client=b"o" * 16)
+            opened = await peers[0].call(methods.CREATE, create, timeout=5)
+            inode = opened.attributes.inode
+            chain = stripe_chains(opened.attributes.layout, [1, 2])[0]
+            c.daemons[chain - 1].lengths[chain, inode, 0] = 77
+            await peers[0].call(methods.LOCK, meta.Lock(inode, b"o" * 16, 1, 1, 2, new_request()), timeout=5)
+            await peers[0].close()
+            with pytest.raises(EmberError) as caught:  # the other connection keeps it alive, whatever time passes
+                await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request(), wait_ms=100))
+            assert caught.value.code is Code.WOULD_BLOCK
+            await peers[1].close()
+            await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request(), wait_ms=8_000))
+
+            async def settled() -> None:
+                while (await c.call(methods.STAT, meta.Stat(inode, b""))).attributes.length != 77:
+                    await asyncio.sleep(0.001)
+
+            await asyncio.wait_for(settled(), 20)
+            counters = (await c.call(methods.STATS, Empty())).counters
+            assert (counters["clients"], counters["pruned_locks"]) == (1, 1)
+
+    run(body())
+
+
+def test_a_client_from_before_a_restart_is_waited_for_and_then_cleared_up_after(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path, client_timeout_ms=60_000) as c:
+            await c.call(methods.LOCK, meta.Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
+            found = await c.call(methods.GET_LOCK, meta.GetLock(ROOT, b"o" * 16, 1, 1, 2))
+            assert found.type == 2
+        config = MetaConfig(cluster="test", directory=str(tmp_path), port=0, client_timeout_ms=20)
+        running = await server.start(config, open_store(config.store_url), FakeManager(None))
+        peer = await tcp.connect("127.0.0.1", running.port, Hello([1], "client", b"o" * 16, "test"), timeout=5)
+        wanted = meta.Lock(ROOT, b"o" * 16, 1, 1, 2, new_request(), wait_ms=8_000)
+        await peer.call(methods.LOCK, wanted, timeout=10)
+        await peer.close()
+        await running.close(0)
 
     run(body())
 

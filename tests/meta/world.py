@@ -176,7 +176,7 @@ class World:
         return (await create(self.context, request)).attributes
 
     async def create_open(self, path: bytes, at: int = ROOT, **more: Any) -> meta.OpenReply:
-        request = meta.Create(at, path, 0o644, new_request(), write=True, client=CLIENT, **more)
+        request = meta.Create(at, path, 0o644, new_request(), write=True, **{"client": CLIENT, **more})
         return await create(self.context, request)
 
     async def batch_create(self, names: list[bytes], parent: int = ROOT, **more: Any) -> meta.BatchAttributesReply:
@@ -188,7 +188,7 @@ class World:
 
     async def open(self, path: bytes, at: int = ROOT, write: bool = True, **more: Any) -> meta.OpenReply:
         request = new_request() if write or more.get("hold") else b""
-        return await open_(self.context, meta.Open(at, path, write, CLIENT, request, **more))
+        return await open_(self.context, meta.Open(at, path, write, request=request, **{"client": CLIENT, **more}))
 
     async def close(self, inode: int, session: bytes, written_end: int = -1, **more: Any) -> Attributes:
         request = meta.Close(inode, session, new_request(), written_end, **more)

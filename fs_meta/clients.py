@@ -1,0 +1,64 @@
+"""Which clients are alive, told by their connections. Pure: times come in.
+
+A client is alive while a connection of it is open, and for `timeout_s` after the last one was lost; a process or
+machine that vanishes silently loses its connections by TCP keepalive after about 10 s (`fs_common.transports.tcp`). It
+may have several connections at once and make new ones at any time.
+
+A client that is known from the store alone (sessions, locks: this process has just started) or from a request has not
+been seen, and gets `timeout_s` from then.
+
+A client that is not alive stays `overdue` until it connects again or is forgotten by whoever has cleared up after it.
+"""
+
+
+class Clients:
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._connections: dict[bytes, int] = {}
+        """Open connections of each client, >= 1."""
+        self._absent_since: dict[bytes, float] = {}
+        """Clients without a connection that are not forgotten, and since when."""
+        self._holding: set[bytes] = set()
+        """Those that may have sessions or locks: the others leave nothing behind."""
+
+    def __len__(self) -> int:
+        """Connected clients."""
+        return len(self._connections)
+
+    def connected(self, client: bytes) -> None:
+        self._absent_since.pop(client, None)
+        self._connections[client] = self._connections.get(client, 0) + 1
+
+    def disconnected(self, client: bytes, now: float) -> None:
+        left = self._connections[client] - 1
+        if left:
+            self._connections[client] = left
+            return
+        del self._connections[client]
+        self._absent_since[client] = now
+
+    def holds(self, client: bytes, now: float) -> None:
+        """It has, or is about to have, a session or a lock."""
+        self._holding.add(client)
+        if client not in self._connections:
+            self._absent_since.setdefault(client, now)
+
+    def is_overdue(self, client: bytes, now: float) -> bool:
+        """Whether what it has may be taken from it."""
+        since = self._absent_since.get(client)
+        return since is not None and now >= since + self._timeout_s
+
+    def overdue(self, now: float) -> set[bytes]:
+        """Clients that are not alive any more and may have left something. Those that have not are forgotten."""
+        found = set()
+        for client in [client for client in self._absent_since if self.is_overdue(client, now)]:
+            if client in self._holding:
+                found.add(client)
+            else:
+                del self._absent_since[client]
+        return found
+
+    def forget(self, client: bytes) -> None:
+        """It has left nothing, unless it has connected since."""
+        if self._absent_since.pop(client, None) is not None:
+            self._holding.discard(client)

@@ -4,13 +4,14 @@ What is checked is what `fs_meta.schema` promises: every key and value can be re
 the entry's type; link counts are right; each directory is in the one entry it says it is in; everything hangs together
 with the root, with a detached tree that waits for the collector, or with a session; no cycles; no queue entry,
 session, lock or extended attribute without an inode; locks on one file are in order and do not conflict; the names of
-an inode's extended attributes fit into one list; the inode counter is ahead of every inode.
+an inode's extended attributes fit into one list; an inode has the fields its type has, and no others; the inode counter
+is ahead of every inode.
 
 The dump must be of one snapshot. Keys of other parts (the manager's) are skipped.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fs_common.ids import ROOT_INODE
@@ -18,6 +19,9 @@ from fs_common.limits import XATTR_LIST_BYTES_MAX
 from fs_common.records.meta import FileType
 from fs_meta import schema
 from fs_meta.locks import ranges
+from fs_meta.ops.inodes import MODE_MASK
+from fs_meta.ops.mknod import DEVICES
+from fs_meta.ops.set_attr import FLAGS
 from fs_meta.schema import CorruptRecord, Entry, Garbage, HeldLock, Inode
 
 
@@ -206,7 +210,21 @@ def _check_rest(dump: Dump, findings: list[Finding]) -> None:
             findings.append(Finding("unnamed", inode, f"inode {inode} is marked as an unnamed file, and is none"))
         if inode >= dump.next_inode:
             findings.append(Finding("inode counter", inode, f"inode {inode} is not below {dump.next_inode}"))
-        if (record.layout is None) != (record.type is FileType.SYMLINK):
-            findings.append(Finding("layout", inode, f"inode {inode}: files and directories have a layout"))
+        findings += [Finding(kind, inode, f"inode {inode}: {text}") for kind, text in _wrong_fields(record)]
     for time_ns, request in dump.answers ^ dump.ages:
         findings.append(Finding("answer", 0, f"request {request.hex()} of {time_ns}: answer and age do not match"))
+
+
+def _wrong_fields(record: Inode) -> Iterator[tuple[str, str]]:
+    """Fields that an inode of this type does not have, or not so."""
+    if (record.layout is None) == (record.type in (FileType.FILE, FileType.DIRECTORY)):
+        yield "layout", "files and directories, and nothing else, have a layout"
+    if record.device and record.type not in DEVICES:
+        yield "device", f"a {record.type.name.lower()} has a device number"
+    if bool(record.target) != (record.type is FileType.SYMLINK):
+        yield "target", "symbolic links, and nothing else, have a target"
+    if record.mode & ~MODE_MASK:
+        yield "mode", f"mode {record.mode:o}"
+    flags = record.flags & schema.USER_FLAGS
+    if flags & ~FLAGS or (flags and record.type not in (FileType.FILE, FileType.DIRECTORY)):
+        yield "flags", f"flags {flags:#x} of a {record.type.name.lower()}"

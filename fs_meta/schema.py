@@ -41,7 +41,7 @@ import msgspec
 
 from fs_common.ids import InodeId
 from fs_common.layout import Layout
-from fs_common.records.meta import FileType
+from fs_common.records.meta import FileType, User
 
 SCHEMA_VERSION: Final = 1
 """In the format record; a store of another version is refused."""
@@ -108,6 +108,15 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     """Devices only."""
     version: int = 0
     """Of the contents: grows with every change of bytes, length or entries."""
+
+
+class InodeHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first fields of an `Inode`: all that a walk through a directory has to know, read without the rest."""
+
+    type: FileType
+    mode: int
+    uid: int
+    gid: int
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -189,6 +198,10 @@ class Garbage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     removed_ns: int
     attempts: int = 0
     """How often freeing failed."""
+    user: User = User()
+    """Directories: who removed the tree, and may remove of it what he could remove name by name."""
+    path: bytes = b""
+    """Directories: where it was, for whoever looks for what could not be removed."""
 
 
 class Counter(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -218,6 +231,7 @@ def _decode(table: str, decoder: msgspec.msgpack.Decoder[_T], value: bytes) -> _
 
 _FORMAT = msgspec.msgpack.Decoder(Format)
 _INODE = msgspec.msgpack.Decoder(Inode)
+_INODE_HEAD = msgspec.msgpack.Decoder(InodeHead)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
 _SESSION = msgspec.msgpack.Decoder(Session)
 _PRUNED = msgspec.msgpack.Decoder(Pruned)
@@ -234,6 +248,10 @@ def decode_format(value: bytes) -> Format:
 
 def decode_inode(value: bytes) -> Inode:
     return _decode("inode", _INODE, value)
+
+
+def decode_inode_head(value: bytes) -> InodeHead:
+    return _decode("inode", _INODE_HEAD, value)
 
 
 def decode_entry(value: bytes) -> Entry:

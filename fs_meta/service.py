@@ -14,6 +14,7 @@ from fs_common.records.routing import GetRouting, GetRoutingReply
 from fs_common.records.session import Hello
 from fs_common.rpc import Call, Handler, Reply, ServerSession, Service
 from fs_meta.clients import Clients
+from fs_meta.ops.access import access
 from fs_meta.ops.batch_create import batch_create
 from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
@@ -28,6 +29,7 @@ from fs_meta.ops.list_xattrs import list_xattrs
 from fs_meta.ops.lock import lock
 from fs_meta.ops.lookup import lookup
 from fs_meta.ops.mkdir import mkdir
+from fs_meta.ops.mknod import mknod
 from fs_meta.ops.open import open_
 from fs_meta.ops.readdir import readdir
 from fs_meta.ops.readlink import readlink
@@ -74,6 +76,8 @@ OPERATIONS: Final[dict[Method, Operation]] = {
     methods.REAL_PATH: real_path,
     methods.USAGE: usage,
     methods.CREATE_UNNAMED: create_unnamed,
+    methods.ACCESS: access,
+    methods.MKNOD: mknod,
     methods.GET_XATTR: get_xattr,
     methods.LIST_XATTRS: list_xattrs,
     methods.SET_XATTR: set_xattr,

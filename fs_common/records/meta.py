@@ -90,6 +90,8 @@ class BatchStat(msgspec.Struct, frozen=True, array_like=True):
     paths: list[bytes]
     follow: bool = True
     user: User = User()
+    read: bool = False
+    """Also fail what the user may not open for reading."""
 
 
 class NameFailure(msgspec.Struct, frozen=True, array_like=True):
@@ -144,6 +146,10 @@ class Create(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
     relaxed: bool = False
     """Answer once it is applied and survives the death of processes; `Sync` makes it survive that of the machine."""
+    read: bool = True
+    """An existing file is also opened for reading, which takes the right to. What is made is not asked."""
+    append: bool = False
+    """As in `Open`, for an existing file."""
 
 
 class OpenReply(msgspec.Struct, frozen=True, array_like=True):
@@ -183,6 +189,10 @@ class Open(msgspec.Struct, frozen=True, array_like=True):
     """With `write`: only to append, which a file flagged `APPEND` allows."""
     relaxed: bool = False
     """As in `Create`."""
+    read: bool = True
+    """For reading, which takes the right to; False: only for writing, or to execute."""
+    execute: bool = False
+    """To execute, which takes the right to."""
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True):
@@ -241,6 +251,7 @@ class Readdir(msgspec.Struct, frozen=True, array_like=True):
     """Last name of the page before; empty: from the start."""
     limit: int = 1024
     with_attributes: bool = False
+    """Where the user may search the directory."""
     user: User = User()
 
 
@@ -386,6 +397,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Count what is below a directory, by the server."""
 
     inode: int
+    user: User = User()
 
 
 class UsageReply(msgspec.Struct, frozen=True, array_like=True):
@@ -393,6 +405,10 @@ class UsageReply(msgspec.Struct, frozen=True, array_like=True):
     directories: int
     symlinks: int
     total_bytes: int
+    specials: int = 0
+    """Fifos, sockets and devices."""
+    unreadable: int = 0
+    """Directories that the user may not list: what is below them is not counted."""
 
 
 class Access(msgspec.Struct, frozen=True, array_like=True):

@@ -5,8 +5,9 @@ from fs_common.records.meta import CreateUnnamed, FileType, OpenReply
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import MODE_MASK, attributes, get_directory, group_of_child, put_inode
+from fs_meta.ops.inodes import attributes, get_directory, group_of_child, mode_of_child, put_inode
 from fs_meta.ops.once import once
+from fs_meta.ops.permission import check_make
 from fs_meta.ops.sessions import add_session
 from fs_meta.schema import Inode
 
@@ -15,7 +16,8 @@ async def create_unnamed(context: Context, request: CreateUnnamed) -> OpenReply:
     """Make a file without a name, with the layout and group it would have in the directory, and a write session.
 
     It is collected when its last session ends, unless `link` has named it by then, which it allows if `linkable`. The
-    directory is not changed. ENOTDIR. ESTALE, ENOENT: the directory is gone, or removed. CLUSTER_NOT_READY (retry).
+    directory is not changed. EACCES, EPERM: nothing may be put into the directory. ENOTDIR. ESTALE, ENOENT: the
+    directory is gone, or removed. CLUSTER_NOT_READY (retry).
     """
     inode = await context.inode_ids.take()
     session = context.new_session()
@@ -24,10 +26,11 @@ async def create_unnamed(context: Context, request: CreateUnnamed) -> OpenReply:
 
     async def apply(txn: Transaction) -> tuple[OpenReply, int]:
         directory = await get_directory(txn, request.directory)
+        check_make(request.directory, directory, user)
         assert directory.layout is not None
         record = Inode(
             FileType.FILE,
-            request.mode & MODE_MASK,
+            mode_of_child(directory, request.mode, user),
             user.uid,
             group_of_child(directory, user),
             0,

@@ -12,6 +12,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.records.meta import Attributes, FileType, User
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
+from fs_meta.ops.permission import in_group
 from fs_meta.ops.resolve import get_inode
 from fs_meta.schema import Entry, Garbage, Inode
 
@@ -20,6 +21,8 @@ DIRECTORY_LINKS: Final = 2
 """Of an empty directory: its entry and its own `.`; each subdirectory's `..` adds one."""
 
 _DIRECTORY = FileType.DIRECTORY
+_SET_GROUP_ID = stat.S_ISGID | stat.S_IXGRP
+"""Together: who executes the file has its group. Alone, set-group-id is no privilege."""
 
 
 def attributes(inode: int, record: Inode) -> Attributes:
@@ -40,6 +43,9 @@ def attributes(inode: int, record: Inode) -> Attributes:
         record.parent,
         record.target,
         record.btime_ns,
+        record.device,
+        record.flags & schema.USER_FLAGS,
+        record.version,
     )
 
 
@@ -73,8 +79,9 @@ async def get_entry(txn: Transaction, parent: int, name: bytes) -> Entry | None:
 
 
 def touch_directory(txn: Transaction, inode: int, record: Inode, now_ns: int, subdirectories: int = 0) -> None:
-    """Put a directory whose entries changed: times, and links for `subdirectories` more (or fewer)."""
+    """Put a directory whose entries changed: times, version, and links for `subdirectories` more (or fewer)."""
     record.mtime_ns = record.ctime_ns = now_ns
+    record.version += 1
     record.links += subdirectories
     check(record.links >= DIRECTORY_LINKS, "a directory keeps its own two links", inode, record.links)
     put_inode(txn, inode, record)
@@ -83,6 +90,15 @@ def touch_directory(txn: Transaction, inode: int, record: Inode, now_ns: int, su
 def group_of_child(parent: Inode, user: User) -> int:
     """A set-group-id directory hands its group down."""
     return parent.gid if parent.mode & stat.S_ISGID else user.gid
+
+
+def mode_of_child(parent: Inode, mode: int, user: User) -> int:
+    """Of anything but a directory. The group that is handed down is given as set-group-id to its members alone."""
+    mode &= MODE_MASK
+    handed_down = mode & _SET_GROUP_ID == _SET_GROUP_ID and parent.mode & stat.S_ISGID
+    if handed_down and user.uid and not in_group(user, parent.gid):
+        mode &= ~stat.S_ISGID
+    return mode
 
 
 def add_directory(
@@ -124,10 +140,10 @@ async def has_writers(txn: Transaction, inode: int) -> bool:
 
 
 async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, due_ns: int) -> int:
-    """Take a name from a file or symbolic link. Returns by how much the number of inodes changes.
+    """Take a name from anything but a directory. Returns by how much the number of inodes changes.
 
-    The last one: a symbolic link goes at once; a file stays with `links` 0 and is queued for collection at `due_ns`,
-    unless it is open for writing or held: then the close of its last session queues it.
+    The last one: what has no contents goes at once; a file stays with `links` 0 and is queued for collection at
+    `due_ns`, unless it is open for writing or held: then the close of its last session queues it.
     """
     check(
         record.type is not _DIRECTORY and record.links > 0, "an entry's child has a link to lose", inode, record.links
@@ -135,7 +151,7 @@ async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, du
     record.links -= 1
     record.ctime_ns = now_ns
     if record.links == 0:
-        if record.type is FileType.SYMLINK:
+        if record.type is not FileType.FILE:
             delete_inode(txn, inode)
             return -1
         if not await has_sessions(txn, inode):

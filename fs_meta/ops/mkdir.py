@@ -5,12 +5,13 @@ from fs_common.ids import ROOT_INODE
 from fs_common.layout import Layout, validate
 from fs_common.limits import PATH_BYTES_MAX, PATH_DEPTH_MAX
 from fs_common.methods import MKDIR
-from fs_common.records.meta import AttributesReply, FileType, Mkdir
+from fs_common.records.meta import AttributesReply, FileType, Mkdir, User
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import add_directory, attributes, get_directory, get_entry, put_inode, touch_directory
 from fs_meta.ops.once import once
-from fs_meta.ops.resolve import SELF, check_name, get_inode, parent_of, place_of, resolve
+from fs_meta.ops.permission import check_make
+from fs_meta.ops.resolve import SELF, check_name, get_inode, parent_of, place_of, resolve, search
 
 _OWNER_WRITES = 0o300
 """Missing ancestors can be written and searched by their owner whatever `mode` says, as `mkdir -p` has it."""
@@ -20,7 +21,7 @@ async def mkdir(context: Context, request: Mkdir) -> AttributesReply:
     """Make a directory; it inherits the parent's layout unless the request has one, and set-group-id with the group.
 
     POSIX mkdir: EEXIST if the name is there, be it a symbolic link, dangling or not. A trailing `/` is fine. The parent
-    gains a link and new times. The walk's errors. EINVAL: a wrong layout.
+    gains a link and new times. EACCES, EPERM: nothing may be put into it. The walk's errors. EINVAL: a wrong layout.
 
     `parents`: missing ancestors are made too, and an existing directory (or symbolic link to one) is a success; EEXIST
     where the last name is anything else, ENOTDIR where an earlier one is, EEXIST for a dangling symbolic link.
@@ -40,7 +41,7 @@ async def _mkdir_one(context: Context, request: Mkdir, layout: Layout | None, no
     inode = await context.inode_ids.take()
 
     async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
-        parent_id, name, _ = await place_of(txn, request.at, request.path)
+        parent_id, name, _ = await place_of(txn, request.at, request.path, request.user)
         if not request.path:
             raise EmberError(Code.NOT_FOUND, "an empty path names nothing")
         if name in SELF or await get_entry(txn, parent_id, name) is not None:
@@ -67,6 +68,8 @@ async def _mkdir_parents(context: Context, request: Mkdir, layout: Layout | None
         made = 0
         for index, name in enumerate(names):
             last = index == len(names) - 1
+            if request.user.uid:
+                await search(txn, here, request.user)
             if name == b"..":
                 here = await parent_of(txn, here)
                 continue
@@ -79,7 +82,7 @@ async def _mkdir_parents(context: Context, request: Mkdir, layout: Layout | None
             elif entry.type is FileType.DIRECTORY:
                 here = entry.inode
             elif entry.type is FileType.SYMLINK:
-                here = await _through_symlink(txn, here, name, last)
+                here = await _through_symlink(txn, here, name, last, request.user)
             else:
                 code = Code.EXISTS if last else Code.NOT_DIRECTORY
                 raise EmberError(code, f"{name!r} in directory {here} is not a directory")
@@ -91,9 +94,9 @@ async def _mkdir_parents(context: Context, request: Mkdir, layout: Layout | None
     return await once(context, MKDIR, request.request, apply, relaxed=request.relaxed)
 
 
-async def _through_symlink(txn: Transaction, at: int, name: bytes, last: bool) -> int:
+async def _through_symlink(txn: Transaction, at: int, name: bytes, last: bool, user: User) -> int:
     try:
-        inode = await resolve(txn, at, name, True)
+        inode = await resolve(txn, at, name, True, user)
     except EmberError as error:
         if error.code is Code.NOT_FOUND:
             raise EmberError(Code.EXISTS, f"{name!r} in directory {at} is a dangling symbolic link") from error
@@ -115,6 +118,7 @@ async def _make(
     now_ns: int,
 ) -> AttributesReply:
     parent = await get_directory(txn, parent_id)
+    check_make(parent_id, parent, request.user)
     record = add_directory(txn, parent_id, parent, name, inode, mode, request.user, request.request, now_ns)
     if layout is not None:
         record.layout = layout

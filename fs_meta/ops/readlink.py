@@ -14,7 +14,7 @@ async def readlink(context: Context, request: Readlink) -> ReadlinkReply:
     """
 
     async def look(txn: Transaction) -> ReadlinkReply:
-        inode = await resolve(txn, request.at, request.path, False)
+        inode = await resolve(txn, request.at, request.path, False, request.user)
         record = await get_inode(txn, inode)
         if record.type is not FileType.SYMLINK:
             raise EmberError(Code.INVALID, f"inode {inode} is not a symbolic link")

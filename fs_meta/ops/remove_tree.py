@@ -24,7 +24,7 @@ async def remove_tree(context: Context, request: RemoveTree) -> Empty:
     now_ns = context.now_ns()
 
     async def apply(txn: Transaction) -> tuple[Empty, int]:
-        parent_id, name, slash = await place_of(txn, request.at, request.path)
+        parent_id, name, slash = await place_of(txn, request.at, request.path, request.user)
         if name in SELF:
             raise no_entry(request.path, name)
         entry = await get_entry(txn, parent_id, name)
@@ -33,7 +33,7 @@ async def remove_tree(context: Context, request: RemoveTree) -> Empty:
         if entry.type is not FileType.DIRECTORY:
             if slash:
                 raise EmberError(Code.NOT_DIRECTORY, f"{name!r} in directory {parent_id} is not a directory")
-            return EMPTY, await remove_name(txn, context, parent_id, name, entry, now_ns)
+            return EMPTY, await remove_name(txn, context, parent_id, name, entry, request.user, now_ns)
         parent = await get_directory(txn, parent_id)
         txn.delete(schema.entry_key(parent_id, name))
         touch_directory(txn, parent_id, parent, now_ns, -1)

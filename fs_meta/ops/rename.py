@@ -10,46 +10,56 @@ Checks in this order (Linux where POSIX leaves a choice); nothing is put before 
    directory it moves to is read inside the transaction, so that a concurrent move of one of them conflicts.
 6. The directory moved to must still hang together with the root: ENOENT, else what moves would vanish with a removed
    tree. A chain of more than 1024 ancestors is ENAMETOOLONG.
-7. Replacing: a directory over a file is ENOTDIR, a file over a directory EISDIR, a directory that has entries
-   ENOTEMPTY.
+7. Nothing replaces a directory that it is below: ENOTEMPTY.
+8. Rights: the name may be taken from its directory as in unlink, flags and sticky bit included; so may what is replaced
+   or exchanged; a new name may be made. EACCES, EPERM.
+9. Replacing: a directory over anything else is ENOTDIR, anything else over a directory EISDIR.
+10. A directory that changes its parent must be writable (its `..` changes): EACCES. For EXCHANGE this holds for both.
+11. A replaced directory must be empty: ENOTEMPTY.
 
 A replaced file loses a link as in unlink, a replaced empty directory goes.
 
 Source: reference 3.5.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ROOT_INODE
 from fs_common.limits import PATH_DEPTH_MAX
 from fs_common.methods import RENAME
-from fs_common.records.meta import FileType, Rename, RenameFlags
+from fs_common.records.meta import FileType, Rename, RenameFlags, User
 from fs_common.records.session import Empty
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import delete_inode, drop_link, get_directory, get_entry, is_empty, put_inode, touch_directory
 from fs_meta.ops.once import EMPTY, once
+from fs_meta.ops.permission import WRITE, check_make, check_remove, check_rights
 from fs_meta.ops.resolve import SELF, get_inode, missing, place_of
 from fs_meta.schema import Entry, Inode
 
 _DIRECTORY = FileType.DIRECTORY
 
 
-class _End(NamedTuple):
-    """One side of a rename."""
+@dataclass(slots=True)
+class _Side:
+    """One side of a rename: a place, and what is there."""
 
     parent: int
     name: bytes
     slash: bool
     entry: Entry | None
+    directory: Inode | None = None
+    """The parent's inode, once it is read; one object on both sides if they have one parent."""
+    record: Inode | None = None
+    """The entry's inode, likewise."""
 
 
 async def rename(context: Context, request: Rename) -> Empty:
     """Move `path` to `new_path` in one transaction, replacing what is there; see the module for flags and errors.
 
-    The times of both directories and the ctime of what moved change; a moved directory's parent counts its link.
+    The times of both directories and the ctime of what moved or was replaced change; a directory's parent counts it.
     """
     flags = request.flags
     exchange = bool(flags & RenameFlags.EXCHANGE)
@@ -58,8 +68,8 @@ async def rename(context: Context, request: Rename) -> Empty:
     now_ns = context.now_ns()
 
     async def apply(txn: Transaction) -> tuple[Empty, int]:
-        source = await _end(txn, request.at, request.path)
-        target = await _end(txn, request.new_at, request.new_path)
+        source = await _side(txn, request.at, request.path, request.user)
+        target = await _side(txn, request.new_at, request.new_path, request.user)
         moved, replaced = source.entry, target.entry
         if moved is None:
             raise await missing(txn, source.parent, source.name)
@@ -72,34 +82,41 @@ async def rename(context: Context, request: Rename) -> Empty:
         if replaced is not None and replaced.inode == moved.inode:
             return EMPTY, 0
         await _check_loop(txn, moved, target)
-        if exchange and replaced is not None:
+        if replaced is not None and exchange:
             await _check_loop(txn, replaced, source)
-        elif replaced is not None:
-            await _check_replace(txn, moved, replaced, target)
-        return EMPTY, await _move(txn, context, request.request, source, target, exchange, now_ns)
+        elif replaced is not None and replaced.type is _DIRECTORY:
+            await _check_not_above(txn, replaced.inode, source, target)
+        await _load(txn, source, target)
+        _check_rights(source, target, exchange, request.user)
+        replaces = None if exchange or moved.type is not _DIRECTORY else replaced
+        if replaces is not None and not await is_empty(txn, replaces.inode):
+            raise EmberError(Code.NOT_EMPTY, f"directory {target.name!r} in directory {target.parent} has entries")
+        if exchange:
+            return EMPTY, _exchange(txn, request.request, source, target, now_ns)
+        return EMPTY, await _move(txn, context, request.request, source, target, now_ns)
 
     return await once(context, RENAME, request.request, apply, relaxed=request.relaxed)
 
 
-async def _end(txn: Transaction, at: int, path: bytes) -> _End:
-    parent, name, slash = await place_of(txn, at, path)
+async def _side(txn: Transaction, at: int, path: bytes, user: User) -> _Side:
+    parent, name, slash = await place_of(txn, at, path, user)
     if not path:
         raise EmberError(Code.NOT_FOUND, "an empty path names nothing")
     if name in SELF:
         if name:
             raise EmberError(Code.INVALID, f"{path!r} ends with {name!r}")
         raise EmberError(Code.ROOT_DIRECTORY, "the root directory cannot be renamed or replaced")
-    return _End(parent, name, slash, await get_entry(txn, parent, name))
+    return _Side(parent, name, slash, await get_entry(txn, parent, name))
 
 
-def _check_slashes(source: _End, target: _End, moved: Entry, replaced: Entry | None, exchange: bool) -> None:
+def _check_slashes(source: _Side, target: _Side, moved: Entry, replaced: Entry | None, exchange: bool) -> None:
     if moved.type is not _DIRECTORY and (source.slash or (target.slash and not exchange)):
         raise EmberError(Code.NOT_DIRECTORY, f"{source.name!r} in directory {source.parent} is not a directory")
     if exchange and target.slash and replaced is not None and replaced.type is not _DIRECTORY:
         raise EmberError(Code.NOT_DIRECTORY, f"{target.name!r} in directory {target.parent} is not a directory")
 
 
-async def _check_loop(txn: Transaction, moved: Entry, target: _End) -> None:
+async def _check_loop(txn: Transaction, moved: Entry, target: _Side) -> None:
     """Rules 5 and 6 for `moved` becoming a child of `target.parent`."""
     here = target.parent
     for _ in range(PATH_DEPTH_MAX):
@@ -116,68 +133,88 @@ async def _check_loop(txn: Transaction, moved: Entry, target: _End) -> None:
     raise EmberError(Code.NAME_TOO_LONG, f"directory {target.parent} is more than {PATH_DEPTH_MAX} levels deep")
 
 
-async def _check_replace(txn: Transaction, moved: Entry, replaced: Entry, target: _End) -> None:
-    if moved.type is _DIRECTORY:
-        if replaced.type is not _DIRECTORY:
-            raise EmberError(Code.NOT_DIRECTORY, f"{target.name!r} in directory {target.parent} is not a directory")
-        if not await is_empty(txn, replaced.inode):
-            raise EmberError(Code.NOT_EMPTY, f"directory {target.name!r} in directory {target.parent} has entries")
-    elif replaced.type is _DIRECTORY:
-        raise EmberError(Code.IS_DIRECTORY, f"{target.name!r} in directory {target.parent} is a directory")
+async def _check_not_above(txn: Transaction, replaced: int, source: _Side, target: _Side) -> None:
+    """Rule 7: NOT_EMPTY. Snapshot reads: a move that comes between changes at most which error is raised."""
+    here = source.parent
+    while here not in (ROOT_INODE, 0, target.parent):
+        if here == replaced:
+            raise EmberError(Code.NOT_EMPTY, f"directory {replaced} is above what would replace it")
+        value = await txn.snapshot_get(schema.inode_key(here))
+        here = 0 if value is None else schema.decode_inode(value).parent
 
 
-async def _move(
-    txn: Transaction, context: Context, request: bytes, source: _End, target: _End, exchange: bool, now_ns: int
-) -> int:
-    """Everything has been checked: put it. Returns the change of the number of inodes."""
+async def _load(txn: Transaction, source: _Side, target: _Side) -> None:
+    source.directory = target.directory = await get_directory(txn, source.parent)
+    if target.parent != source.parent:
+        target.directory = await get_directory(txn, target.parent)
+    for side in (source, target):
+        if side.entry is not None:
+            side.record = await get_inode(txn, side.entry.inode)
+
+
+def _check_rights(source: _Side, target: _Side, exchange: bool, user: User) -> None:
+    """Rules 8 to 10. Raises NOT_PERMITTED, ACCESS_DENIED, NOT_DIRECTORY, IS_DIRECTORY."""
     moved, replaced = source.entry, target.entry
-    assert moved is not None
-    old_parent = await get_directory(txn, source.parent)
-    same = source.parent == target.parent
-    new_parent = old_parent if same else await get_directory(txn, target.parent)
-    change = 0
-    if exchange:
-        assert replaced is not None
-        txn.put(schema.entry_key(source.parent, source.name), schema.encode(_renamed(replaced, request)))
-        await _settle_in(txn, replaced, source, now_ns)
-        _count_subdirectory(replaced, new_parent, old_parent)
+    assert moved is not None and source.directory is not None and source.record is not None
+    assert target.directory is not None
+    check_remove(source.parent, source.directory, moved.inode, source.record, user)
+    if replaced is None:
+        check_make(target.parent, target.directory, user)
     else:
-        txn.delete(schema.entry_key(source.parent, source.name))
-        if replaced is not None:
-            change = await _drop(txn, context, replaced, new_parent, now_ns)
-    txn.put(schema.entry_key(target.parent, target.name), schema.encode(_renamed(moved, request)))
-    await _settle_in(txn, moved, target, now_ns)
-    _count_subdirectory(moved, old_parent, new_parent)
-    touch_directory(txn, source.parent, old_parent, now_ns)
-    if not same:
-        touch_directory(txn, target.parent, new_parent, now_ns)
+        assert target.record is not None
+        check_remove(target.parent, target.directory, replaced.inode, target.record, user)
+        if not exchange and moved.type is not replaced.type:
+            if moved.type is _DIRECTORY:
+                raise EmberError(Code.NOT_DIRECTORY, f"{target.name!r} in directory {target.parent} is no directory")
+            if replaced.type is _DIRECTORY:
+                raise EmberError(Code.IS_DIRECTORY, f"{target.name!r} in directory {target.parent} is a directory")
+    if source.parent != target.parent:
+        for side in (source, target) if exchange else (source,):
+            if side.record is not None and side.entry is not None and side.entry.type is _DIRECTORY:
+                check_rights(side.entry.inode, side.record, user, WRITE)
+
+
+def _exchange(txn: Transaction, request: bytes, source: _Side, target: _Side, now_ns: int) -> int:
+    """Everything has been checked: put it."""
+    _settle_in(txn, request, target, source, now_ns)
+    _settle_in(txn, request, source, target, now_ns)
+    _touch_both(txn, source, target, now_ns)
+    return 0
+
+
+async def _move(txn: Transaction, context: Context, request: bytes, source: _Side, target: _Side, now_ns: int) -> int:
+    """Everything has been checked: put it. Returns the change of the number of inodes."""
+    change = 0
+    txn.delete(schema.entry_key(source.parent, source.name))
+    if target.entry is not None:
+        replaced, record = target.entry.inode, target.record
+        assert record is not None and target.directory is not None
+        if target.entry.type is _DIRECTORY:
+            delete_inode(txn, replaced)
+            target.directory.links -= 1
+            change = -1
+        else:
+            change = await drop_link(txn, replaced, record, now_ns, now_ns + context.gc_delay_ns)
+    _settle_in(txn, request, source, target, now_ns)
+    _touch_both(txn, source, target, now_ns)
     return change
 
 
-def _renamed(entry: Entry, request: bytes) -> Entry:
-    return Entry(entry.inode, entry.type, request)
-
-
-async def _settle_in(txn: Transaction, entry: Entry, end: _End, now_ns: int) -> None:
-    """A moved inode's own side: ctime, and where a directory is."""
-    record = await get_inode(txn, entry.inode)
+def _settle_in(txn: Transaction, request: bytes, leaves: _Side, joins: _Side, now_ns: int) -> None:
+    """Put what was on the side `leaves` into the place of `joins`: entry, ctime, for a directory parent and links."""
+    entry, record = leaves.entry, leaves.record
+    assert entry is not None and record is not None and leaves.directory is not None and joins.directory is not None
+    txn.put(schema.entry_key(joins.parent, joins.name), schema.encode(Entry(entry.inode, entry.type, request)))
     record.ctime_ns = now_ns
     if entry.type is _DIRECTORY:
-        record.parent, record.name = end.parent, end.name
+        record.parent, record.name = joins.parent, joins.name
+        leaves.directory.links -= 1
+        joins.directory.links += 1
     put_inode(txn, entry.inode, record)
 
 
-def _count_subdirectory(entry: Entry, leaves: Inode, joins: Inode) -> None:
-    if entry.type is _DIRECTORY:
-        leaves.links -= 1
-        joins.links += 1
-
-
-async def _drop(txn: Transaction, context: Context, replaced: Entry, parent: Inode, now_ns: int) -> int:
-    """What was at the destination goes; an empty directory at once."""
-    if replaced.type is _DIRECTORY:
-        delete_inode(txn, replaced.inode)
-        parent.links -= 1
-        return -1
-    record = await get_inode(txn, replaced.inode)
-    return await drop_link(txn, replaced.inode, record, now_ns, now_ns + context.gc_delay_ns)
+def _touch_both(txn: Transaction, source: _Side, target: _Side, now_ns: int) -> None:
+    assert source.directory is not None and target.directory is not None
+    touch_directory(txn, source.parent, source.directory, now_ns)
+    if target.parent != source.parent:
+        touch_directory(txn, target.parent, target.directory, now_ns)

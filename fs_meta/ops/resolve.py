@@ -7,10 +7,14 @@ Rules (POSIX pathname resolution, as Linux has it):
 * a path that ends with `/` names a directory: a symbolic link there is followed, and what is no directory is ENOTDIR;
 * `.` is the directory itself, `..` its parent (the root's is the root); both need a directory before them;
 * a component over 255 bytes or a path over 4096 is ENAMETOOLONG, a NUL byte EINVAL, more than 40 links ELOOP;
-* `at` that does not exist is ESTALE, and ENOENT for the parent of a directory that was removed.
+* `at` that does not exist is ESTALE, and ENOENT for the parent of a directory that was removed;
+* every directory that a component is looked up in, `.` and `..` too, must grant search (x) to the user: EACCES, before
+  the component is looked at. A directory that the path only ends with is not asked.
 
-An entry carries its child's type, so a component costs one `get`: of the entry. Inodes on the way are not read (they
-cannot change type), so that their changing times do not conflict with everyone who walks past.
+An entry carries its child's type, so a component costs root one `get`: of the entry. For others the directory's inode
+is read too, its head only, and without a conflict: a walk sees rights as they are when its transaction begins, as a
+walk on a local file system may have passed a directory just before its rights change; and a directory's changing times
+do not conflict with everyone who walks past.
 """
 
 from typing import Final, NamedTuple
@@ -18,9 +22,10 @@ from typing import Final, NamedTuple
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ROOT_INODE
 from fs_common.limits import NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINK_FOLLOW_MAX
-from fs_common.records.meta import FileType
+from fs_common.records.meta import FileType, User
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
+from fs_meta.ops.permission import check_search
 
 SELF: Final = frozenset((b"", b".", b".."))
 """Last components that do not name an entry: the path is `/`, `.`, `..` or ends so."""
@@ -53,14 +58,16 @@ def _check_path(path: bytes) -> None:
         raise EmberError(Code.NAME_TOO_LONG, f"a path of {len(path)} bytes, at most {PATH_BYTES_MAX}")
 
 
-async def resolve(txn: Transaction, at: int, path: bytes, follow: bool) -> int:
+async def resolve(txn: Transaction, at: int, path: bytes, follow: bool, user: User) -> int:
     """The inode `path` names; a symbolic link in last place is followed if `follow`. `at` unseen if `path` is empty.
 
-    Raises NOT_FOUND, NOT_DIRECTORY, NAME_TOO_LONG, INVALID, LOOP, STALE.
+    Raises NOT_FOUND, NOT_DIRECTORY, NAME_TOO_LONG, INVALID, LOOP, STALE, ACCESS_DENIED.
     """
     if not path:
         return at
     if b"/" not in path and path not in SELF:
+        if user.uid:
+            await search(txn, at, user)
         check_name(path)
         value = await txn.get(schema.entry_key(at, path))
         if value is None:
@@ -68,23 +75,38 @@ async def resolve(txn: Transaction, at: int, path: bytes, follow: bool) -> int:
         entry = schema.decode_entry(value)
         if not follow or entry.type is not _SYMLINK:
             return entry.inode
-    return await _walk(txn, at, path, follow)
+    return await _walk(txn, at, path, follow, user)
 
 
-async def place_of(txn: Transaction, at: int, path: bytes) -> Place:
+async def place_of(txn: Transaction, at: int, path: bytes, user: User) -> Place:
     """Walk to the directory of the last component, which is not looked up. Raises as `resolve`."""
     if b"/" not in path:
+        if user.uid and path:
+            await search(txn, at, user)
         check_name(path)
         return Place(at, path, False)
     _check_path(path)
     stripped = path.rstrip(b"/")
     head, slash, name = stripped.rpartition(b"/")
-    check_name(name)
     if not slash:
         parent = ROOT_INODE if path.startswith(b"/") else at
     else:
-        parent = await _walk(txn, at, head + b"/", True)
+        parent = await _walk(txn, at, head + b"/", True, user)
+    if user.uid and name:
+        await search(txn, parent, user)
+    check_name(name)
     return Place(parent, name, len(stripped) < len(path))
+
+
+async def search(txn: Transaction, directory: int, user: User) -> None:
+    """Raises STALE, NOT_DIRECTORY, and ACCESS_DENIED unless the user may look names up here. Not needed for root."""
+    value = await txn.snapshot_get(schema.inode_key(directory))
+    if value is None:
+        raise EmberError(Code.STALE, f"inode {directory} is gone; look its path up again")
+    head = schema.decode_inode_head(value)
+    if head.type is not _DIRECTORY:
+        raise EmberError(Code.NOT_DIRECTORY, f"inode {directory} is not a directory")
+    check_search(directory, head, user)
 
 
 async def missing(txn: Transaction, at: int, name: bytes) -> EmberError:
@@ -115,7 +137,7 @@ async def parent_of(txn: Transaction, directory: int) -> int:
     return record.parent
 
 
-async def _walk(txn: Transaction, at: int, path: bytes, follow: bool) -> int:
+async def _walk(txn: Transaction, at: int, path: bytes, follow: bool, user: User) -> int:
     _check_path(path)
     here = ROOT_INODE if path.startswith(b"/") else at
     ahead = [name for name in reversed(path.split(b"/")) if name]
@@ -124,6 +146,8 @@ async def _walk(txn: Transaction, at: int, path: bytes, follow: bool) -> int:
     followed = 0
     while ahead:
         name = ahead.pop()
+        if user.uid:
+            await search(txn, here, user)
         if name == b".":
             if here == at and (await get_inode(txn, here)).type is not _DIRECTORY:
                 raise EmberError(Code.NOT_DIRECTORY, f"inode {here} is not a directory")

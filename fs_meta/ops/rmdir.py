@@ -9,29 +9,32 @@ from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import delete_inode, get_directory, get_entry, is_empty, touch_directory
 from fs_meta.ops.once import EMPTY, once
-from fs_meta.ops.resolve import SELF, missing, place_of
+from fs_meta.ops.permission import check_remove
+from fs_meta.ops.resolve import SELF, get_inode, missing, place_of
 
 
 async def rmdir(context: Context, request: Rmdir) -> Empty:
     """Remove an empty directory and its inode; a trailing `/` is fine.
 
     POSIX rmdir: ENOTEMPTY (also for `..`). ENOTDIR: not a directory; a symbolic link to one is none. EINVAL: `.`.
-    EBUSY: the root. ENOENT. The parent loses a link and gets new times.
+    EBUSY: the root. ENOENT. EACCES, EPERM: the name may not be taken from its directory. The parent loses a link and
+    gets new times.
     """
     now_ns = context.now_ns()
 
     async def apply(txn: Transaction) -> tuple[Empty, int]:
-        parent_id, name, _ = await place_of(txn, request.at, request.path)
+        parent_id, name, _ = await place_of(txn, request.at, request.path, request.user)
         if name in SELF:
             raise no_entry(request.path, name)
         entry = await get_entry(txn, parent_id, name)
         if entry is None:
             raise await missing(txn, parent_id, name)
+        parent = await get_directory(txn, parent_id)
+        check_remove(parent_id, parent, entry.inode, await get_inode(txn, entry.inode), request.user)
         if entry.type is not FileType.DIRECTORY:
             raise EmberError(Code.NOT_DIRECTORY, f"{name!r} in directory {parent_id} is not a directory")
         if not await is_empty(txn, entry.inode):
             raise EmberError(Code.NOT_EMPTY, f"directory {name!r} in directory {parent_id} has entries")
-        parent = await get_directory(txn, parent_id)
         txn.delete(schema.entry_key(parent_id, name))
         delete_inode(txn, entry.inode)
         touch_directory(txn, parent_id, parent, now_ns, -1)

@@ -27,12 +27,14 @@ from fs_common.errors import Code, EmberError
 from fs_common.ids import InodeId
 from fs_common.layout import Layout
 from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX
-from fs_common.records.meta import Close, FileType, Fsync, OpenReply
+from fs_common.records.meta import Close, Create, FileType, Fsync, Open, OpenReply
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import attributes, has_sessions
+from fs_meta.ops.permission import APPEND, EXECUTE, READ, WRITE, check_rights, without_set_id
 from fs_meta.ops.resolve import get_inode
+from fs_meta.ops.xattrs import drop_capability
 from fs_meta.schema import Inode
 
 _Reply = TypeVar("_Reply")
@@ -45,29 +47,47 @@ def length_max(layout: Layout) -> int:
     return min(FILE_SIZE_MAX, layout.chunk_size * (CHUNK_INDEX_MAX + 1))
 
 
-def add_session(txn: Transaction, inode: int, session: bytes, client: bytes, now_ns: int, write: bool = True) -> None:
+def add_session(
+    txn: Transaction, inode: int, session: bytes, client: bytes, now_ns: int, write: bool = True, append: bool = False
+) -> None:
     """Without `write` it is a hold: it keeps the contents for readers and reports nothing."""
-    txn.put(schema.session_key(inode, session), schema.encode(schema.Session(client, now_ns, write)))
+    txn.put(schema.session_key(inode, session), schema.encode(schema.Session(client, now_ns, write, append)))
 
 
-async def open_existing(
-    txn: Transaction, inode: int, write: bool, client: bytes, session: bytes, now_ns: int, existed: bool
-) -> OpenReply:
-    """Open what is there, with a session unless `session` is empty; without `write` that is a hold, for files alone.
+async def open_existing(txn: Transaction, inode: int, request: Create | Open, session: bytes, now_ns: int) -> OpenReply:
+    """Open what is there, for what the request says, with a session unless `session` is empty; a session that is not
+    for writing is a hold, for files alone.
 
-    EISDIR: a directory for writing. ELOOP: a symbolic link. ESTALE: gone, or removed and being collected.
+    EACCES. EISDIR: a directory for writing. ELOOP: a symbolic link. EPERM: its flags. ENXIO: it has no contents.
+    ESTALE: gone, or removed and being collected.
     """
     record = await get_inode(txn, inode)
-    if record.type is FileType.SYMLINK:
-        raise EmberError(Code.LOOP, f"inode {inode} is a symbolic link")
-    if not session or (record.type is FileType.DIRECTORY and not write):
-        return OpenReply(attributes(inode, record), b"", existed)
-    if record.type is FileType.DIRECTORY:
-        raise EmberError(Code.IS_DIRECTORY, f"inode {inode} is a directory; it cannot be opened for writing")
+    _check_open(inode, record, request)
+    if not session or record.type is FileType.DIRECTORY:
+        return OpenReply(attributes(inode, record), b"", True)
     if not record.links and not await has_sessions(txn, inode):
         raise EmberError(Code.STALE, f"file {inode} was removed")
-    add_session(txn, inode, session, client, now_ns, write)
-    return OpenReply(attributes(inode, record), session, existed)
+    add_session(txn, inode, session, request.client, now_ns, request.write, request.append)
+    return OpenReply(attributes(inode, record), session, True)
+
+
+def _check_open(inode: int, record: Inode, request: Create | Open) -> None:
+    """Linux's `may_open`, and its order: type, rights, flags."""
+    write, type_ = request.write or request.truncate, record.type
+    if type_ is FileType.SYMLINK:
+        raise EmberError(Code.LOOP, f"inode {inode} is a symbolic link")
+    if type_ is FileType.DIRECTORY and write:
+        raise EmberError(Code.IS_DIRECTORY, f"inode {inode} is a directory; it cannot be opened for writing")
+    rights = READ * request.read | WRITE * write
+    if isinstance(request, Open) and request.execute:
+        if type_ is not FileType.FILE:
+            raise EmberError(Code.ACCESS_DENIED, f"inode {inode} is no file; it cannot be executed")
+        rights |= EXECUTE
+    check_rights(inode, record, request.user, rights)
+    if record.flags & APPEND and (request.truncate or (request.write and not request.append)):
+        raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is flagged append-only")
+    if type_ is not FileType.FILE and type_ is not FileType.DIRECTORY:
+        raise EmberError(Code.NO_DEVICE, f"inode {inode} is a {type_.name.lower()}; it has no contents here")
 
 
 class MustMeasure(Exception):
@@ -107,7 +127,8 @@ async def measuring(context: Context, attempt: Callable[[Measured | None], Await
 
 
 async def settle(txn: Transaction, request: Close | Fsync, measured: Measured | None, now_ns: int) -> Inode:
-    """Check the session and bring length and times of the file up to date by the rules above; nothing is put.
+    """Check the session and bring the file up to date; the caller puts it. Length by the rules above; if anything was
+    written, times, version and capabilities; set-id bits if the request says so.
 
     Raises BAD_SESSION, INVALID, FILE_TOO_LARGE, and `MustMeasure` when `measured` is missing or outdated.
     """
@@ -135,7 +156,14 @@ async def settle(txn: Transaction, request: Close | Fsync, measured: Measured | 
     elif end > record.length:
         record.length = end
     wrote = end >= 0 or request.exact
+    if wrote:
+        record.version += 1
+        drop_capability(txn, request.inode)
     if wrote or request.mtime_ns:
         record.mtime_ns = request.mtime_ns or now_ns
         record.ctime_ns = now_ns
+    if request.clear_set_id:
+        mode = without_set_id(record, None)
+        if mode != record.mode:
+            record.mode, record.ctime_ns = mode, now_ns
     return record

@@ -9,6 +9,7 @@ from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import attributes, get_directory, get_entry, group_of_child, put_inode, touch_directory
 from fs_meta.ops.once import once
+from fs_meta.ops.permission import check_make
 from fs_meta.ops.resolve import SELF, missing, place_of
 from fs_meta.schema import Entry, Inode
 
@@ -17,7 +18,8 @@ async def symlink(context: Context, request: Symlink) -> AttributesReply:
     """Make a symbolic link; its target is kept as it is and need not exist.
 
     POSIX symlink: EEXIST if the name is there. ENOENT: an empty target, or a name that ends with `/`. ENAMETOOLONG: a
-    target over 4095 bytes. EINVAL: a NUL byte in it. The parent's times change.
+    target over 4095 bytes. EINVAL: a NUL byte in it. EACCES, EPERM: nothing may be put into the directory. The parent's
+    times change.
     """
     target = request.target
     if not target:
@@ -30,7 +32,7 @@ async def symlink(context: Context, request: Symlink) -> AttributesReply:
     now_ns = context.now_ns()
 
     async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
-        parent_id, name, slash = await place_of(txn, request.at, request.path)
+        parent_id, name, slash = await place_of(txn, request.at, request.path, request.user)
         if not request.path:
             raise EmberError(Code.NOT_FOUND, "an empty path names nothing")
         if name in SELF or await get_entry(txn, parent_id, name) is not None:
@@ -38,6 +40,7 @@ async def symlink(context: Context, request: Symlink) -> AttributesReply:
         if slash:
             raise await missing(txn, parent_id, name)
         parent = await get_directory(txn, parent_id)
+        check_make(parent_id, parent, request.user)
         gid = group_of_child(parent, request.user)
         record = Inode(
             FileType.SYMLINK, 0o777, request.user.uid, gid, 1, len(target), now_ns, now_ns, now_ns, now_ns, None,

@@ -1,8 +1,9 @@
 """truncate: the length of a file is set.
 
-Steps: (1) read the file; (2) if it may have chunks beyond the new length, cut them on the storage daemons; (3) one
-transaction sets the length and moves the truncate version on. Commit point: (3). A crash after some of (2) leaves the
-old length with a hole at the end where data was cut; the client's retry, under the same request id, completes it.
+Steps: (1) read the file, check rights; (2) if it may have chunks beyond the new length, cut them on the storage
+daemons; (3) one transaction sets the length and moves the truncate version on. Commit point: (3). A crash after some of
+(2) leaves the old length with a hole at the end where data was cut; the client's retry, under the same request id,
+completes it.
 
 A writer may put chunks back between (2) and (3). If it reports them before (3), the file is not as (1) saw it and all
 is done again. If it reports them after (3), its hint is of an older version: storage is asked, and the write counts as
@@ -21,8 +22,10 @@ from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import attributes, has_writers, put_inode
 from fs_meta.ops.once import answer, answered, once
+from fs_meta.ops.permission import FIXED, WRITE, check_rights, without_set_id
 from fs_meta.ops.resolve import get_inode
 from fs_meta.ops.sessions import ROUNDS_MAX, length_max
+from fs_meta.ops.xattrs import drop_capability
 
 
 class _Changed(Exception):
@@ -30,11 +33,15 @@ class _Changed(Exception):
 
 
 async def truncate(context: Context, request: Truncate) -> AttributesReply:
-    """Set the length; its bytes beyond are gone, bytes it grows by are zeros. mtime and ctime change.
+    """Set the length; its bytes beyond are gone, bytes it grows by are zeros.
 
-    POSIX ftruncate: EISDIR for a directory; EINVAL for a symbolic link or a negative length; EFBIG beyond the largest
-    file of the layout. ESTALE: the inode is gone. Storage's errors when chunks cannot be cut: nothing has changed, or
-    less is left of what was to be cut. BUSY: writers kept changing the file.
+    POSIX ftruncate with a session, truncate without. mtime and ctime change; without a session only if the length does.
+    The version changes with the length. From anybody but root set-id bits and capabilities go.
+
+    Without a session: EACCES unless the user may write. With one: EBADF, there is none; EINVAL, it is not for writing.
+    EISDIR for a directory; EINVAL for what is no file, or a negative length; EPERM: immutable or append-only; EFBIG
+    beyond the largest file of the layout. ESTALE: the inode is gone. Storage's errors when chunks cannot be cut:
+    nothing has changed, or less is left of what was to be cut. BUSY: writers kept changing the file.
     """
     if request.length < 0:
         raise EmberError(Code.INVALID, f"a length of {request.length} bytes")
@@ -54,37 +61,74 @@ async def truncate(context: Context, request: Truncate) -> AttributesReply:
 async def _round(context: Context, request: Truncate) -> AttributesReply:
     inode, length = request.inode, request.length
 
-    async def look(txn: Transaction) -> tuple[schema.Inode, bool]:
-        return await get_inode(txn, inode), await has_writers(txn, inode)
+    async def look(txn: Transaction) -> tuple[schema.Inode, bool] | EmberError:
+        try:
+            record = await get_inode(txn, inode)
+            await _check(txn, record, request)
+        except EmberError as error:
+            return error
+        return record, await has_writers(txn, inode)
 
-    seen, written = await context.kv.read(look)
+    # Rights and flags are those of before the cut: it cannot be undone if they change meanwhile.
+    looked = await context.kv.read(look)
+    if isinstance(looked, EmberError):
+        return await _refuse(context, request, looked)
+    seen, written = looked
     # A writer may have chunks beyond any length that it has not reported; without one the length tells them all.
-    cuts = seen.type is FileType.FILE and (length < seen.length or written)
-    if cuts:
+    if length < seen.length or written:
         assert seen.layout is not None
         await context.chunks.cut(inode, seen.layout, length)
     now_ns = context.now_ns()
 
     async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
         record = await get_inode(txn, inode)
-        if record.type is FileType.DIRECTORY:
-            raise EmberError(Code.IS_DIRECTORY, f"inode {inode} is a directory")
-        if record.type is FileType.SYMLINK:
-            raise EmberError(Code.INVALID, f"inode {inode} is a symbolic link")
-        layout = record.layout
-        assert layout is not None
-        if length > length_max(layout):
-            raise EmberError(Code.FILE_TOO_LARGE, f"{length} bytes; files of this layout end at {length_max(layout)}")
-        if (record.length, record.truncate_version, record.mtime_ns) != (
-            seen.length,
-            seen.truncate_version,
-            seen.mtime_ns,
-        ):
+        if (record.version, record.truncate_version) != (seen.version, seen.truncate_version):
             raise _Changed
+        changes = length != record.length
         record.length = length
         record.truncate_version += 1
-        record.mtime_ns = record.ctime_ns = now_ns
+        if changes:
+            record.version += 1
+        mode = without_set_id(record, request.user)
+        if changes or request.session:
+            record.mtime_ns = now_ns
+        if changes or request.session or mode != record.mode:
+            record.ctime_ns = now_ns
+        record.mode = mode
+        drop_capability(txn, inode)
         put_inode(txn, inode, record)
         return AttributesReply(attributes(inode, record)), 0
+
+    return await once(context, TRUNCATE, request.request, apply, relaxed=request.relaxed)
+
+
+async def _check(txn: Transaction, record: schema.Inode, request: Truncate) -> None:
+    """Raise unless the user may do it; the order is Linux's."""
+    inode = request.inode
+    if record.type is FileType.DIRECTORY:
+        raise EmberError(Code.IS_DIRECTORY, f"inode {inode} is a directory")
+    if record.type is not FileType.FILE:
+        raise EmberError(Code.INVALID, f"inode {inode} is a {record.type.name.lower()}")
+    if request.session:
+        value = await txn.get(schema.session_key(inode, request.session))
+        if value is None:
+            raise EmberError(Code.BAD_SESSION, f"no such session of file {inode}; open it again")
+        if not schema.decode_session(value).write:
+            raise EmberError(Code.INVALID, f"this session of file {inode} is not for writing")
+    else:
+        check_rights(inode, record, request.user, WRITE)
+    if record.flags & FIXED:
+        raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is flagged immutable or append-only")
+    assert record.layout is not None
+    largest = length_max(record.layout)
+    if request.length > largest:
+        raise EmberError(Code.FILE_TOO_LARGE, f"{request.length} bytes; files of this layout end at {largest}")
+
+
+async def _refuse(context: Context, request: Truncate, error: EmberError) -> AttributesReply:
+    """Raise `error`, which a retry of the request is told too."""
+
+    async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
+        raise error
 
     return await once(context, TRUNCATE, request.request, apply, relaxed=request.relaxed)

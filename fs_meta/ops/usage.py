@@ -2,12 +2,12 @@
 
 import asyncio
 
-from fs_common.checks import violated
 from fs_common.errors import Code, EmberError
 from fs_common.records.meta import FileType, Usage, UsageReply
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
+from fs_meta.ops.permission import READ, SEARCH, allowed, check_rights
 from fs_meta.ops.resolve import get_inode
 
 _PAGE = 512
@@ -16,19 +16,23 @@ _NAME_OFFSET = len(schema.entry_key(0, b""))
 
 
 async def usage(context: Context, request: Usage) -> UsageReply:
-    """Files, directories and symbolic links below `inode` (itself not counted) and the files' bytes.
+    """Objects of each kind below `inode` (itself not counted) and the files' bytes.
 
     A file with several names is counted once. Counted page by page, not in one snapshot: changes made meanwhile may or
-    may not be seen. ENOTDIR. ESTALE: the inode is gone.
+    may not be seen. A directory that the user may not list and search is counted, what is below it is not; EACCES if
+    `inode` is one. ENOTDIR. ESTALE: the inode is gone.
     """
-    counted = {FileType.FILE: 0, FileType.DIRECTORY: 0, FileType.SYMLINK: 0}
+    counted = dict.fromkeys(FileType, 0)
     seen: set[int] = set()
     """Files with several names that were counted."""
-    total_bytes = 0
+    total_bytes = unreadable = 0
+    user = request.user
 
     async def start(txn: Transaction) -> None:
-        if (await get_inode(txn, request.inode)).type is not FileType.DIRECTORY:
+        record = await get_inode(txn, request.inode)
+        if record.type is not FileType.DIRECTORY:
             raise EmberError(Code.NOT_DIRECTORY, f"inode {request.inode} is not a directory")
+        check_rights(request.inode, record, user, READ | SEARCH)
 
     await context.kv.read(start)
     pending = [(request.inode, b"")]
@@ -43,7 +47,8 @@ async def usage(context: Context, request: Usage) -> UsageReply:
             rows = []
             for key, value in await txn.range(begin, end, _PAGE):
                 entry = schema.decode_entry(value)
-                record = await get_inode(txn, entry.inode) if entry.type is FileType.FILE else None
+                looked_at = entry.type is FileType.FILE or (user.uid and entry.type is FileType.DIRECTORY)
+                record = await get_inode(txn, entry.inode) if looked_at else None
                 rows.append((key[_NAME_OFFSET:], entry, record))
             return rows
 
@@ -60,11 +65,13 @@ async def usage(context: Context, request: Usage) -> UsageReply:
                         seen.add(entry.inode)
                     total_bytes += record.length
                 case FileType.DIRECTORY:
-                    pending.append((entry.inode, b""))
-                case FileType.SYMLINK:
-                    pass
+                    if record is None or allowed(record, user, READ | SEARCH):
+                        pending.append((entry.inode, b""))
+                    else:
+                        unreadable += 1
                 case _:
-                    violated("an entry's type is one of three", entry.type)
+                    pass
             counted[entry.type] += 1
         await asyncio.sleep(0)
-    return UsageReply(counted[FileType.FILE], counted[FileType.DIRECTORY], counted[FileType.SYMLINK], total_bytes)
+    files, directories, symlinks = (counted.pop(kind) for kind in (FileType.FILE, FileType.DIRECTORY, FileType.SYMLINK))
+    return UsageReply(files, directories, symlinks, total_bytes, sum(counted.values()), unreadable)

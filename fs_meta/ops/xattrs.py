@@ -21,9 +21,10 @@ from typing import Final
 
 from fs_common.errors import Code, EmberError
 from fs_common.limits import XATTR_NAME_BYTES_MAX
-from fs_common.records.meta import FileType, InodeFlags, User
+from fs_common.records.meta import FileType, User
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
+from fs_meta.ops.permission import FIXED, READ, WRITE, check_rights, is_owner
 from fs_meta.schema import Inode
 
 CAPABILITY: Final = b"security.capability"
@@ -32,8 +33,6 @@ USER: Final = b"user."
 TRUSTED: Final = b"trusted."
 SECURITY: Final = b"security."
 _NAMESPACES = (USER, TRUSTED, SECURITY)
-_FIXED = InodeFlags.IMMUTABLE | InodeFlags.APPEND
-_READ, _WRITE = 4, 2
 
 
 def namespace_of(name: bytes) -> bytes:
@@ -57,13 +56,13 @@ def check_read(inode: int, record: Inode, name: bytes, user: User) -> None:
         case b"user.":
             if not _has_user_names(record):
                 raise no_xattr(inode, name)
-            _check_mode(inode, record, user, _READ)
+            check_rights(inode, record, user, READ)
 
 
 def check_write(inode: int, record: Inode, name: bytes, user: User) -> None:
     """Raises as `namespace_of`; NOT_PERMITTED (flags, privilege, type of object, sticky directory); ACCESS_DENIED."""
     namespace = namespace_of(name)
-    if record.flags & _FIXED:
+    if record.flags & FIXED:
         raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is flagged immutable or append-only")
     if namespace != USER:
         if user.uid:
@@ -72,9 +71,9 @@ def check_write(inode: int, record: Inode, name: bytes, user: User) -> None:
     if not _has_user_names(record):
         raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is no file or directory: it has no `user.` attributes")
     sticky = record.type is FileType.DIRECTORY and record.mode & stat.S_ISVTX
-    if sticky and user.uid and user.uid != record.uid:
+    if sticky and not is_owner(record, user):
         raise EmberError(Code.NOT_PERMITTED, f"directory {inode} is sticky: its owner writes its attributes")
-    _check_mode(inode, record, user, _WRITE)
+    check_rights(inode, record, user, WRITE)
 
 
 def is_shown(name: bytes, user: User) -> bool:
@@ -93,16 +92,3 @@ def drop_capability(txn: Transaction, inode: int) -> None:
 
 def _has_user_names(record: Inode) -> bool:
     return record.type is FileType.FILE or record.type is FileType.DIRECTORY
-
-
-def _check_mode(inode: int, record: Inode, user: User, wanted: int) -> None:
-    if not user.uid:
-        return
-    if user.uid == record.uid:
-        granted = record.mode >> 6
-    elif record.gid == user.gid or record.gid in user.groups:
-        granted = record.mode >> 3
-    else:
-        granted = record.mode
-    if not granted & wanted:
-        raise EmberError(Code.ACCESS_DENIED, f"user {user.uid} may not do this to inode {inode}")

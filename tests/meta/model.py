@@ -208,6 +208,8 @@ class Model:
             return
         if self._above(moved, new) or (exchange and self._above(there, old)):
             wrong(errno.EINVAL)
+        if not exchange and self._above(there, old):
+            wrong(errno.ENOTEMPTY)
         if exchange:
             assert there is not None
             old.children[old_name], new.children[new_name] = there, moved

@@ -15,7 +15,7 @@ def test_a_new_file_and_its_directory() -> None:
     async def body() -> None:
         async with world() as w:
             before = await w.stat(b"/")
-            made = await w.create(b"f", mode=0o4640, user=User(1000, 2000))
+            made = await w.acting(User(1000, 2000)).create(b"f", mode=0o4640)
             assert made == await w.stat(b"f")
             assert (made.type, made.mode, made.uid, made.gid, made.links, made.length) == (
                 FileType.FILE, 0o4640, 1000, 2000, 1, 0,
@@ -179,13 +179,13 @@ def test_the_same_request_succeeds_once_the_cluster_is_ready() -> None:
 def test_set_group_id_directories_hand_their_group_down() -> None:
     async def body() -> None:
         async with world() as w:
-            await w.mkdir(b"d", user=User(1, 50))
-            await w.set_attr(b"d", mode=0o2775)
-            assert (await w.create(b"d/f", user=User(7, 8))).gid == 50
-            sub = await w.mkdir(b"d/sub", user=User(7, 8), mode=0o700)
+            await w.acting(User(1, 50)).mkdir(b"d")
+            await w.set_attr(b"d", mode=0o2777)
+            assert (await w.acting(User(7, 8)).create(b"d/f")).gid == 50
+            sub = await w.acting(User(7, 8)).mkdir(b"d/sub", mode=0o700)
             assert (sub.uid, sub.gid, sub.mode) == (7, 50, 0o2700)
-            assert (await w.symlink(b"d/link", b"x", user=User(7, 8))).gid == 50
-            assert (await w.create(b"f", user=User(7, 8))).gid == 8
+            assert (await w.acting(User(7, 8)).symlink(b"d/link", b"x")).gid == 50
+            assert (await w.acting(User(7, 8)).create(b"f")).gid == 8
 
     run(body())
 

@@ -16,7 +16,7 @@ from tests.support import run
 def test_a_new_directory_and_its_parent() -> None:
     async def body() -> None:
         async with world() as w:
-            made = await w.mkdir(b"d/", mode=0o7750, user=User(5, 6))
+            made = await w.acting(User(5, 6)).mkdir(b"d/", mode=0o7750)
             assert made == await w.stat(b"d")
             assert (made.type, made.mode, made.uid, made.gid, made.links, made.length, made.parent) == (
                 FileType.DIRECTORY, 0o1750, 5, 6, 2, 0, ROOT,

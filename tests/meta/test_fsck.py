@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fs_common.layout import Layout
 from fs_common.records.meta import FileType
 from fs_meta import fsck, schema
 from fs_meta.schema import Counter, Entry, Garbage, HeldLock, Inode, Locks, Session, Xattr
@@ -12,6 +13,7 @@ from tests.meta.world import ROOT, world
 from tests.support import run
 
 Pairs = dict[bytes, bytes]
+FIFO = 11
 
 
 async def _sound() -> Pairs:
@@ -32,6 +34,9 @@ async def _sound() -> Pairs:
         await w.mkdir(b"tree/below", parents=True)
         await w.remove_tree(b"tree")
         assert (await w.create_unnamed()).attributes.inode == 10
+        assert (await w.mknod(b"fifo", FileType.FIFO)).inode == FIFO
+        device = await w.mknod(b"device", FileType.BLOCK_DEVICE, device=5)
+        assert (await w.set_attr(b"f", flags=0x40)).flags == 0x40 and device.device == 5
         return dict(await w.dump())
 
 
@@ -94,6 +99,13 @@ DAMAGE: list[tuple[str, int, Callable[[Pairs], Any]]] = [
     ("queue", 4, lambda p: p.update({schema.garbage_key(5, 4): schema.encode(Garbage(FileType.FILE, 1))})),
     ("inode counter", 4, lambda p: p.update({b"N": schema.encode(Counter(4))})),
     ("layout", 4, lambda p: _inode(p, 4, layout=None)),
+    ("layout", FIFO, lambda p: _inode(p, FIFO, layout=Layout())),
+    ("device", FIFO, lambda p: _inode(p, FIFO, device=5)),
+    ("flags", FIFO, lambda p: _inode(p, FIFO, flags=0x10)),
+    ("flags", 4, lambda p: _inode(p, 4, flags=1)),
+    ("mode", 4, lambda p: _inode(p, 4, mode=0o100644)),
+    ("target", 4, lambda p: _inode(p, 4, target=b"x")),
+    ("orphan", FIFO, lambda p: [p.pop(schema.entry_key(ROOT, b"fifo")), _inode(p, FIFO, links=0)]),
     ("answer", 0, lambda p: p.pop(next(key for key in p if key[:1] == b"X"))),
     ("unreadable", 0, lambda p: p.update({schema.inode_key(4): b"\x01garbage"})),
     ("unreadable", 0, lambda p: p.update({b"I4": schema.encode(Counter(1))})),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fs_common.layout import Layout
-from fs_common.records.meta import FileType
+from fs_common.records.meta import FileType, User
 from fs_meta import schema
 from fs_meta.schema import (
     Answer,
@@ -58,7 +58,11 @@ GOLDEN: list[tuple[Any, Callable[[bytes], Any], str]] = [
     ),
     (Answer(104, 5, 0, "", b"\x90"), schema.decode_answer, "019568" + "0500a0c40190"),
     (Answer(104, 5, 101, "no"), schema.decode_answer, "01956805" + "65a26e6fc400"),
-    (Garbage(FileType.FILE, 5, 1), schema.decode_garbage, "0193010501"),
+    (
+        Garbage(FileType.DIRECTORY, 5, 1, User(7, 8, [9]), b"/x"),
+        schema.decode_garbage,
+        "0195020501" + "9307089109" + "c4022f78",
+    ),
     (Counter(300), schema.decode_counter, "0191cd012c"),
 ]
 
@@ -87,6 +91,12 @@ def test_a_value_without_later_fields_still_decodes() -> None:
     """Fields are only appended: a record of before they were."""
     short = schema.decode_inode(bytes.fromhex("019b01cd01a4000001000102030491ce00010000"))
     assert (short.truncate_version, short.parent, short.name, short.target, short.flags) == (0, 0, b"", b"", 0)
+
+
+@pytest.mark.parametrize("record", [FILE, DIRECTORY, SYMLINK])
+def test_the_head_of_an_inode_is_its_first_fields(record: Inode) -> None:
+    head = schema.decode_inode_head(schema.encode(record))
+    assert (head.type, head.mode, head.uid, head.gid) == (record.type, record.mode, record.uid, record.gid)
 
 
 @given(st.integers(0, 2**64 - 2), st.binary(min_size=1, max_size=20), st.binary(min_size=1, max_size=20))

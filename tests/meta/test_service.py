@@ -127,10 +127,12 @@ def test_a_files_life_through_every_method(tmp_path: Path) -> None:
             assert [entry.name for entry in page.entries] == [b"1", b"2", b"f"]
             await call(methods.RENAME, meta.Rename(ROOT, b"d", ROOT, b"e", new_request()))
             assert (await call(methods.REAL_PATH, meta.RealPath(d.inode))).path == b"/e"
+            await call(methods.MKNOD, meta.Mknod(ROOT, b"fifo", meta.FileType.FIFO, 0o600, new_request()))
+            await call(methods.ACCESS, meta.Access(inode, 6))
             used_up = await call(methods.USAGE, meta.Usage(ROOT))
-            assert (used_up.files, used_up.directories, used_up.symlinks) == (3, 1, 1)
+            assert (used_up.files, used_up.directories, used_up.symlinks, used_up.specials) == (3, 1, 1, 1)
             space = await call(methods.STATFS, meta.Statfs())
-            assert (space.capacity_bytes, space.files) == (2 * 10**9, 6)
+            assert (space.capacity_bytes, space.files) == (2 * 10**9, 7)
             await call(methods.CREATE_UNNAMED, meta.CreateUnnamed(ROOT, 0o600, new_request(), CLIENT))
             await call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request()))
             assert (await call(methods.GET_LOCK, meta.GetLock(inode, CLIENT, 2, 1, 1))).type == 2

@@ -21,9 +21,9 @@ def test_an_unnamed_file_is_a_file_that_is_nowhere() -> None:
     async def body() -> None:
         async with world() as w:
             d = await w.mkdir(b"d", layout=Layout(1 << 20, 3))
-            await w.set_attr(b"d", gid=77, mode=0o2755)
+            await w.set_attr(b"d", gid=77, mode=0o2777)
             before = await w.stat(b"d")
-            opened = await w.create_unnamed(d.inode, 0o640, user=User(5, 6))
+            opened = await w.acting(User(5, 6)).create_unnamed(d.inode, 0o640)
             made = opened.attributes
             assert (made.links, made.length, made.mode, made.uid, made.gid) == (0, 0, 0o640, 5, 77)
             assert made.layout is not None and made.layout.chunk_size == 1 << 20

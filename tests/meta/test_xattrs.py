@@ -18,7 +18,7 @@ OTHER = User(3000, 3000)
 
 
 async def _owned(w: World, path: bytes = b"f", mode: int = 0o640) -> int:
-    return (await w.create(path, mode=mode, user=OWNER)).inode
+    return (await w.acting(OWNER).create(path, mode=mode)).inode
 
 
 async def _flag(w: World, inode: int, flags: int) -> None:
@@ -160,7 +160,7 @@ def test_user_attributes_follow_the_modes() -> None:
 def test_user_attributes_are_for_files_and_directories() -> None:
     async def body() -> None:
         async with world() as w:
-            link = (await w.symlink(b"link", b"x", user=OWNER)).inode
+            link = (await w.acting(OWNER).symlink(b"link", b"x")).inode
             with fails(errno.EPERM):
                 await w.set_xattr(link, b"user.a")
             with fails(errno.EPERM):
@@ -169,7 +169,7 @@ def test_user_attributes_are_for_files_and_directories() -> None:
                 await w.get_xattr(link, b"user.a")
             await w.set_xattr(link, b"trusted.a", b"1")
             assert await w.get_xattr(link, b"trusted.a") == b"1"
-            d = (await w.mkdir(b"d", user=OWNER)).inode
+            d = (await w.acting(OWNER).mkdir(b"d")).inode
             await w.set_xattr(d, b"user.a", b"1", user=OWNER)
             assert await w.get_xattr(d, b"user.a", OTHER) == b"1"
 
@@ -179,7 +179,7 @@ def test_user_attributes_are_for_files_and_directories() -> None:
 def test_a_sticky_directorys_attributes_are_its_owners() -> None:
     async def body() -> None:
         async with world() as w:
-            d = (await w.mkdir(b"d", mode=0o777, user=OWNER)).inode
+            d = (await w.acting(OWNER).mkdir(b"d", mode=0o777)).inode
             await w.set_attr(b"d", mode=0o1777)
             for call in (w.set_xattr(d, b"user.a", user=OTHER), w.remove_xattr(d, b"user.a", OTHER)):
                 with fails(errno.EPERM):

@@ -1,16 +1,17 @@
 """A namespace on a store in memory, with a clock, storage daemons and request ids that tests control."""
 
+import copy
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_common.records.meta import Attributes, LockKind, LockType, User
+from fs_common.records.meta import Attributes, FileType, LockKind, LockType, User
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_meta import fsck, schema
 from fs_meta.chain_allocator import ChainAllocator
@@ -21,6 +22,7 @@ from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.locks.waits import get_locks
+from fs_meta.ops.access import access
 from fs_meta.ops.batch_create import batch_create
 from fs_meta.ops.batch_stat import batch_stat
 from fs_meta.ops.close import close
@@ -30,11 +32,13 @@ from fs_meta.ops.create_unnamed import create_unnamed
 from fs_meta.ops.fsync import fsync
 from fs_meta.ops.get_lock import get_lock
 from fs_meta.ops.get_xattr import get_xattr
+from fs_meta.ops.inodes import put_inode
 from fs_meta.ops.link import link
 from fs_meta.ops.list_xattrs import list_xattrs
 from fs_meta.ops.lock import lock
 from fs_meta.ops.lookup import lookup
 from fs_meta.ops.mkdir import mkdir
+from fs_meta.ops.mknod import mknod
 from fs_meta.ops.open import open_
 from fs_meta.ops.readdir import readdir
 from fs_meta.ops.readlink import readlink
@@ -42,6 +46,7 @@ from fs_meta.ops.release_locks import release_locks
 from fs_meta.ops.remove_tree import remove_tree
 from fs_meta.ops.remove_xattr import remove_xattr
 from fs_meta.ops.rename import rename
+from fs_meta.ops.resolve import get_inode
 from fs_meta.ops.rmdir import rmdir
 from fs_meta.ops.set_attr import set_attr
 from fs_meta.ops.set_xattr import set_xattr
@@ -152,11 +157,19 @@ class World:
 
     def __init__(self, kv: KeyValueStore) -> None:
         self.kv = kv
+        self.user = SUPERUSER
+        """As whom its calls are made, where they do not say otherwise."""
         self.clock = Clock()
         self.chunks = FakeChunks()
         self.routing: Routing | None = make_routing()
         self.context = self.new_context()
         self.collector = Collector(self.context, retry_ns=RETRY_NS)
+
+    def acting(self, user: User) -> Self:
+        """The same world in the eyes of another user."""
+        other = copy.copy(self)
+        other.user = user
+        return other
 
     def new_context(self) -> Context:
         """What a process that starts on this store has."""
@@ -171,24 +184,34 @@ class World:
             gc_delay_ns=GC_DELAY_NS,
         )
 
+    async def access(self, inode: int, mask: int) -> Attributes:
+        return (await access(self.context, meta.Access(inode, mask, self.user))).attributes
+
+    async def mknod(self, path: bytes, type_: FileType, mode: int = 0o644, at: int = ROOT, **more: Any) -> Attributes:
+        request = meta.Mknod(at, path, type_, mode, new_request(), user=self.user, **more)
+        return (await mknod(self.context, request)).attributes
+
     async def create(self, path: bytes, at: int = ROOT, mode: int = 0o644, **more: Any) -> Attributes:
-        request = meta.Create(at, path, mode, new_request(), **more)
+        request = meta.Create(at, path, mode, new_request(), user=self.user, **more)
         return (await create(self.context, request)).attributes
 
-    async def create_open(self, path: bytes, at: int = ROOT, **more: Any) -> meta.OpenReply:
-        request = meta.Create(at, path, 0o644, new_request(), write=True, **{"client": CLIENT, **more})
+    async def create_open(self, path: bytes, at: int = ROOT, mode: int = 0o644, **more: Any) -> meta.OpenReply:
+        request = meta.Create(at, path, mode, new_request(), write=True, user=self.user, **{"client": CLIENT, **more})
         return await create(self.context, request)
 
     async def batch_create(self, names: list[bytes], parent: int = ROOT, **more: Any) -> meta.BatchAttributesReply:
-        return await batch_create(self.context, meta.BatchCreate(parent, names, 0o644, new_request(), **more))
+        return await batch_create(
+            self.context, meta.BatchCreate(parent, names, 0o644, new_request(), user=self.user, **more)
+        )
 
     async def create_unnamed(self, directory: int = ROOT, mode: int = 0o600, **more: Any) -> meta.OpenReply:
-        request = meta.CreateUnnamed(directory, mode, new_request(), CLIENT, **more)
+        request = meta.CreateUnnamed(directory, mode, new_request(), CLIENT, user=self.user, **more)
         return await create_unnamed(self.context, request)
 
     async def open(self, path: bytes, at: int = ROOT, write: bool = True, **more: Any) -> meta.OpenReply:
         request = new_request() if write or more.get("hold") else b""
-        return await open_(self.context, meta.Open(at, path, write, request=request, **{"client": CLIENT, **more}))
+        changes = {"client": CLIENT, **more}
+        return await open_(self.context, meta.Open(at, path, write, request=request, user=self.user, **changes))
 
     async def close(self, inode: int, session: bytes, written_end: int = -1, **more: Any) -> Attributes:
         request = meta.Close(inode, session, new_request(), written_end, **more)
@@ -199,52 +222,55 @@ class World:
         return (await fsync(self.context, request)).attributes
 
     async def mkdir(self, path: bytes, at: int = ROOT, mode: int = 0o755, **more: Any) -> Attributes:
-        return (await mkdir(self.context, meta.Mkdir(at, path, mode, new_request(), **more))).attributes
+        return (await mkdir(self.context, meta.Mkdir(at, path, mode, new_request(), user=self.user, **more))).attributes
 
     async def unlink(self, path: bytes, at: int = ROOT) -> None:
-        await unlink(self.context, meta.Unlink(at, path, new_request()))
+        await unlink(self.context, meta.Unlink(at, path, new_request(), self.user))
 
     async def rmdir(self, path: bytes, at: int = ROOT) -> None:
-        await rmdir(self.context, meta.Rmdir(at, path, new_request()))
+        await rmdir(self.context, meta.Rmdir(at, path, new_request(), self.user))
 
     async def remove_tree(self, path: bytes, at: int = ROOT) -> None:
-        await remove_tree(self.context, meta.RemoveTree(at, path, new_request()))
+        await remove_tree(self.context, meta.RemoveTree(at, path, new_request(), self.user))
 
     async def rename(self, path: bytes, new_path: bytes, flags: int = 0, at: int = ROOT, new_at: int = ROOT) -> None:
-        await rename(self.context, meta.Rename(at, path, new_at, new_path, new_request(), flags))
+        await rename(self.context, meta.Rename(at, path, new_at, new_path, new_request(), flags, self.user))
 
     async def symlink(self, path: bytes, target: bytes, at: int = ROOT, **more: Any) -> Attributes:
-        return (await symlink(self.context, meta.Symlink(at, path, target, new_request(), **more))).attributes
+        request = meta.Symlink(at, path, target, new_request(), user=self.user, **more)
+        return (await symlink(self.context, request)).attributes
 
     async def readlink(self, path: bytes, at: int = ROOT) -> bytes:
-        return (await readlink(self.context, meta.Readlink(at, path))).target
+        return (await readlink(self.context, meta.Readlink(at, path, self.user))).target
 
     async def link(self, path: bytes, new_path: bytes, at: int = ROOT, new_at: int = ROOT) -> Attributes:
-        return (await link(self.context, meta.Link(at, path, new_at, new_path, new_request()))).attributes
+        return (await link(self.context, meta.Link(at, path, new_at, new_path, new_request(), self.user))).attributes
 
     async def set_attr(self, path: bytes, at: int = ROOT, **more: Any) -> Attributes:
-        return (await set_attr(self.context, meta.SetAttr(at, path, new_request(), **more))).attributes
+        request = meta.SetAttr(at, path, new_request(), user=self.user, **more)
+        return (await set_attr(self.context, request)).attributes
 
-    async def truncate(self, inode: int, length: int) -> Attributes:
-        return (await truncate(self.context, meta.Truncate(inode, length, new_request()))).attributes
+    async def truncate(self, inode: int, length: int, session: bytes = b"") -> Attributes:
+        request = meta.Truncate(inode, length, new_request(), self.user, session)
+        return (await truncate(self.context, request)).attributes
 
     async def stat(self, path: bytes, at: int = ROOT, follow: bool = True) -> Attributes:
-        return (await stat(self.context, meta.Stat(at, path, follow))).attributes
+        return (await stat(self.context, meta.Stat(at, path, follow, self.user))).attributes
 
-    async def batch_stat(self, paths: list[bytes], at: int = ROOT, follow: bool = True) -> meta.BatchAttributesReply:
-        return await batch_stat(self.context, meta.BatchStat(at, paths, follow))
+    async def batch_stat(self, paths: list[bytes], at: int = ROOT, **more: Any) -> meta.BatchAttributesReply:
+        return await batch_stat(self.context, meta.BatchStat(at, paths, user=self.user, **more))
 
     async def lookup(self, parent: int, name: bytes) -> Attributes:
-        return (await lookup(self.context, meta.Lookup(parent, name))).attributes
+        return (await lookup(self.context, meta.Lookup(parent, name, self.user))).attributes
 
     async def readdir(self, inode: int, **more: Any) -> meta.ReaddirReply:
-        return await readdir(self.context, meta.Readdir(inode, **more))
+        return await readdir(self.context, meta.Readdir(inode, user=self.user, **more))
 
     async def names(self, inode: int = ROOT) -> list[bytes]:
         return [entry.name for entry in (await self.readdir(inode)).entries]
 
     async def usage(self, inode: int = ROOT) -> meta.UsageReply:
-        return await usage(self.context, meta.Usage(inode))
+        return await usage(self.context, meta.Usage(inode, self.user))
 
     async def get_xattr(self, inode: int, name: bytes, user: User = SUPERUSER) -> bytes:
         return (await get_xattr(self.context, meta.GetXattr(inode, name, user))).value
@@ -302,6 +328,12 @@ class World:
         return {schema.split_inode_key(key) for key, _ in await self.table(b"I")}
 
 
+async def _open_root(txn: Transaction) -> None:
+    root = await get_inode(txn, ROOT)
+    root.mode = 0o777
+    put_inode(txn, ROOT, root)
+
+
 async def dump(kv: KeyValueStore) -> list[tuple[bytes, bytes]]:
     async def read(txn: Transaction) -> list[tuple[bytes, bytes]]:
         return await txn.range(b"\0", b"\xff" * 16)
@@ -311,9 +343,10 @@ async def dump(kv: KeyValueStore) -> list[tuple[bytes, bytes]]:
 
 @asynccontextmanager
 async def world(kv: KeyValueStore | None = None) -> AsyncIterator[World]:
-    """A freshly formatted namespace; sound when the test is through."""
+    """A freshly formatted namespace whose root directory everybody may write; sound when the test is through."""
     store = kv or MemoryStore()
     await prepare_store(store, "test", ROOT_LAYOUT, 0, 0, 1)
+    await store.transact(_open_root)
     made = World(store)
     await made.context.inode_count.flush()
     yield made

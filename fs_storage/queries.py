@@ -9,7 +9,7 @@ import struct
 
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
-from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, UPDATE_ITEMS_MAX
+from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, REMOVE_FILES_MAX, UPDATE_ITEMS_MAX
 from fs_common.records.storage import (
     CommittedVersions,
     CommittedVersionsReply,
@@ -17,6 +17,8 @@ from fs_common.records.storage import (
     QueryLastChunkReply,
     RemoveChunks,
     RemoveChunksReply,
+    RemoveFiles,
+    RemoveFilesReply,
     SpaceInfoReply,
     TargetSpace,
     UpdateItem,
@@ -31,7 +33,9 @@ from fs_storage.update_request import UpdateRequest
 from fs_storage.updates import Updates, patience_s
 
 REMOVE_LIMIT_MAX = 4096
-"""Chunks of one REMOVE_CHUNKS."""
+"""Chunks of one REMOVE_CHUNKS or, about, REMOVE_FILES."""
+LOOKS_IN_A_ROW = 64
+"""Files looked up in the index without a break, so that reads need not wait: under a millisecond."""
 _pack_inode = struct.Struct(">Q").pack
 
 
@@ -72,25 +76,40 @@ class Queries:
         await self._settle(call, target, _inode_prefix(request.inode), request.first)
         removed = 0
         while removed < request.limit:
-            position = target.require(request.chain_version)
             batch = min(request.limit - removed, UPDATE_ITEMS_MAX)
             chunks = target.store.chunks_of(request.inode, request.first, batch)
             if not chunks:
                 break
-            operations = []
-            items: list[UpdateItem | None] = []
-            for chunk in chunks:
-                inode, index = split_chunk_id(chunk)
-                operations.append(Operation(chunk, UpdateKind.REMOVE, chain_version=position.version))
-                items.append(
-                    UpdateItem(
-                        position.chain, position.version, inode, index, UpdateKind.REMOVE, 0, 0, CHUNK_SIZE_MIN, 0, 0
-                    )
-                )
-            done = await self._updates.perform(target, operations, items, _time_left_s(call))
-            _raise_first(done)
+            await self._remove(call, target, request.chain_version, chunks)
             removed += len(chunks)
         return Reply(RemoveChunksReply(removed, bool(target.store.chunks_of(request.inode, request.first, 1))))
+
+    async def remove_files(self, call: Call) -> Reply:
+        """REMOVE_FILES. As many files share a replicated batch as have chunks enough for one."""
+        request: RemoveFiles = call.request
+        inodes = request.inodes
+        if not 1 <= len(inodes) <= REMOVE_FILES_MAX:
+            raise EmberError(Code.INVALID, f"removal of {len(inodes)} files; 1 to {REMOVE_FILES_MAX}")
+        target = self._head(request.chain, request.chain_version)
+        prefixes = {_inode_prefix(inode) for inode in inodes}
+        await self._settle_chunks(call, target, [c for c in target.replica.unsettled if c[:8] in prefixes])
+        finished = removed = looked = 0
+        while finished < len(inodes) and removed < REMOVE_LIMIT_MAX:
+            chunks: list[bytes] = []
+            while finished < len(inodes):
+                room = UPDATE_ITEMS_MAX - len(chunks)
+                found = target.store.chunks_of(inodes[finished], 0, room)
+                chunks += found
+                looked += 1
+                if len(found) == room:
+                    break  # it may have more
+                finished += 1
+                if looked % LOOKS_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
+            if chunks:
+                await self._remove(call, target, request.chain_version, chunks)
+            removed += len(chunks)
+        return Reply(RemoveFilesReply(removed, finished))
 
     def space_info(self, call: Call) -> Reply:
         """SPACE_INFO."""
@@ -101,6 +120,22 @@ class Queries:
             chain = target.position.chain if target.position is not None else 0
             targets.append(TargetSpace(target.id, chain, space.capacity_bytes, space.used_bytes, space.chunks))
         return Reply(SpaceInfoReply(capacity, free, targets))
+
+    async def _remove(self, call: Call, target: Target, chain_version: int, chunks: list[bytes]) -> None:
+        """Remove chunks on all replicas, as one batch."""
+        position = target.require(chain_version)
+        operations = []
+        items: list[UpdateItem | None] = []
+        for chunk in chunks:
+            inode, index = split_chunk_id(chunk)
+            operations.append(Operation(chunk, UpdateKind.REMOVE, chain_version=position.version))
+            items.append(
+                UpdateItem(
+                    position.chain, position.version, inode, index, UpdateKind.REMOVE, 0, 0, CHUNK_SIZE_MIN, 0, 0
+                )
+            )
+        done = await self._updates.perform(target, operations, items, _time_left_s(call))
+        _raise_first(done)
 
     def _head(self, chain: int, chain_version: int) -> Target:
         target = self._targets.require(chain)
@@ -115,6 +150,9 @@ class Queries:
             for chunk in target.replica.unsettled
             if chunk.startswith(prefix) and split_chunk_id(chunk)[1] >= first
         ]
+        await self._settle_chunks(call, target, pending)
+
+    async def _settle_chunks(self, call: Call, target: Target, pending: list[bytes]) -> None:
         done = await self._updates.settle(target, pending, _time_left_s(call))
         if done is not None:
             _raise_first(done)

@@ -137,6 +137,7 @@ class Daemon:
         register(methods.COMMITTED_VERSIONS, self._queries.committed_versions)
         register(methods.QUERY_LAST_CHUNK, self._queries.query_last_chunk)
         register(methods.REMOVE_CHUNKS, self._queries.remove_chunks)
+        register(methods.REMOVE_FILES, self._queries.remove_files)
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 

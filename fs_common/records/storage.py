@@ -144,6 +144,23 @@ class RemoveChunksReply(msgspec.Struct, frozen=True, array_like=True):
     more: bool
 
 
+class RemoveFiles(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to the head: remove all chunks of many files. Idempotent."""
+
+    chain: int
+    chain_version: int
+    inodes: list[int]
+    """1 to `limits.REMOVE_FILES_MAX`."""
+    client: bytes = b""
+
+
+class RemoveFilesReply(msgspec.Struct, frozen=True, array_like=True):
+    removed: int
+    """Chunks."""
+    finished: int
+    """The first so many of the files have no chunk left on this chain; the rest is for another request."""
+
+
 class ListChunks(msgspec.Struct, frozen=True, array_like=True):
     """Sent to the head: which chunks of a file with index >= `first` have data, ascending, all earlier updates
     included. At most `limit`."""

@@ -3,8 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from fs_common.errors import Code
-from fs_common.methods import COMMITTED_VERSIONS, READ_CHUNKS, REMOVE_CHUNKS, SPACE_INFO, STATS
+from fs_common.limits import REMOVE_FILES_MAX
+from fs_common.methods import COMMITTED_VERSIONS, READ_CHUNKS, REMOVE_CHUNKS, REMOVE_FILES, SPACE_INFO, STATS
 from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
@@ -12,9 +15,12 @@ from fs_common.records.storage import (
     ReadItem,
     RemoveChunks,
     RemoveChunksReply,
+    RemoveFiles,
+    RemoveFilesReply,
     SpaceInfo,
     UpdateKind,
 )
+from fs_storage import queries
 from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
@@ -313,6 +319,84 @@ def test_removing_the_chunks_of_a_file(tmp_path: Path) -> None:
             assert await chain.read_everywhere(inode=8) == b"kept"
             with refused(Code.INVALID):
                 await remove(chain, 0, 0)
+
+    run(scenario())
+
+
+async def remove_files(chain: ChainOfDaemons, inodes: list[int], node: int = 1) -> RemoveFilesReply:
+    reply: RemoveFilesReply = await chain.pool.call(
+        chain.address(node), REMOVE_FILES, RemoveFiles(1, 1, inodes, CLIENT), timeout=TIMEOUT_S
+    )
+    return reply
+
+
+def test_removing_many_files(tmp_path: Path) -> None:
+    """Files without chunks, with one, and with more than fit into a replicated batch."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            sizes = {100: 1, 101: 0, 102: 300, 103: 1, 104: 200, 105: 2}
+            for inode, size in sizes.items():
+                for start in range(0, size, 200):
+                    count = min(200, size - start)
+                    items = [chain.item(b"x", inode=inode, index=start + n, channel=n) for n in range(count)]
+                    await chain.send(items, [b"x"] * count)
+            await chain.update(b"kept", inode=99)
+            reply = await remove_files(chain, list(sizes))
+            assert (reply.removed, reply.finished) == (sum(sizes.values()), len(sizes))
+            for place in range(3):
+                assert [chain.store(1, place).last_chunk(inode).chunks for inode in (99, *sizes)] == [1] + [0] * 6
+            reply = await remove_files(chain, list(sizes))
+            assert (reply.removed, reply.finished) == (0, len(sizes))
+
+    run(scenario())
+
+
+def test_removing_files_ends_early_when_they_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "REMOVE_LIMIT_MAX", 256)
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            for inode in (100, 101):
+                for start in (0, 200):
+                    items = [chain.item(b"x", inode=inode, index=start + n, channel=n) for n in range(200)]
+                    await chain.send(items, [b"x"] * 200)
+            reply = await remove_files(chain, [100, 101])
+            assert (reply.removed, reply.finished) == (256, 0)
+            reply = await remove_files(chain, [100, 101])
+            assert (reply.removed, reply.finished) == (256, 1)
+            reply = await remove_files(chain, [101])
+            assert (reply.removed, reply.finished) == (256, 0)
+            reply = await remove_files(chain, [101])
+            assert (reply.removed, reply.finished) == (32, 1)
+
+    run(scenario())
+
+
+def test_removing_files_covers_the_updates_that_had_begun(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            head = chain.store(1, 0)
+            head.before_commit.hold()
+            update = asyncio.create_task(chain.update(b"x", inode=100))
+            await head.before_commit.reached.wait()
+            removal = asyncio.create_task(remove_files(chain, [100]))
+            await eventually(lambda: chain.target(1, 0).in_flight == 2)
+            head.before_commit.release()
+            assert (await removal).removed == 1
+            await update
+
+    run(scenario())
+
+
+def test_removing_files_is_the_heads_and_bounded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            with refused(Code.NOT_HEAD):
+                await remove_files(chain, [7], node=2)
+            for inodes in ([], list(range(REMOVE_FILES_MAX + 1)), [-1]):
+                with refused(Code.INVALID):
+                    await remove_files(chain, inodes)
 
     run(scenario())
 

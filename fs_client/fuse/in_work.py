@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from fs_client.fuse.abi import Opcode
 from fs_client.fuse.kernel_request import Request
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class InWork:
         return list(self._requests.values())
 
     def add(self, request: Request) -> None:
+        if request.opcode == Opcode.SETLKW:
+            request.open_ended = True
         request.deadline = self._loop.time() + self._timeout_s
         self._requests[request.unique] = request
         if self._sweep is None:

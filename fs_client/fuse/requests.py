@@ -19,6 +19,10 @@ Body = bytes | bytearray | memoryview
 _SECOND = 1_000_000_000
 
 
+_new = tuple.__new__
+"""Makes a named tuple of a tuple without a call of Python code: half the time, for what comes most often."""
+
+
 class ProtocolError(Exception):
     """Bytes that are no message of this protocol. `field` is what is wrong with them."""
 
@@ -363,14 +367,14 @@ def parse_flush(body: Body) -> Flush:
 def parse_read(body: Body) -> Read:
     """READ, READDIR and READDIRPLUS."""
     try:
-        return Read(*abi.READ_IN.unpack_from(body))
+        return _new(Read, abi.READ_IN.unpack_from(body))
     except struct.error:
         raise _too_short(abi.READ_IN, body) from None
 
 
 def parse_write(body: Body) -> Write:
     try:
-        return Write(*abi.WRITE_IN.unpack_from(body))
+        return _new(Write, abi.WRITE_IN.unpack_from(body))
     except struct.error:
         raise _too_short(abi.WRITE_IN, body) from None
 

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 INTERRUPT_GRACE_S = 1.0
 """What an interrupted operation gets to end by itself."""
+WITHDRAW_S = 1.0
+"""What a wait that is withdrawn gets to undo itself."""
 SWEEP_INTERVAL_S = 0.1
 SWEEP_LATE_S = 0.5
 """A sweep that comes so late says that the process stood still: answers may be waiting behind it."""
@@ -93,7 +95,10 @@ class InWork:
         if request is None or request.interrupted:
             return False
         request.interrupted = True
-        if request.open_ended:
+        if request.withdraw is not None:
+            request.withdraw()
+            self._interrupted.append((self._loop.time() + WITHDRAW_S, request))
+        elif request.open_ended:
             self._give_up(request, errno.EINTR)
         else:
             self._interrupted.append((self._loop.time() + INTERRUPT_GRACE_S, request))

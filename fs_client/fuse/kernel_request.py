@@ -45,8 +45,10 @@ class Request(msgspec.Struct, eq=False):
     answered: bool = False
     """Also true if the channel answered in the handler's place: then nobody will see the handler's result."""
     open_ended: bool = False
-    """A wait for others, as for a lock: without deadline, and ended at once by an interrupt. A handler may set it before
-    it suspends; a SETLKW that suspends always is one."""
+    """A wait for others, as for a lock: without deadline, and ended at once by an interrupt. A handler may set it
+    before it suspends; a SETLKW that suspends always is one."""
+    withdraw: Callable[[], None] | None = None
+    """Set by a handler that ends by itself, and soon, when this is called: at an interrupt."""
     task: "asyncio.Task[None] | None" = None
     deadline: float = 0.0
     """On the loop's clock; set once it waits."""

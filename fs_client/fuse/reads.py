@@ -42,7 +42,7 @@ class ReadGather:
         """Read `size` bytes (1 at least, within the file) and answer the request with them."""
         buffer: Buffer | None = None
         if reservation is not None:
-            place = reservation.view
+            place = reservation.view[:size]
         elif size < LARGE:
             place = memoryview(bytearray(size))
         else:

@@ -20,6 +20,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     def lookup(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         """ENOENT is told as an entry of inode 0, which the kernel may believe for a while."""
         name = requests.parse_lookup(request.body)
+        if len(name) > NAME_BYTES_MAX:
+            # The kernel's own bound is higher.
+            raise EmberError(Code.NAME_TOO_LONG, f"a name of {len(name)} bytes")
         parent = request.node
         now = mount.now()
         found = nodes.find(parent, name, now)
@@ -34,8 +37,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         return miss(request, parent, name)
 
     async def miss(request: Request, parent: int, name: bytes) -> Result:
-        if len(name) > NAME_BYTES_MAX:
-            raise EmberError(Code.NAME_TOO_LONG, f"a name of {len(name)} bytes")
         try:
             node, until = await ahead.lookup(request, parent, name)
         except EmberError as error:

@@ -61,6 +61,8 @@ class File:
         """Truncates and the like that hold `changing` or wait for it: writes and reads go behind them."""
         self.appending = asyncio.Lock()
         """Held by one append at a time, around its lock at the service; `changing` is taken inside it."""
+        self.range_owners: set[int] = set()
+        """Owners of range locks that were taken here, through any handle."""
         self.hold = b""
         """A session that keeps the contents for readers; empty: none."""
         self.error: EmberError | None = None

@@ -5,42 +5,94 @@ taken through a handle is noted there, so that its end gives it up. A wait is cu
 when the program is interrupted.
 """
 
+import asyncio
+import errno
+import logging
+import os
+from asyncio import FIRST_COMPLETED
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from fs_client.settle import ended
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records import meta
-from fs_common.records.meta import LockKind
+from fs_common.records.meta import LockKind, LockType
 
 if TYPE_CHECKING:
     from fs_client.fuse.handles import Handle
     from fs_client.fuse.mount import Mount
+
+logger = logging.getLogger(__name__)
 
 SLICE_MS = 4000
 """Shorter than one try of a call may take."""
 
 
 async def wait_for_lock(
-    mount: "Mount", inode: int, owner: int, kind: int, type_: int, start: int, end: int, process: int
+    mount: "Mount",
+    inode: int,
+    owner: int,
+    kind: int,
+    type_: int,
+    start: int,
+    end: int,
+    process: int,
+    withdrawn: "asyncio.Future[None] | None" = None,
 ) -> meta.LockReply:
-    """Take a lock, however long that takes. Cancelled, it may have been taken: the caller gives it up."""
+    """Take a lock, however long that takes, or until `withdrawn` is done: then InterruptedError, without the lock."""
     while True:
         request = meta.Lock(inode, mount.client, owner, kind, type_, mount.request_id(), start, end, process, SLICE_MS)
+        asking = mount.loop.create_task(mount.call(methods.LOCK, request))
         try:
-            reply: meta.LockReply = await mount.call(methods.LOCK, request)
+            await asyncio.wait([asking] if withdrawn is None else [asking, withdrawn], return_when=FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            asking.cancel()
+            mount.spawn(_withdraw_quietly(mount, request))
+            raise
+        if not asking.done():
+            await _withdraw(mount, request)
+            asking.cancel()
+            await ended([asking])
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+        try:
+            reply: meta.LockReply = asking.result()
             return reply
         except EmberError as error:
             if error.code is not Code.WOULD_BLOCK:
                 raise
+        if withdrawn is not None and withdrawn.done():
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+
+
+async def _withdraw(mount: "Mount", request: meta.Lock) -> None:
+    """End a wait: the same request without waiting is told of the lock if it was taken, which is then given up."""
+    try:
+        await mount.call(methods.LOCK, msgspec.structs.replace(request, wait_ms=0))
+    except EmberError as error:
+        if error.code in (Code.WOULD_BLOCK, Code.DEADLOCK):
+            return
+        raise
+    unlock = msgspec.structs.replace(request, type=LockType.UNLOCK, request=mount.request_id(), wait_ms=0)
+    await mount.call(methods.LOCK, unlock)
+
+
+async def _withdraw_quietly(mount: "Mount", request: meta.Lock) -> None:
+    try:
+        await _withdraw(mount, request)
+    except EmberError as error:
+        logger.warning("a lock on inode %d may be left until its file is closed: %s", request.inode, error)
 
 
 async def release_range_locks(mount: "Mount", handle: "Handle", owner: int) -> None:
     """A process closes the file: POSIX takes all of its range locks, through whatever descriptor they came."""
     file = handle.file
-    if not any((LockKind.RANGE, owner) in other.lock_owners for other in file.handles):
+    if owner not in file.range_owners:
         return
     request = meta.ReleaseLocks(file.inode, mount.client, owner, LockKind.RANGE, mount.request_id())
     await mount.call(methods.RELEASE_LOCKS, request)
+    file.range_owners.discard(owner)
     for other in file.handles:
         other.lock_owners.discard((LockKind.RANGE, owner))
 

@@ -177,6 +177,8 @@ class Mount:
         """Everything written is stored and settled, and the handle's session has ended."""
         file = handle.file
         if handle.session:
+            if file.node.removed:
+                await self.hold(file.inode, besides=handle)
             await file.end_session(handle)
         elif handle.writable and file.dirty:
             await file.settle()
@@ -217,11 +219,14 @@ class Mount:
         if not node.lookups:
             self.nodes.forget(file.inode, 0, self.now())
 
-    async def hold(self, inode: int) -> None:
-        """Before this mount takes a name from `inode`: if it is open here without a session, keep its contents."""
+    async def hold(self, inode: int, besides: Handle | None = None) -> None:
+        """Before this mount takes a name from `inode`, or ends the session of `besides`: if it is open here without
+        a session (any other), keep its contents."""
         node = self.nodes.by_inode.get(inode)
         file = None if node is None else node.file
-        if file is None or file.hold or file.session():
+        if file is None or file.hold or not file.handles - {besides}:
+            return
+        if any(handle.session for handle in file.handles if handle is not besides):
             return
         request = meta.Open(
             inode, b"", client=self.client, request=self.request_id(), user=User(), hold=True, relaxed=True

@@ -37,21 +37,26 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def setlk(request: Request) -> Result:
         asked = requests.parse_lock(request.body)
-        await take(request, mount.handles.file(asked.fh), asked, wait=False)
+        await take(request, mount.handles.file(asked.fh), asked, None)
         return None
 
     async def setlkw(request: Request) -> Result:
         asked = requests.parse_lock(request.body)
         handle = mount.handles.file(asked.fh)
-        try:
-            await take(request, handle, asked, wait=True)
-        except asyncio.CancelledError:
-            # The program was interrupted: nobody knows whether the lock was taken, so it is given up.
-            mount.spawn(give_up(handle, asked))
-            raise
+        withdrawn: asyncio.Future[None] = mount.loop.create_future()
+
+        def withdraw() -> None:
+            if not withdrawn.done():
+                withdrawn.set_result(None)
+
+        request.withdraw = withdraw
+        await take(request, handle, asked, withdrawn)
         return None
 
-    async def take(request: Request, handle: Handle, asked: requests.Lock, *, wait: bool) -> None:
+    async def take(
+        request: Request, handle: Handle, asked: requests.Lock, withdrawn: "asyncio.Future[None] | None"
+    ) -> None:
+        """`withdrawn`: wait for it, until that is done; None: do not wait."""
         kind = LockKind.FLOCK if asked.lk_flags & abi.LK_FLOCK else LockKind.RANGE
         type_ = _type(asked.type)
         file = handle.file
@@ -62,8 +67,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 await file.settle()
         else:
             handle.lock_owners.add((kind, asked.owner))
-        if wait and type_ is not LockType.UNLOCK:
-            await wait_for_lock(mount, file.inode, asked.owner, kind, type_, start, end, asked.pid)
+            if kind is LockKind.RANGE:
+                file.range_owners.add(asked.owner)
+        if withdrawn is not None and type_ is not LockType.UNLOCK:
+            await wait_for_lock(mount, file.inode, asked.owner, kind, type_, start, end, asked.pid, withdrawn)
         else:
             lock = meta.Lock(
                 file.inode, mount.client, asked.owner, kind, type_, mount.request_id(), start, end, asked.pid
@@ -82,25 +89,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             file.node.cached_version = file.version
             mount.channel.notify_inval_inode(file.inode)
             await mount.channel.notified()
-
-    async def give_up(handle: Handle, asked: requests.Lock) -> None:
-        kind = LockKind.FLOCK if asked.lk_flags & abi.LK_FLOCK else LockKind.RANGE
-        unlock = meta.Lock(
-            handle.file.inode,
-            mount.client,
-            asked.owner,
-            kind,
-            LockType.UNLOCK,
-            mount.request_id(),
-            0 if kind is LockKind.FLOCK else asked.start,
-            meta.LOCK_END if kind is LockKind.FLOCK else min(asked.end, meta.LOCK_END),
-            asked.pid,
-        )
-        try:
-            await mount.call(methods.LOCK, unlock)
-        except EmberError:
-            # It ends with the handle, or with this client.
-            handle.lock_owners.add((kind, asked.owner))
 
     return {Opcode.GETLK: getlk, Opcode.SETLK: setlk, Opcode.SETLKW: setlkw}
 

@@ -171,8 +171,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if handle.writable:
                 await stored(handle)
         finally:
-            if handle.lock_owners:
-                await release_range_locks(mount, handle, lock_owner)
+            await release_range_locks(mount, handle, lock_owner)
         handle.file.raise_error(handle)
         return None
 

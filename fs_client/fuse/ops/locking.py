@@ -37,7 +37,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def setlk(request: Request) -> Result:
         asked = requests.parse_lock(request.body)
-        await take(request, mount.handles.file(asked.fh), asked, None)
+        await take(mount.handles.file(asked.fh), asked, None)
         return None
 
     async def setlkw(request: Request) -> Result:
@@ -50,12 +50,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 withdrawn.set_result(None)
 
         request.withdraw = withdraw
-        await take(request, handle, asked, withdrawn)
+        await take(handle, asked, withdrawn)
         return None
 
-    async def take(
-        request: Request, handle: Handle, asked: requests.Lock, withdrawn: "asyncio.Future[None] | None"
-    ) -> None:
+    async def take(handle: Handle, asked: requests.Lock, withdrawn: "asyncio.Future[None] | None") -> None:
         """`withdrawn`: wait for it, until that is done; None: do not wait."""
         kind = LockKind.FLOCK if asked.lk_flags & abi.LK_FLOCK else LockKind.RANGE
         type_ = _type(asked.type)

@@ -1,0 +1,118 @@
+"""What the daemon believes, for how long, and in which order answers and changes count."""
+
+from fs_client.fuse.nodes import FOREVER, Nodes
+from fs_common.records.meta import Attributes, DirectoryEntry, FileType
+
+ROOT = 1
+
+
+def attributes(inode: int, length: int = 0, links: int = 1, type_: FileType = FileType.FILE) -> Attributes:
+    return Attributes(inode, type_, 0o644, 0, 0, links, length, 0, 0, 0)
+
+
+def page(*names: bytes, first_inode: int = 10) -> list[DirectoryEntry]:
+    return [
+        DirectoryEntry(name, first_inode + place, FileType.FILE, attributes(first_inode + place))
+        for place, name in enumerate(names)
+    ]
+
+
+def nodes() -> Nodes:
+    return Nodes(ROOT, attribute_s=1.0, name_s=1.0, absent_s=1.0)
+
+
+def test_an_answer_is_believed_for_its_time() -> None:
+    known = nodes()
+    node = known.adopt(attributes(7, 5), known.stamp(), now=100.0)
+    assert node.attributes is not None and node.attributes.length == 5
+    assert node.expires == 101.0
+
+
+def test_an_answer_older_than_a_change_here_is_not_adopted() -> None:
+    known = nodes()
+    known.adopt(attributes(7, 5), known.stamp(), now=100.0)
+    before = known.stamp()
+    known.change(7)
+    assert known.node(7).expires < 100.0
+    known.adopt(attributes(7, 6), before, now=100.1)
+    assert known.node(7).expires < 100.0
+    known.adopt(attributes(7, 8), known.stamp(), now=100.2)
+    assert known.node(7).attributes == attributes(7, 8)
+    assert known.node(7).expires == 101.2
+
+
+def test_the_answer_to_a_change_is_newer_than_all_that_are_on_their_way() -> None:
+    known = nodes()
+    on_its_way = known.stamp()
+    known.learn(attributes(7, 9), now=100.0)
+    known.adopt(attributes(7, 1), on_its_way, now=100.5)
+    assert known.node(7).attributes == attributes(7, 9)
+
+
+def test_a_dropped_node_does_not_come_back_older() -> None:
+    known = nodes()
+    on_its_way = known.stamp()
+    known.learn(attributes(7, 9), now=100.0)
+    known.node(7).lookups = 1
+    known.forget(7, 1, now=102.0)
+    known.sweep(now=103.0)
+    assert 7 not in known.by_inode
+    assert known.adopt(attributes(7, 1), on_its_way, now=104.0).expires < 104.0
+
+
+def test_nodes_stay_while_the_kernel_refers_to_them() -> None:
+    known = nodes()
+    node = known.adopt(attributes(7), known.stamp(), now=100.0)
+    node.lookups = 2
+    known.forget(7, 1, now=100.0)
+    known.sweep(now=200.0)
+    assert 7 in known.by_inode
+    known.forget(7, 1, now=200.0)
+    known.sweep(now=201.0)
+    assert 7 not in known.by_inode
+
+
+def test_a_page_answers_names_and_their_absence() -> None:
+    known = nodes()
+    known.adopt_page(ROOT, b"", page(b"a", b"c"), False, known.stamp(), now=100.0)
+    assert known.find(ROOT, b"a", 100.5) == (10, 101.0)
+    assert known.find(ROOT, b"b", 100.5) == (0, 101.0)
+    assert known.find(ROOT, b"b", 101.5) is None
+
+
+def test_part_of_a_directory_answers_only_for_that_part() -> None:
+    known = nodes()
+    known.adopt_page(ROOT, b"c", page(b"d", b"f"), True, known.stamp(), now=100.0)
+    assert known.find(ROOT, b"e", 100.5) == (0, 101.0)
+    assert known.find(ROOT, b"c", 100.5) is None, "the page begins behind it"
+    assert known.find(ROOT, b"g", 100.5) is None, "more follows"
+    known.adopt_page(ROOT, b"f", page(b"h"), False, known.stamp(), now=100.0)
+    assert known.find(ROOT, b"zz", 100.5) == (0, 101.0)
+
+
+def test_a_page_that_a_change_overtook_says_nothing_about_names() -> None:
+    known = nodes()
+    before = known.stamp()
+    known.change(ROOT)
+    known.put_name(ROOT, b"new", 42, 100.0)
+    known.adopt_page(ROOT, b"", page(b"a"), False, before, now=100.1)
+    assert known.find(ROOT, b"new", 100.2) == (42, 101.0)
+    assert known.find(ROOT, b"other", 100.2) is None
+
+
+def test_a_new_directory_is_empty_until_something_is_made_in_it() -> None:
+    known = nodes()
+    known.born(50, now=100.0)
+    assert known.find(50, b"x", 100.5) == (0, 101.0)
+    known.put_name(50, b"x", 51, 100.5)
+    assert known.find(50, b"x", 100.6) == (51, 101.5)
+    known.drop_name(50, b"x")
+    assert known.find(50, b"x", 100.6) is None and known.find(50, b"y", 100.6) is None
+
+
+def test_a_name_that_shows_again_revives_a_removed_inode() -> None:
+    known = nodes()
+    node = known.learn(attributes(7), now=100.0)
+    node.removed, node.expires = True, FOREVER
+    known.adopt(attributes(7, links=1), known.stamp(), now=100.0)
+    assert not node.removed

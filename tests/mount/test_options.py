@@ -1,0 +1,64 @@
+"""The words of -o."""
+
+import pytest
+
+from fs_client.fuse.options import DATASET_S, BadOption, parse
+from fs_common.limits import MIB
+
+
+def test_nothing_said_is_close_to_open_for_everybody() -> None:
+    options = parse([])
+    assert options.policy.consistency == "close-to-open"
+    assert (options.policy.attribute_s, options.policy.name_s, options.policy.absent_s) == (1.0, 1.0, 1.0)
+    assert options.allow_other and options.default_permissions and not options.policy.read_only
+    assert options.kernel_words == {"nosuid", "nodev"}
+
+
+def test_words_come_one_by_one_or_in_lists_and_the_last_wins() -> None:
+    options = parse(["ro,cache=16M", "noatime", "cache=32MiB", "rw", "suid"])
+    assert options.policy.cache_bytes == 32 * MIB
+    assert options.kernel_words == {"nodev", "noatime"}
+    assert not options.policy.read_only
+
+
+def test_words_of_fstab_and_mount_mean_nothing_here() -> None:
+    assert parse(["defaults,_netdev,noauto,x-systemd.automount,nofail,users,relatime,comment=mine"]) == parse([])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "consistancy=strict",
+        "consistency=loose",
+        "ro=1",
+        "cache",
+        "cache=",
+        "cache=much",
+        "cache=-1",
+        "dirty=1K",
+        "timeout=0",
+        "timeout=nan",
+        "attr_timeout=-1",
+        "max_read=1",
+    ],
+)
+def test_what_is_not_known_is_refused_by_name(word: str) -> None:
+    with pytest.raises(BadOption, match=word.partition("=")[0]):
+        parse([word])
+
+
+def test_strict_believes_nothing_for_any_time() -> None:
+    policy = parse(["consistency=strict"]).policy
+    assert (policy.attribute_s, policy.name_s, policy.absent_s) == (0, 0, 0)
+    for word in ("writeback", "attr_timeout=1"):
+        with pytest.raises(BadOption, match="strict"):
+            parse(["consistency=strict", word])
+
+
+def test_dataset_is_read_only_and_believes_for_long() -> None:
+    options = parse(["consistency=dataset"])
+    assert options.policy.read_only and options.policy.attribute_s == DATASET_S
+    assert options.read_ahead_bytes == 64 * MIB
+    assert parse(["consistency=dataset,read_ahead=1M,attr_timeout=5"]).read_ahead_bytes == MIB
+    with pytest.raises(BadOption, match="writeback"):
+        parse(["consistency=dataset,writeback"])

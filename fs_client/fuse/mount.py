@@ -3,7 +3,7 @@
 Owns the tables of nodes and handles, the caches, write-back, and the calls to the metadata service in the name of the
 program that asked. The channel to the kernel is given to it once it exists.
 
-Concurrency: docs/concurrency/fuse.md.
+Concurrency: docs/concurrency/mount.md.
 """
 
 import asyncio

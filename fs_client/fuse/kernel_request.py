@@ -42,8 +42,6 @@ class Request(msgspec.Struct, eq=False):
     extensions: bytes | bytearray = b""
     interrupted: bool = False
     """The caller wants no more than an end."""
-    withdraw: Callable[[], None] | None = None
-    """Set by a handler that ends by itself, and soon, when this is called: at an interrupt."""
     answered: bool = False
     """Also true if the channel answered in the handler's place: then nobody will see the handler's result."""
     open_ended: bool = False

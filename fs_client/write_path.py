@@ -35,7 +35,7 @@ from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateIte
 
 logger = logging.getLogger(__name__)
 
-FRAME_BYTES = 2 * MIB
+FRAME_BYTES = 8 * MIB
 """A frame takes no further piece once it has this much."""
 BYTES_IN_FLIGHT = 32 * MIB
 """Of one client: what the daemons may have to hold for it."""

@@ -12,7 +12,11 @@ from itertools import pairwise
 
 from crc32c import crc32c
 
+from fs_common.checksum_combine import combine
 from fs_common.limits import page_size
+
+_COMBINE_FROM = 16
+"""Pages from which on one pass over the bytes and combining beat a checksum for each page."""
 
 
 def page_checksums(data: memoryview, offset: int, chunk_size: int) -> bytes:
@@ -34,6 +38,21 @@ def matches(data: memoryview, offset: int, chunk_size: int, checksums: bytes) ->
         whole: int = crc32c(data)
         return whole == int.from_bytes(checksums, "little")
     return page_checksums(data, offset, chunk_size) == checksums
+
+
+def whole_if_matches(data: memoryview, offset: int, chunk_size: int, checksums: bytes) -> tuple[bool, int | None]:
+    """Whether `checksums`, one for each page piece, are those of `data`; and the one of all of it if that was computed.
+
+    Costs one pass over whole pages. A wrong byte and a wrong checksum both show.
+    """
+    page = page_size(chunk_size)
+    length = len(data)
+    if offset % page or length % page or length < _COMBINE_FROM * page:
+        return page_checksums(data, offset, chunk_size) == checksums, None
+    if len(checksums) != 4 * (length // page):
+        return False, None
+    whole: int = crc32c(data)
+    return combine(checksums, page) == whole, whole
 
 
 @lru_cache(maxsize=64)

@@ -24,6 +24,7 @@ PURE = (
     "fs_common/wire.py",
     "fs_common/layout.py",
     "fs_common/checksums.py",
+    "fs_common/checksum_combine.py",
     "fs_common/ids.py",
     "fs_common/limits.py",
     "fs_common/checks.py",

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from crc32c import crc32c
 
-from fs_common.checksums import page_checksums
+from fs_common.checksums import whole_if_matches
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_common.records.storage import UpdateKind
@@ -36,7 +36,8 @@ def make(
     Raises `EmberError` (CHECKSUM, DISK_FAILED), with nothing stored that counts, and `OSError` from a failed write.
     """
     payload = update.payload
-    if page_checksums(payload, how.payload_at, update.chunk_size) != update.checksums:
+    matches, payload_whole = whole_if_matches(payload, how.payload_at, update.chunk_size, update.checksums)
+    if not matches:
         raise EmberError(Code.CHECKSUM, f"chunk {update.chunk.hex()}: the payload does not match its checksums")
     chunk_bits = update.chunk_size.bit_length() - 1
     first_page, changed = _changed_checksums(disk, update, base, how)
@@ -64,7 +65,7 @@ def make(
         block.file.stored += 1
         block.file.touched += 1
     removed = update.kind == UpdateKind.REMOVE
-    whole = _whole(update, base, how, checksums)
+    whole = _whole(update, base, how, checksums, payload_whole)
     kept = base.patches if base is not None and base.block == block and block is not None else ()
     version = Version(
         update.version,
@@ -168,7 +169,7 @@ def _mixed_checksum(
     return _packed(crc32c(data))
 
 
-def _whole(update: Update, base: Version | None, how: Plan, checksums: bytes) -> bytes:
+def _whole(update: Update, base: Version | None, how: Plan, checksums: bytes, payload_whole: int | None) -> bytes:
     """One checksum for all bytes where it costs no more than one more pass over the payload; else b""."""
     if len(checksums) <= 4:
         return checksums
@@ -177,7 +178,7 @@ def _whole(update: Update, base: Version | None, how: Plan, checksums: bytes) ->
     if how.start != how.payload_at or how.end != how.length:
         return b""
     if how.start == 0:
-        return _packed(crc32c(update.payload))
+        return _packed(crc32c(update.payload) if payload_whole is None else payload_whole)
     if base is not None and base.whole and how.start == base.length:
         return _packed(crc32c(update.payload, int.from_bytes(base.whole, "little")))
     return b""

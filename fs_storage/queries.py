@@ -1,4 +1,4 @@
-"""What a daemon answers beside reads and updates: committed versions, the last chunk of a file, removals, space.
+"""What a daemon answers beside reads and updates: committed versions, which chunks a file has, removals, syncs, space.
 
 Called by: the service. Everything about a file is answered by the head of its chain, after the versions it has
 pending are settled, so that an answer covers every update that was ever acknowledged or seen by a reader.
@@ -10,9 +10,12 @@ import struct
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
 from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, REMOVE_FILES_MAX, UPDATE_ITEMS_MAX
+from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
     CommittedVersionsReply,
+    ListChunks,
+    ListChunksReply,
     QueryLastChunk,
     QueryLastChunkReply,
     RemoveChunks,
@@ -20,6 +23,7 @@ from fs_common.records.storage import (
     RemoveFiles,
     RemoveFilesReply,
     SpaceInfoReply,
+    SyncChains,
     TargetSpace,
     UpdateItem,
     UpdateKind,
@@ -34,6 +38,8 @@ from fs_storage.updates import Updates, patience_s
 
 REMOVE_LIMIT_MAX = 4096
 """Chunks of one REMOVE_CHUNKS or, about, REMOVE_FILES."""
+SYNC_CHAINS_MAX = 4096
+"""Of one SYNC_CHAINS."""
 LOOKS_IN_A_ROW = 64
 """Files looked up in the index without a break, so that reads need not wait: under a millisecond."""
 _pack_inode = struct.Struct(">Q").pack
@@ -66,6 +72,48 @@ class Queries:
         target.require(request.chain_version)
         last = target.store.last_chunk(request.inode)
         return Reply(QueryLastChunkReply(last.index, last.length, last.chunks, last.total_bytes))
+
+    async def list_chunks(self, call: Call) -> Reply:
+        """LIST_CHUNKS. Raises as QUERY_LAST_CHUNK, and INVALID."""
+        request: ListChunks = call.request
+        if not 1 <= request.limit <= READ_ITEMS_MAX or request.first < 0:
+            raise EmberError(Code.INVALID, f"a list of {request.limit} chunks from {request.first} on is not given")
+        target = self._head(request.chain, request.chain_version)
+        await self._settle(call, target, _inode_prefix(request.inode), request.first)
+        target.require(request.chain_version)
+        store = target.store
+        chunks = store.chunks_of(request.inode, request.first, request.limit + 1)
+        more = len(chunks) > request.limit
+        if more:
+            chunks.pop()
+        states = map(store.state, chunks)
+        lengths = [state.length if state is not None else 0 for state in states]
+        return Reply(ListChunksReply([split_chunk_id(chunk)[1] for chunk in chunks], lengths, more))
+
+    async def sync_chains(self, call: Call) -> Reply:
+        """SYNC_CHAINS. All of them or an error: CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, NO_SPACE, DISK_FAILED."""
+        request: SyncChains = call.request
+        if len(request.chains) != len(request.chain_versions) or len(request.chains) > SYNC_CHAINS_MAX:
+            raise EmberError(
+                Code.INVALID,
+                f"{len(request.chains)} chains of {len(request.chain_versions)} versions; at most {SYNC_CHAINS_MAX}",
+            )
+        asked = [
+            (self._targets.require(chain), version)
+            for chain, version in zip(request.chains, request.chain_versions, strict=True)
+        ]
+        for target, version in asked:
+            target.require(version)
+        syncs = await asyncio.gather(*(target.store.sync() for target, _ in asked), return_exceptions=True)
+        for (target, version), outcome in zip(asked, syncs, strict=True):
+            if isinstance(outcome, BaseException):
+                if isinstance(outcome, EmberError) and outcome.code is Code.DISK_FAILED:
+                    # After a failed sync nobody knows what is on the disk.
+                    target.fail(outcome.message)
+                raise outcome
+            # A replica that the chain went on without meanwhile does not have all that was acknowledged.
+            target.require(version)
+        return Reply(Empty())
 
     async def remove_chunks(self, call: Call) -> Reply:
         """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry."""

@@ -138,6 +138,8 @@ class Daemon:
         register(methods.QUERY_LAST_CHUNK, self._queries.query_last_chunk)
         register(methods.REMOVE_CHUNKS, self._queries.remove_chunks)
         register(methods.REMOVE_FILES, self._queries.remove_files)
+        register(methods.LIST_CHUNKS, self._queries.list_chunks)
+        register(methods.SYNC_CHAINS, self._queries.sync_chains)
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 

@@ -120,10 +120,10 @@ class BlockFiles:
         file.touched_synced = max(file.touched_synced, touched)
 
     def sync_all(self) -> None:
-        for file in self._files.values():
+        for file in list(self._files.values()):
             if file.fd >= 0:
                 self.sync(file)
 
     def unsynced(self) -> list[BlockFile]:
-        """Files with any write that is not durable."""
-        return [file for file in self._files.values() if file.touched != file.touched_synced]
+        """Files with any write that is not durable. From any thread: the event loop may add files meanwhile."""
+        return [file for file in list(self._files.values()) if file.touched != file.touched_synced]

@@ -151,6 +151,12 @@ class ChunkStore(Protocol):
         a crash the replication layer commits it again.
         """
 
+    async def sync(self) -> None:
+        """On return every version prepared or committed before the call is durable, whatever its durability.
+
+        Calls that come together share one sync. Raises NO_SPACE, DISK_FAILED.
+        """
+
     async def abandon(self, chunk: bytes, version: int) -> None:
         """Drop a pending version (the serving side of the chain does not have it).
 

@@ -145,6 +145,15 @@ class Ledger:
         self.put(request)
         await request.wait()
 
+    async def sync(self) -> None:
+        """Make everything stored or decided so far durable. Raises NO_SPACE, DISK_FAILED."""
+        request = Request()
+        request.durable = request.everything = True
+        self.put(request)
+        await request.wait()
+        if request.failure is not None:
+            raise request.failure
+
     def _flush(self) -> None:
         self._flush_timer = None
         if self._notes:

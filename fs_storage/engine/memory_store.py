@@ -103,6 +103,9 @@ class MemoryStore:
             elif entry is None or entry.committed is None or entry.committed.number < version:
                 raise EmberError(Code.UPDATE_MISSING, f"chunk {chunk.hex()} has no pending version {version}")
 
+    async def sync(self) -> None:
+        pass
+
     async def abandon(self, chunk: bytes, version: int) -> None:
         entry = self._get(chunk)
         if entry is not None and entry.pending is not None and entry.pending.number == version:

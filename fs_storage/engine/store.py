@@ -301,6 +301,20 @@ class EngineStore:
             await self._checkpointer.make_room()
             room_made = True
 
+    async def sync(self) -> None:
+        if self._ledger.failure is not None:
+            raise self._ledger.failure
+        room_made = False
+        while True:
+            try:
+                await self._ledger.sync()
+                return
+            except EmberError as error:
+                if error.code is not Code.NO_SPACE or room_made:
+                    raise
+            await self._checkpointer.make_room()
+            room_made = True
+
     async def settle(self) -> None:
         """Make every commit so far durable in the log."""
         await self._ledger.settle()

@@ -77,6 +77,7 @@ class Request:
         "dropped",
         "drops",
         "durable",
+        "everything",
         "failure",
         "files",
         "finished",
@@ -107,6 +108,8 @@ class Request:
         """Sync before it is given back."""
         self.files: list[BlockFile] = []
         """With `durable`: these too, not only the log."""
+        self.everything = False
+        """With `durable`: whatever was stored before, too."""
         self.applies: list[tuple[bytes, Version]] = []
         """Versions whose commit is durable, with patches to write into the block."""
         self.punches: list[Unit] = []
@@ -326,6 +329,8 @@ class Writer:
         files: set[BlockFile] = set()
         for request in group:
             files.update(request.files)
+            if request.everything:
+                files |= self._unsynced
             for task in request.tasks:
                 if task.made is not None and task.update.durability == Durability.DISK:
                     # What it builds on, too: a durable version must not hang on one that a crash takes away.

@@ -67,8 +67,13 @@ class HeldStore(MemoryStore):
         self.after_prepare = Gate()
         self.before_commit = Gate()
         self.after_commit = Gate()
+        self.before_sync = Gate()
         self.uncached: set[bytes] = set()
         """Chunks whose bytes are not in the page cache."""
+        self.sync_failure: EmberError | None = None
+        """What the next sync raises."""
+        self.syncs = 0
+        """Syncs that succeeded."""
         self.prepares = 0
         """Updates this store was asked to prepare."""
 
@@ -93,6 +98,13 @@ class HeldStore(MemoryStore):
         self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
     ) -> ChunkRead:
         return super().read(chunk, offset, length, buffer, pending=pending)
+
+    async def sync(self) -> None:
+        await self.before_sync.pass_through()
+        if self.sync_failure is not None:
+            raise self.sync_failure
+        await super().sync()
+        self.syncs += 1
 
     async def close(self) -> None:
         pass

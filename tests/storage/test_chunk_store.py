@@ -1,5 +1,6 @@
 """The contract of `ChunkStore`, on every implementation."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,6 +76,18 @@ def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
 def pattern(length: int, seed: int = 0) -> bytes:
     return bytes((seed * 37 + i * 7 + (i >> 8)) % 251 for i in range(length))
+
+
+def test_a_sync_changes_nothing_that_shows(on_store: Run) -> None:
+    async def case(store: ChunkStore, clock: Clock) -> None:
+        assert await prepared(store, write(1, b"data")) == [Prepared(1, 4)]
+        await asyncio.gather(store.sync(), store.sync())
+        await store.commit([(CHUNK, 1)])
+        await store.sync()
+        state = store.state(CHUNK)
+        assert state is not None and (state.version, state.length, state.pending_version) == (1, 4, 0)
+
+    on_store(case)
 
 
 def test_a_write_is_pending_until_committed(on_store: Run) -> None:

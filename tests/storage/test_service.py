@@ -5,12 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from fs_common.errors import Code
-from fs_common.limits import REMOVE_FILES_MAX
-from fs_common.methods import COMMITTED_VERSIONS, READ_CHUNKS, REMOVE_CHUNKS, REMOVE_FILES, SPACE_INFO, STATS
+from fs_common.errors import Code, EmberError
+from fs_common.limits import READ_ITEMS_MAX, REMOVE_FILES_MAX
+from fs_common.methods import (
+    COMMITTED_VERSIONS,
+    LIST_CHUNKS,
+    READ_CHUNKS,
+    REMOVE_CHUNKS,
+    REMOVE_FILES,
+    SPACE_INFO,
+    STATS,
+    SYNC_CHAINS,
+)
 from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
+    ListChunks,
+    ListChunksReply,
     ReadChunks,
     ReadItem,
     RemoveChunks,
@@ -18,6 +29,7 @@ from fs_common.records.storage import (
     RemoveFiles,
     RemoveFilesReply,
     SpaceInfo,
+    SyncChains,
     UpdateKind,
 )
 from fs_storage import queries
@@ -290,6 +302,100 @@ def test_a_query_covers_the_updates_that_had_begun(tmp_path: Path) -> None:
             head.before_commit.release()
             assert (await query).index == 4
             assert await update == (1, 10)
+
+    run(scenario())
+
+
+async def listed(chain: ChainOfDaemons, first: int, limit: int, *, node: int = 1) -> ListChunksReply:
+    reply: ListChunksReply = await chain.pool.call(
+        chain.address(node), LIST_CHUNKS, ListChunks(1, 1, 7, first, limit), timeout=TIMEOUT_S
+    )
+    return reply
+
+
+def test_the_chunks_of_a_file_are_listed_in_pages(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            assert await listed(chain, 0, 10) == ListChunksReply([], [], False)
+            for index, size in ((0, 100), (3, 50), (5, 7), (2**32 - 1, 1)):
+                await chain.update(b"x" * size, index=index)
+            await chain.update(b"x", inode=8, index=4)
+            await chain.update(kind=UpdateKind.REMOVE, index=3)
+            assert await listed(chain, 0, 2) == ListChunksReply([0, 5], [100, 7], True)
+            assert await listed(chain, 6, 2) == ListChunksReply([2**32 - 1], [1], False)
+            assert await listed(chain, 1, 2) == ListChunksReply([5, 2**32 - 1], [7, 1], False)
+            for first, limit in ((0, 0), (-1, 1), (0, READ_ITEMS_MAX + 1)):
+                with refused(Code.INVALID):
+                    await listed(chain, first, limit)
+            with refused(Code.NOT_HEAD):
+                await listed(chain, 0, 1, node=2)
+
+    run(scenario())
+
+
+def test_a_list_covers_the_updates_that_had_begun(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            head = chain.store(1, 0)
+            head.before_commit.hold()
+            update = asyncio.create_task(chain.update(b"x" * 10, index=4))
+            await head.before_commit.reached.wait()
+            list_ = asyncio.create_task(listed(chain, 0, 10))
+            await eventually(lambda: chain.target(1, 0).in_flight == 2)
+            head.before_commit.release()
+            assert await list_ == ListChunksReply([4], [10], False)
+            assert await update == (1, 10)
+
+    run(scenario())
+
+
+async def sync(chain: ChainOfDaemons, chains: list[int], versions: list[int], node: int = 1) -> None:
+    await chain.pool.call(chain.address(node), SYNC_CHAINS, SyncChains(chains, versions), timeout=TIMEOUT_S)
+
+
+def test_chains_are_synced_where_they_are_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await sync(chain, [1, 3], [1, 1], node=2)
+            synced = {(number, place): chain.store(number, place).syncs for number in (1, 2, 3) for place in range(3)}
+            asked = {(number, place) for number in (1, 3) for place in range(3) if chain.node(number, place) == 2}
+            assert {key for key, count in synced.items() if count} == asked
+            for chains, versions, code in (
+                ([1], [2], Code.CHAIN_VERSION),
+                ([77], [1], Code.CHAIN_UNKNOWN),
+                ([1, 2], [1], Code.INVALID),
+            ):
+                with refused(code):
+                    await sync(chain, chains, versions)
+
+    run(scenario())
+
+
+def test_a_chain_that_went_on_during_a_sync_is_not_told_synced(tmp_path: Path) -> None:
+    """It may have gone on without this replica, which then lacks what was acknowledged since."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            store = chain.store(1, 0)
+            store.before_sync.hold()
+            call = asyncio.create_task(sync(chain, [1], [1]))
+            await store.before_sync.reached.wait()
+            chain.managers[1].publish(chain.make_routing(2, chain_version=2))
+            store.before_sync.release()
+            with refused(Code.CHAIN_VERSION):
+                await call
+
+    run(scenario())
+
+
+def test_a_sync_that_fails_takes_the_target_out_of_service(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            chain.store(1, 0).sync_failure = EmberError(Code.DISK_FAILED, "the disk is gone")
+            with refused(Code.DISK_FAILED):
+                await sync(chain, [1], [1])
+            with refused(Code.NOT_SERVING):
+                await sync(chain, [1], [1])
 
     run(scenario())
 

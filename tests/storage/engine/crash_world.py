@@ -161,15 +161,26 @@ class World:
     async def disturb(self, store: EngineStore, choose: random.Random, updates: int) -> None:
         for _ in range(updates // 4):
             await asyncio.sleep(choose.choice([0.0, 0.001, 0.03]))
-            if choose.random() < 0.5:
+            before = [(history, history.done) for history in self.histories]
+            how = choose.random()
+            if how < 0.4:
                 await store.settle()
+                continue
+            if how < 0.7:
+                try:
+                    await store.sync()
+                except EmberError as error:
+                    if error.code is Code.NO_SPACE:
+                        continue
+                    assert error.code is Code.DISK_FAILED and self.disk.dead, (self.seed, error)
+                    return
             else:
-                before = [(history, history.done) for history in self.histories]
                 await store.checkpoint()
-                if not store.failed:
-                    for history, count in before:
-                        history.durable = max(history.durable, count)
-                        history.stored = max(history.stored, count)
+                if store.failed:
+                    continue
+            for history, count in before:
+                history.durable = max(history.durable, count)
+                history.stored = max(history.stored, count)
 
     async def update(self, store: EngineStore, history: History, choose: random.Random) -> None:
         view = history.now

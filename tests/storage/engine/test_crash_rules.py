@@ -144,6 +144,27 @@ def test_the_tail_that_a_dropped_version_wrote_is_not_written_again_in_place() -
     assert drop_pending(Record(committed, elsewhere, Identity(b"c", 1, 1))).committed == committed
 
 
+@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sync_makes_what_memory_held_durable(seed: int, patched: bool) -> None:
+    """Block, log and commit of updates that were acknowledged from memory."""
+    disk = SimulatedDisk()
+    expected = OLD + b"t" * 2000
+
+    async def story(store: EngineStore) -> None:
+        await apply(store, write(1, OLD, durability=MEMORY))
+        await apply(store, write(2, b"t" * 2000, len(OLD), durability=MEMORY))
+        await store.sync()
+        if patched:
+            await apply(store, write(3, b"c" * 100, 5000, durability=MEMORY))
+            await store.sync()
+
+    live(disk, story)
+    if patched:
+        expected = b"a" * 5000 + b"c" * 100 + expected[5100:]
+    assert contents(disk.after_power_loss(seed)) == expected
+
+
 def test_a_durable_update_makes_what_it_builds_on_durable() -> None:
     for seed in range(20):
         disk = SimulatedDisk()

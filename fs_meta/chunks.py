@@ -11,16 +11,18 @@ Source: reference 3.1, 3.2, 3.12; records `fs_common.records.storage`.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.layout import Layout, stripe_chains
-from fs_common.methods import QUERY_LAST_CHUNK, REMOVE_CHUNKS, UPDATE_CHUNKS, Method
+from fs_common.limits import REMOVE_FILES_MAX
+from fs_common.methods import QUERY_LAST_CHUNK, REMOVE_CHUNKS, REMOVE_FILES, UPDATE_CHUNKS, Method
 from fs_common.records.routing import Chain, PublicState, Routing
-from fs_common.records.storage import QueryLastChunk, RemoveChunks, UpdateChunks, UpdateItem, UpdateKind
+from fs_common.records.storage import QueryLastChunk, RemoveChunks, RemoveFiles, UpdateChunks, UpdateItem, UpdateKind
 
 T = TypeVar("T")
 
@@ -114,9 +116,39 @@ class ChunkClient:
 
         await _all([cut_on(chain) for chain in chains])
 
-    async def remove(self, inode: int, layout: Layout) -> None:
+    async def remove(self, files: Sequence[tuple[int, Layout]]) -> list[EmberError | None]:
         """One attempt for each request: the collector comes again."""
-        await _all([self._remove_on(chain, inode, 0, None) for chain in self._chains(layout)])
+        failures: list[EmberError | None] = [None] * len(files)
+        places: dict[int, list[int]] = {}
+        """Chain -> which files may have chunks on it."""
+        for place, (_, layout) in enumerate(files):
+            try:
+                for chain in self._chains(layout):
+                    places.setdefault(chain, []).append(place)
+            except EmberError as error:
+                failures[place] = error
+
+        async def remove_on(chain: int, wanted: list[int]) -> None:
+            done = 0
+            while done < len(wanted):
+                inodes = [files[place][0] for place in wanted[done : done + REMOVE_FILES_MAX]]
+                try:
+                    reply = await self._remove_files(chain, inodes)
+                except EmberError as error:
+                    for place in wanted[done:]:
+                        failures[place] = error
+                    return
+                check(reply.removed > 0 or reply.finished > 0, "a removal gets on", chain, reply)
+                done += reply.finished
+
+        await _all([remove_on(chain, wanted) for chain, wanted in places.items()])
+        return failures
+
+    async def _remove_files(self, chain_id: int, inodes: list[int]) -> Any:
+        def request(chain: Chain) -> RemoveFiles:
+            return RemoveFiles(chain.chain, chain.version, inodes, self._client)
+
+        return await self._on_head(chain_id, REMOVE_FILES, request, None)
 
     async def _remove_on(self, chain_id: int, inode: int, first: int, deadline: float | None) -> None:
         def request(chain: Chain) -> RemoveChunks:

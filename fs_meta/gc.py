@@ -1,28 +1,41 @@
-"""The collector: frees what has lost its last name.
+"""The collector: frees what has lost its last name, in the background.
 
 Queue entries are made in the transaction that takes the name (or ends the last session) and deleted in the one that
 frees the inode, so nothing is forgotten over a crash; every step may be repeated.
 
-A file: (1) its chunks are removed on every chain of its layout, (2) one transaction deletes inode and queue entry.
-Commit point: (2). A crash in (1) leaves the entry, and the next pass removes what is left.
+Files go in batches: (1) one snapshot says which of them nobody has open, (2) their chunks are removed, chain by chain
+with many files in a request; files that were never open for writing have none, (3) one transaction deletes inodes and
+queue entries. Commit point: (3). A crash in (2) leaves the entries, and the next pass removes what is left.
 
-A directory of a detached tree: transactions of at most `TREE_STEP` entries take its children apart: a file loses a link
+A directory of a detached tree: transactions of at most `STEP` entries take its children apart: a file loses a link
 as in unlink, a subdirectory becomes the root of a tree of its own with its own queue entry. The transaction that finds
 it empty deletes inode and queue entry; it reads the range, so an entry that is made meanwhile (by someone who still
 knows the inode) conflicts with it and is collected too, or its maker is told ESTALE.
 
 What fails (a storage daemon is down) goes back into the queue `gc_retry_ms` later; the rest of the queue goes on.
 
-Tasks: `run` is one task of the process; a pass frees up to `CONCURRENCY` things side by side and waits for them.
+Freeing is never urgent: all steps together take at most `SHARE` of the loop (`fs_meta.pace`), each a millisecond or
+two, so calls in the foreground wait for one step at most.
+
+Its transactions are relaxed: an inode that comes back after the machine's death has its queue entry with it. The
+removal itself is made durable before any chunk is taken away, since a name that comes back must find its bytes.
+
+Tasks: `run` is one task of the process; a pass works on up to `CONCURRENCY` batches and directories side by side and
+waits for them.
 
 Source: DESIGN section 4; reference 1.4, 3.3.
 """
 
 import asyncio
 import logging
-from typing import Final
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from fs_common.errors import EmberError
+from fs_common.ids import InodeId
+from fs_common.layout import Layout
+from fs_common.limits import REMOVE_FILES_MAX
 from fs_common.records.meta import FileType
 from fs_common.telemetry import Counters
 from fs_meta import schema
@@ -31,44 +44,66 @@ from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import delete_inode, drop_link, has_sessions
 from fs_meta.ops.remove_tree import detach
 from fs_meta.ops.resolve import get_inode
-from fs_meta.schema import Garbage, Inode
+from fs_meta.pace import Pace
+from fs_meta.schema import CorruptRecord, Garbage, Inode
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
-PAGE: Final = 256
-"""Queue entries a pass looks at; the next pass follows at once while a page is full."""
-CONCURRENCY: Final = 16
-"""Things freed side by side."""
-TREE_STEP: Final = 128
-"""Entries of a directory for each transaction: about a millisecond of the store's writer."""
-_NAME_OFFSET = len(schema.entry_key(0, b""))
+PAGE: Final = 512
+"""Queue entries a pass looks at; the next pass follows at once while there is something to do."""
+BATCH: Final = REMOVE_FILES_MAX
+"""Files that share requests to storage, and there a replicated batch and its sync."""
+STEP: Final = 32
+"""Files for each snapshot and transaction, entries of a directory for each transaction: a millisecond of the loop."""
+CONCURRENCY: Final = 4
+"""Batches and directories worked on side by side, so that the answers of storage need not be waited for one by one."""
+TREE_STEPS: Final = 32
+"""Steps a pass takes in one directory, so that a large one does not keep others waiting."""
+SHARE: Final = 1 / 3
+"""Of the loop's time, at most."""
+
+
+class _Due(NamedTuple):
+    key: bytes
+    inode: InodeId
+    garbage: Garbage
 
 
 class Collector:
     def __init__(self, context: Context, *, retry_ns: int, counters: Counters | None = None) -> None:
         self._context = context
         self._retry_ns = retry_ns
+        self._pace = Pace(SHARE)
         self.counters = counters or Counters()
         """gc_files, gc_directories, gc_failures."""
 
     async def collect(self) -> int:
         """One pass over what is due: at most `PAGE` things. Returns how many of them were freed or taken a step."""
         due = await self._due()
-        if due:
-            # A relaxed removal that the machine's death undoes must not have cost the file its chunks.
-            await self._context.kv.sync()
+        if not due:
+            return 0
+        await self._context.kv.sync()
+        files = [item for item in due if item.garbage.type is not FileType.DIRECTORY]
+        works: list[Callable[[], Awaitable[int]]] = []
+        for start in range(0, len(files), BATCH):
+            batch = files[start : start + BATCH]
+            works.append(lambda batch=batch: self._free_files(batch))  # type: ignore[misc]
+        for item in due:
+            if item.garbage.type is FileType.DIRECTORY:
+                works.append(lambda item=item: self._free_directory(item))  # type: ignore[misc]
         done = 0
         turns = asyncio.Semaphore(CONCURRENCY)
 
-        async def free(key: bytes, garbage: Garbage) -> None:
+        async def in_turn(work: Callable[[], Awaitable[int]]) -> None:
             nonlocal done
             async with turns:
-                if await self._free(key, garbage):
-                    done += 1
+                freed = await work()
+                done += freed
 
         async with asyncio.TaskGroup() as group:
-            for key, garbage in due:
-                group.create_task(free(key, garbage))
+            for work in works:
+                group.create_task(in_turn(work))
         return done
 
     async def run(self, stop: asyncio.Event, interval_s: float) -> None:
@@ -76,7 +111,7 @@ class Collector:
         while not stop.is_set():
             try:
                 idle = await self.collect() == 0
-            except (EmberError, ExceptionGroup):
+            except (EmberError, CorruptRecord, ExceptionGroup):
                 _log.exception("a pass of the collector failed; the next one comes in %s s", interval_s)
                 idle = True
             if idle:
@@ -85,89 +120,113 @@ class Collector:
                 except TimeoutError:
                     continue
 
-    async def _due(self) -> list[tuple[bytes, Garbage]]:
+    async def _due(self) -> list[_Due]:
         begin, end = schema.garbage_range(self._context.now_ns())
 
         async def look(txn: Transaction) -> list[tuple[bytes, bytes]]:
             return await txn.range(begin, end, PAGE)
 
-        return [(key, schema.decode_garbage(value)) for key, value in await self._context.kv.read(look)]
+        return [
+            _Due(key, schema.split_garbage_key(key)[1], schema.decode_garbage(value))
+            for key, value in await self._context.kv.read(look)
+        ]
 
-    async def _free(self, key: bytes, garbage: Garbage) -> bool:
-        """Free one thing, or put it back for later. Returns whether anything was done."""
-        _, inode = schema.split_garbage_key(key)
+    # Files
+
+    async def _free_files(self, batch: Sequence[_Due]) -> int:
+        """Free what can be freed now, put the rest back for later. Returns how many were freed."""
+        failures: dict[InodeId, Exception] = {}
+        with_chunks: list[tuple[InodeId, Layout]] = []
+        for step in _steps(batch):
+            with_chunks += await self._look_at(step, failures)
+        if with_chunks:
+            outcomes = await self._context.chunks.remove(with_chunks)
+            for (inode, _), failure in zip(with_chunks, outcomes, strict=True):
+                if failure is not None:
+                    failures[inode] = failure
+        for step in _steps([item for item in batch if item.inode not in failures]):
+            freed = await self._transact(lambda txn, step=step: _delete(txn, step))  # type: ignore[misc]
+            self._context.inode_count.add(-freed)
+            self.counters.add("gc_files", freed)
+        for item in batch:
+            if item.inode in failures:
+                await self._put_back(item, failures[item.inode])
+        return len(batch) - len(failures)
+
+    async def _look_at(self, batch: Sequence[_Due], failures: dict[InodeId, Exception]) -> list[tuple[InodeId, Layout]]:
+        """Those that may have chunks and that nobody needs any more; the ones that cannot be read join `failures`."""
+
+        async def look(txn: Transaction) -> list[tuple[InodeId, Layout]]:
+            found = []
+            for _, inode, _ in batch:
+                value = await txn.get(schema.inode_key(inode))
+                if value is None or await has_sessions(txn, inode):
+                    continue
+                try:
+                    record = schema.decode_inode(value)
+                except CorruptRecord as error:
+                    failures[inode] = error
+                    continue
+                if not record.links and record.layout is not None and _may_have_chunks(record):
+                    found.append((inode, record.layout))
+            return found
+
+        begun = time.perf_counter()
+        found = await self._context.kv.read(look)
+        await self._rest(time.perf_counter() - begun)
+        return found
+
+    # Trees
+
+    async def _free_directory(self, item: _Due) -> int:
+        """Some steps of taking it apart. Returns how many."""
+        steps = 0
         try:
-            if garbage.type is FileType.DIRECTORY:
-                await self._take_apart(key, inode)
-            else:
-                await self._free_file(key, inode)
-            return True
-        except (EmberError, schema.CorruptRecord) as error:
-            self.counters.add("gc_failures")
-            log = _log.warning if garbage.attempts == 0 else _log.debug
-            log("inode %d cannot be freed now, tried again later: %s", inode, error)
-            await self._put_back(key, inode, garbage)
-            return False
+            while steps < TREE_STEPS:
+                finished, change = await self._transact(lambda txn: self._take_step(txn, item))
+                self._context.inode_count.add(change)
+                steps += 1
+                if finished:
+                    self.counters.add("gc_directories")
+                    break
+        except (EmberError, CorruptRecord) as error:
+            await self._put_back(item, error)
+        return steps
 
-    async def _free_file(self, key: bytes, inode: int) -> None:
-        record = await self._look_at(inode)
-        if record is not None and not record.links and record.layout is not None:
-            await self._context.chunks.remove(inode, record.layout)
-
-        async def finish(txn: Transaction) -> int:
-            txn.delete(key)
-            value = await txn.get(schema.inode_key(inode))
-            if value is None or schema.decode_inode(value).links or await has_sessions(txn, inode):
-                return 0  # freed by another server, or in use: the close of its last session queues it again
-            delete_inode(txn, inode)
-            return 1
-
-        freed = await self._context.kv.transact(finish)
-        self._context.inode_count.add(-freed)
-        self.counters.add("gc_files", freed)
-
-    async def _look_at(self, inode: int) -> Inode | None:
-        async def look(txn: Transaction) -> Inode | None:
-            value = await txn.get(schema.inode_key(inode))
-            if value is None or await has_sessions(txn, inode):
-                return None
-            return schema.decode_inode(value)
-
-        return await self._context.kv.read(look)
-
-    async def _take_apart(self, key: bytes, directory: int) -> None:
+    async def _take_step(self, txn: Transaction, item: _Due) -> tuple[bool, int]:
+        """(it is gone, change of the number of inodes)"""
+        directory = item.inode
+        value = await txn.get(schema.inode_key(directory))
+        if value is None or schema.decode_inode(value).links:
+            txn.delete(item.key)
+            return True, 0
         begin, end = schema.entries_range(directory)
+        pairs = await txn.range(begin, end, STEP)
+        if not pairs:
+            delete_inode(txn, directory)
+            txn.delete(item.key)
+            return True, -1
         now_ns = self._context.now_ns()
         due_ns = now_ns + self._context.gc_delay_ns
+        change = 0
+        for name_key, entry_value in pairs:
+            entry = schema.decode_entry(entry_value)
+            txn.delete(name_key)
+            if entry.type is FileType.DIRECTORY:
+                await detach(txn, entry.inode, now_ns)
+            else:
+                record = await get_inode(txn, entry.inode)
+                change += await drop_link(txn, entry.inode, record, now_ns, due_ns)
+        return False, change
 
-        async def step(txn: Transaction) -> tuple[bool, int]:
-            value = await txn.get(schema.inode_key(directory))
-            if value is None or schema.decode_inode(value).links:
-                txn.delete(key)
-                return True, 0
-            pairs = await txn.range(begin, end, TREE_STEP)
-            if not pairs:
-                delete_inode(txn, directory)
-                txn.delete(key)
-                return True, -1
-            change = 0
-            for name_key, entry_value in pairs:
-                entry = schema.decode_entry(entry_value)
-                txn.delete(name_key)
-                if entry.type is FileType.DIRECTORY:
-                    await detach(txn, entry.inode, now_ns)
-                else:
-                    record = await get_inode(txn, entry.inode)
-                    change += await drop_link(txn, entry.inode, record, now_ns, due_ns)
-            return False, change
+    # Both
 
-        finished = False
-        while not finished:
-            finished, change = await self._context.kv.transact(step)
-            self._context.inode_count.add(change)
-        self.counters.add("gc_directories")
-
-    async def _put_back(self, key: bytes, inode: int, garbage: Garbage) -> None:
+    async def _put_back(self, item: _Due, error: Exception) -> None:
+        """Try it again later."""
+        key, inode, garbage = item
+        self.counters.add("gc_failures")
+        log = _log.warning if garbage.attempts == 0 else _log.debug
+        log("inode %d cannot be freed now, tried again later: %s", inode, error)
         later = schema.garbage_key(self._context.now_ns() + self._retry_ns, inode)
         value = schema.encode(Garbage(garbage.type, garbage.removed_ns, garbage.attempts + 1))
 
@@ -176,4 +235,45 @@ class Collector:
                 txn.delete(key)
                 txn.put(later, value)
 
-        await self._context.kv.transact(move)
+        await self._transact(move)
+
+    async def _transact(self, fn: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        """A transaction, and a rest after it."""
+        worked_s = 0.0
+
+        async def timed(txn: Transaction) -> _T:
+            nonlocal worked_s
+            begun = time.perf_counter()
+            result = await fn(txn)
+            worked_s += time.perf_counter() - begun
+            return result
+
+        result = await self._context.kv.transact(timed, relaxed=True)
+        # What the function has put is written by the store for about as long again.
+        await self._rest(2 * worked_s)
+        return result
+
+    async def _rest(self, worked_s: float) -> None:
+        await asyncio.sleep(self._pace.pause_s(worked_s, time.perf_counter()))
+
+
+def _steps(items: Sequence[_Due]) -> Iterator[Sequence[_Due]]:
+    for start in range(0, len(items), STEP):
+        yield items[start : start + STEP]
+
+
+def _may_have_chunks(record: Inode) -> bool:
+    return bool(record.length or record.version)
+
+
+async def _delete(txn: Transaction, items: Sequence[_Due]) -> int:
+    """Delete the inodes that nobody has come to need, and all queue entries. Returns how many inodes."""
+    freed = 0
+    for key, inode, _ in items:
+        txn.delete(key)
+        value = await txn.get(schema.inode_key(inode))
+        if value is None or schema.decode_inode(value).links or await has_sessions(txn, inode):
+            continue  # freed by another server, or in use: the close of its last session queues it again
+        delete_inode(txn, inode)
+        freed += 1
+    return freed

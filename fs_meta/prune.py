@@ -171,7 +171,9 @@ class Pruner:
                 record = schema.decode_inode(found)
                 now_ns = context.now_ns()
                 if not record.links and not await has_sessions(txn, inode):
-                    # Nobody will look at its length again.
+                    # Nobody will look at its length again. Its version says that it may have chunks.
+                    record.version += ended.write
+                    put_inode(txn, inode, record)
                     delay_ns = 0 if record.flags & schema.UNNAMED else context.gc_delay_ns
                     queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + delay_ns)
                     return True

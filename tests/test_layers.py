@@ -30,6 +30,8 @@ PURE = (
     "fs_common/checks.py",
     "fs_common/records/*.py",
     "fs_storage/craq/*.py",
+    "fs_meta/clients.py",
+    "fs_meta/pace.py",
     "fs_meta/locks/queues.py",
     "fs_meta/locks/ranges.py",
     "fs_meta/manager/chains.py",

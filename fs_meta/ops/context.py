@@ -1,10 +1,11 @@
 """What every metadata operation works with. One for each process; operations keep no state of their own."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fs_common.errors import EmberError
 from fs_common.layout import Layout
 from fs_common.records.routing import Routing
 from fs_meta.chain_allocator import ChainAllocator
@@ -27,8 +28,8 @@ class Chunks(Protocol):
     async def cut(self, inode: int, layout: Layout, length: int) -> None:
         """Remove the chunks beyond `length` and cut the one it falls into."""
 
-    async def remove(self, inode: int, layout: Layout) -> None:
-        """Remove all chunks of the file."""
+    async def remove(self, files: Sequence[tuple[int, Layout]]) -> list[EmberError | None]:
+        """Remove all chunks of files; for each, None or why some may be left. Raises nothing."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,8 @@ from fs_common.records.storage import (
     QueryLastChunkReply,
     RemoveChunks,
     RemoveChunksReply,
+    RemoveFiles,
+    RemoveFilesReply,
     UpdateChunks,
     UpdateChunksReply,
     UpdateKind,
@@ -47,6 +49,7 @@ class FakeStorage:
         service = Service("storage", "test", self.node)
         service.register(methods.QUERY_LAST_CHUNK, self._told(self._last))
         service.register(methods.REMOVE_CHUNKS, self._told(self._remove))
+        service.register(methods.REMOVE_FILES, self._told(self._remove_files))
         service.register(methods.UPDATE_CHUNKS, self._told(self._update))
         self._server = await tcp.serve(service, "127.0.0.1", 0)
 
@@ -87,6 +90,21 @@ class FakeStorage:
         for key in doomed:
             del self.lengths[key]
         return Reply(RemoveChunksReply(len(doomed), len(doomed) < len(found)))
+
+    def _remove_files(self, call: Call) -> Reply:
+        request: RemoveFiles = call.request
+        self.versions.add(request.chain_version)
+        removed = finished = 0
+        for inode in request.inodes:
+            found = [key for key in self.lengths if key[:2] == (request.chain, inode)]
+            for key in found[: self.remove_step - removed]:
+                del self.lengths[key]
+                removed += 1
+                found.remove(key)
+            if found:
+                break
+            finished += 1
+        return Reply(RemoveFilesReply(removed, finished))
 
     def _update(self, call: Call) -> Reply:
         request: UpdateChunks = call.request

@@ -8,6 +8,7 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout, stripe_chains
+from fs_common.limits import REMOVE_FILES_MAX
 from fs_common.peers import PeerPool
 from fs_common.records.routing import ChainTarget, PublicState, Routing
 from fs_common.records.session import Hello
@@ -97,9 +98,26 @@ def test_removal_goes_on_until_nothing_is_left() -> None:
                 s.put(index, CHUNK)
             for daemon in s.daemons:
                 daemon.remove_step = 2
-            await s.client.remove(INODE, LAYOUT)
+            await s.client.cut(INODE, LAYOUT, 0)
             assert s.chunks() == {}
             assert sum(len(daemon.calls) for daemon in s.daemons) >= 10
+            for index in range(20):
+                s.put(index, CHUNK)
+            assert await s.client.remove([(INODE, LAYOUT), (INODE + 1, LAYOUT)]) == [None, None]
+            assert s.chunks() == {}
+
+    run(body())
+
+
+def test_many_files_share_requests() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            files = [(inode, Layout(CHUNK, 1, 1, 1, inode % 3)) for inode in range(10, 10 + REMOVE_FILES_MAX * 3 + 3)]
+            for inode, layout in files:
+                s.daemons[layout.first].lengths[layout.first + 1, inode, 0] = 5
+            assert await s.client.remove(files) == [None] * len(files)
+            assert not any(daemon.lengths for daemon in s.daemons)
+            assert [daemon.calls for daemon in s.daemons] == [["RemoveFiles"] * 2] * 3
 
     run(body())
 
@@ -187,8 +205,12 @@ def test_collection_tries_each_chain_once_and_finishes_the_others() -> None:
             for index in range(6):
                 s.put(index, CHUNK)
             s.daemons[0].refusals = [EmberError(Code.BUSY)] * 9
-            with pytest.raises(EmberError):
-                await s.client.remove(INODE, LAYOUT)
+            [elsewhere] = [d.node for d in s.daemons[1:] if d.node != s.daemons[0].node][:1]
+            other = (INODE + 1, Layout(CHUNK, 1, 1, 1, elsewhere - 1))
+            lost = (INODE + 2, Layout(CHUNK, 1, 9, 1, 0))
+            broken, fine, unknown = await s.client.remove([(INODE, LAYOUT), other, lost])
+            assert broken is not None and broken.code is Code.BUSY and fine is None
+            assert unknown is not None and unknown.code is Code.CLUSTER_NOT_READY
             assert len(s.daemons[0].calls) == 1
             assert set(s.chunks()) == set(s.daemons[0].of(INODE)) != set()
 

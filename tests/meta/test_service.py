@@ -187,8 +187,11 @@ def test_routing_is_told_once_for_each_version(tmp_path: Path) -> None:
 def test_the_collector_runs_and_reaches_storage(tmp_path: Path) -> None:
     async def body() -> None:
         async with cluster(tmp_path, gc_delay_ms=0) as c:
-            reply = await c.call(methods.CREATE, meta.Create(ROOT, b"f", 0o644, new_request()))
+            reply = await c.call(
+                methods.CREATE, meta.Create(ROOT, b"f", 0o644, new_request(), write=True, client=CLIENT)
+            )
             inode = reply.attributes.inode
+            await c.call(methods.CLOSE, meta.Close(inode, reply.session, new_request(), 5))
             c.daemons[0].lengths[1, inode, 0] = 5
             c.daemons[1].lengths[2, inode, 1] = 5
             await c.call(methods.UNLINK, meta.Unlink(ROOT, b"f", new_request()))

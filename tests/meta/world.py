@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 
@@ -85,6 +85,8 @@ class FakeChunks:
         self.measured: list[int] = []
         """Inodes that were asked about, in order."""
         self.cuts: list[tuple[int, int]] = []
+        self.removals: list[list[int]] = []
+        """Inodes of each `remove`."""
         self.after_step: list[Callable[[], Awaitable[None]]] = []
         """Each runs once, after the next `measure` or `cut` has done its work and before its caller knows."""
 
@@ -116,10 +118,14 @@ class FakeChunks:
                 self.lengths[inode, index] = min(self.lengths[inode, index], within)
         await self._stepped()
 
-    async def remove(self, inode: int, layout: Layout) -> None:
-        self._check()
-        for index in self.of(inode):
-            del self.lengths[inode, index]
+    async def remove(self, files: Sequence[tuple[int, Layout]]) -> list[EmberError | None]:
+        self.removals.append([inode for inode, _ in files])
+        if self.unreachable:
+            return [EmberError(Code.UNREACHABLE, "no storage daemon answers")] * len(files)
+        for inode, _ in files:
+            for index in self.of(inode):
+                del self.lengths[inode, index]
+        return [None] * len(files)
 
     def _check(self) -> None:
         if self.unreachable:

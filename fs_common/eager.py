@@ -25,6 +25,10 @@ def start(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) ->
     except StopIteration as stop:
         result: T = stop.value
         return result
+    if awaited is not None:
+        # An awaited future carries this mark until a task takes note of it, and nobody else can await it meanwhile. Our
+        # task comes later; others may await the same future before.
+        awaited._asyncio_future_blocking = False
     return loop.create_task(_Resumed(coroutine, awaited))
 
 
@@ -36,13 +40,15 @@ class _Resumed(Coroutine[Any, Any, T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T], awaited: Any) -> None:
         self._coroutine = coroutine
         self._awaited = awaited
-        """A future whose `_asyncio_future_blocking` is still set, as the task expects it; None from a bare yield."""
+        """A future, without the mark that the task expects on it; None from a bare yield."""
         self._first = True
 
     def send(self, value: Any) -> Any:
         if self._first:
             self._first = False
             awaited, self._awaited = self._awaited, None
+            if awaited is not None:
+                awaited._asyncio_future_blocking = True
             return awaited
         return self._coroutine.send(value)
 
@@ -53,6 +59,7 @@ class _Resumed(Coroutine[Any, Any, T]):
             # The task was cancelled before its first step, so it did not know what to cancel. Cancelling what is
             # awaited, and waiting for it, is what a task does: the coroutine may await a gather or another task.
             if awaited is not None and _is_cancellation(error[0]) and awaited.cancel():
+                awaited._asyncio_future_blocking = True
                 return awaited
         return self._coroutine.throw(*error)
 

@@ -252,3 +252,30 @@ def test_a_task_shows_the_coroutine_it_continues() -> None:
         await task
 
     run(main())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_several_may_await_the_same_future(cancelled: bool) -> None:
+    """Each takes its first step before the task of any other takes note of the future."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        shared: asyncio.Future[str] = loop.create_future()
+
+        async def waits() -> str:
+            return await shared
+
+        tasks = [eager.start(waits(), loop) for _ in range(3)]
+        if cancelled:
+            assert isinstance(tasks[0], asyncio.Task)
+            tasks[0].cancel()
+        await asyncio.sleep(0)
+        if not cancelled:
+            shared.set_result("for all")
+        results = await asyncio.gather(*tasks, return_exceptions=True)  # type: ignore[arg-type]
+        if cancelled:
+            assert all(isinstance(result, asyncio.CancelledError) for result in results)
+        else:
+            assert results == ["for all"] * 3
+
+    run(main())

@@ -98,7 +98,11 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
             max_read=options.max_read_bytes,
             nonempty=options.nonempty,
         ),
-        wanted=Wanted(writeback=options.policy.writeback),
+        wanted=Wanted(
+            max_write=options.max_write_bytes,
+            writeback=options.policy.writeback,
+            explicit_invalidation=options.policy.dataset,
+        ),
         read_ahead_bytes=options.read_ahead_bytes,
         log=options.log,
     )

@@ -4,6 +4,7 @@ Words that mount(8) itself understands, and those with which fstab speaks to oth
 nothing here. Unknown words are refused: a misspelt one would otherwise do nothing in silence. Pure.
 """
 
+import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,11 +17,20 @@ KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
 """Passed on to mount(2)."""
 _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
 """Words that take another one away."""
+_VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
+           "entry_timeout", "negative_timeout", "token", "log")  # fmt: skip
+"""Words with a value."""
+_WORDS = ("ro", "rw", "writeback", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
+          "nonempty", "nocontrol", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
+"""Words without."""
+_NOT_OURS = ("uid", "gid", "umask", "fmask", "dmask")
+"""Of file systems that have no owners and modes of their own."""
 _IGNORED = re.compile(
     r"defaults|auto|noauto|user|nouser|users|_netdev|nofail|rw|relatime|norelatime|strictatime|lazytime|x-.*|comment=.*"
 )
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
+WRITE_BYTES_MAX = 16 * MIB
 DATASET_S = 3600.0
 """How long a dataset mount believes what it was told."""
 
@@ -38,6 +48,8 @@ class MountOptions:
     nonempty: bool = False
     max_read_bytes: int = 0
     """0: as much as one request carries."""
+    max_write_bytes: int = 1 * MIB
+    """Of one request. More than that only where the administrator raised /proc/sys/fs/fuse/max_pages_limit."""
     read_ahead_bytes: int = 16 * MIB
     timeout_s: float = 30.0
     token: str = ""
@@ -78,6 +90,8 @@ def parse(words: Iterable[str]) -> MountOptions:
                 policy.dirty_bytes = _size(word, value, least=MIB)
             case "max_read" if equals:
                 options.max_read_bytes = _size(word, value, least=4 * KIB)
+            case "max_write" if equals:
+                options.max_write_bytes = _size(word, value, least=4 * KIB, most=WRITE_BYTES_MAX)
             case "read_ahead" if equals:
                 options.read_ahead_bytes = _size(word, value)
                 read_ahead_given = True
@@ -96,7 +110,7 @@ def parse(words: Iterable[str]) -> MountOptions:
             case _ if _IGNORED.fullmatch(word):
                 pass
             case _:
-                raise BadOption(f"option {word!r} is not known; `emberfs mount --help` lists them")
+                raise _bad_word(word, name)
     _apply_consistency(options, times, read_ahead_given=read_ahead_given)
     return options
 
@@ -122,13 +136,28 @@ def _apply_consistency(options: MountOptions, times: dict[str, float], *, read_a
     policy.absent_s = times.get("negative_timeout", min(policy.absent_s, policy.name_s))
 
 
-def _size(word: str, value: str, least: int = 0) -> int:
+def _bad_word(word: str, name: str) -> BadOption:
+    if name in _VALUES:
+        return BadOption(f"option {name!r} needs a value: write {name}=...")
+    if name in _WORDS:
+        return BadOption(f"option {word!r}: {name} takes no value")
+    if name in _NOT_OURS:
+        return BadOption(
+            f"option {name!r} is not there: owners and modes are those of the cluster; use chown and chmod"
+        )
+    known = sorted([*(f"{value}=" for value in _VALUES), *_WORDS])
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f"; did you mean {close[0]}?" if close else ";"
+    return BadOption(f"option {word!r} is not known{meant} use any of {', '.join(known)}")
+
+
+def _size(word: str, value: str, least: int = 0, most: int = 1024 * GIB) -> int:
     match = _SIZE.fullmatch(value)
     if match is None:
         raise BadOption(f"{word}: write a size, for example 64K, 16M or 1G")
     size = int(match[1]) * _UNITS[match[2].upper()]
-    if size < least:
-        raise BadOption(f"{word}: at least {least} bytes")
+    if not least <= size <= most:
+        raise BadOption(f"{word}: from {least} to {most} bytes")
     return size
 
 

@@ -1,14 +1,20 @@
-"""Metadata operations a second: one client, 64 calls in flight.
+"""Metadata operations: how many a second with 64 calls in flight, and how long one takes by itself.
 
 `create` makes empty files, each one transaction that is synced before it is answered; its limit is LMDB alone, in one
 process, storing the same records in groups of 64 with one sync each: that many creates can share a sync when 64 are in
 flight. `stat` looks files up by path; its limit is our own RPC answering an empty call, 64 in flight: what remains
 between the two is the service's own work. Directories hold a thousand files, as trees of samples do.
+
+One create at a time, durable: beside what the disk takes for an append with its sync, without a service before it, and
+what LMDB takes for a commit. Relaxed, it waits for no disk: beside an empty call of our RPC, one at a time.
 """
 
 import asyncio
 import os
 import secrets
+import statistics
+import time
+from collections.abc import Awaitable, Callable
 
 import uvloop
 
@@ -16,6 +22,7 @@ from benchmarks.context import Context
 from benchmarks.cpu import CpuMeter
 from benchmarks.limits import echo
 from benchmarks.limits.lmdb_groups import creates_per_s
+from benchmarks.limits.one_sync import append_us, commit_us
 from benchmarks.limits.process import Worker
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
 from fs_client.meta_client import MetaClient
@@ -32,8 +39,9 @@ _TIMEOUT_S = 30.0
 
 
 def run(context: Context) -> list[Figure]:
-    creates, stats = context.count(16_000), context.count(40_000)
+    creates, stats, singles = context.count(16_000), context.count(40_000), context.count(2000)
     cpu_create, cpu_stat = CpuMeter(context.processes), CpuMeter(context.processes)
+    cpu_durable, cpu_relaxed = CpuMeter(context.processes), CpuMeter(context.processes)
     server = Worker(echo.serve)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -44,6 +52,14 @@ def run(context: Context) -> list[Figure]:
                 lambda: creates_per_s(context.directory / "lmdb", creates),
                 cpu_stat.metered(lambda: runner.run(bench.stats_per_s(stats)), stats),
                 lambda: runner.run(bench.echoes_per_s(stats)),
+            )
+            durable, append, commit, relaxed, echoed_us = alternate(
+                context.repeat,
+                cpu_durable.metered(lambda: runner.run(bench.create_us(singles, relaxed=False)), singles),
+                lambda: append_us(context.directory / "append", singles),
+                lambda: commit_us(context.directory / "lmdb", singles),
+                cpu_relaxed.metered(lambda: runner.run(bench.create_us(singles, relaxed=True)), singles),
+                lambda: runner.run(bench.echo_us(singles)),
             )
             runner.run(bench.close())
     finally:
@@ -65,7 +81,32 @@ def run(context: Context) -> list[Figure]:
             Goal("value", ">=", 20_000),
             cpu_stat.note("stat"),
         ),
+        Figure(
+            "metadata.create_durable",
+            "one create at a time, durable",
+            Series("us", durable),
+            (Limit("append and fdatasync", Series("us", append)), Limit("LMDB commit", Series("us", commit))),
+            None,
+            cpu_durable.note("create"),
+        ),
+        Figure(
+            "metadata.create_relaxed",
+            "one create at a time, relaxed",
+            Series("us", relaxed),
+            (Limit("RPC echo, one at a time", Series("us", echoed_us)),),
+            Goal("value", "<=", 250),
+            cpu_relaxed.note("create"),
+        ),
     ]
+
+
+async def _median_us(call: Callable[[int], Awaitable[object]], count: int) -> float:
+    times = []
+    for number in range(count):
+        start = time.perf_counter()
+        await call(number)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e6
 
 
 async def _connect(cluster: str, echo_port: int) -> "_Bench":
@@ -81,15 +122,26 @@ class _Bench:
         self._root = f"bench-metadata-{secrets.token_hex(4)}".encode()
         self._run = 0
         self._files = 0
-        """Of the last run of creates."""
+        """Of the last run of creates that a stat can look up."""
 
     async def creates_per_s(self, count: int) -> float:
-        self._run += 1
+        await self._new_directories(count)
         self._files = count
+        return await echo.calls_per_s(self._create, count, IN_FLIGHT)
+
+    async def create_us(self, count: int, *, relaxed: bool) -> float:
+        """The median time of a create, one after the other."""
+        await self._new_directories(count)
+        return await _median_us(lambda number: self._create(number, relaxed), count)
+
+    async def echo_us(self, count: int) -> float:
+        return await _median_us(self._ping, count)
+
+    async def _new_directories(self, count: int) -> None:
+        self._run += 1
         for i in range(-(-count // FILES_PER_DIRECTORY)):
             path = b"%s/%d/%d" % (self._root, self._run, i)
             await self._meta.call(MKDIR, Mkdir(ROOT_INODE, path, 0o755, os.urandom(16), parents=True))
-        return await echo.calls_per_s(self._create, count, IN_FLIGHT)
 
     async def stats_per_s(self, count: int) -> float:
         return await echo.calls_per_s(self._stat, count, IN_FLIGHT)
@@ -100,8 +152,9 @@ class _Bench:
     def _path(self, number: int) -> bytes:
         return b"%s/%d/%d/%d" % (self._root, self._run, number // FILES_PER_DIRECTORY, number)
 
-    async def _create(self, number: int) -> None:
-        await self._meta.call(CREATE, Create(ROOT_INODE, self._path(number), 0o644, os.urandom(16)))
+    async def _create(self, number: int, relaxed: bool = False) -> None:
+        request = Create(ROOT_INODE, self._path(number), 0o644, os.urandom(16), relaxed=relaxed)
+        await self._meta.call(CREATE, request)
 
     async def _stat(self, number: int) -> None:
         await self._meta.call(STAT, Stat(ROOT_INODE, self._path(number % self._files)))

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 GROUP = 64
-_RECORDS = ((b"inode", 120), (b"dentry", 24), (b"request", 48))
+RECORDS = ((b"inode", 120), (b"dentry", 24), (b"request", 48))
 """Key prefix and value size of what one create stores."""
 
 
@@ -18,7 +18,7 @@ def creates_per_s(directory: Path, count: int) -> float:
         for group in range(0, count, GROUP):
             with environment.begin(write=True) as transaction:
                 for i in range(group, min(group + GROUP, count)):
-                    for prefix, size in _RECORDS:
+                    for prefix, size in RECORDS:
                         transaction.put(prefix + i.to_bytes(8, "big"), bytes(size))
         elapsed = time.perf_counter() - start
         with environment.begin(write=True) as transaction:

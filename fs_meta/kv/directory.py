@@ -1,22 +1,25 @@
 """The directory of an embedded store: who may open it, and what it must look like.
 
     DIR/lock          flock held by the process that has the store open
-    DIR/data.mdb      LMDB's data (and DIR/lock.mdb, its reader table)
+    DIR/data.mdb      LMDB's data (and DIR/lock.mdb, its reader table): the checkpoint
+    DIR/journal.0     what has changed since; see `fs_meta.kv.journal`
+    DIR/journal.1
     DIR/FORMAT        one line: `emberfs-kv <version>`; written last
 
-Creation: 1. make the directory, 2. take the lock, 3. LMDB makes `data.mdb` (no transaction yet), 4. write `FORMAT`
-(temporary file, sync, rename, sync of the directory): the commit point. A crash before 4 leaves a directory without
-`FORMAT` whose data file has no transaction in it: the next open finishes the creation. A data file with
-transactions and no `FORMAT` is not ours to guess about: refused.
+Creation: 1. make the directory, 2. take the lock, 3. LMDB makes `data.mdb` (no transaction yet), 4. make the journal's
+files, 5. write `FORMAT` (temporary file, sync, rename, sync of the directory): the commit point. A crash before it
+leaves a directory without `FORMAT` whose data file has no transaction in it: the next open finishes the creation, with
+a journal made anew. A data file with transactions and no `FORMAT` is not ours to guess about: refused.
 """
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from fs_common.errors import Code, EmberError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FORMAT_FILE = "FORMAT"
 _FORMAT_WORD = "emberfs-kv"
 DATA_FILE = "data.mdb"
@@ -42,6 +45,14 @@ class StoreDirectory:
                 f"metadata store {self.path} has format {text[:60]!r}, this release reads "
                 f"'{_FORMAT_WORD} {FORMAT_VERSION}': use the release that wrote it",
             )
+
+    def check_files(self, names: Iterable[str]) -> None:
+        """Refuse a directory that has lost one of its files (INVALID)."""
+        for name in names:
+            if not (self.path / name).exists():
+                raise EmberError(
+                    Code.INVALID, f"metadata store {self.path} has lost its {name}: restore it from a backup"
+                )
 
     def write_format(self) -> None:
         """The commit point of the store's creation; durable on return."""

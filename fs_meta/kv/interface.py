@@ -12,8 +12,9 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
-KEY_BYTES_MAX = 511
-"""LMDB's bound; names are at most 255 bytes, so no key of the schema comes near it."""
+KEY_BYTES_MAX = 510
+"""One less than LMDB's bound, so that the engine has room for a key of its own. Names are at most 255 bytes: no key of
+the schema comes near it."""
 
 
 class Transaction(Protocol):

@@ -1,123 +1,134 @@
-"""The embedded store: LMDB, one writer, many transactions for each sync.
+"""The embedded store: a journal and memtables over LMDB; one history, many transactions for each sync.
 
-Owns: the LMDB environment, the open write transaction, the queue of transactions that wait for it, and the writer
-thread. Page: `docs/concurrency/kv.md`.
+Owns: the queue of transactions, the order in which they take effect, and who may be answered when. Below it: the
+memtables (`memtable`), the journal (`journal`), LMDB (`lmdb_file`), one thread that syncs the journal, one that begins
+and commits LMDB's transactions. Page: `docs/concurrency/kv.md`.
 
-How a transaction runs: `transact` queues the function. The loop runs the queued functions one after another inside
-the one open LMDB write transaction, each on an `Overlay` that is applied when the function has succeeded. Then the
-writer thread commits (two syncs: data, then the meta page) and opens the next write transaction, while the loop
-collects the next batch. When it is back, all futures of the batch are resolved together.
-
-Functions run on the loop and only the commit in a thread, because LMDB drops the GIL at each call: a thread that
-runs transactions beside a busy loop loses the GIL at every get and put (measured: 450 transactions/s, against
-50,000/s on the loop). LMDB wants begin, commit and abort from one thread (its lock has an owner), gets and puts from
-any; so the writer thread does the first three, and the loop uses the transaction only between them.
+How a transaction runs: `transact` queues the function. In the loop's next turn all queued functions run one after
+another, each on an `Overlay` whose writes go into the active memtable when the function has succeeded. Then the batch's
+changes are appended to the journal with one write. Relaxed callers are answered; the others when a sync, which a thread
+makes for all who wait, has passed their batch. Now and then the active memtable is frozen and put into LMDB: a
+checkpoint, after which its part of the journal is free.
 
 Invariants:
 
-* `_write` is used by the loop while `_committing` is false, by the writer thread while it is true; never by both.
-* A batch's outcomes, errors included, are told only after its commit: an error may stem from what an earlier
-  transaction of the batch wrote.
-* Reads see committed state only, and all that was acknowledged.
+* What a read or a later batch sees is in the journal: memtable and journal change in one step of the loop, or neither.
+* A batch's outcomes, errors included, are told only after its write, and to callers that are not relaxed after its
+  sync, whatever they wrote themselves: what they have seen is durable then.
+* Frames of the journal that are not in LMDB are in a memtable.
 
-Commit point: the write of LMDB's meta page, after the data pages are synced. A crash before it leaves the state of
-the batch before; a crash after it leaves the whole batch, acknowledged or not.
+Commit points. Of a batch: the journal's write (it survives the process), then its sync (it survives the machine). Of a
+checkpoint: LMDB's meta page, written with the sequence of the last frame it holds.
 
-When a commit fails for want of space nothing of the batch is applied and the store goes on (KV_FULL). When it fails
-in any other way nobody knows what the disk holds: the batch gets KV_MAYBE_COMMITTED and the store fences itself
-(every later call raises DISK_FAILED) until it is opened again.
+    crash                                leaves
+    before or in the write of a frame    nothing of the batch; nobody was answered
+    between write and sync               of the process: the batch; of the machine: it, or not it nor any later one
+    after the sync                       the batch
+    in a checkpoint, before its commit   LMDB as it was, and a journal with everything since
+    after the commit                     LMDB with the frozen memtable, whose frames are recognised as old
+
+Space. A batch is written to the journal only when the disk has room for the checkpoint as well. If it has not, the
+memtable is put into LMDB first, which may free some; then the batch itself is committed by LMDB, without the journal.
+KV_FULL when that fails: nothing of the batch is applied and the store goes on.
+
+When the journal cannot be written or synced, or LMDB fails for another reason than space, nobody knows what the disk
+holds: those who wait for it get KV_MAYBE_COMMITTED and the store fences itself (every later call raises DISK_FAILED)
+until it is opened again.
 """
 
 import asyncio
 import contextlib
-import enum
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
-from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_common.limits import MIB
 from fs_meta.kv.directory import DATA_FILE, StoreDirectory, open_directory
+from fs_meta.kv.disk import Disk, RealDisk
 from fs_meta.kv.interface import TransactionFunction
+from fs_meta.kv.journal import FILE_NAMES, NO_SPACE, Journal, make_journal
+from fs_meta.kv.journal_format import Changes, JournalDamaged
+from fs_meta.kv.lmdb_file import LmdbFile
+from fs_meta.kv.memtable import Before, Memtable, Memtables
 from fs_meta.kv.overlay import Overlay, Snapshot, drive
+from fs_meta.kv.worker import Thread, Worker, finished
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 BATCH_S_MAX = 0.004
-"""The loop executes a batch for about this long before it commits: other work of the loop waits no longer, and the
-sync (about 1 ms) still costs less than the work."""
+"""The loop executes a batch for about this long before it writes it: other work of the loop waits no longer."""
 
-DISK_FULL_BYTES = 4 * MIB
-"""A commit that fails while less than this is free failed for want of space."""
+FRAME_BYTES_MAX = 64 * MIB
+"""A larger batch goes to LMDB without the journal."""
+SPACE_RESERVE_BYTES = 128 * 1024
+"""Of the disk, left for LMDB's own pages."""
+_SPACE_STEP_BYTES = 64 * MIB
+"""The free space is looked at again when so much has been promised."""
+SLICE_S = 0.0005
+"""A checkpoint takes the loop for about this long at a time."""
+SLICE_S_MAX = 0.002
+"""The same when it has fallen behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """When the active memtable is frozen: at the first of these. At twice as much transactions wait for the checkpoint.
+
+    Larger: fewer checkpoints, and keys that change often are put once. Smaller: less memory, less to read at an open.
+    """
+
+    changes: int = 20_000
+    journal_bytes: int = 8 * MIB
+    interval_s: float = 5.0
+    """After the first change; what was relaxed becomes durable about then."""
+
+    def reached_by(self, memtable: Memtable, times: int = 1) -> bool:
+        return len(memtable.changes) >= self.changes * times or memtable.journal_bytes >= self.journal_bytes * times
 
 
 class _Waiting:
-    """A transaction on its way: the function, and the future its caller awaits."""
+    """A transaction on its way, or a sync."""
 
-    __slots__ = ("error", "fn", "future", "result")
+    __slots__ = ("error", "fn", "future", "relaxed", "result", "sequence", "told")
 
-    def __init__(self, fn: TransactionFunction[Any], future: "asyncio.Future[Any]") -> None:
+    def __init__(self, fn: TransactionFunction[Any] | None, relaxed: bool) -> None:
         self.fn = fn
-        self.future = future
+        """None: a sync."""
+        self.relaxed = relaxed
+        self.future: asyncio.Future[Any] | None = None
+        """What the caller awaits; None while it waits for nothing."""
+        self.sequence = 0
+        """The journal has to be synced up to here before the caller is told."""
+        self.told = False
         self.result: Any = None
         self.error: BaseException | None = None
-        """What the function raised."""
+        """What the function raised, or why the batch failed."""
 
-    def tell(self, failure: EmberError | None) -> None:
-        """Resolve the future; `failure` is the batch's."""
-        if self.future.done():  # the caller was cancelled
-            return
-        error = failure or self.error
-        if error is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(self.result)
+    def tell(self, failure: EmberError | None = None) -> None:
+        """The outcome is known; `failure` is the batch's."""
+        self.told = True
+        if failure is not None:
+            # Each caller raises an exception of its own: tracebacks grow where one is raised.
+            self.error = EmberError(failure.code, failure.message)
+        if self.future is not None and not self.future.done():  # done: the caller was cancelled
+            self.future.set_result(None)
 
-
-class _Outcome(enum.Enum):
-    """What a step of the writer thread means for its batch."""
-
-    COMMITTED = enum.auto()
-    RUN_AGAIN = enum.auto()
-    """Nothing of it is committed; a fresh write transaction is open."""
-    MAP_FULL = enum.auto()
-    """Nothing of it is committed; the map is too small, and no write transaction is open."""
-
-
-class _View:
-    """An LMDB transaction as the `Below` of an overlay."""
-
-    __slots__ = ("_txn", "get")
-
-    def __init__(self, txn: Any) -> None:
-        self._txn = txn
-        self.get: Callable[[bytes], bytes | None] = self._txn.get
-
-    def scan(self, begin: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        with self._txn.cursor() as cursor:
-            if not reverse:
-                if cursor.set_range(begin):
-                    for pair in cursor.iternext():
-                        if pair[0] >= end:
-                            return
-                        yield pair
-                return
-            # The last key below `end`: one back from the first at or above it, or the very last.
-            found = cursor.prev() if cursor.set_range(end) else cursor.last()
-            if found:
-                for pair in cursor.iterprev():
-                    if pair[0] < begin:
-                        return
-                    yield pair
+    async def outcome(self) -> Any:
+        """Wait until it is told; return or raise it."""
+        if not self.told:
+            self.future = asyncio.get_running_loop().create_future()
+            await self.future
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class LmdbStore:
@@ -125,81 +136,147 @@ class LmdbStore:
 
     exclusive = True
 
-    def __init__(self, directory: StoreDirectory, environment: lmdb.Environment, map_size_bytes: int) -> None:
+    def __init__(
+        self,
+        directory: StoreDirectory,
+        below: LmdbFile,
+        journal: Journal,
+        changes: Changes,
+        disk: Disk,
+        bounds: Bounds,
+        writer: Worker,
+        syncer: Worker,
+    ) -> None:
         self._directory = directory
-        self._environment = environment
-        self._map_size_bytes = map_size_bytes
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="kv-writer")
-        self._write: lmdb.Transaction | None = None
-        """The open write transaction; None before the first batch and after a failure."""
+        self._below = below
+        self._journal = journal
+        self._disk = disk
+        self._bounds = bounds
+        self._writer = writer
+        """Begins and commits LMDB's transactions."""
+        self._syncer = syncer
+        """Syncs the journal."""
+        self._memtables = Memtables(below)
+        self._memtables.active = Memtable(changes, journal.recovered_bytes)
         self._queue: deque[_Waiting] = deque()
         self._scheduled = False
         """`_execute` is about to be called by the loop."""
-        self._committing = False
+        self._turn_taken = False
+        """A relaxed transaction has run at once in this turn of the loop."""
+        self._blocked = False
+        """Nothing is executed until the checkpoint or direct commit under way has ended."""
+        self._held: list[_Waiting] = []
+        """The batch for which the journal has no room: it runs again after the checkpoint, or is committed directly."""
+        self._unsynced: deque[_Waiting] = deque()
+        """Executed and written, to be told when `sequence` is synced; ascending by it."""
+        self._syncing = False
+        self._task: asyncio.Task[EmberError | None] | None = None
+        """The checkpoint or direct commit under way."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Starts the next checkpoint; set while there is something to put into one."""
+        self._room_bytes = 0
+        """The disk had so much room for checkpoints when it was last asked."""
+        self._cramped = False
+        """The last checkpoint has failed for want of space: nothing is added to the journal until one succeeds."""
         self._closing = False
         self._idle: asyncio.Future[None] | None = None
-        """Set by `close`, resolved when nothing is queued or committing."""
+        """Set by `close`, resolved when nothing is under way."""
         self.failure: EmberError | None = None
         """Why the store is fenced."""
 
     @classmethod
-    def open(cls, path: Path, *, map_size_bytes: int) -> "LmdbStore":
-        """Open or make the store. Raises `EmberError`: INVALID (directory or format), BUSY (open elsewhere)."""
-        directory = open_directory(path)
-        try:
+    def open(
+        cls,
+        path: Path,
+        *,
+        map_size_bytes: int,
+        bounds: Bounds | None = None,
+        disk: Disk | None = None,
+        lmdb_file: type[LmdbFile] = LmdbFile,
+        new_thread: Callable[[str], Worker] = Thread,
+    ) -> "LmdbStore":
+        """Open or make the store. Raises `EmberError`: INVALID (directory, format, damage), BUSY (open elsewhere).
+
+        The journal's frames that LMDB does not have are read into the active memtable; nothing else is done to recover.
+        `disk`, `lmdb_file` and `new_thread` are for tests.
+        """
+        disk = disk or RealDisk()
+        with contextlib.ExitStack() as opened:
+            directory = open_directory(path)
+            opened.callback(directory.close)
             if directory.has_format:
                 directory.check_format()
-            environment = _open_environment(directory.path, map_size_bytes, directory.has_format)
-            try:
-                if not directory.has_format:
-                    if environment.info()["last_txnid"] != 0:
-                        raise EmberError(
-                            Code.INVALID,
-                            f"metadata store {path} holds data but no FORMAT file: restore the file, or use another "
-                            "directory",
-                        )
-                    directory.write_format()
-            except BaseException:
-                environment.close()
-                raise
-        except BaseException:
-            directory.close()
-            raise
-        return cls(directory, environment, environment.info()["map_size"])
+                directory.check_files((DATA_FILE, *FILE_NAMES))
+            writer = new_thread("kv-writer")
+            below = lmdb_file.open(directory.path, map_size_bytes=map_size_bytes, writer=writer)
+            opened.callback(below.close)
+            if not directory.has_format:
+                if not below.is_empty:
+                    raise EmberError(
+                        Code.INVALID,
+                        f"metadata store {path} holds data but no FORMAT file: restore the file, or use another "
+                        "directory",
+                    )
+                make_journal(disk, path)
+                directory.write_format()
+            journal = Journal(disk, path)
+            opened.callback(journal.close)
+            changes = _recover(journal, below, path)
+            opened.pop_all()
+        return cls(directory, below, journal, changes, disk, bounds or Bounds(), writer, new_thread("kv-syncer"))
 
     async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
-        """All are synced before they are answered, the relaxed ones too."""
         self._check_usable()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.append(_Waiting(fn, future))
-        self._schedule(loop)
-        return await future
-
-    async def read(self, fn: TransactionFunction[T]) -> T:
-        self._check_usable()
-        txn = self._environment.begin()  # a spare one, renewed: no allocation, no system call
-        try:
-            return drive(fn, Snapshot(_View(txn)))
-        finally:
-            txn.abort()
+        waiting = _Waiting(fn, relaxed)
+        if relaxed and not (self._turn_taken or self._queue or self._blocked):
+            # The first of a turn waits for nobody. Those that follow it in the same turn share a batch.
+            self._turn_taken = True
+            loop.call_soon(self._turn_over)
+            self._run_batch(loop, deque((waiting,)))
+        else:
+            self._queue.append(waiting)
+            self._schedule(loop)
+        result: T = await waiting.outcome()
+        return result
 
     async def sync(self) -> None:
         self._check_usable()
+        sequence = self._journal.sequence
+        if self._journal.synced >= sequence:
+            return
+        waiting = _Waiting(None, False)
+        waiting.sequence = sequence
+        self._unsynced.append(waiting)
+        self._sync_journal(asyncio.get_running_loop())
+        await waiting.outcome()
+
+    async def read(self, fn: TransactionFunction[T]) -> T:
+        self._check_usable()
+        return drive(fn, Snapshot(self._memtables))
 
     async def close(self) -> None:
+        """As the interface says; what is in memtables is put into LMDB, so that the next open reads no journal."""
         if self._closing:
             return
         self._closing = True
+        self._stop_timer()
         loop = asyncio.get_running_loop()
-        if self._queue or self._committing:
-            self._idle = loop.create_future()
-            await self._idle
-        await loop.run_in_executor(self._writer, self._release)
-        self._writer.shutdown()
+        await self._until_idle(loop)
+        if self.failure is None and self._memtables.active.changes:
+            self._begin_checkpoint(loop)
+            await self._until_idle(loop)
+        if self.failure is None and self._journal.unsynced_files():
+            with contextlib.suppress(OSError):  # nobody waits for it, and the process's death loses nothing
+                files = self._journal.unsynced_files()
+                await finished(self._syncer, lambda: self._sync_files(files))
+        self._syncer.close()
+        self._writer.close()
+        self._journal.close()
+        self._below.close()
         self._directory.close()
 
-    # --- on the loop -----------------------------------------------------------------------------------------
+    # --- executing --------------------------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
         if self._closing:
@@ -208,47 +285,43 @@ class LmdbStore:
             raise self._fenced()
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._scheduled and not self._committing:
+        if not self._scheduled and not self._blocked:
             # In the next turn, so that all requests this turn brings share the batch.
             self._scheduled = True
             loop.call_soon(self._execute, loop)
 
+    def _turn_over(self) -> None:
+        self._turn_taken = False
+
     def _execute(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run queued transactions in the write transaction, then hand it to the writer thread."""
         self._scheduled = False
-        check(not self._committing, "one batch at a time")
-        if self._write is None:
-            self._in_writer(loop, self._begin, [])
-            return
+        self._run_batch(loop, self._queue)
+
+    def _run_batch(self, loop: asyncio.AbstractEventLoop, queue: deque[_Waiting]) -> None:
+        """Run queued transactions, write what they changed to the journal, answer those who need not wait."""
         batch: list[_Waiting] = []
-        wrote = False
+        before: Before = {}
         deadline_s = time.monotonic() + BATCH_S_MAX  # uvloop's own time stands still within a turn
-        view = _View(self._write)
         try:
-            while self._queue and time.monotonic() < deadline_s:
-                waiting = self._queue.popleft()
-                if waiting.future.cancelled():
+            while queue and time.monotonic() < deadline_s:
+                waiting = queue.popleft()
+                if waiting.future is not None and waiting.future.cancelled():
                     continue  # nothing has run: as if it had never been asked
                 batch.append(waiting)
-                wrote = self._run(waiting, view, self._write) or wrote
-        except lmdb.MapFullError:
-            self._in_writer(loop, self._drop_for_growth, batch)
+                self._run(waiting, before)
         except lmdb.Error as error:
-            # LMDB found its own data impossible. Nothing of the batch is committed.
-            self._fence(error)
-            self._in_writer(loop, self._drop, batch)
+            # LMDB found its own data impossible.
+            self._memtables.active.undo(before)
+            self._tell(batch, self._fence(error))
         else:
-            if wrote:
-                self._in_writer(loop, self._commit, batch)
-                return
-            # Nothing to commit, and what these have seen is committed: the write transaction stays open.
-            self._tell(batch, None)
-            self._next(loop)
+            if not before or self._write(loop, batch, before):
+                self._answer(loop, batch)
+        self._next(loop)
 
-    @staticmethod
-    def _run(waiting: _Waiting, view: _View, write: lmdb.Transaction) -> bool:
-        """Run one function and apply its writes; True if there are any. Raises only LMDB's own errors."""
-        overlay = Overlay(view)
+    def _run(self, waiting: _Waiting, before: Before) -> None:
+        """Run one function and apply its writes. Raises only LMDB's own errors."""
+        assert waiting.fn is not None
+        overlay = Overlay(self._memtables)
         waiting.error = None
         try:
             waiting.result = drive(waiting.fn, overlay)
@@ -256,68 +329,215 @@ class LmdbStore:
             raise
         except BaseException as error:
             waiting.error = error
-            return False
-        for key, value in overlay.writes.items():
-            if value is None:
-                write.delete(key)
-            else:
-                write.put(key, value)
-        return bool(overlay.writes)
+            return
+        if overlay.writes:
+            self._memtables.active.apply(overlay.writes, before)
 
-    def _in_writer(
-        self, loop: asyncio.AbstractEventLoop, step: Callable[[], "_Outcome"], batch: list[_Waiting]
-    ) -> None:
-        """Lend the write transaction to the writer thread for one step, on behalf of `batch`."""
-        self._committing = True
-
-        def done(future: "asyncio.Future[_Outcome]") -> None:
-            self._committing = False
+    def _write(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], before: Before) -> bool:
+        """Append the batch to the journal. False: it is undone, and told or held until there is room."""
+        active = self._memtables.active
+        changes = active.of_batch(before)
+        frame = self._journal.next_frame(changes)
+        if self._has_room(len(frame)):
             try:
-                outcome = future.result()
-                if outcome is _Outcome.MAP_FULL:
-                    self._grow_map()
-            except EmberError as failure:
-                _log.error("metadata transactions failed: %s", failure)
-                self._tell(batch, failure)
+                self._journal.append(frame)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    active.undo(before)
+                    self._tell(batch, self._fence(error))
+                    return False
             else:
-                if outcome is _Outcome.COMMITTED:
-                    self._tell(batch, None)
-                else:
-                    self._queue.extendleft(reversed(batch))
-            self._next(loop)
+                active.journal_bytes += len(frame)
+                if self._task is None:
+                    if self._bounds.reached_by(active):
+                        self._begin_checkpoint(loop)
+                elif self._bounds.reached_by(active, 2):
+                    self._blocked = True
+                return True
+        active.undo(before)
+        self._blocked = True
+        self._held = batch
+        if self._task is None:
+            if active.changes:
+                self._begin_checkpoint(loop)
+            else:
+                self._begin_task(loop, self._commit_directly(changes), direct=True)
+        return False
 
-        loop.run_in_executor(self._writer, step).add_done_callback(done)
+    def _has_room(self, frame_bytes: int) -> bool:
+        """Whether the journal may promise that what is in memtables and this frame will go into LMDB."""
+        if self._cramped or frame_bytes > FRAME_BYTES_MAX:
+            return False
+        needed = self._memtables.space_bytes + 3 * frame_bytes
+        if needed > self._room_bytes:
+            free = self._disk.free_bytes(self._directory.path) - SPACE_RESERVE_BYTES
+            self._room_bytes = min(free, needed + _SPACE_STEP_BYTES)
+        return needed <= self._room_bytes
 
-    def _grow_map(self) -> None:
-        """Double the map; KV_FULL when the disk is the limit.
-
-        On the loop, where no read can be under way, because the map moves.
-        """
-        check(self._write is None, "the map grows while no transaction is open")
-        disk = os.statvfs(self._directory.path)
-        used_bytes = (self._directory.path / DATA_FILE).stat().st_blocks * 512
-        most_bytes = used_bytes + disk.f_bavail * disk.f_frsize
-        size_bytes = min(self._map_size_bytes * 2, most_bytes - most_bytes % MIB)
-        if size_bytes <= self._map_size_bytes:
-            raise self._full(f"{most_bytes} bytes can be used")
-        self._environment.set_mapsize(size_bytes)
-        self._map_size_bytes = size_bytes
+    def _answer(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+        """The batch is in the journal, or has written nothing."""
+        sequence = self._journal.sequence
+        synced = self._journal.synced >= sequence
+        for waiting in batch:
+            if synced or waiting.relaxed:
+                waiting.tell()
+            else:
+                waiting.sequence = sequence
+                self._unsynced.append(waiting)
+        self._sync_journal(loop)
 
     @staticmethod
-    def _tell(batch: list[_Waiting], failure: EmberError | None) -> None:
+    def _tell(batch: Iterable[_Waiting], failure: EmberError | None) -> None:
         for waiting in batch:
-            # Each caller raises an exception of its own: tracebacks grow where one is raised.
-            waiting.tell(EmberError(failure.code, failure.message) if failure is not None else None)
+            waiting.tell(failure)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The write transaction is the loop's: go on with what waits for it."""
+        """Something has ended: go on with what waits for it."""
         if self.failure is not None:
             while self._queue:
                 self._queue.popleft().tell(self._fenced())
+        elif self._timer is None and self._task is None and self._memtables.active.changes and not self._closing:
+            self._timer = loop.call_later(self._bounds.interval_s, self._interval_over, loop)
         if self._queue:
             self._schedule(loop)
-        elif self._idle is not None and not self._idle.done():
+        elif self._idle is not None and not self._idle.done() and self._is_idle():
             self._idle.set_result(None)
+
+    def _is_idle(self) -> bool:
+        return not (self._queue or self._unsynced or self._syncing or self._task is not None)
+
+    async def _until_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_idle():
+            self._idle = loop.create_future()
+            await self._idle
+
+    # --- syncing ----------------------------------------------------------------------------------------------
+
+    def _sync_journal(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a sync for all who wait, unless one is under way: then the next follows it."""
+        if self._syncing or not self._unsynced:
+            return
+        self._syncing = True
+        sequence = self._journal.sequence
+
+        files = self._journal.unsynced_files()
+
+        def done(error: BaseException | None) -> None:
+            self._syncing = False
+            if error is not None:
+                failure = self._fence(error)
+                while self._unsynced:
+                    self._unsynced.popleft().tell(failure)
+            else:
+                self._journal.files_synced(sequence)
+                self._answer_synced(loop)
+            self._next(loop)
+
+        self._syncer.start(lambda: self._sync_files(files), done)
+
+    def _sync_files(self, files: list[int]) -> None:
+        """In the thread."""
+        for file in files:
+            self._disk.sync(file)
+
+    def _answer_synced(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._unsynced and self._unsynced[0].sequence <= self._journal.synced:
+            self._unsynced.popleft().tell()
+        self._sync_journal(loop)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------
+
+    def _interval_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._task is None and self.failure is None and self._memtables.active.changes:
+            self._begin_checkpoint(loop)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_checkpoint(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Freeze the active memtable and put it into LMDB."""
+        self._stop_timer()
+        sequence = self._journal.checkpoint_begins()
+        frozen = self._memtables.freeze()
+        self._begin_task(loop, self._checkpoint(frozen, sequence))
+
+    def _begin_task(
+        self, loop: asyncio.AbstractEventLoop, step: Coroutine[Any, Any, EmberError | None], *, direct: bool = False
+    ) -> None:
+        self._task = loop.create_task(step, name="kv: checkpoint")
+        self._task.add_done_callback(lambda task: self._task_ended(loop, task, direct))
+
+    async def _checkpoint(self, frozen: Memtable, sequence: int) -> EmberError | None:
+        """Returns why it has failed."""
+        try:
+            await self._below.apply(frozen.changes, sequence, self._journal.id, self._slice_s)
+        except EmberError as failure:
+            self._memtables.thaw()
+            self._cramped = True
+            return self._below_failed(failure)
+        self._memtables.frozen = None
+        self._cramped = False
+        self._journal.checkpoint_is_durable(sequence)
+        return None
+
+    async def _commit_directly(self, changes: Changes) -> EmberError | None:
+        """Commit the batch held, for which the journal has no room. Nothing is in a memtable. Returns why it failed."""
+        sequence = self._journal.sequence
+        try:
+            await self._below.apply(changes, sequence, self._journal.id, self._slice_s)
+        except EmberError as failure:
+            return self._below_failed(failure)
+        self._journal.checkpoint_is_durable(sequence)
+        return None
+
+    def _below_failed(self, failure: EmberError) -> EmberError:
+        if failure.code is not Code.KV_FULL:
+            return self._fence(failure)
+        _log.error("metadata transactions wait for space: %s", failure)
+        return failure
+
+    def _task_ended(
+        self, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[EmberError | None]", direct: bool
+    ) -> None:
+        self._task = None
+        self._blocked = False
+        self._room_bytes = 0  # what is free has changed
+        if task.cancelled():
+            failure: EmberError | None = self._fence(asyncio.CancelledError("its checkpoint was cancelled"))
+        elif (error := task.exception()) is not None:
+            _log.error("a checkpoint of the metadata store ended unexpectedly", exc_info=error)
+            failure = self._fence(error)
+        else:
+            failure = task.result()
+        held, self._held = self._held, []
+        if failure is None and not direct:
+            self._queue.extendleft(reversed(held))  # there may be room now
+        else:
+            self._tell(held, failure)
+        self._answer_synced(loop)
+        self._next(loop)
+
+    def _slice_s(self) -> float:
+        """For how long the checkpoint may take the loop at a time."""
+        behind = self._blocked or self._bounds.reached_by(self._memtables.active)
+        return SLICE_S_MAX if behind else SLICE_S
+
+    # --- failing ----------------------------------------------------------------------------------------------
+
+    def _fence(self, error: BaseException) -> EmberError:
+        """Nothing works any more; returns what those are told who wait for what has failed."""
+        failure = (
+            error
+            if isinstance(error, EmberError)
+            else EmberError(Code.KV_MAYBE_COMMITTED, f"metadata store {self._directory.path} failed: {error}")
+        )
+        if self.failure is None:
+            _log.error("%s", failure)
+            self.failure = failure
+        return failure
 
     def _fenced(self) -> EmberError:
         return EmberError(
@@ -326,94 +546,21 @@ class LmdbStore:
             "metadata service again",
         )
 
-    # --- in the writer thread --------------------------------------------------------------------------------
 
-    def _begin(self) -> "_Outcome":
-        try:
-            self._write = self._environment.begin(write=True)
-        except lmdb.Error as error:
-            raise self._fence(error) from error
-        return _Outcome.RUN_AGAIN
-
-    def _commit(self) -> "_Outcome":
-        """Commit the batch and open the next write transaction. Raises KV_FULL, KV_MAYBE_COMMITTED."""
-        write, self._write = self._write, None
-        assert write is not None
-        try:
-            self._commit_transaction(write)
-        except lmdb.MapFullError:
-            self._abort(write)
-            return _Outcome.MAP_FULL
-        except lmdb.Error as error:
-            self._abort(write)
-            if not self._is_full(error):
-                raise self._fence(error) from error
-            # LMDB gave up before it wrote the meta page, and the state before the batch stands. Had it come later,
-            # the environment would refuse the next transaction (PanicError), which fences the store.
-            self._begin()
-            raise self._full(error) from error
-        self._begin()
-        return _Outcome.COMMITTED
-
-    def _commit_transaction(self, write: lmdb.Transaction) -> None:
-        """The commit itself: where tests put failing disks."""
-        write.commit()
-
-    def _drop(self) -> "_Outcome":
-        """The store is fenced before anything of the batch was committed."""
-        self._release_write()
-        raise self._fenced()
-
-    def _drop_for_growth(self) -> "_Outcome":
-        self._release_write()
-        return _Outcome.MAP_FULL
-
-    def _is_full(self, error: lmdb.Error) -> bool:
-        """Whether a commit failed for want of space. LMDB reports a write that was cut short as an I/O error."""
-        if isinstance(error, lmdb.DiskError | lmdb.TxnFullError):
-            return True
-        disk = os.statvfs(self._directory.path)
-        return type(error) is lmdb.Error and disk.f_bavail * disk.f_frsize < DISK_FULL_BYTES
-
-    def _full(self, detail: object) -> EmberError:
-        return EmberError(
-            Code.KV_FULL, f"metadata store {self._directory.path} has no space: free some on its disk ({detail})"
-        )
-
-    def _fence(self, error: Exception) -> EmberError:
-        self.failure = EmberError(Code.KV_MAYBE_COMMITTED, f"metadata store {self._directory.path} failed: {error}")
-        return self.failure
-
-    def _release_write(self) -> None:
-        if self._write is not None:
-            self._abort(self._write)
-            self._write = None
-
-    @staticmethod
-    def _abort(write: lmdb.Transaction) -> None:
-        """After a failed commit as well: then it only gives up what the binding holds."""
-        with contextlib.suppress(lmdb.Error):
-            write.abort()
-
-    def _release(self) -> None:
-        self._release_write()
-        self._environment.close()
-
-
-def _open_environment(path: Path, map_size_bytes: int, exists: bool) -> lmdb.Environment:
-    if exists and not (path / DATA_FILE).exists():
-        raise EmberError(Code.INVALID, f"metadata store {path} has lost its {DATA_FILE}: restore it from a backup")
-    # A file larger than the map is mapped whole, so a map that has grown is as large after the next open.
-    file_bytes = (path / DATA_FILE).stat().st_size if (path / DATA_FILE).exists() else 0
+def _recover(journal: Journal, below: LmdbFile, path: Path) -> Changes:
+    """What the journal has and LMDB has not. INVALID: they do not belong together, or the journal is damaged."""
+    changes: Changes = {}
     try:
-        return lmdb.open(
-            str(path),
-            map_size=max(map_size_bytes, file_bytes),
-            max_dbs=0,
-            mode=0o600,
-            readahead=False,  # keys are read at random
-            meminit=False,  # slack in pages is never read back
-            max_spare_txns=4,
-        )
-    except lmdb.Error as error:
-        raise EmberError(Code.INVALID, f"metadata store {path} cannot be opened: {error}") from error
+        journal.open()
+        applied, journal_id = below.applied()
+        if journal_id not in (b"", journal.id):
+            raise EmberError(
+                Code.INVALID, f"metadata store {path}: its journal belongs to another store; restore both from a backup"
+            )
+        for batch in journal.read(applied):
+            changes.update(batch)
+    except JournalDamaged as error:
+        raise EmberError(Code.INVALID, f"metadata store {path} has a damaged journal: {error}") from error
+    except OSError as error:
+        raise EmberError(Code.INVALID, f"metadata store {path} cannot read its journal: {error}") from error
+    return changes

@@ -10,7 +10,7 @@ Called by: the engines of this package only.
 """
 
 from bisect import bisect_left
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from itertools import islice
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -87,33 +87,7 @@ class Overlay:
         below = self._below.scan(begin, end, reverse)
         if not own:
             return _take(below, limit)
-        if reverse:
-            own.reverse()
-        return self._merge(below, own, limit, reverse)
-
-    def _merge(
-        self, below: Iterator[tuple[bytes, bytes]], own: list[bytes], limit: int, reverse: bool
-    ) -> list[tuple[bytes, bytes]]:
-        """Both inputs in the order of the answer; a key in both is the transaction's own."""
-        merged: list[tuple[bytes, bytes]] = []
-        own_keys = iter(own)
-        mine = next(own_keys, None)
-        pair = next(below, None)
-        while pair is not None or mine is not None:
-            if limit and len(merged) == limit:
-                break
-            if mine is None or (pair is not None and pair[0] != mine and (pair[0] < mine) != reverse):
-                assert pair is not None
-                merged.append(pair)
-                pair = next(below, None)
-                continue
-            if pair is not None and pair[0] == mine:
-                pair = next(below, None)
-            value = self.writes[mine]
-            if value is not None:
-                merged.append((mine, value))
-            mine = next(own_keys, None)
-        return merged
+        return _take(merged(reversed(own) if reverse else iter(own), self.writes, below, reverse), limit)
 
 
 class Snapshot:
@@ -145,6 +119,25 @@ class Snapshot:
 
     def delete_range(self, begin: bytes, end: bytes) -> None:
         violated("a read transaction writes: use transact()", begin, end)
+
+
+def merged(
+    keys: Iterator[bytes], changes: Mapping[bytes, bytes | None], below: Iterator[tuple[bytes, bytes]], reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs of `below` with the changes of `keys` laid over them; all in the order of the answer."""
+    pair = next(below, None)
+    for key in keys:
+        while pair is not None and pair[0] != key and (pair[0] < key) != reverse:
+            yield pair
+            pair = next(below, None)
+        if pair is not None and pair[0] == key:
+            pair = next(below, None)
+        value = changes[key]
+        if value is not None:
+            yield key, value
+    if pair is not None:
+        yield pair
+        yield from below
 
 
 def _take(pairs: Iterator[tuple[bytes, bytes]], limit: int) -> list[tuple[bytes, bytes]]:

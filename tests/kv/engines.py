@@ -6,23 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from fs_common.limits import MIB
 from fs_meta.kv.interface import KeyValueStore
-from fs_meta.kv.open import open_store
+from fs_meta.kv.lmdb_engine import Bounds, LmdbStore
+from fs_meta.kv.memory_engine import MemoryStore
 
 
 @dataclass(frozen=True)
 class Engine:
     name: str
     durable: bool
-    url: Callable[[Path], str]
+    open: Callable[[Path], KeyValueStore]
 
-    def open(self, directory: Path) -> KeyValueStore:
-        return open_store(self.url(directory))
 
+BUSY = Bounds(changes=2, journal_bytes=MIB, interval_s=0.001)
+"""There is always a checkpoint under way."""
 
 ENGINES = [
-    Engine("lmdb", True, lambda directory: f"lmdb://{directory}/kv"),
-    Engine("memory", False, lambda directory: "memory://"),
+    Engine("lmdb", True, lambda directory: LmdbStore.open(directory / "kv", map_size_bytes=64 * MIB)),
+    Engine("lmdb-busy", True, lambda directory: LmdbStore.open(directory / "kv", map_size_bytes=MIB, bounds=BUSY)),
+    Engine("memory", False, lambda directory: MemoryStore()),
 ]
 
 each_engine = pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)

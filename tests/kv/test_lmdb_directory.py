@@ -46,7 +46,7 @@ def _refusal(directory: Path) -> EmberError:
 def test_a_missing_directory_is_made_with_its_format(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     _with(directory, _write)
-    assert (directory / "FORMAT").read_bytes() == b"emberfs-kv 1\n"
+    assert (directory / "FORMAT").read_bytes() == b"emberfs-kv 2\n"
     assert not (directory / "FORMAT.new").exists()
     _with(directory, _read)
 
@@ -77,10 +77,10 @@ def test_in_one_process_too_it_opens_once(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     _with(tmp_path, _write)
-    (tmp_path / "FORMAT").write_text("emberfs-kv 2\n")
+    (tmp_path / "FORMAT").write_text("emberfs-kv 3\n")
     refusal = _refusal(tmp_path)
-    assert refusal.code is Code.INVALID and "emberfs-kv 2" in str(refusal)
-    (tmp_path / "FORMAT").write_text("emberfs-kv 1\n")
+    assert refusal.code is Code.INVALID and "emberfs-kv 3" in str(refusal)
+    (tmp_path / "FORMAT").write_text("emberfs-kv 2\n")
     _with(tmp_path, _read)
 
 
@@ -103,10 +103,31 @@ def test_a_creation_that_crashed_before_its_commit_point_is_finished(tmp_path: P
     _with(tmp_path, _read)
 
 
-def test_format_without_data_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["data.mdb", "journal.0", "journal.1"])
+def test_format_without_one_of_the_files_is_refused(tmp_path: Path, name: str) -> None:
     _with(tmp_path, _write)
-    (tmp_path / "data.mdb").unlink()
-    assert "lost its data.mdb" in str(_refusal(tmp_path))
+    (tmp_path / name).unlink()
+    assert f"lost its {name}" in str(_refusal(tmp_path))
+    assert not (tmp_path / name).exists()
+
+
+def test_the_journal_of_another_store_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        _with(tmp_path / name, _write)
+    for name in ("journal.0", "journal.1"):
+        (tmp_path / "two" / name).rename(tmp_path / "one" / name)
+    refusal = _refusal(tmp_path / "one")
+    assert refusal.code is Code.INVALID and "belongs to another store" in str(refusal)
+
+
+def test_a_damaged_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
+    _with(tmp_path, _write)
+    damaged = bytearray((tmp_path / "journal.1").read_bytes())
+    damaged[17] ^= 1
+    (tmp_path / "journal.1").write_bytes(damaged)
+    refusal = _refusal(tmp_path)
+    assert refusal.code is Code.INVALID and "journal.1: its header is damaged" in str(refusal)
+    assert (tmp_path / "journal.1").read_bytes() == damaged
 
 
 @pytest.mark.parametrize("content", [b"no store at all" * 1000, b"\x00" * 8192], ids=["text", "zeros"])
@@ -132,7 +153,7 @@ def test_urls_that_name_no_store_are_refused(url: str) -> None:
 
 def test_a_failed_open_keeps_no_descriptor(tmp_path: Path) -> None:
     _with(tmp_path, _write)
-    (tmp_path / "FORMAT").write_text("emberfs-kv 2\n")
+    (tmp_path / "FORMAT").write_text("emberfs-kv 3\n")
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(3):
         _refusal(tmp_path)

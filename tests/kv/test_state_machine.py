@@ -84,7 +84,7 @@ async def play(kv: KeyValueStore, batches: list[list[tuple[list[tuple[Any, ...]]
 
 
 @each_engine
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(batches=st.lists(TRANSACTIONS, min_size=1, max_size=3))
 def test_any_history_is_that_of_a_sorted_dict(engine: Engine, batches: list[Any]) -> None:
     async def scenario(directory: Path) -> None:

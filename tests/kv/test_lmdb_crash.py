@@ -1,4 +1,4 @@
-"""Killed in the middle of everything: what was acknowledged, relaxed or not, is there, and each transaction is whole."""
+"""Killed in the middle of everything: what was acknowledged, relaxed or not, is there; each transaction is whole."""
 
 import os
 import signal

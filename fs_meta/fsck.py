@@ -206,7 +206,7 @@ def _check_rest(dump: Dump, findings: list[Finding]) -> None:
         elif record.links or record.type is not garbage.type:
             findings.append(Finding("queue", inode, f"queued inode {inode} has names, or is no {garbage.type!r}"))
     for inode, record in dump.inodes.items():
-        if record.flags & ~schema.USER_FLAGS and (record.links or record.type is not FileType.FILE):
+        if record.flags & (schema.UNNAMED | schema.LINKABLE) and (record.links or record.type is not FileType.FILE):
             findings.append(Finding("unnamed", inode, f"inode {inode} is marked as an unnamed file, and is none"))
         if inode >= dump.next_inode:
             findings.append(Finding("inode counter", inode, f"inode {inode} is not below {dump.next_inode}"))

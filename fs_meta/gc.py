@@ -263,7 +263,7 @@ def _steps(items: Sequence[_Due]) -> Iterator[Sequence[_Due]]:
 
 
 def _may_have_chunks(record: Inode) -> bool:
-    return bool(record.length or record.version)
+    return bool(record.flags & schema.WRITTEN or record.length)
 
 
 async def _delete(txn: Transaction, items: Sequence[_Due]) -> int:

@@ -30,7 +30,9 @@ from fs_meta.kv.interface import Transaction
 from fs_meta.locks.waits import get_locks, put_locks
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import has_sessions, put_inode, queue_garbage
+from fs_meta.ops.permission import without_set_id
 from fs_meta.ops.sessions import Measured, MustMeasure, measuring
+from fs_meta.ops.xattrs import drop_capability
 from fs_meta.schema import Pruned, Session
 
 _log = logging.getLogger(__name__)
@@ -171,9 +173,7 @@ class Pruner:
                 record = schema.decode_inode(found)
                 now_ns = context.now_ns()
                 if not record.links and not await has_sessions(txn, inode):
-                    # Nobody will look at its length again. Its version says that it may have chunks.
-                    record.version += ended.write
-                    put_inode(txn, inode, record)
+                    # Nobody will look at its length again.
                     delay_ns = 0 if record.flags & schema.UNNAMED else context.gc_delay_ns
                     queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + delay_ns)
                     return True
@@ -185,6 +185,8 @@ class Pruner:
                 record.length = max(record.length, measured.length)
                 record.mtime_ns = record.ctime_ns = now_ns
                 record.version += 1
+                record.mode = without_set_id(record, None)
+                drop_capability(txn, inode)
                 put_inode(txn, inode, record)
                 return True
 

@@ -52,6 +52,8 @@ UNNAMED: Final = 1 << 32
 """In `Inode.flags`: a file made without a name that has none yet."""
 LINKABLE: Final = 1 << 33
 """In `Inode.flags`: an unnamed file that may get its first name."""
+WRITTEN: Final = 1 << 34
+"""In `Inode.flags`: a file that was open for writing once, so it may have chunks."""
 
 _T = TypeVar("_T")
 
@@ -103,7 +105,7 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     target: bytes = b""
     """Symbolic links."""
     flags: int = 0
-    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`."""
+    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`, `WRITTEN`."""
     device: int = 0
     """Devices only."""
     version: int = 0

@@ -89,8 +89,13 @@ OPERATIONS: Final[dict[Method, Operation]] = {
 }
 """Every namespace method, and the operation that answers it."""
 
-_OF_CALLERS: Final[dict[Method, CallersOperation]] = {methods.LOCK: lock}
-"""Those of `OPERATIONS` that are told which connection their request came by."""
+_OF_CALLERS: Final[dict[Method, CallersOperation]] = {
+    methods.LOCK: lock,
+    methods.FSYNC: lambda context, request, caller: fsync(context, request, caller.hello.client),
+    methods.CLOSE: lambda context, request, caller: close(context, request, caller.hello.client),
+    methods.TRUNCATE: lambda context, request, caller: truncate(context, request, caller.hello.client),
+}
+"""Those of `OPERATIONS` that are told who calls."""
 
 
 _HOLDING: Final = frozenset((methods.CREATE, methods.OPEN, methods.CREATE_UNNAMED, methods.LOCK))

@@ -10,20 +10,19 @@ from fs_meta.ops.once import once
 from fs_meta.ops.sessions import Measured, measuring, settle
 
 
-async def close(context: Context, request: Close) -> AttributesReply:
+async def close(context: Context, request: Close, client: bytes = b"") -> AttributesReply:
     """Settle length and times as `fsync`, and end the session, in one transaction.
 
-    The last session of a file without names queues the file for collection. EBADF: there is no such session, or a hold
-    reports what it wrote (a retry
-    under the same request id is answered as the first time). An `exact` close fails, and the session stays, when
-    storage cannot be asked.
+    The last session of a file without names queues the file for collection. EBADF: there is no such session of the
+    calling `client`, or a hold reports what it wrote (a retry under the same request id is answered as the first time).
+    An `exact` close fails, and the session stays, when storage cannot be asked.
     """
     now_ns = context.now_ns()
 
     async def attempt(measured: Measured | None) -> AttributesReply:
         async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
             inode = request.inode
-            record = await settle(txn, request, measured, now_ns)
+            record = await settle(txn, request, client, measured, now_ns)
             txn.delete(schema.session_key(inode, request.session))
             if not record.links and not await has_sessions(txn, inode):
                 # Without a name it never had readers elsewhere, who would need the delay.

@@ -73,6 +73,8 @@ async def create(context: Context, request: Create) -> OpenReply:
         layout = context.allocator.place(wanted)
         mode, gid = mode_of_child(parent, request.mode, user), group_of_child(parent, user)
         record = Inode(_FILE, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout)
+        if session:
+            record.flags = schema.WRITTEN
         put_inode(txn, inode, record)
         txn.put(schema.entry_key(parent_id, name), schema.encode(Entry(inode, _FILE, request.request)))
         touch_directory(txn, parent_id, parent, now_ns)

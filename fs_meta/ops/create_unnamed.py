@@ -40,7 +40,7 @@ async def create_unnamed(context: Context, request: CreateUnnamed) -> OpenReply:
             now_ns,
             now_ns,
             context.allocator.place(directory.layout),
-            flags=schema.UNNAMED | (schema.LINKABLE if request.linkable else 0),
+            flags=schema.WRITTEN | schema.UNNAMED | (schema.LINKABLE if request.linkable else 0),
         )
         put_inode(txn, inode, record)
         add_session(txn, inode, session, request.client, now_ns)

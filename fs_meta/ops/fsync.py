@@ -9,17 +9,17 @@ from fs_meta.ops.once import once
 from fs_meta.ops.sessions import Measured, measuring, settle
 
 
-async def fsync(context: Context, request: Fsync) -> AttributesReply:
+async def fsync(context: Context, request: Fsync, client: bytes = b"") -> AttributesReply:
     """Bring length and times up to date by the rules of `fs_meta.ops.sessions`, in one transaction.
 
-    EBADF: there is no such session. EINVAL: a hint from the future. EFBIG: a hint beyond the largest file. Storage's
-    errors when it has to be asked.
+    EBADF: there is no such session of the calling `client`, or a hold reports what it wrote. EINVAL: a hint from the
+    future. EFBIG: a hint beyond the largest file. Storage's errors when it has to be asked.
     """
     now_ns = context.now_ns()
 
     async def attempt(measured: Measured | None) -> AttributesReply:
         async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
-            record = await settle(txn, request, measured, now_ns)
+            record = await settle(txn, request, client, measured, now_ns)
             put_inode(txn, request.inode, record)
             return AttributesReply(attributes(request.inode, record)), 0
 

@@ -43,7 +43,7 @@ async def link(context: Context, request: Link) -> AttributesReply:
         if not record.links:
             if not record.flags & schema.LINKABLE or not await has_sessions(txn, inode):
                 raise EmberError(Code.NOT_FOUND, f"inode {inode} was removed, or may not have a name")
-            record.flags &= schema.USER_FLAGS
+            record.flags &= ~(schema.UNNAMED | schema.LINKABLE)
         if record.links >= LINK_COUNT_MAX:
             raise EmberError(Code.TOO_MANY_LINKS, f"inode {inode} has {record.links} links")
         record.links += 1

@@ -1,6 +1,8 @@
 """Sessions, and the length of a file that is being written: shared by create, open, fsync and close.
 
-A session is of an open for writing, or a hold: an open for reading that wants the contents to outlive the last name.
+A session is of an open for writing, or a hold: an open for reading that wants the contents to outlive the last name. It
+is its client's: when that is dead it is pruned (`fs_meta.prune`). A client that was only cut off has it again with its
+next call under it, as long as the file is kept; from a removed file whose last session was pruned nothing can be had.
 
 Length rules (reference 3.1). A file carries (length, truncate_version). A writer's hint is (highest end it was
 acknowledged, truncate_version it wrote under), sent only when none of its writes failed.
@@ -31,11 +33,11 @@ from fs_common.records.meta import Close, Create, FileType, Fsync, Open, OpenRep
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import attributes, has_sessions
+from fs_meta.ops.inodes import attributes, has_sessions, put_inode
 from fs_meta.ops.permission import APPEND, EXECUTE, READ, WRITE, check_rights, without_set_id
 from fs_meta.ops.resolve import get_inode
 from fs_meta.ops.xattrs import drop_capability
-from fs_meta.schema import Inode
+from fs_meta.schema import Inode, Session
 
 _Reply = TypeVar("_Reply")
 ROUNDS_MAX: Final = 8
@@ -68,7 +70,36 @@ async def open_existing(txn: Transaction, inode: int, request: Create | Open, se
     if not record.links and not await has_sessions(txn, inode):
         raise EmberError(Code.STALE, f"file {inode} was removed")
     add_session(txn, inode, session, request.client, now_ns, request.write, request.append)
+    if request.write and not record.flags & schema.WRITTEN:
+        record.flags |= schema.WRITTEN
+        put_inode(txn, inode, record)
     return OpenReply(attributes(inode, record), session, True)
+
+
+async def find_session(txn: Transaction, inode: int, session: bytes, client: bytes, *, revive: bool = False) -> Session:
+    """The session, also one that was pruned, if its client calls and the file is kept; `revive`: it is put back then.
+
+    Raises BAD_SESSION.
+    """
+    key = schema.session_key(inode, session)
+    value = await txn.get(key)
+    if value is not None:
+        return schema.decode_session(value)
+    pruned_key = schema.pruned_key(session)
+    value = await txn.get(pruned_key)
+    if value is not None:
+        pruned = schema.decode_pruned(value)
+        if (pruned.client, pruned.inode) == (client, inode) and await _is_kept(txn, inode):
+            if revive:
+                txn.delete(pruned_key)
+                txn.put(key, schema.encode(pruned.session))
+            return pruned.session
+    raise EmberError(Code.BAD_SESSION, f"no such session of file {inode}; open it again")
+
+
+async def _is_kept(txn: Transaction, inode: int) -> bool:
+    value = await txn.get(schema.inode_key(inode))
+    return value is not None and bool(schema.decode_inode(value).links or await has_sessions(txn, inode))
 
 
 def _check_open(inode: int, record: Inode, request: Create | Open) -> None:
@@ -126,17 +157,17 @@ async def measuring(context: Context, attempt: Callable[[Measured | None], Await
     raise EmberError(Code.BUSY, "the file is truncated again and again while its length is measured; retry")
 
 
-async def settle(txn: Transaction, request: Close | Fsync, measured: Measured | None, now_ns: int) -> Inode:
-    """Check the session and bring the file up to date; the caller puts it. Length by the rules above; if anything was
-    written, times, version and capabilities; set-id bits if the request says so.
+async def settle(
+    txn: Transaction, request: Close | Fsync, client: bytes, measured: Measured | None, now_ns: int
+) -> Inode:
+    """Check the session of `client` and bring the file up to date; the caller puts it. Length by the rules above; if
+    anything was written, times, version and capabilities; set-id bits if the request says so.
 
     Raises BAD_SESSION, INVALID, FILE_TOO_LARGE, and `MustMeasure` when `measured` is missing or outdated.
     """
-    value = await txn.get(schema.session_key(request.inode, request.session))
-    if value is None:
-        raise EmberError(Code.BAD_SESSION, f"no such session of file {request.inode}; open it again")
+    session = await find_session(txn, request.inode, request.session, client, revive=True)
     reports = request.written_end >= 0 or request.exact or request.mtime_ns
-    if reports and not schema.decode_session(value).write:
+    if reports and not session.write:
         raise EmberError(Code.BAD_SESSION, f"the session of file {request.inode} is not for writing")
     record = await get_inode(txn, request.inode)
     layout = record.layout

@@ -24,7 +24,7 @@ from fs_meta.ops.inodes import attributes, has_writers, put_inode
 from fs_meta.ops.once import answer, answered, once
 from fs_meta.ops.permission import FIXED, WRITE, check_rights, without_set_id
 from fs_meta.ops.resolve import get_inode
-from fs_meta.ops.sessions import ROUNDS_MAX, length_max
+from fs_meta.ops.sessions import ROUNDS_MAX, find_session, length_max
 from fs_meta.ops.xattrs import drop_capability
 
 
@@ -32,16 +32,16 @@ class _Changed(Exception):
     """Raised inside the transaction, to abort it: the file is not as it was when its chunks were cut."""
 
 
-async def truncate(context: Context, request: Truncate) -> AttributesReply:
+async def truncate(context: Context, request: Truncate, client: bytes = b"") -> AttributesReply:
     """Set the length; its bytes beyond are gone, bytes it grows by are zeros.
 
     POSIX ftruncate with a session, truncate without. mtime and ctime change; without a session only if the length does.
     The version changes with the length. From anybody but root set-id bits and capabilities go.
 
-    Without a session: EACCES unless the user may write. With one: EBADF, there is none; EINVAL, it is not for writing.
-    EISDIR for a directory; EINVAL for what is no file, or a negative length; EPERM: immutable or append-only; EFBIG
-    beyond the largest file of the layout. ESTALE: the inode is gone. Storage's errors when chunks cannot be cut:
-    nothing has changed, or less is left of what was to be cut. BUSY: writers kept changing the file.
+    Without a session: EACCES unless the user may write. With one: EBADF, the calling `client` has none; EINVAL, it is
+    not for writing. EISDIR for a directory; EINVAL for what is no file, or a negative length; EPERM: immutable or
+    append-only; EFBIG beyond the largest file of the layout. ESTALE: the inode is gone. Storage's errors when chunks
+    cannot be cut: nothing has changed, or less is left of what was to be cut. BUSY: writers kept changing the file.
     """
     if request.length < 0:
         raise EmberError(Code.INVALID, f"a length of {request.length} bytes")
@@ -52,19 +52,19 @@ async def truncate(context: Context, request: Truncate) -> AttributesReply:
             return reply
         for _ in range(ROUNDS_MAX):
             try:
-                return await _round(context, request)
+                return await _round(context, request, client)
             except _Changed:
                 continue
     raise EmberError(Code.BUSY, f"file {request.inode} is written again and again while it is truncated; retry")
 
 
-async def _round(context: Context, request: Truncate) -> AttributesReply:
+async def _round(context: Context, request: Truncate, client: bytes) -> AttributesReply:
     inode, length = request.inode, request.length
 
     async def look(txn: Transaction) -> tuple[schema.Inode, bool] | EmberError:
         try:
             record = await get_inode(txn, inode)
-            await _check(txn, record, request)
+            await _check(txn, record, request, client)
         except EmberError as error:
             return error
         return record, await has_writers(txn, inode)
@@ -102,7 +102,7 @@ async def _round(context: Context, request: Truncate) -> AttributesReply:
     return await once(context, TRUNCATE, request.request, apply, relaxed=request.relaxed)
 
 
-async def _check(txn: Transaction, record: schema.Inode, request: Truncate) -> None:
+async def _check(txn: Transaction, record: schema.Inode, request: Truncate, client: bytes) -> None:
     """Raise unless the user may do it; the order is Linux's."""
     inode = request.inode
     if record.type is FileType.DIRECTORY:
@@ -110,10 +110,7 @@ async def _check(txn: Transaction, record: schema.Inode, request: Truncate) -> N
     if record.type is not FileType.FILE:
         raise EmberError(Code.INVALID, f"inode {inode} is a {record.type.name.lower()}")
     if request.session:
-        value = await txn.get(schema.session_key(inode, request.session))
-        if value is None:
-            raise EmberError(Code.BAD_SESSION, f"no such session of file {inode}; open it again")
-        if not schema.decode_session(value).write:
+        if not (await find_session(txn, inode, request.session, client)).write:
             raise EmberError(Code.INVALID, f"this session of file {inode} is not for writing")
     else:
         check_rights(inode, record, request.user, WRITE)

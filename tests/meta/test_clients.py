@@ -1,6 +1,7 @@
 """Who is alive, and what is taken from who is not: locks, sessions, files without names."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,13 +9,18 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
+from fs_common.records import meta
 from fs_common.records.meta import LOCK_END, LockKind, LockType, OpenReply
 from fs_meta import prune as prune_module
 from fs_meta import schema
 from fs_meta.clients import Clients
 from fs_meta.kv.interface import Transaction
+from fs_meta.ops.close import close
+from fs_meta.ops.fsync import fsync
+from fs_meta.ops.truncate import truncate
+from fs_meta.ops.xattrs import CAPABILITY
 from fs_meta.prune import KEEP_S, PAGE, RETRY_S, SWEEP_S, Pruner
-from tests.meta.world import CHUNK, CLIENT, GC_DELAY_NS, ROOT, World, world
+from tests.meta.world import CHUNK, CLIENT, GC_DELAY_NS, ROOT, World, fails, new_request, world
 from tests.support import run
 
 TIMEOUT_S = 30.0
@@ -397,6 +403,93 @@ def test_more_than_a_page_and_side_by_side() -> None:
             assert await b.die() == 1
             assert await b.w.table(b"S") == [] and 2 <= most <= prune_module.CONCURRENCY
             assert (await b.w.usage()).total_bytes == 5 * count
+
+    run(body())
+
+
+def test_a_client_that_was_only_cut_off_has_its_session_again_with_its_next_fsync() -> None:
+    async def body() -> None:
+        async with bench() as b:
+            b.connect()
+            opened = await b.written(b"f", 10)
+            inode, session = opened.attributes.inode, opened.session
+            await b.die()
+            assert (await b.w.stat(b"f")).length == 10
+            b.write(opened, 30)
+            request = meta.Fsync(inode, session, new_request(), 30)
+            with fails(errno.EBADF):
+                await fsync(b.w.context, request, OTHER)
+            request = meta.Fsync(inode, session, new_request(), 30)
+            assert (await fsync(b.w.context, request, CLIENT)).attributes.length == 30
+            assert len(await b.w.table(b"S")) == 1 and await b.w.table(b"P") == []
+            await b.w.unlink(b"f")
+            await b.w.collect_all()
+            assert b.w.chunks.of(inode), "it keeps the file as it did before"
+            await b.w.close(inode, session, 40)
+
+    run(body())
+
+
+def test_and_with_its_close_and_truncate() -> None:
+    async def body() -> None:
+        async with bench() as b:
+            b.connect()
+            opened = await b.written(b"f", 10)
+            inode, session = opened.attributes.inode, opened.session
+            await b.die()
+            cut = meta.Truncate(inode, 5, new_request(), session=session)
+            assert (await truncate(b.w.context, cut, CLIENT)).attributes.length == 5
+            late = meta.Close(inode, session, new_request(), 8, truncate_version=1)
+            with fails(errno.EBADF):
+                await close(b.w.context, late, OTHER)
+            late = meta.Close(inode, session, new_request(), 8, truncate_version=1)
+            assert (await close(b.w.context, late, CLIENT)).attributes.length == 8
+            assert await b.w.table(b"S") == [] == await b.w.table(b"P")
+            with fails(errno.EBADF):
+                await close(b.w.context, meta.Close(inode, session, new_request()), CLIENT)
+
+    run(body())
+
+
+def test_but_not_to_a_file_that_goes() -> None:
+    async def body() -> None:
+        async with bench() as b:
+            for client in (CLIENT, OTHER):
+                b.connect(client)
+            opened = await b.written(b"f", 10)
+            inode, session = opened.attributes.inode, opened.session
+            held = await b.w.open(b"f", write=False, hold=True, client=OTHER)
+            await b.die()
+            await b.w.unlink(b"f")
+            settle = meta.Fsync(inode, session, new_request(), 10)
+            assert (await fsync(b.w.context, settle, CLIENT)).attributes.links == 0, "another one keeps it"
+            b.connect()
+            await b.die()
+            await b.w.close(inode, held.session)
+            for _ in range(2):
+                with fails(errno.EBADF):
+                    await fsync(b.w.context, meta.Fsync(inode, session, new_request(), 10), CLIENT)
+                with fails(errno.EBADF):
+                    await close(b.w.context, meta.Close(inode, session, new_request(), 10), CLIENT)
+                await b.w.collect_all()
+            assert await b.w.inodes() == {ROOT}
+
+    run(body())
+
+
+def test_what_a_write_takes_away_goes_as_nobody_knows_whether_it_wrote() -> None:
+    async def body() -> None:
+        async with bench() as b:
+            b.connect()
+            opened = await b.written(b"f", 10)
+            await b.w.set_attr(b"f", mode=0o6755)
+            await b.w.set_xattr(opened.attributes.inode, CAPABILITY, b"caps")
+            await b.w.set_xattr(opened.attributes.inode, b"user.a", b"1")
+            before = await b.w.stat(b"f")
+            await b.die()
+            after = await b.w.stat(b"f")
+            assert after.mode == 0o755 and after.version > before.version
+            assert await b.w.list_xattrs(opened.attributes.inode) == [b"user.a"]
 
     run(body())
 

@@ -302,8 +302,16 @@ def test_a_client_that_is_gone_leaves_locks_and_sessions_to_the_others(tmp_path:
                     await asyncio.sleep(0.001)
 
             await asyncio.wait_for(settled(), 20)
+            close = meta.Close(inode, opened.session, new_request(), 99)
+            with pytest.raises(EmberError) as caught:
+                await c.call(methods.CLOSE, close)
+            assert caught.value.code is Code.BAD_SESSION
+            back = await tcp.connect("127.0.0.1", c.running.port, hello, timeout=5)
+            close = meta.Close(inode, opened.session, new_request(), 99)
+            assert (await back.call(methods.CLOSE, close, timeout=5)).attributes.length == 99
+            await back.close()
             counters = (await c.call(methods.STATS, Empty())).counters
-            assert (counters["clients"], counters["pruned_locks"]) == (1, 1)
+            assert counters["pruned_locks"] == counters["pruned_sessions"] == 1
 
     run(body())
 

@@ -32,7 +32,7 @@ def run(context: Context) -> list[Figure]:
         share = size // SENDERS * SENDERS
         ours, limit = alternate(
             context.repeat,
-            cpu.metered(lambda: _read(fs, file, into), size // MIB),
+            cpu.metered(lambda: read_pass(fs, file, into), size // MIB),
             lambda: share / 1e9 / senders.stream(into[:share], RANGE),
         )
     return [
@@ -47,7 +47,7 @@ def run(context: Context) -> list[Figure]:
     ]
 
 
-def _read(fs: FileSystem, file: FileRef, into: memoryview) -> float:
+def read_pass(fs: FileSystem, file: FileRef, into: memoryview) -> float:
     """GB/s of one pass over the file."""
     size = len(into)
     step = RANGE * RANGES_PER_CALL

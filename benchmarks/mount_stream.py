@@ -1,0 +1,121 @@
+"""A large file through a mount, from start to end, beside the same through the client's API.
+
+Reading: the mount is made anew before each run, so the kernel and the mount's daemon know nothing; the storage daemons
+have the file in their page caches, as for the limit, `read_ranges` of the same file by one process. Writing: 1-MiB
+writes and one fsync, three replicas; the limit is the API's file written in the same pieces with durability `disk`,
+after which as much is durable.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fs_client
+from benchmarks.context import MIB, Context
+from benchmarks.files import DIRECTORY, large_file, pattern
+from benchmarks.limits.process import touched
+from benchmarks.measure import Figure, Goal, Limit, Series, alternate
+from benchmarks.mounted import Mount, mounted
+from benchmarks.read_large import read_pass
+from benchmarks.space import Space
+from benchmarks.warm_memory import WarmMemory
+from fs_client.filesystem import FileSystem
+from fs_common.layout import Durability
+
+PIECE = MIB
+_COPIES = 3 + 1
+"""Of the file in page caches while it is written through the mount."""
+
+
+def run(context: Context) -> list[Figure]:
+    size = context.file_bytes
+    into = memoryview(touched(size))
+    space = Space(context.cluster)
+    memory = WarmMemory((_COPIES + 1) * size)
+
+    def prepared(measure: Callable[[], float]) -> Callable[[], float]:
+        def run() -> float:
+            os.sync()
+            with memory.lent():
+                value = measure()
+                space.wait_until_free()
+            return value
+
+        return run
+
+    with fs_client.connect(context.cluster) as fs, mounted(context, "stream") as mount:
+        name = large_file(fs, context)
+        space = Space(context.cluster)
+        file = fs.ref(name)
+        read, ranges = alternate(
+            context.repeat,
+            prepared(lambda: _read(mount, name.lstrip("/"), size)),
+            prepared(lambda: read_pass(fs, file, into)),
+        )
+        data = into
+        data[:] = pattern(size)
+        directory = f"{DIRECTORY}/mount-stream-{secrets.token_hex(4)}"
+        fs.makedirs(directory)
+        fs.set_layout(directory, durability=Durability.DISK)
+        write, api = alternate(
+            context.repeat,
+            prepared(lambda: _write(mount.path / directory.lstrip("/") / "file", data)),
+            prepared(lambda: _write_api(fs, f"{directory}/api", data)),
+        )
+        fs.rmtree(directory)
+    memory.release()
+    return [
+        Figure(
+            "mount_stream.read",
+            "cold sequential read through a mount",
+            Series("GB/s", read),
+            (Limit("read_ranges of the same file", Series("GB/s", ranges)),),
+            Goal("ratio", ">=", 0.75),
+        ),
+        Figure(
+            "mount_stream.write",
+            "sequential write and fsync through a mount, 3 replicas",
+            Series("GB/s", write),
+            (Limit("the client's API, durability disk", Series("GB/s", api)),),
+            Goal("ratio", ">=", 0.75),
+        ),
+    ]
+
+
+def _read(mount: Mount, name: str, size: int) -> float:
+    """GB/s"""
+    mount.again()
+    buffer = [bytearray(PIECE)]
+    start = time.perf_counter()
+    file = os.open(mount.path / name, os.O_RDONLY)
+    offset = 0
+    while count := os.preadv(file, buffer, offset):
+        offset += count
+    os.close(file)
+    seconds = time.perf_counter() - start
+    assert offset == size, "the file was read to its end"
+    return size / 1e9 / seconds
+
+
+def _write(path: Path, data: memoryview) -> float:
+    start = time.perf_counter()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    for begin in range(0, len(data), PIECE):
+        os.write(file, data[begin : begin + PIECE])
+    os.fsync(file)
+    os.close(file)
+    rate = len(data) / 1e9 / (time.perf_counter() - start)
+    path.unlink()
+    return rate
+
+
+def _write_api(fs: FileSystem, path: str, data: memoryview) -> float:
+    start = time.perf_counter()
+    with fs.open(path, "wb") as file:
+        for begin in range(0, len(data), PIECE):
+            file.write(data[begin : begin + PIECE])
+    rate = len(data) / 1e9 / (time.perf_counter() - start)
+    fs.unlink(path)
+    return rate

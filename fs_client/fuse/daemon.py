@@ -22,6 +22,7 @@ from typing import Any
 from fs_client import aio
 from fs_client.fuse import mountpoint
 from fs_client.fuse.channel import Channel, End
+from fs_client.fuse.control import Control
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Wanted
@@ -73,6 +74,8 @@ async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
             ended.set_result(end)
 
     mount = Mount(fs, settings.policy)
+    if settings.policy.control:
+        mount.control = Control(mount, settings.mountpoint)
     channel = mount.channel = Channel(
         descriptor,
         all_handlers(mount),

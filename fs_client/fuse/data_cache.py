@@ -215,6 +215,12 @@ class DataCache:
             if state == FILLING:
                 chunk.pages[page] = DOOMED
 
+    def shrink(self) -> None:
+        """The bound may have become lower."""
+        for chunk in self._chunks.values():
+            chunk.used = False
+        self._make_room(0)
+
     def _make_room(self, size: int, but: CachedChunk | None = None) -> None:
         while self._chunks and (self.held + size > self.limit or len(self._chunks) >= CHUNKS_MAX):
             key = next(iter(self._chunks))

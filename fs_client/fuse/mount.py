@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fs_client.aio import AsyncFileSystem
+from fs_client.fuse.control import Control
 from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import SETTLE_AGE_S, File
 from fs_client.fuse.handles import Handle, Handles
@@ -85,6 +86,8 @@ class Mount:
         """Held while a file gets a session again."""
         self.writing: set[File] = set()
         """Files with something that was written and is not settled."""
+        self.control: Control | None = None
+        """`.emberfs`"""
         self.statfs: tuple[float, meta.StatfsReply] | None = None
         """The last answer, and until when it is believed."""
         self.began = time.time()

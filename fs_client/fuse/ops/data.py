@@ -11,6 +11,7 @@ from typing import Any
 from fs_client.fuse import abi, answers
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.append import append
+from fs_client.fuse.control import FIRST
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import LATER, Handler, Later, Request, Result
@@ -32,6 +33,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         number, offset, size, _, _, _ = unpack_read(request.body)
         handle = files.get(number)
         if handle is None:
+            if mount.control is not None and request.node >= FIRST:
+                return mount.control.read(request)
             handle = mount.handles.file(number)
         file = handle.file
         ref = file.ref

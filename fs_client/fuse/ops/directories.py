@@ -10,6 +10,7 @@ from typing import Any
 
 from fs_client.fuse import answers, requests, shown
 from fs_client.fuse.abi import Opcode
+from fs_client.fuse.control import FIRST
 from fs_client.fuse.handles import DirectoryHandle
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
@@ -39,6 +40,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def fetch(request: Request, handle: DirectoryHandle) -> None:
         """The next page of the listing."""
         entries = handle.entries
+        if handle.inode >= FIRST:
+            handle.entries = mount.control.listing(handle.inode) if mount.control is not None else []
+            handle.complete = True
+            return
         after = entries[-1].name if entries else b""
         limit = PAGE_MAX if entries else PAGE_FIRST
         stamp = nodes.stamp()

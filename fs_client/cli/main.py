@@ -28,6 +28,7 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("Cluster", "Show the nodes, chains and space of a cluster."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
+    "stats": Entry("Cluster", "Show what a mount did and holds."),
     "umount": Entry("Cluster", "Unmount what `emberfs mount` has mounted."),
     "ls": Entry("Files", "List directories."),
     "cp": Entry("Files", "Copy files and trees into, out of and between clusters."),

@@ -73,11 +73,12 @@ def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:
         nonlocal told
         if ready_fd is not None and not told:
             os.write(ready_fd, line.encode(errors="replace") + b"\n")
-            os.close(ready_fd)
+            if ready_fd > 2:
+                os.close(ready_fd)
         told = True
 
     def ready() -> None:
-        tell(READY)
+        tell(f"{READY}mount {settings.mountpoint}")
         if ready_fd is None:
             click.echo(f"{settings.cluster.cluster} is mounted at {settings.mountpoint}; Ctrl-C unmounts it")
             sys.stdout.flush()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 """More than connecting takes when the cluster is not ready."""
-READY = "ready"
-"""The line through the pipe when programs can use the mount; any other line is why they cannot."""
+READY = "ready "
+"""How the line begins that comes when programs can use the mount; any other line is why they cannot."""
 
 
 def log_path(mountpoint: Path) -> Path:
@@ -64,7 +64,7 @@ def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> i
         os.close(write_end)
     with open(read_end, encoding="utf-8", errors="replace") as lines:
         line = lines.readline().rstrip("\n")
-    if line == READY:
+    if line.startswith(READY):
         return daemon.pid
     status = daemon.wait(START_TIMEOUT_S)
     raise Failure(line or f"the mount daemon ended with status {status} before it was ready; see {log}")

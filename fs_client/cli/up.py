@@ -49,6 +49,7 @@ directory_option = click.option(
     metavar="ROLE.KEY=VALUE",
     help="A setting of the daemons' configuration files that has no option, as meta.gc_delay_ms=0; it is kept.",
 )
+@click.option("--mount", "mountpoint", type=click.Path(path_type=Path), help="Also mount it on this directory.")
 @click.option("--detach", "-d", is_flag=True, help="Return when the cluster is ready; `emberfs down` stops it.")
 @click.option("--no-restart", is_flag=True, help="Leave a daemon that ended alone (SIGUSR1 starts it again).")
 @quiet_option
@@ -63,6 +64,7 @@ def up(
     chunk_size: int | None,
     stripe: int | None,
     settings: tuple[str, ...],
+    mountpoint: Path | None,
     detach: bool,
     no_restart: bool,
     quiet: bool,
@@ -77,6 +79,7 @@ def up(
     \b
     Example:
       emberfs up                                       3 storage daemons, data in ./emberfs-data
+      emberfs up --mount /mnt/ember                    the same, as a directory of this machine
       emberfs up --detach --dir /data/ember --port 0   in the background, on free ports
       emberfs down --dir /data/ember
     """
@@ -91,6 +94,7 @@ def up(
         chunk_size_bytes=chunk_size,
         stripe=stripe,
         settings=settings,
+        mountpoint="" if mountpoint is None else str(mountpoint.absolute()),
     )
     if events_fd is not None:
         _run_in_background(path, options, events_fd, restart=not no_restart)
@@ -112,7 +116,7 @@ def _run_in_foreground(path: Path, options: "Options", quiet: bool, *, restart: 
         if not quiet:
             _introduce(directory, record, "Ctrl-C stops it.")
 
-    if not run_cluster(directory, record, show, ready, restart=restart):
+    if not run_cluster(directory, record, show, ready, restart=restart, mountpoint=options.mountpoint):
         raise Done(EXIT_INTERRUPTED)
 
 
@@ -152,7 +156,7 @@ def _run_in_background(path: Path, options: "Options", events_fd: int, *, restar
         directory = ClusterDirectory(path)
         record = open_cluster(directory, options)
         _write_to(directory.log("supervisor"))
-        run_cluster(directory, record, report, events.close, restart=restart)
+        run_cluster(directory, record, report, events.close, restart=restart, mountpoint=options.mountpoint)
     except click.ClickException as error:
         send(Event(Kind.FAILED, text=error.format_message()))
         raise

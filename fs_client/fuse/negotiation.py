@@ -28,7 +28,10 @@ class Wanted:
     writeback: bool = False
     """The kernel keeps written pages and writes them later; sizes and times are then its own until then."""
     explicit_invalidation: bool = False
-    """Cached pages stay until they are invalidated by name; otherwise a new size or mtime drops them."""
+    """Cached pages stay until they are invalidated by name, whatever size and mtime become."""
+    mtime_invalidates: bool = False
+    """A new mtime in answers to GETATTR drops cached pages, as a new size does: also after writes of this mount itself,
+    whose mtime the kernel does not know before."""
     readdirplus: bool = True
     locks: bool = True
     """`fcntl` and `flock` locks come to us instead of staying inside this kernel."""
@@ -95,7 +98,10 @@ def wanted_flags(wanted: Wanted) -> int:
         | abi.INIT_DIRECT_IO_ALLOW_MMAP
         | abi.INIT_HAS_RESEND
     )
-    flags |= abi.INIT_EXPLICIT_INVAL_DATA if wanted.explicit_invalidation else abi.INIT_AUTO_INVAL_DATA
+    if wanted.explicit_invalidation:
+        flags |= abi.INIT_EXPLICIT_INVAL_DATA
+    elif wanted.mtime_invalidates:
+        flags |= abi.INIT_AUTO_INVAL_DATA
     if wanted.writeback:
         flags |= abi.INIT_WRITEBACK_CACHE
     if wanted.readdirplus:

@@ -32,6 +32,7 @@ class Options:
         chunk_size_bytes: int | None = None,
         stripe: int | None = None,
         settings: Sequence[str] = (),
+        mountpoint: str = "",
     ) -> None:
         self.host = host
         self.port = port
@@ -43,6 +44,8 @@ class Options:
         self.stripe = stripe
         self.settings = tuple(settings)
         """Each `ROLE.KEY=VALUE`."""
+        self.mountpoint = mountpoint
+        """Where it is mounted while it runs; empty: nowhere. Of this start only."""
 
 
 def new_cluster(options: Options) -> ClusterRecord:

@@ -72,6 +72,10 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
     def storage(self) -> list[DaemonRecord]:
         return self.daemons[1:]
 
+    def mount_daemon(self) -> DaemonRecord:
+        """The mount of this cluster: not one of its daemons, as it keeps nothing and may be anywhere."""
+        return DaemonRecord(name="mount", role="mount", node=0, port=0)
+
     @property
     def address(self) -> str:
         return f"{self.host}:{self.meta.port}"

@@ -134,6 +134,7 @@ def _arguments(options: Options) -> Sequence[str]:
         "--durability": options.durability,
         "--chunk-size": options.chunk_size_bytes,
         "--stripe": options.stripe,
+        "--mount": options.mountpoint or None,
     }
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     return words + [word for setting in options.settings for word in ("--set", setting)]

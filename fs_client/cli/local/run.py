@@ -39,6 +39,7 @@ def run_cluster(
     ready: Callable[[], None],
     *,
     restart: bool,
+    mountpoint: str = "",
 ) -> bool:
     """Run the cluster until a signal stops it; then unlock. Whether it was ever ready.
 
@@ -52,7 +53,7 @@ def run_cluster(
         ready()
 
     async def supervise() -> None:
-        supervisor = Supervisor(directory, record, report, restart=restart)
+        supervisor = Supervisor(directory, record, report, restart=restart, mountpoint=mountpoint)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, supervisor.stop)

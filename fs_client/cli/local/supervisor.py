@@ -5,7 +5,8 @@ signals them. Nothing is signalled but by pidfd. A daemon that ends unasked is a
 with growing delays (or, with `restart` off, when `start_again` says so), because a cluster on a laptop is expected
 to heal without anybody watching it.
 
-Order of the end: storage daemons first, so that each can tell the manager that it leaves; then the metadata service.
+Order of the end: the mount first, so that it can store what programs wrote; then storage daemons, so that each can tell
+the manager that it leaves; then the metadata service.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 15.0
 STEADY_S = 30.0
 """A daemon that served this long is started again after the shortest delay."""
-MODULES = {"meta": "fs_meta", "storage": "fs_storage"}
+MODULES = {"meta": "fs_meta", "storage": "fs_storage", "mount": "fs_client.cli"}
 """Role -> the module that is the daemon."""
 
 
@@ -46,12 +47,15 @@ class Supervisor:
         *,
         restart: bool,
         modules: Mapping[str, str] = MODULES,
+        mountpoint: str = "",
     ) -> None:
+        """`mountpoint`: where the cluster is mounted while it runs; empty: nowhere."""
         self._directory = directory
         self._record = record
         self._report = report
         self._restart = restart
         self._modules = modules
+        self._mountpoint = mountpoint
         self._processes: dict[str, Process] = {}
         """By name: the processes that run, or ended and have not been replaced."""
         self._stopping = asyncio.Event()
@@ -85,7 +89,7 @@ class Supervisor:
             for daemon, first in zip(self._record.daemons, serving, strict=True)
         ]
         stop = asyncio.create_task(self._stopping.wait())
-        come_up = asyncio.create_task(self._come_up(serving))
+        come_up = asyncio.create_task(self._come_up(serving, keepers))
         try:
             await asyncio.wait([come_up, stop], return_when=asyncio.FIRST_COMPLETED)
             if come_up.done():
@@ -105,7 +109,7 @@ class Supervisor:
             if isinstance(result, Exception):
                 raise result
 
-    async def _come_up(self, serving: Sequence["asyncio.Future[None]"]) -> None:
+    async def _come_up(self, serving: Sequence["asyncio.Future[None]"], keepers: "list[asyncio.Task[None]]") -> None:
         from fs_client.cli.local.readiness import wait_until_ready
 
         await asyncio.gather(*serving)
@@ -113,7 +117,15 @@ class Supervisor:
         await wait_until_ready((record.host, record.meta.port), record.cluster, len(record.storage), READY_TIMEOUT_S)
         record.started = True
         self._save()
+        if self._mountpoint:
+            await self._mount(keepers)
         self._report(Event(Kind.READY, text=record.address))
+
+    async def _mount(self, keepers: "list[asyncio.Task[None]]") -> None:
+        """Mount the cluster, and keep it mounted until it stops. Raises `Failure` if it cannot be mounted."""
+        first = asyncio.get_running_loop().create_future()
+        keepers.append(asyncio.create_task(self._keep(self._record.mount_daemon(), first)))
+        await first
 
     async def _keep(self, daemon: DaemonRecord, first: "asyncio.Future[None]") -> None:
         """Run the daemon until the cluster stops. `first`: done, or failed, with its first start."""
@@ -149,11 +161,11 @@ class Supervisor:
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
 
     def _start(self, daemon: DaemonRecord) -> Process:
-        running = process.start(
-            self._modules[daemon.role],
-            ["--config", str(self._directory.config(daemon))],
-            self._directory.log(daemon.name),
-        )
+        if daemon.role == "mount":
+            arguments = ["mount", "--foreground", "--ready-fd", "1", "--", self._record.address, self._mountpoint]
+        else:
+            arguments = ["--config", str(self._directory.config(daemon))]
+        running = process.start(self._modules[daemon.role], arguments, self._directory.log(daemon.name))
         self._processes[daemon.name] = running
         daemon.process = running.identity
         daemon.ready = False
@@ -187,8 +199,8 @@ class Supervisor:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _stop_daemons(self) -> None:
-        for role in ("storage", "meta"):
-            names = [daemon.name for daemon in self._record.daemons if daemon.role == role]
+        for role in ("mount", "storage", "meta"):
+            names = [daemon.name for daemon in self._record.daemons if daemon.role == role] or [role]
             running = [self._processes[name] for name in names if name in self._processes]
             ends = [one.ended for one in running if not one.ended.done()]
             if not ends:

@@ -33,6 +33,7 @@ from fs_common.ids import ROOT_INODE
 from fs_common.limits import MIB
 from fs_common.methods import Method
 from fs_common.records import meta
+from fs_common.records.session import Ping
 
 if TYPE_CHECKING:
     from fs_client.fuse.channel import Channel
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.2
 """How often what is old is looked for."""
+STAY_KNOWN_S = 5.0
+"""Much less than the time after which the service takes a client for dead."""
 POOL_BYTES_MAX = 64 * MIB
 """Unused buffers that are kept."""
 
@@ -95,6 +98,7 @@ class Mount:
         """Undoes an open whose program was told something else; set by the operations."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticking: asyncio.TimerHandle | None = None
+        self._known: asyncio.Task[None] | None = None
 
     # Calls
 
@@ -257,6 +261,17 @@ class Mount:
 
     def begin(self) -> None:
         self._ticking = self.loop.call_later(TICK_S, self._tick)
+        self._known = self.loop.create_task(self._stay_known())
+
+    async def _stay_known(self) -> None:
+        """Have a connection to the metadata service at all times: it gives up what belongs to a client that has none,
+        and a mount that nobody uses for a while makes no calls."""
+        while True:
+            await asyncio.sleep(STAY_KNOWN_S)
+            try:
+                await self.fs.metadata.call(methods.PING, Ping(""), timeout_s=STAY_KNOWN_S)
+            except EmberError as error:
+                logger.warning("the metadata service does not answer: %s", error)
 
     def _tick(self) -> None:
         """Send off what was written long ago, settle files that stay open, drop what is old."""
@@ -301,6 +316,9 @@ class Mount:
         """Store and settle everything, give up all sessions. The channel has ended before."""
         if self._ticking is not None:
             self._ticking.cancel()
+        if self._known is not None:
+            self._known.cancel()
+            await ended([self._known])
         for handle in list(self.handles.files.values()):
             await self.close_handle(handle)
         await self.reads.close()

@@ -29,8 +29,8 @@ def log_path(mountpoint: Path) -> Path:
     return folder / f"mount-{name}.log"
 
 
-def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> int:
-    """Start a daemon that serves in the background; return its pid when programs can use the mount.
+def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a daemon that serves in the background; return it when programs can use the mount.
 
     Raises `Failure` with the daemon's own line. The daemon is in a session of its own, without a terminal.
     """
@@ -65,7 +65,7 @@ def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> i
     with open(read_end, encoding="utf-8", errors="replace") as lines:
         line = lines.readline().rstrip("\n")
     if line.startswith(READY):
-        return daemon.pid
+        return daemon
     status = daemon.wait(START_TIMEOUT_S)
     raise Failure(line or f"the mount daemon ended with status {status} before it was ready; see {log}")
 

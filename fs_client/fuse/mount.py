@@ -269,7 +269,7 @@ class Mount:
         while True:
             await asyncio.sleep(STAY_KNOWN_S)
             try:
-                await self.fs.metadata.call(methods.PING, Ping(""), timeout_s=STAY_KNOWN_S)
+                await self.fs.metadata.call(methods.PING, Ping(b""), timeout_s=STAY_KNOWN_S)
             except EmberError as error:
                 logger.warning("the metadata service does not answer: %s", error)
 

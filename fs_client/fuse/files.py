@@ -233,6 +233,8 @@ class File:
             # Nobody else changed the contents in between: what is cached of them is what they are.
             if node.cached_version == version_before:
                 node.cached_version = attributes.version
+            if node.told_version == version_before:
+                node.told_version = attributes.version
             self._mount.cache.follow(self.inode, attributes.version, self.ref.length)
         self.version = attributes.version
 

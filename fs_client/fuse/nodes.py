@@ -37,6 +37,7 @@ class Node:
         "lookups",
         "plain_until",
         "removed",
+        "told_version",
     )
 
     def __init__(self, inode: int) -> None:
@@ -55,6 +56,8 @@ class Node:
         """Of a directory: what is known of its names."""
         self.cached_version = -1
         """Version of the contents that the kernel's pages are of; -1: it has none that could be kept."""
+        self.told_version = -1
+        """Version of the contents whose length the kernel was told last; -1: none that it may still believe."""
         self.plain_until = NEVER
         """Until then it has certainly no extended attributes."""
         self.removed = False

@@ -87,6 +87,7 @@ def _fields(node: Node) -> tuple[int, ...]:
     """Of `fuse_attr`, in order."""
     attributes = node.attributes
     assert attributes is not None
+    node.told_version = attributes.version
     size, mtime = size_and_mtime(node)
     ctime = attributes.ctime_ns
     if mtime > ctime and node.file is not None:

@@ -63,6 +63,11 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         version = reply.attributes.version
         if flags & os.O_TRUNC and write:
             version = await emptied(request, handle, version)
+        elif handle.file.node.told_version not in (-1, version):
+            # The kernel believes a length that others have changed; an open does not make it ask again.
+            handle.file.node.told_version = -1
+            mount.channel.notify_inval_inode(handle.file.inode, -1)
+            await mount.channel.notified()
         return answers.open_out(handle.number, open_flags(handle, version))
 
     def opened(request: Request, flags: int, reply: meta.OpenReply, stamp: int) -> Handle:

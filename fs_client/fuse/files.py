@@ -217,8 +217,10 @@ class File:
             try:
                 request = hint.close(self.inode, session, self._mount.request_id(), relaxed=True)
                 reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request)
-            except BaseException:
+            except BaseException as error:
                 self.unsettled.give_back(hint)
+                if not (isinstance(error, EmberError) and error.code in (Code.BAD_SESSION, Code.STALE)):
+                    handle.session = session
                 raise
             self.adopt_own(reply.attributes, stamp_before)
             self.names_unsynced = True

@@ -28,7 +28,7 @@ from fs_client.settle import ended, run_all
 from fs_client.sync_chains import sync_chunks
 from fs_common import methods
 from fs_common.buffers import BufferPool
-from fs_common.errors import Code, EmberError
+from fs_common.errors import Code, EmberError, Retry
 from fs_common.ids import ROOT_INODE
 from fs_common.limits import MIB
 from fs_common.methods import Method
@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.2
 """How often what is old is looked for."""
+CLOSE_PAUSE_MIN_S = 1.0
+CLOSE_PAUSE_MAX_S = 64.0
+"""Pauses double between tries to close a file; about two minutes and the time of the calls in all."""
 STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
 POOL_BYTES_MAX = 64 * MIB
@@ -97,6 +100,8 @@ class Mount:
         self.unwanted: Callable[[Request, Any], None] | None = None
         """Undoes an open whose program was told something else; set by the operations."""
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+        """The end has come: what fails now is not tried again."""
         self._ticking: asyncio.TimerHandle | None = None
         self._known: asyncio.Task[None] | None = None
 
@@ -167,13 +172,24 @@ class Mount:
         return node.file
 
     async def close_handle(self, handle: Handle) -> None:
-        """The last use of a handle is over: store, settle, end the session. Errors were for its flush."""
+        """The last use of a handle is over: store, settle, end the session. Errors were for its flush.
+
+        What fails because somebody does not answer is tried again for a while: the file's length depends on it.
+        """
         file = handle.file
+        pause_s = CLOSE_PAUSE_MIN_S
         try:
-            await self.finish_handle(handle)
-            await release_all_locks(self, handle)
-        except EmberError as error:
-            logger.warning("closing inode %d: %s", file.inode, error)
+            while True:
+                try:
+                    await self.finish_handle(handle)
+                    await release_all_locks(self, handle)
+                    return
+                except EmberError as error:
+                    logger.warning("closing inode %d: %s", file.inode, error)
+                    if error.retry is Retry.FINAL or pause_s > CLOSE_PAUSE_MAX_S or self.closing:
+                        return
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
         finally:
             self.handles.files.pop(handle.number, None)
             file.handles.discard(handle)
@@ -314,6 +330,7 @@ class Mount:
 
     async def close(self) -> None:
         """Store and settle everything, give up all sessions. The channel has ended before."""
+        self.closing = True
         if self._ticking is not None:
             self._ticking.cancel()
         if self._known is not None:

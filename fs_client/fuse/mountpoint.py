@@ -25,6 +25,8 @@ TYPE = "fuse.emberfs"
 """In /proc/mounts."""
 PROBE_TIMEOUT_S = 2.0
 """How long a mounted file system gets to say that it is alive."""
+PROBE_NAME = b"user.emberfs.alive"
+"""An extended attribute that nothing has: whoever lives says so without asking anybody."""
 HELPER_TIMEOUT_S = 20.0
 MAX_PAGES_FILE = Path("/proc/sys/fs/fuse/max_pages_limit")
 MAX_PAGES_DEFAULT = 256
@@ -156,7 +158,8 @@ def is_alive(mountpoint: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
 
     def probe() -> None:
         try:
-            os.stat(mountpoint)
+            # What stat answers the kernel may still know of a dead one.
+            os.getxattr(mountpoint, PROBE_NAME)
         except OSError as error:
             outcome.append(error.errno not in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO))
         else:

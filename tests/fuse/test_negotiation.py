@@ -28,7 +28,7 @@ def test_a_newest_kernel_gets_what_we_want() -> None:
     fields, agreed = agree()
     assert agreed.flags == wanted_flags(Wanted()) == fields["flags"] | fields["flags2"] << 32
     assert {
-        "async_read", "posix_locks", "flock_locks", "atomic_o_trunc", "big_writes", "dont_mask", "auto_inval_data",
+        "async_read", "posix_locks", "flock_locks", "atomic_o_trunc", "big_writes", "dont_mask",
         "do_readdirplus", "readdirplus_auto", "async_dio", "parallel_dirops", "handle_killpriv_v2", "max_pages",
         "cache_symlinks", "init_ext", "direct_io_allow_mmap", "abort_error", "setxattr_ext",
     } <= set(agreed.names())  # fmt: skip
@@ -72,6 +72,7 @@ def test_nothing_is_taken_that_was_not_offered(flags: int, minor: int) -> None:
     [
         (Wanted(writeback=True), "writeback_cache", None),
         (Wanted(explicit_invalidation=True), "explicit_inval_data", "auto_inval_data"),
+        (Wanted(mtime_invalidates=True), "auto_inval_data", "explicit_inval_data"),
         (Wanted(readdirplus=False), None, "do_readdirplus"),
         (Wanted(locks=False), None, "posix_locks"),
         (Wanted(kill_privileges=False), None, "handle_killpriv_v2"),

@@ -1,5 +1,6 @@
 """What ends while a mount is used: its daemon, a server, the mount itself. Never a hang, never wrong bytes."""
 
+import contextlib
 import errno
 import os
 import time
@@ -28,12 +29,13 @@ def test_a_killed_daemon_leaves_an_error_and_the_next_mount_works(cluster: Launc
     one.kill()
     try:
         with pytest.raises(OSError) as failure:
-            os.stat(one.path / "stored")
+            os.listdir(one.path)
         assert failure.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
         again = mount(cluster)
         assert (again.path / "stored").read_bytes() == b"x" * 100_000
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def test_umount_stores_what_was_written(cluster: LaunchedCluster, mount: MakeMount) -> None:
@@ -87,7 +89,9 @@ def test_a_storage_daemon_dies(fresh_cluster: Callable[..., LaunchedCluster], mo
     with pytest.raises(OSError):
         os.fsync(lost)
     assert time.monotonic() - began < 2 * TIMEOUT_S + SLACK_S
-    os.close(lost)
+    with contextlib.suppress(OSError):
+        # The length cannot be settled either.
+        os.close(lost)
     start_again(cluster)
     assert (one.path / "whole").read_bytes() == content
     (one.path / "after").write_bytes(content)

@@ -9,6 +9,7 @@ from fs_client.fuse import answers, requests
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
+from fs_client.fuse.mountpoint import PROBE_NAME
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records import meta
@@ -16,13 +17,15 @@ from fs_common.records import meta
 CAPABILITY = b"security.capability"
 """Asked by the kernel before the first write to a file. No capabilities are kept, so no program gains any."""
 
+_NOBODY_HAS = frozenset({CAPABILITY, PROBE_NAME})
+
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
 
     def getxattr(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         asked = requests.parse_getxattr(request.body)
-        if asked.name == CAPABILITY or plain(request.node):
+        if asked.name in _NOBODY_HAS or plain(request.node):
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         return get(request, asked)
 

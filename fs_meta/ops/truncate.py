@@ -35,8 +35,8 @@ class _Changed(Exception):
 async def truncate(context: Context, request: Truncate, client: bytes = b"") -> AttributesReply:
     """Set the length; its bytes beyond are gone, bytes it grows by are zeros.
 
-    POSIX ftruncate with a session, truncate without. mtime and ctime change; without a session only if the length does.
-    The version changes with the length. From anybody but root set-id bits and capabilities go.
+    POSIX ftruncate with a session, truncate without. mtime and ctime change in any case, the version with the length.
+    Capabilities go, and set-id bits if the user is not root.
 
     Without a session: EACCES unless the user may write. With one: EBADF, the calling `client` has none; EINVAL, it is
     not for writing. EISDIR for a directory; EINVAL for what is no file, or a negative length; EPERM: immutable or
@@ -84,17 +84,12 @@ async def _round(context: Context, request: Truncate, client: bytes) -> Attribut
         record = await get_inode(txn, inode)
         if (record.version, record.truncate_version) != (seen.version, seen.truncate_version):
             raise _Changed
-        changes = length != record.length
+        if length != record.length:
+            record.version += 1
         record.length = length
         record.truncate_version += 1
-        if changes:
-            record.version += 1
-        mode = without_set_id(record, request.user)
-        if changes or request.session:
-            record.mtime_ns = now_ns
-        if changes or request.session or mode != record.mode:
-            record.ctime_ns = now_ns
-        record.mode = mode
+        record.mtime_ns = record.ctime_ns = now_ns
+        record.mode = without_set_id(record, request.user)
         drop_capability(txn, inode)
         put_inode(txn, inode, record)
         return AttributesReply(attributes(inode, record)), 0

@@ -7,8 +7,9 @@ Files go in batches: (1) one snapshot says which of them nobody has open, (2) th
 with many files in a request; files that were never open for writing have none, (3) one transaction deletes inodes and
 queue entries. Commit point: (3). A crash in (2) leaves the entries, and the next pass removes what is left.
 
-A directory of a detached tree: transactions of at most `STEP` entries take its children apart: a file loses a link
-as in unlink, a subdirectory becomes the root of a tree of its own with its own queue entry. The transaction that finds
+A directory of a detached tree: transactions of at most `STEP` entries take its children apart (`fs_meta.trees`): a
+file loses a link as in unlink, a subdirectory becomes the top of a tree of its own with its own queue entry, what the
+remover may not remove goes to the orphans. The transaction that finds
 it empty deletes inode and queue entry; it reads the range, so an entry that is made meanwhile (by someone who still
 knows the inode) conflicts with it and is collected too, or its maker is told ESTALE.
 
@@ -30,7 +31,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
+
+import msgspec
 
 from fs_common.errors import EmberError
 from fs_common.ids import InodeId
@@ -41,11 +45,10 @@ from fs_common.telemetry import Counters
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import delete_inode, drop_link, has_sessions
-from fs_meta.ops.remove_tree import detach
-from fs_meta.ops.resolve import get_inode
+from fs_meta.ops.inodes import delete_inode, has_sessions
 from fs_meta.pace import Pace
 from fs_meta.schema import CorruptRecord, Garbage, Inode
+from fs_meta.trees import ORPHANS, NeedsInode, Taken, take_entries
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -181,10 +184,18 @@ class Collector:
     async def _free_directory(self, item: _Due) -> int:
         """Some steps of taking it apart. Returns how many."""
         steps = 0
+        spare: InodeId | None = None
         try:
             while steps < TREE_STEPS:
-                finished, change = await self._transact(lambda txn: self._take_step(txn, item))
-                self._context.inode_count.add(change)
+                try:
+                    finished, taken = await self._transact(partial(self._take_step, item, spare))
+                except NeedsInode:
+                    spare = await self._context.inode_ids.take()
+                    continue
+                spare = None  # it is used up, or not needed any more; an id is never given to two
+                self._context.inode_count.add(taken.change)
+                for path, reason in taken.kept:
+                    _log.warning("%r could not be removed and was put into %r: %s", path, ORPHANS, reason)
                 steps += 1
                 if finished:
                     self.counters.add("gc_directories")
@@ -193,31 +204,23 @@ class Collector:
             await self._put_back(item, error)
         return steps
 
-    async def _take_step(self, txn: Transaction, item: _Due) -> tuple[bool, int]:
-        """(it is gone, change of the number of inodes)"""
+    async def _take_step(self, item: _Due, spare: InodeId | None, txn: Transaction) -> tuple[bool, Taken]:
+        """(it is gone, what came of some of its entries)"""
         directory = item.inode
         value = await txn.get(schema.inode_key(directory))
-        if value is None or schema.decode_inode(value).links:
+        record = None if value is None else schema.decode_inode(value)
+        if record is None or record.links:
             txn.delete(item.key)
-            return True, 0
+            return True, Taken()
         begin, end = schema.entries_range(directory)
         pairs = await txn.range(begin, end, STEP)
         if not pairs:
             delete_inode(txn, directory)
             txn.delete(item.key)
-            return True, -1
+            return True, Taken(-1)
         now_ns = self._context.now_ns()
         due_ns = now_ns + self._context.gc_delay_ns
-        change = 0
-        for name_key, entry_value in pairs:
-            entry = schema.decode_entry(entry_value)
-            txn.delete(name_key)
-            if entry.type is FileType.DIRECTORY:
-                await detach(txn, entry.inode, now_ns)
-            else:
-                record = await get_inode(txn, entry.inode)
-                change += await drop_link(txn, entry.inode, record, now_ns, due_ns)
-        return False, change
+        return False, await take_entries(txn, directory, record, item.garbage, pairs, now_ns, due_ns, spare)
 
     # Both
 
@@ -228,7 +231,7 @@ class Collector:
         log = _log.warning if garbage.attempts == 0 else _log.debug
         log("inode %d cannot be freed now, tried again later: %s", inode, error)
         later = schema.garbage_key(self._context.now_ns() + self._retry_ns, inode)
-        value = schema.encode(Garbage(garbage.type, garbage.removed_ns, garbage.attempts + 1))
+        value = schema.encode(msgspec.structs.replace(garbage, attempts=garbage.attempts + 1))
 
         async def move(txn: Transaction) -> None:
             if await txn.get(key) is not None:

@@ -10,6 +10,7 @@ or file flagged immutable is EPERM before its bits are looked at.
 | a name is looked up in a directory                  | `check_search` of the directory                              |
 | a name is made in a directory                       | `check_make`                                                 |
 | a name is taken from a directory                    | `check_remove`: sticky bit and flags too                     |
+| a directory with entries is removed with them       | `check_emptied`                                              |
 | a file is opened, truncated, listed; access(2)      | `check_rights`                                               |
 | mode, owner, times, flags                           | `is_owner`, `in_group`, and the rules in `set_attr`          |
 
@@ -101,12 +102,24 @@ def check_remove(parent: int, directory: Inode, inode: int, record: Inode, user:
     directory is sticky and neither it nor the inode is the user's.
     """
     check_make(parent, directory, user)
-    if directory.flags & APPEND or record.flags & FIXED:
+    check_taken(parent, directory, inode, record, user)
+
+
+def check_taken(parent: int, directory: Inode, inode: int, record: Inode, user: User) -> None:
+    """The part of `check_remove` that is about `inode`: raises NOT_PERMITTED for flags and the sticky bit."""
+    if directory.flags & FIXED or record.flags & FIXED:
         raise EmberError(Code.NOT_PERMITTED, f"inode {inode} or directory {parent} is flagged immutable or append-only")
     if directory.mode & stat.S_ISVTX and not is_owner(record, user) and user.uid != directory.uid:
         raise EmberError(
             Code.NOT_PERMITTED, f"directory {parent} is sticky, and inode {inode} is not of user {user.uid}"
         )
+
+
+def check_emptied(inode: int, directory: Inode, user: User) -> None:
+    """Raises unless the user may take all names from a directory that he has found them in, sticky bit aside."""
+    if directory.flags & FIXED:
+        raise EmberError(Code.NOT_PERMITTED, f"directory {inode} is flagged immutable or append-only")
+    check_rights(inode, directory, user, READ | WRITE | SEARCH)
 
 
 def without_set_id(record: Inode, user: User | None) -> int:

@@ -6,6 +6,7 @@ bytes are dropped) and unlinked. As a program: `python -m benchmarks.limits.empt
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import stat
@@ -44,9 +45,11 @@ class EmptyFileSystem:
             Opcode.CREATE: self.create,
             Opcode.READ: self.read,
             Opcode.READDIR: self.readdir,
+            Opcode.READDIRPLUS: self.readdirplus,
             Opcode.WRITE: self.write,
             Opcode.UNLINK: self.unlink,
             Opcode.STATFS: self.statfs,
+            Opcode.GETXATTR: self.getxattr,
             **dict.fromkeys((Opcode.FLUSH, Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.FSYNC), lambda request: None),
         }
 
@@ -83,11 +86,22 @@ class EmptyFileSystem:
                 break
         return packer.body()
 
+    def readdirplus(self, request: Request) -> bytes:
+        read = requests.parse_read(request.body)
+        packer = answers.DirentPlusPacker(read.size)
+        for index, (name, node) in enumerate(list(self._nodes.items())[read.offset :], read.offset + 1):
+            if not packer.add(self._entry(node), node, index, stat.S_IFREG >> 12, name):
+                break
+        return packer.body()
+
     def statfs(self, request: Request) -> bytes:
         return answers.statfs_out(
             blocks=1 << 30, bfree=1 << 29, bavail=1 << 29, files=1 << 20, ffree=1 << 19, bsize=4096, namelen=255,
             frsize=4096,
         )  # fmt: skip
+
+    def getxattr(self, request: Request) -> bytes:
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
     def _entry(self, node: int) -> bytes:
         return answers.entry_out(node, self._attr(node), VALID_NS, VALID_NS)

@@ -57,8 +57,9 @@ class End(enum.Enum):
     """Why there will be no more requests."""
 
     UNMOUNTED = "unmounted"
+    """Also by force, while programs waited for it."""
     ABORTED = "aborted"
-    """Through /sys/fs/fuse/connections, `umount -f`, or because the kernel gave up."""
+    """Through /sys/fs/fuse/connections, or because the kernel gave up."""
     BROKEN = "broken"
     """The device gave an error that it should not give; the log has it."""
 
@@ -417,7 +418,8 @@ class Channel:
         except OSError as error:
             self.fail(request, error.errno or errno.EIO)
         except asyncio.CancelledError:
-            self.fail(request, errno.EINTR)
+            # Whoever cancels a task has answered before. EINTR would make programs try again for ever.
+            self.fail(request, errno.EIO)
             raise
         except Exception:
             self._log_defect(request)
@@ -490,7 +492,7 @@ class Channel:
             self.fail(request, error.errno or errno.EIO)
             return
         if isinstance(error, asyncio.CancelledError):
-            self.fail(request, errno.EINTR)
+            self.fail(request, errno.EIO)
             return
         self._log_defect(request)
         self.fail(request, errno.EIO)

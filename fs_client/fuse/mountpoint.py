@@ -10,6 +10,7 @@ Blocking calls of a few milliseconds; none of them needs an event loop.
 import array
 import contextlib
 import ctypes
+import enum
 import errno
 import os
 import shutil
@@ -25,8 +26,9 @@ TYPE = "fuse.emberfs"
 """In /proc/mounts."""
 PROBE_TIMEOUT_S = 2.0
 """How long a mounted file system gets to say that it is alive."""
-PROBE_NAME = b"user.emberfs.alive"
-"""An extended attribute that nothing has: whoever lives says so without asking anybody."""
+PROBE_NAME = b"security.emberfs.alive"
+"""An extended attribute that nothing has: whoever lives says so without asking anybody. In this name space the kernel
+asks for no attributes before, to check permissions."""
 HELPER_TIMEOUT_S = 20.0
 MAX_PAGES_FILE = Path("/proc/sys/fs/fuse/max_pages_limit")
 MAX_PAGES_DEFAULT = 256
@@ -152,41 +154,54 @@ def mounts() -> list[MountEntry]:
     return entries
 
 
-def is_alive(mountpoint: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
-    """Whether the file system mounted there answers. False: its daemon is dead, or did not answer in time."""
-    outcome: list[bool] = []
+class Answer(enum.Enum):
+    """What a mounted file system says when it is spoken to."""
 
-    def probe() -> None:
+    ALIVE = "alive"
+    DEAD = "dead"
+    """Its daemon is gone."""
+    NONE = "none"
+    """Nothing came in time: the daemon hangs, or what it waits for does."""
+
+
+def probe(mountpoint: str, timeout_s: float = PROBE_TIMEOUT_S) -> Answer:
+    """Speak to the file system mounted there."""
+    outcome: list[Answer] = []
+
+    def ask() -> None:
         try:
             # What stat answers the kernel may still know of a dead one.
             os.getxattr(mountpoint, PROBE_NAME)
         except OSError as error:
-            outcome.append(error.errno not in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO))
+            outcome.append(Answer.DEAD if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else Answer.ALIVE)
         else:
-            outcome.append(True)
+            outcome.append(Answer.ALIVE)
 
     # A file system that does not answer keeps its caller: it is a thread that nobody needs.
-    thread = threading.Thread(target=probe, name="mount probe", daemon=True)
+    thread = threading.Thread(target=ask, name="mount probe", daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return bool(outcome) and outcome[0]
+    return outcome[0] if outcome else Answer.NONE
 
 
 def clear_stale(mountpoint: str) -> bool:
     """Unmount what a dead daemon of ours left here, as often as it is mounted. Returns whether there was anything.
 
-    Raises `MountError` if a living one is mounted.
+    Raises `MountError` if a living one is mounted, or one that does not answer.
     """
     cleared = False
     path = os.path.abspath(mountpoint)
     while (entry := find(path)) is not None and entry.type == TYPE:
-        if is_alive(path):
+        answer = probe(path)
+        if answer is Answer.ALIVE:
             raise MountError(
                 errno.EBUSY, f"{path} has {entry.source} mounted already; to mount again: emberfs umount {path}"
             )
-        if os.geteuid() == 0:
-            # Its daemon may hang rather than be dead; who waits for it gets ECONNABORTED now.
-            abort(entry)
+        if answer is Answer.NONE:
+            raise MountError(
+                errno.EBUSY,
+                f"{path} has {entry.source} mounted, which does not answer; to end it: emberfs umount --force {path}",
+            )
         unmount(path, lazy=True)
         cleared = True
     return cleared
@@ -240,7 +255,9 @@ def _check_mountpoint(path: str, nonempty: bool) -> int:
         status = os.stat(path)
         if not os.path.isdir(path):
             raise MountError(errno.ENOTDIR, f"{path} is not a directory; mount on a directory")
-        if not nonempty and any(os.scandir(path)):
+        with os.scandir(path) as entries:
+            empty = next(entries, None) is None
+        if not (empty or nonempty):
             raise MountError(
                 errno.ENOTEMPTY, f"{path} is not empty; mounting would hide what is in it: use -o nonempty to do that"
             )
@@ -296,6 +313,8 @@ def _mount_by_helper(path: str, settings: MountSettings) -> int:
         text = done.stderr.strip().removeprefix(f"{Path(helper).name}: ") or f"{helper} failed"
         if "user_allow_other" in text:
             text += " (or mount with -o noallow_other)"
+        if DEVICE in text and "denied" in text:
+            text += f" (users may mount where root says: chmod 666 {DEVICE})"
         raise MountError(errno.EPERM, f"{path} is not mounted: {text}")
     os.set_inheritable(descriptor, False)
     return descriptor

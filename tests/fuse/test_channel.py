@@ -145,7 +145,7 @@ def test_results(result: Result, body: bytes, way: str) -> None:
         (OSError(-2, "negative"), errno.EIO),
         (ZeroDivisionError("a defect"), errno.EIO),
         (requests.ProtocolError("name", "wrong"), errno.EIO),
-        (asyncio.CancelledError(), errno.EINTR),
+        (asyncio.CancelledError(), errno.EIO),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )

@@ -94,7 +94,7 @@ def mount(mountpoint: str, settings: MountSettings) -> int:
 
     What a dead daemon left at the same place is unmounted first. The kernel waits with its INIT in the descriptor.
     """
-    path = os.path.abspath(mountpoint)
+    path = resolved(mountpoint)
     clear_stale(path)
     mode = _check_mountpoint(path, settings.nonempty)
     if os.geteuid() == 0:
@@ -108,7 +108,7 @@ def unmount(mountpoint: str, *, lazy: bool = False, force: bool = False) -> None
     `lazy`: now from the name space, and in truth when nobody uses it any more. `force`: also abort what waits for the
     file system (root only), for a daemon that does not answer.
     """
-    path = os.path.abspath(mountpoint)
+    path = resolved(mountpoint)
     if find(path) is None:
         raise MountError(errno.EINVAL, f"{path} is not a mount point; nothing to unmount")
     if os.geteuid() == 0:
@@ -134,12 +134,21 @@ def unmount(mountpoint: str, *, lazy: bool = False, force: bool = False) -> None
 
 
 def find(mountpoint: str) -> MountEntry | None:
-    """What is mounted at this path: the topmost, if several are. Asks no mounted file system anything."""
-    found = None
-    for entry in mounts():
-        if entry.mountpoint == mountpoint:
-            found = entry
-    return found
+    """What is mounted at this path: the topmost, if several are. Asks what is mounted there nothing."""
+    path = resolved(mountpoint)
+    return next((entry for entry in reversed(mounts()) if entry.mountpoint == path), None)
+
+
+def resolved(mountpoint: str) -> str:
+    """The path as the kernel writes it: absolute, without symbolic links.
+
+    What is mounted at its end is not looked at: it may be dead, or not answer.
+    """
+    parent, name = os.path.split(os.path.abspath(mountpoint))
+    path = os.path.join(os.path.realpath(parent), name)
+    if any(entry.mountpoint == path for entry in mounts()):
+        return path
+    return os.path.realpath(path)
 
 
 def mounts() -> list[MountEntry]:
@@ -190,7 +199,7 @@ def clear_stale(mountpoint: str) -> bool:
     Raises `MountError` if a living one is mounted, or one that does not answer.
     """
     cleared = False
-    path = os.path.abspath(mountpoint)
+    path = resolved(mountpoint)
     while (entry := find(path)) is not None and entry.type == TYPE:
         answer = probe(path)
         if answer is Answer.ALIVE:

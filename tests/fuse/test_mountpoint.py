@@ -106,6 +106,21 @@ def test_names_with_all_kinds_of_bytes(place: Path) -> None:
 
 @system
 @needs_mount
+def test_a_place_has_one_name(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(place)
+    (tmp_path / "above").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    os.close(mountpoint.mount("link", settings()))
+    for name in (f"{tmp_path}/link", f"{tmp_path}/above/mount", "mount", "above/link/", str(place)):
+        entry = mountpoint.find(name)
+        assert entry is not None
+        assert entry.mountpoint == str(place)
+    mountpoint.unmount("above/link")
+    assert mountpoint.find(str(place)) is None
+
+
+@system
+@needs_mount
 def test_a_full_directory_may_be_hidden(place: Path) -> None:
     (place / "entry").touch()
     os.close(mountpoint.mount(str(place), settings(nonempty=True)))

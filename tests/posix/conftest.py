@@ -2,7 +2,8 @@
 
 * `disk`: wherever temporary files are; `tmpfs`: /dev/shm. They show that the tests are right.
 * `mount`: a cluster of real processes and a mount of it.
-* `given`: the directory in EMBERFS_POSIX_DIR, alone: the suite for any file system.
+* `given`: the directory in EMBERFS_POSIX_DIR, alone: the suite for any file system; EMBERFS_POSIX_OTHER is the same
+  directory through another mount, if there is one.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from tests.posix.files import remove_tree
 from tests.posix.subject import Subject
 
 GIVEN = os.environ.get("EMBERFS_POSIX_DIR")
+GIVEN_OTHER = os.environ.get("EMBERFS_POSIX_OTHER", GIVEN)
 SHARED_MEMORY = Path("/dev/shm")
 TEST_TIMEOUT_S = 60
 """No test takes a second; one that hangs in a system call is interrupted and fails."""
@@ -45,7 +47,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     path = Path(tempfile.mkdtemp(prefix="posix-", dir=place))
     path.chmod(0o755)
     try:
-        yield Subject(kind, path, path)
+        yield Subject(kind, path, Path(GIVEN_OTHER, path.name) if kind == "given" and GIVEN_OTHER else path)
     finally:
         remove_tree(path)
 

@@ -41,8 +41,8 @@ def require_mount() -> None:
 def mounted(address: str, mountpoint: Path, *options: str) -> Iterator[Path]:
     """The cluster at `address`, mounted; unmounted at the end, by force if need be."""
     mountpoint.mkdir(exist_ok=True)
-    chosen: Sequence[str] = ("allow_other", *options) if os.geteuid() == 0 else options
-    flags = ("-o", ",".join(chosen)) if chosen else ()
+    words = ("suid", "dev", *options) if os.geteuid() == 0 else options
+    flags = ("-o", ",".join(words)) if words else ()
     result = emberfs("mount", address, mountpoint, *flags)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
     try:

@@ -27,7 +27,7 @@ def test_nanoseconds(directory: Path) -> None:
     assert times(path) == (1_000_000_001_123_456_789, 1_500_000_002_987_654_321)
 
 
-@pytest.mark.parametrize("seconds", [0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 10_000_000_000])
+@pytest.mark.parametrize("seconds", [0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 9_000_000_000])
 def test_range(directory: Path, seconds: int) -> None:
     path = make(directory / "f")
     calls.utimensat(path, (seconds, 1), (seconds, 999_999_999))

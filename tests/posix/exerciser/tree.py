@@ -365,6 +365,9 @@ class TreeExerciser:
             if sorted(found) != sorted(node.children):
                 yield f"{path}: has {sorted(found)}, expected {sorted(node.children)}"
                 continue
+            for name in NAMES:
+                if name not in node.children and os.path.lexists(path / name):
+                    yield f"{path / name}: is there, and is not listed"
             for name, child in node.children.items():
                 try:
                     status = os.lstat(path / name)

@@ -69,7 +69,11 @@ async def lock(context: Context, request: Lock, caller: object = None) -> LockRe
             if reply is not None:
                 return reply
         with waits.joined(inode, wanted, request.request, caller) as wait:
-            return await _wait(context, request, wanted, wait)
+            waited = await _wait(context, request, wanted, wait)
+        if waited is not None:
+            return waited
+        # It has left the queue: the others of the circle wait for nobody who waits for them, and are not refused too.
+        return await _refuse(context, request)
     finally:
         waits.answered(inode, request.request)
 
@@ -104,7 +108,8 @@ async def _unlock(context: Context, request: Lock, wanted: HeldLock) -> LockRepl
     return reply
 
 
-async def _wait(context: Context, request: Lock, wanted: HeldLock, wait: Wait) -> LockReply:
+async def _wait(context: Context, request: Lock, wanted: HeldLock, wait: Wait) -> LockReply | None:
+    """None: it closes a circle of waits."""
     loop = asyncio.get_running_loop()
     now = loop.time()
     deadline = now + min(request.wait_ms, WAIT_MS_MAX) / 1000
@@ -119,7 +124,7 @@ async def _wait(context: Context, request: Lock, wanted: HeldLock, wait: Wait) -
             return reply
         await context.lock_waits.changed(context.kv, request.inode)
         if context.lock_waits.is_deadlock(wait):
-            return await _refuse(context, request)
+            return None
         if not begun:
             begun = True
             context.lock_waits.untangle(wait)

@@ -45,7 +45,7 @@ class Unsettled:
         self._clear_set_id = False
 
     def __bool__(self) -> bool:
-        return self._written_end >= 0 or self._inexact or self._mtime_ns > 0
+        return self._written_end >= 0 or self._inexact or self._mtime_ns > 0 or self._clear_set_id
 
     @property
     def written_end(self) -> int:

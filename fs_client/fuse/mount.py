@@ -115,13 +115,17 @@ class Mount:
             error.errno = self.errno(error)
             raise
 
-    async def call_as(self, request: "Request", method: Method, make: Callable[[User], Any]) -> Any:
+    async def call_as(
+        self, request: "Request", method: Method, make: Callable[[User], Any], *, grouped: bool = False
+    ) -> Any:
         """Call in the name of the program that asked. `make` makes the record, with a request id of its own each time.
 
-        Supplementary groups are looked at only if the call is refused without them: that takes reading a file of the
-        process.
+        Supplementary groups are looked at only if the call is refused without them, or if `grouped`: that takes
+        reading a file of the process.
         """
         user = user_of(request)
+        if grouped and user.uid:
+            return await self.call(method, make(User(user.uid, user.gid, groups_of(request))))
         try:
             return await self.call(method, make(user))
         except EmberError as error:

@@ -1,6 +1,7 @@
 """GETATTR, STATX, SETATTR, ACCESS, STATFS."""
 
 import os
+import stat
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -105,7 +106,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                     relaxed=True,
                 )
 
-            reply: meta.AttributesReply = await mount.call_as(request, methods.SET_ATTR, make)
+            # Without the caller's groups the service takes the set-group-id bit away, instead of refusing.
+            grouped = bool(valid & abi.FATTR_MODE and asked.mode & stat.S_ISGID)
+            reply: meta.AttributesReply = await mount.call_as(request, methods.SET_ATTR, make, grouped=grouped)
             nodes.learn(reply.attributes, mount.now())
             if file is not None:
                 file.names_unsynced = True

@@ -122,18 +122,19 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 await file.back.room()
             take(request, file, offset, size)
         if flags & abi.WRITE_KILL_SUIDGID:
-            await drop_set_id(file)
+            await drop_set_id(mount, file)
         if handle.sync:
             await mount.make_durable(file)
             file.raise_error(handle)
         return answers.write_out(size)
 
-    async def drop_set_id(file: File) -> None:
-        """Somebody without privilege wrote: set-id bits go, at once if there are any."""
-        node = await mount.attributes(file.inode)
-        assert node.attributes is not None
-        if node.attributes.mode & 0o6000:
-            file.unsettled.unprivileged()
-            await file.settle()
-
     return {Opcode.READ: read, Opcode.WRITE: write}
+
+
+async def drop_set_id(mount: Mount, file: File) -> None:
+    """Somebody without privilege wrote: set-id bits go, at once if there are any."""
+    node = await mount.attributes(file.inode)
+    assert node.attributes is not None
+    if node.attributes.mode & 0o6000:
+        file.unsettled.unprivileged()
+        await file.settle()

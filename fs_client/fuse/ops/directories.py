@@ -14,7 +14,7 @@ from fs_client.fuse.control import FIRST
 from fs_client.fuse.handles import DirectoryHandle
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.users import user_of
+from fs_client.fuse.users import User, user_of
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ROOT_INODE
@@ -49,8 +49,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         stamp = nodes.stamp()
 
         try:
-            reply: meta.ReaddirReply = await mount.call_as(
-                request, methods.READDIR, lambda user: meta.Readdir(handle.inode, after, limit, True, user)
+            # As the mount itself: that the program may read the directory was checked when it opened it.
+            reply: meta.ReaddirReply = await mount.call(
+                methods.READDIR, meta.Readdir(handle.inode, after, limit, True, User())
             )
         except EmberError as error:
             if error.code is not Code.STALE or not nodes.node(handle.inode).removed:

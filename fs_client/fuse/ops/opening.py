@@ -24,6 +24,8 @@ from fs_common import methods
 from fs_common.records import meta
 
 _ACCESS = os.O_ACCMODE
+EXECUTE = 0x20
+"""Of the kernel's own open flags: execve(2) opens the file."""
 
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
@@ -56,6 +58,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 truncate=bool(flags & os.O_TRUNC),
                 append=write and bool(flags & os.O_APPEND),
                 relaxed=True,
+                read=flags & _ACCESS != os.O_WRONLY and not flags & EXECUTE,
+                execute=bool(flags & EXECUTE),
             )
 
         reply: meta.OpenReply = await mount.call_as(request, methods.OPEN, make)
@@ -125,6 +129,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 None,
                 user,
                 True,
+                flags & _ACCESS != os.O_WRONLY,
+                bool(flags & os.O_APPEND),
             )
 
         reply: meta.OpenReply = await mount.call_as(request, methods.CREATE, make)
@@ -165,9 +171,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         """close(2): its error is the program's last chance to learn that something was lost."""
         asked = requests.parse_flush(request.body)
         handle = mount.handles.file(asked.fh)
-        if handle.lock_owners or (
-            handle.writable and (handle.file.dirty or handle.error_seen != handle.file.error_count)
-        ):
+        file = handle.file
+        untold = file.dirty or handle.error_seen != file.error_count
+        if asked.lock_owner in file.range_owners or (handle.writable and untold):
             return flush_slow(handle, asked.lock_owner)
         return None
 

@@ -11,6 +11,7 @@ from fs_client.fuse.files import File
 from fs_client.fuse.holes import zero
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
+from fs_client.fuse.ops.data import drop_set_id
 from fs_common.errors import Code, EmberError
 from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX, MIB
 
@@ -45,6 +46,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 file.wrote(end)
                 file.unsettled.acknowledged(end, file.mtime_ns)
                 mount.cache.invalidate(file.inode, file.chunk_size, old, end)
+        if request.uid:
+            await drop_set_id(mount, file)
         await file.settle()
         return None
 

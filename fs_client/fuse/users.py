@@ -12,7 +12,9 @@ _KNOWN_MAX = 1024
 
 
 def user_of(request: "Request") -> User:
-    """User and group of the process, without supplementary groups."""
+    """User and group of the process, without supplementary groups but those that the kernel sent along."""
+    if request.extensions:
+        return User(request.uid, request.gid, list(request.groups()))
     key = (request.uid, request.gid)
     user = _known.get(key)
     if user is None:

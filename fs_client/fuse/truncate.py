@@ -4,6 +4,7 @@ Steps: (1) writes of the file wait (`changing`); (2) what was written is stored;
 sets the length; (4) length, hints and caches here follow. A failure after (2) leaves the old length.
 """
 
+import stat
 from typing import TYPE_CHECKING
 
 from fs_client.fuse.users import User
@@ -26,10 +27,13 @@ async def truncate(mount: "Mount", request: "Request", inode: int, length: int, 
         as_user = User() if handle is not None and not session else user
         return meta.Truncate(inode, length, mount.request_id(), as_user, session, relaxed=True)
 
+    attributes = mount.nodes.node(inode).attributes
+    # Whether the set-group-id bit goes depends on the caller's groups.
+    grouped = attributes is not None and bool(attributes.mode & stat.S_ISGID)
     reply: meta.AttributesReply
     if file is None:
         mount.nodes.change(inode)
-        reply = await mount.call_as(request, methods.TRUNCATE, make)
+        reply = await mount.call_as(request, methods.TRUNCATE, make, grouped=grouped)
         mount.nodes.learn(reply.attributes, mount.now())
         mount.cache.invalidate(inode)
         return
@@ -38,7 +42,7 @@ async def truncate(mount: "Mount", request: "Request", inode: int, length: int, 
         version_before = file.version
         old = file.length
         mount.nodes.change(inode)
-        reply = await mount.call_as(request, methods.TRUNCATE, make)
+        reply = await mount.call_as(request, methods.TRUNCATE, make, grouped=grouped)
         file.unsettled.cut(reply.attributes)
         file.names_unsynced = True
         mount.cache.invalidate(inode, file.chunk_size, min(old, length))

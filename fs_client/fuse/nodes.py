@@ -14,6 +14,8 @@ Pure: times are given by the caller, seconds of one monotonic clock. Used on the
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fs_common.records.meta import Attributes, DirectoryEntry
 
 if TYPE_CHECKING:
@@ -117,6 +119,27 @@ class Nodes:
             node = self.node(inode)
             node.changed = self._stamp
             node.expires = NEVER
+
+    def change_names(self, *directories: int) -> None:
+        """Names of these directories change now: answers that are on their way say nothing about them."""
+        self._stamp += 1
+        for inode in directories:
+            self.node(inode).changed = self._stamp
+
+    def touched(self, directory: int, time_ns: int, links: int = 0) -> None:
+        """This mount changed names of the directory, at about `time_ns`, and it has so many more subdirectories.
+
+        What else is known of it stays believed as long as it was: the kernel asks for a directory's attributes after
+        every change in it, if only to check permissions.
+        """
+        self.change_names(directory)
+        node = self.node(directory)
+        attributes = node.attributes
+        if attributes is not None:
+            time_ns = max(time_ns, attributes.mtime_ns)
+            node.attributes = msgspec.structs.replace(
+                attributes, mtime_ns=time_ns, ctime_ns=time_ns, links=attributes.links + links
+            )
 
     # Nodes
 

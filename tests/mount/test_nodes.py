@@ -116,3 +116,20 @@ def test_a_name_that_shows_again_revives_a_removed_inode() -> None:
     node.removed, node.expires = True, FOREVER
     known.adopt(attributes(7, links=1), known.stamp(), now=100.0)
     assert not node.removed
+
+
+def test_a_directory_stays_believed_through_changes_of_its_names_here() -> None:
+    known = nodes()
+    directory = attributes(50, type_=FileType.DIRECTORY, links=2)
+    known.adopt(directory, known.stamp(), now=100.0)
+    before = known.stamp()
+    known.change_names(50)
+    known.touched(50, time_ns=7, links=1)
+    node = known.node(50)
+    assert node.expires == 101.0, "as long as before, and no longer"
+    assert node.attributes is not None
+    assert (node.attributes.mtime_ns, node.attributes.ctime_ns, node.attributes.links) == (7, 7, 3)
+    known.adopt(directory, before, now=100.5)
+    assert node.attributes.links == 3, "what was asked before the change is older"
+    known.adopt_page(50, b"", page(b"a"), False, before, now=100.5)
+    assert known.find(50, b"b", 100.6) is None

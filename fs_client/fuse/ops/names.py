@@ -1,5 +1,6 @@
 """MKNOD, MKDIR, SYMLINK, LINK, READLINK, UNLINK, RMDIR, RENAME, RENAME2."""
 
+import time
 from collections.abc import Mapping
 
 from fs_client.fuse import requests, shown
@@ -21,7 +22,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     def made(parent: int, name: bytes, attributes: meta.Attributes) -> Result:
         """The answer for a name that was just made."""
         now = mount.now()
-        nodes.change(parent)
+        nodes.touched(parent, attributes.ctime_ns, attributes.type is meta.FileType.DIRECTORY)
         node = nodes.learn(attributes, now)
         nodes.put_name(parent, name, node.inode, now)
         return new_entry(mount, node)
@@ -30,7 +31,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         asked = requests.parse_mknod(request.body)
         type_ = shown.TYPE_OF_MODE.get(asked.mode & 0o170000, meta.FileType.FILE)
         mode = asked.mode & 0o7777 & ~asked.umask
-        nodes.change(request.node)
+        nodes.change_names(request.node)
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.MKNOD,
@@ -44,7 +45,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def mkdir(request: Request) -> Result:
         asked = requests.parse_mkdir(request.body)
         mode = asked.mode & 0o7777 & ~asked.umask
-        nodes.change(request.node)
+        nodes.change_names(request.node)
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.MKDIR,
@@ -57,7 +58,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def symlink(request: Request) -> Result:
         asked = requests.parse_symlink(request.body)
-        nodes.change(request.node)
+        nodes.change_names(request.node)
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.SYMLINK,
@@ -68,7 +69,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def link(request: Request) -> Result:
         """Also gives a file that was made without a name its first one."""
         asked = requests.parse_link(request.body)
-        nodes.change(request.node, asked.oldnodeid)
+        nodes.change_names(request.node)
+        nodes.change(asked.oldnodeid)
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.LINK,
@@ -110,13 +112,14 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     def gone(parent: int, name: bytes, inode: int) -> None:
         """A name was taken from an inode."""
         now = mount.now()
-        nodes.change(parent)
+        attributes = nodes.node(inode).attributes if inode else None
+        is_directory = attributes is not None and attributes.type is meta.FileType.DIRECTORY
+        nodes.touched(parent, time.time_ns(), -is_directory)
         nodes.put_name(parent, name, 0, now)
         if not inode:
             return
         nodes.change(inode)
         node = nodes.node(inode)
-        attributes = node.attributes
         if attributes is not None and (attributes.links <= 1 or attributes.type is meta.FileType.DIRECTORY):
             # Programs that have it open still see it as it was.
             node.removed = True
@@ -129,7 +132,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         inode = await inode_of(request, request.node, name)
         if inode:
             await mount.hold(inode)
-        nodes.change(request.node)
+        nodes.change_names(request.node)
         await mount.call_as(
             request, methods.UNLINK, lambda user: meta.Unlink(request.node, name, mount.request_id(), user, True)
         )
@@ -139,7 +142,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def rmdir(request: Request) -> Result:
         name = requests.parse_rmdir(request.body)
         known = nodes.names(request.node).entries.get(name)
-        nodes.change(request.node)
+        nodes.change_names(request.node)
         await mount.call_as(
             request, methods.RMDIR, lambda user: meta.Rmdir(request.node, name, mount.request_id(), user, True)
         )
@@ -154,7 +157,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         replaced = await inode_of(request, asked.newdir, asked.new)
         if replaced and not exchange and not asked.flags & meta.RenameFlags.NO_REPLACE:
             await mount.hold(replaced)
-        nodes.change(request.node, asked.newdir)
+        nodes.change_names(request.node, asked.newdir)
         await mount.call_as(
             request,
             methods.RENAME,
@@ -163,7 +166,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             ),
         )
         now = mount.now()
-        nodes.change(request.node, asked.newdir)
+        renamed(request.node, asked.newdir, source)
         if exchange:
             for directory, name, inode in ((request.node, asked.old, replaced), (asked.newdir, asked.new, source)):
                 if inode:
@@ -184,6 +187,16 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         else:
             nodes.drop_name(asked.newdir, asked.new)
         return None
+
+    def renamed(old_parent: int, new_parent: int, source: int) -> None:
+        """Times and links of the directories that a rename has changed."""
+        attributes = nodes.node(source).attributes if source else None
+        if old_parent != new_parent and (attributes is None or attributes.type is meta.FileType.DIRECTORY):
+            # Links of both have changed, or nobody knows.
+            nodes.change(old_parent, new_parent)
+            return
+        for parent in {old_parent, new_parent}:
+            nodes.touched(parent, time.time_ns())
 
     def rename1(request: Request) -> object:
         return rename(request, requests.parse_rename(request.body))

@@ -113,7 +113,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         write = flags & _ACCESS != os.O_RDONLY
         mode = asked.mode & 0o7777 & ~asked.umask
         parent = request.node
-        nodes.change(parent)
+        nodes.change_names(parent)
         stamp = nodes.stamp()
 
         def make(user: User) -> meta.Create:
@@ -136,8 +136,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         reply: meta.OpenReply = await mount.call_as(request, methods.CREATE, make)
         now = mount.now()
         attributes = reply.attributes
-        nodes.change(parent)
-        if not reply.existed:
+        if reply.existed:
+            nodes.change_names(parent)
+        else:
+            nodes.touched(parent, attributes.ctime_ns)
             node = nodes.learn(attributes, now)
             node.plain_until = now + nodes.attribute_s
             node.cached_version = attributes.version

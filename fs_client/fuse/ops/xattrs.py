@@ -17,22 +17,36 @@ from fs_common.records import meta
 CAPABILITY = b"security.capability"
 """Asked by the kernel before the first write to a file. No capabilities are kept, so no program gains any."""
 
+SELINUX = b"security.selinux"
 _NOBODY_HAS = frozenset({CAPABILITY, PROBE_NAME})
 
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
+    selinux = os.path.ismount("/sys/fs/selinux")
 
     def getxattr(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         asked = requests.parse_getxattr(request.body)
+        if asked.name.startswith(b"system."):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if asked.name in _NOBODY_HAS or plain(request.node):
-            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+            raise absent(asked.name)
         return get(request, asked)
 
+    def absent(name: bytes) -> OSError:
+        """Without SELinux a listing that is told that there are no labels asks for one, instead of each."""
+        code = errno.EOPNOTSUPP if name == SELINUX and not selinux else errno.ENODATA
+        return OSError(code, os.strerror(code))
+
     async def get(request: Request, asked: requests.GetXattr) -> Result:
-        reply: meta.XattrReply = await mount.call_as(
-            request, methods.GET_XATTR, lambda user: meta.GetXattr(request.node, asked.name, user)
-        )
+        try:
+            reply: meta.XattrReply = await mount.call_as(
+                request, methods.GET_XATTR, lambda user: meta.GetXattr(request.node, asked.name, user)
+            )
+        except EmberError as error:
+            if error.code is Code.NO_XATTR:
+                raise absent(asked.name) from error
+            raise
         return sized(reply.value, asked.size)
 
     def listxattr(request: Request) -> bytes | Coroutine[Any, Any, Result]:

@@ -36,51 +36,59 @@ class InWork:
         self._timeout_s = timeout_s
         self._give_up = give_up
         """Answers the request with an errno and removes it from here."""
-        self._requests: dict[int, Request] = {}
-        """By `unique`, oldest first, which is also the order of their deadlines."""
+        self._bounded: dict[int, Request] = {}
+        """Those with a deadline, by `unique`: oldest first, which is also the order of their deadlines."""
+        self._open_ended: dict[int, Request] = {}
+        """Those without."""
         self._interrupted: deque[tuple[float, Request]] = deque()
         """(when its moment is over, request), in order."""
         self._sweep: asyncio.TimerHandle | None = None
-        """Set while there are requests."""
+        """Set while there are requests that may have to be ended."""
         self._sweep_due = 0.0
         self._swept_late = False
         self._bounded_ended: asyncio.Future[None] | None = None
         """Set while somebody waits for it."""
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._bounded) + len(self._open_ended)
 
     def requests(self) -> list[Request]:
-        return list(self._requests.values())
+        return [*self._bounded.values(), *self._open_ended.values()]
 
     def add(self, request: Request) -> None:
         if request.opcode == Opcode.SETLKW:
             request.open_ended = True
-        request.deadline = self._loop.time() + self._timeout_s
-        self._requests[request.unique] = request
-        if self._sweep is None:
-            self._arm()
+        if request.open_ended:
+            self._open_ended[request.unique] = request
+        else:
+            request.deadline = self._loop.time() + self._timeout_s
+            self._bounded[request.unique] = request
+            if self._sweep is None:
+                self._arm()
 
     def remove(self, request: Request) -> None:
         """It has its answer. It need not be here."""
-        self._requests.pop(request.unique, None)
-        if self._bounded_ended is not None and not self._any_bounded():
+        if self._bounded.pop(request.unique, None) is None:
+            self._open_ended.pop(request.unique, None)
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
+        if self._bounded_ended is not None and not self._bounded:
             self._bounded_ended.set_result(None)
             self._bounded_ended = None
 
     async def bounded_ended(self, timeout_s: float) -> None:
         """Wait until all have their answers but those that wait for others, at most so long."""
-        if self._any_bounded():
+        if self._bounded:
             if self._bounded_ended is None:
                 self._bounded_ended = self._loop.create_future()
             await asyncio.wait([self._bounded_ended], timeout=timeout_s)
 
-    def _any_bounded(self) -> bool:
-        return any(not request.open_ended for request in self._requests.values())
-
     def clear(self) -> None:
-        self._requests.clear()
+        self._bounded.clear()
+        self._open_ended.clear()
         self._interrupted.clear()
+        self._tell_ended()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -91,18 +99,23 @@ class InWork:
         The kernel sends an interrupt behind its request and there is one reader, so a request that is not here has its
         answer already.
         """
-        request = self._requests.get(unique)
+        request = self._bounded.get(unique) or self._open_ended.get(unique)
         if request is None or request.interrupted:
             return False
         request.interrupted = True
         if request.withdraw is not None:
             request.withdraw()
-            self._interrupted.append((self._loop.time() + WITHDRAW_S, request))
+            self._end_at(WITHDRAW_S, request)
         elif request.open_ended:
             self._give_up(request, errno.EINTR)
         else:
-            self._interrupted.append((self._loop.time() + INTERRUPT_GRACE_S, request))
+            self._end_at(INTERRUPT_GRACE_S, request)
         return True
+
+    def _end_at(self, grace_s: float, request: Request) -> None:
+        self._interrupted.append((self._loop.time() + grace_s, request))
+        if self._sweep is None:
+            self._arm()
 
     def _arm(self) -> None:
         self._sweep_due = self._loop.time() + SWEEP_INTERVAL_S
@@ -117,7 +130,7 @@ class InWork:
         else:
             self._swept_late = False
             self._end_overdue(now)
-        if self._requests and self._sweep is None:
+        if (self._bounded or self._interrupted) and self._sweep is None:
             self._arm()
 
     def _end_overdue(self, now: float) -> None:
@@ -127,9 +140,7 @@ class InWork:
             if not request.answered:
                 self._give_up(request, errno.EINTR)
         overdue = []
-        for request in self._requests.values():
-            if request.open_ended:
-                continue
+        for request in self._bounded.values():
             if request.deadline > now:
                 break
             overdue.append(request)

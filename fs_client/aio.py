@@ -166,12 +166,14 @@ class AsyncFileSystem(Namespace):
                 client=self.client,
                 layout=layout,
                 user=self.user,
+                read=how.readable,
+                append=how.append,
             )
             opened = await self.meta_call(methods.CREATE, create, path)
         else:
             request = self.request_id() if how.writable else b""
             client = self.client if how.writable else b""
-            open_ = meta.Open(ROOT_INODE, name, how.writable, client, request, self.user)
+            open_ = meta.Open(ROOT_INODE, name, how.writable, client, request, self.user, read=how.readable)
             opened = await self.meta_call(methods.OPEN, open_, path)
         file = AsyncFile(self, path, how, checked_file(opened.attributes, path), opened)
         if how.truncate and opened.existed and opened.attributes.length:
@@ -243,7 +245,7 @@ class AsyncFileSystem(Namespace):
             if len(batch) == 1:
                 unknown[batch[0]] = await self._ref(batch[0])
                 continue
-            for name, found in zip(batch, await self.stat_batch(ROOT_INODE, batch), strict=True):
+            for name, found in zip(batch, await self.stat_batch(ROOT_INODE, batch, read=True), strict=True):
                 # A name that is not found is asked for once more, for its own error.
                 unknown[name] = await self._ref(name) if found is None else found.ref
         known: list[tuple[FileRef, int, int]] = []

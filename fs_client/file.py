@@ -159,16 +159,24 @@ class AsyncFile:
         try:
             await self._fs.writer.write(self.ref, offset, view, self._acknowledged)
         except EmberError as error:
-            self._unsettled.failed()
+            self._failed()
             raise to_os_error(error, self.name) from error
         except BaseException:
-            self._unsettled.failed()
+            self._failed()
             raise
 
     def _acknowledged(self, end: int) -> None:
         if end > self.ref.length:
             self.ref.length = end
         self._unsettled.acknowledged(end, time.time_ns())
+        if self._fs.user.uid:
+            self._unsettled.unprivileged()
+
+    def _failed(self) -> None:
+        """Something of a write may be stored all the same."""
+        self._unsettled.failed()
+        if self._fs.user.uid:
+            self._unsettled.unprivileged()
 
     async def write_behind(self, offset: int, data: bytes | memoryview) -> None:
         """Take over `data`, which must not change any more, and store it in the background.
@@ -212,7 +220,7 @@ class AsyncFile:
         """Cut the file, or extend it with zeros, to `length` bytes."""
         self._check_open(writing=True)
         await self.settle()
-        attributes = await self._fs.truncate_inode(self.inode, length, self.name)
+        attributes = await self._fs.truncate_inode(self.inode, length, self.name, self._session)
         self.ref.length = attributes.length
         self._unsettled.cut(attributes)
         return length

@@ -8,7 +8,6 @@ Source: DESIGN section 8.
 
 import os
 import stat as stat_modes
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
@@ -124,11 +123,20 @@ class Namespace:
         return results
 
     async def stat_batch(
-        self, directory: int, paths: Sequence[Path], follow_symlinks: bool = True, parent: Path = "/"
+        self,
+        directory: int,
+        paths: Sequence[Path],
+        follow_symlinks: bool = True,
+        parent: Path = "/",
+        *,
+        read: bool = False,
     ) -> list[StatResult | None]:
-        """Stat up to `BATCH_NAMES_MAX` paths relative to the inode `directory`, in one snapshot. None: no such."""
+        """Stat up to `BATCH_NAMES_MAX` paths relative to the inode `directory`, in one snapshot. None: no such.
+
+        `read`: PermissionError for what this user may not read.
+        """
         names = [encode(path) for path in paths]
-        request = meta.BatchStat(directory, names, follow_symlinks, self.user)
+        request = meta.BatchStat(directory, names, follow_symlinks, self.user, read)
         reply: meta.BatchAttributesReply = await self.meta_call(methods.BATCH_STAT, request, parent)
         for failure in reply.errors:
             code = code_of(failure.code)
@@ -158,10 +166,15 @@ class Namespace:
     async def page(
         self, inode: int, after: bytes, path: Path, *, attributes: bool = False
     ) -> tuple[list[DirEntry], bool]:
-        """One page of the directory `inode` behind the name `after`, and whether there is more."""
+        """One page of the directory `inode` behind the name `after`, and whether there is more.
+
+        PermissionError also for a directory that may be listed but not searched, if attributes are asked for.
+        """
         folder = os.fspath(path)
         request = meta.Readdir(inode, after, READDIR_PAGE_DEFAULT, attributes, self.user)
         reply: meta.ReaddirReply = await self.meta_call(methods.READDIR, request, path)
+        if attributes and reply.entries and reply.entries[0].attributes is None:
+            raise to_os_error(EmberError(Code.ACCESS_DENIED, "Permission denied: it may be listed, not searched"), path)
         return [DirEntry(entry, folder) for entry in reply.entries], reply.more and bool(reply.entries)
 
     async def listdir(self, path: Path = "/") -> list[Any]:
@@ -223,9 +236,12 @@ class Namespace:
         return os.statvfs_result((*blocks, reply.files, 0, 0, 0, NAME_BYTES_MAX))
 
     async def usage(self, path: Path = "/") -> meta.UsageReply:
-        """Files, directories, symbolic links and bytes below a directory, counted by the service."""
+        """Files, directories, symbolic links and bytes below a directory, counted by the service.
+
+        What is below a directory that this user may not list is not counted; `unreadable` is how many there are.
+        """
         inode = (await self._attributes(path)).inode
-        reply: meta.UsageReply = await self.meta_call(methods.USAGE, meta.Usage(inode), path)
+        reply: meta.UsageReply = await self.meta_call(methods.USAGE, meta.Usage(inode, self.user), path)
         return reply
 
     async def real_path(self, inode: int) -> str:
@@ -356,15 +372,15 @@ class Namespace:
         ns: tuple[int, int] | None = None,
         follow_symlinks: bool = True,
     ) -> None:
-        """Set access and modification time, in seconds or nanoseconds; neither: now."""
+        """Set access and modification time, in seconds or nanoseconds; neither: to the service's clock."""
         if times is not None and ns is not None:
             raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
         if times is not None:
             ns = (round(times[0] * 1_000_000_000), round(times[1] * 1_000_000_000))
         if ns is None:
-            now = time.time_ns()
-            ns = (now, now)
-        await self._set(path, follow_symlinks, atime_ns=ns[0], mtime_ns=ns[1])
+            await self._set(path, follow_symlinks, atime_now=True, mtime_now=True)
+        else:
+            await self._set(path, follow_symlinks, atime_ns=ns[0], mtime_ns=ns[1])
 
     async def get_layout(self, path: Path) -> Layout:
         """Of a file: its own. Of a directory: what its new children get."""
@@ -403,15 +419,19 @@ class Namespace:
             raise to_os_error(EmberError(Code.IS_DIRECTORY, "Is a directory"), path)
         await self.truncate_inode(attributes.inode, length, path)
 
-    async def truncate_inode(self, inode: int, length: int, path: Path | None = None) -> meta.Attributes:
-        request = meta.Truncate(inode, length, self.request_id(), self.user)
+    async def truncate_inode(
+        self, inode: int, length: int, path: Path | None = None, session: bytes = b""
+    ) -> meta.Attributes:
+        """`session`: of an open for writing, whose right to write has been looked at then."""
+        request = meta.Truncate(inode, length, self.request_id(), self.user, session)
         reply: meta.AttributesReply = await self.meta_call(methods.TRUNCATE, request, path)
         return reply.attributes
 
     async def ref(self, path: Path) -> FileRef:
-        """A light, picklable reference to a file, for `read_ranges`."""
-        found = StatResult(await self._attributes(path))
+        """A light, picklable reference to a file, for `read_ranges`. Takes the right to read it."""
+        request = meta.Open(ROOT_INODE, encode(path), user=self.user)
+        reply: meta.OpenReply = await self.meta_call(methods.OPEN, request, path)
         try:
-            return found.ref
+            return StatResult(reply.attributes).ref
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None

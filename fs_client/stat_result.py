@@ -10,7 +10,15 @@ from fs_client.file_ref import FileRef, file_ref
 from fs_common.layout import Layout
 from fs_common.records.meta import Attributes, DirectoryEntry, FileType
 
-_TYPE_BITS = {FileType.FILE: stat.S_IFREG, FileType.DIRECTORY: stat.S_IFDIR, FileType.SYMLINK: stat.S_IFLNK}
+_TYPE_BITS = {
+    FileType.FILE: stat.S_IFREG,
+    FileType.DIRECTORY: stat.S_IFDIR,
+    FileType.SYMLINK: stat.S_IFLNK,
+    FileType.FIFO: stat.S_IFIFO,
+    FileType.SOCKET: stat.S_IFSOCK,
+    FileType.CHARACTER_DEVICE: stat.S_IFCHR,
+    FileType.BLOCK_DEVICE: stat.S_IFBLK,
+}
 _NS = 1_000_000_000
 BLOCK_SIZE = 512
 
@@ -75,6 +83,11 @@ class StatResult:
     @property
     def st_size(self) -> int:
         return self.attributes.length
+
+    @property
+    def st_rdev(self) -> int:
+        """Of a device: which one; see `os.major`."""
+        return self.attributes.device
 
     @property
     def st_blksize(self) -> int:

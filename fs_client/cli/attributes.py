@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from fs_client.stat_result import StatResult
     from fs_common.layout import Layout
 
-TYPE_LETTERS = {"f": 1, "d": 2, "l": 3}
+TYPE_LETTERS = {"f": 1, "d": 2, "l": 3, "p": 4, "s": 5, "c": 6, "b": 7}
 """`find -type` -> `FileType`"""
-_TYPE_NAMES = {1: "file", 2: "directory", 3: "symlink"}
+_TYPE_NAMES = {
+    1: "file", 2: "directory", 3: "symlink", 4: "fifo", 5: "socket", 6: "character device", 7: "block device",
+}  # fmt: skip
 _user_names: dict[int, str] = {}
 _group_names: dict[int, str] = {}
 

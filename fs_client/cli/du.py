@@ -38,35 +38,46 @@ class _Usage:
         self.summarize = summarize
         self.in_bytes = in_bytes
         self.as_json = as_json
+        self.failures = Failures()
 
     async def run(self, locations: list[RemotePath]) -> None:
-        failures = Failures()
         async with Connections() as connections:
             for location in locations:
                 fs = await connections.to(location)
                 try:
                     await self._add_up(fs, location)
                 except OSError as error:
-                    failures.add(location, error)
-        failures.end()
+                    self.failures.add(location, error)
+        self.failures.end()
 
     async def _add_up(self, fs: "AsyncFileSystem", location: RemotePath) -> None:
         from fs_common.records.meta import FileType, UsageReply
 
         found = await fs.stat(location.path, follow_symlinks=False)
         if found.type != FileType.DIRECTORY:
-            is_file = found.type == FileType.FILE
-            self._print(location, UsageReply(int(is_file), 0, int(not is_file), found.st_size))
+            is_file, is_link = found.type == FileType.FILE, found.type == FileType.SYMLINK
+            usage = UsageReply(int(is_file), 0, int(is_link), found.st_size, int(not is_file and not is_link))
+            self._print(location, usage)
             return
         if not self.summarize:
             async for page in fs.pages(location.path):
                 for entry in page:
                     if entry.is_dir():
-                        self._print(location.child(entry.name), await fs.usage(entry.path))
-        self._print(location, await fs.usage(location.path))
+                        await self._count(fs, location.child(entry.name))
+        await self._count(fs, location)
+
+    async def _count(self, fs: "AsyncFileSystem", location: RemotePath) -> None:
+        try:
+            usage = await fs.usage(location.path)
+        except PermissionError as error:
+            self.failures.add(location, error)
+            return
+        self._print(location, usage)
+        if usage.unreadable:
+            directories = counted(usage.unreadable, "directory", "directories")
+            self.failures.add(location, f"{directories} below cannot be read and are not counted")
 
     def _print(self, location: RemotePath, usage: "UsageReply") -> None:
-
         if self.as_json:
             value = {"path": location.path, "bytes": usage.total_bytes, "files": usage.files}
             put_json(value | {"directories": usage.directories, "symlinks": usage.symlinks})

@@ -30,7 +30,13 @@ class _SizeTest(click.ParamType[SizeTest]):
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("-name", "--name", metavar="GLOB", help="The last component matches, as in *.jpg.")
-@click.option("-type", "--type", "letter", type=click.Choice(["f", "d", "l"]), help="File, directory, symbolic link.")
+@click.option(
+    "-type",
+    "--type",
+    "letter",
+    type=click.Choice(list("fdlpscb")),
+    help="File, directory, symbolic link, fifo, socket, character or block device.",
+)
 @click.option("-size", "--size", type=_SizeTest(), help="Files of more than, less than, exactly so many bytes: +10M.")
 @click.option("-0", "--print0", is_flag=True, help="End each path with a NUL character, for xargs -0.")
 @json_option

@@ -83,6 +83,10 @@ class _Pages:
     async def page(self, inode: int, after: bytes) -> ReaddirReply:
         request = Readdir(inode, after, READDIR_PAGE_MAX, True, self._fs.user)
         reply: ReaddirReply = await self._fs.meta_call(methods.READDIR, request, self._root)
+        if reply.entries and reply.entries[0].attributes is None:
+            raise to_os_error(
+                EmberError(Code.ACCESS_DENIED, "a directory below may be listed, not searched"), self._root
+            )
         return reply
 
 

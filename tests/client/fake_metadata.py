@@ -307,6 +307,8 @@ class FakeMetadata:
         found = self._find(request.at, request.path, request.follow)
         names = ("mode", "uid", "gid", "atime_ns", "mtime_ns", "layout")
         changes = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+        now_ns = time.time_ns()
+        changes |= {f"{name}_ns": now_ns for name in ("atime", "mtime") if getattr(request, f"{name}_now")}
         return meta.AttributesReply(self._change(found.inode, **changes))
 
     def _truncate(self, request: meta.Truncate) -> meta.AttributesReply:

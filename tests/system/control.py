@@ -21,16 +21,33 @@ WAIT_S = 60.0
 """For things that take a second or two: only a broken cluster needs longer."""
 _POLL_S = 0.02
 
+_AS_USER = """
+from fs_client import aio
+from fs_client.cli.main import main
+from fs_common.records.meta import User
+
+aio.process_user = lambda: User({user}, {user})
+main()
+"""
+
 
 def emberfs(
-    *arguments: str | Path, cluster: str | None = None, code: int | None = 0, cwd: Path | None = None
+    *arguments: str | Path,
+    cluster: str | None = None,
+    code: int | None = 0,
+    cwd: Path | None = None,
+    user: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command; fails unless it ends with this exit code (None: any)."""
+    """Run the command; fails unless it ends with this exit code (None: any).
+
+    `user`: whom it acts as on the cluster; by default it is this process's user, as for everybody who types it.
+    """
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     if cluster is not None:
         environment["EMBERFS_CLUSTER"] = cluster
+    program = ["-m", "fs_client.cli"] if user is None else ["-c", _AS_USER.format(user=user)]
     result = subprocess.run(
-        [sys.executable, "-m", "fs_client.cli", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,

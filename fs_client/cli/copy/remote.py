@@ -17,7 +17,7 @@ def _item(name: str, found: StatResult) -> Item:
     attributes = found.attributes
     return Item(
         name,
-        _TYPES[attributes.type],
+        _TYPES.get(attributes.type, Type.OTHER),
         attributes.length,
         attributes.mode,
         attributes.atime_ns,

@@ -31,6 +31,7 @@ BENCHMARKS = (
     Entry("read_one", "one 4-KiB read at a time"),
     Entry("write", "a large file to three replicas"),
     Entry("metadata", "create and stat, 64 in flight"),
+    Entry("collector", "a removed tree freed in the background"),
     Entry("mount_reads", "4-KiB direct reads through a mount"),
     Entry("mount_stream", "a large file through a mount"),
     Entry("mount_files", "small files through a mount"),

@@ -16,7 +16,8 @@ knows the inode) conflicts with it and is collected too, or its maker is told ES
 What fails (a storage daemon is down) goes back into the queue `gc_retry_ms` later; the rest of the queue goes on.
 
 Freeing is never urgent: all steps together take at most `SHARE` of the loop (`fs_meta.pace`), each a millisecond or
-two, so calls in the foreground wait for one step at most.
+two, so calls in the foreground wait for one step at most. Storage daemons have one batch at a time to remove, and as
+long a rest after each.
 
 Its transactions are relaxed: an inode that comes back after the machine's death has its queue entry with it. The
 removal itself is made durable before any chunk is taken away, since a name that comes back must find its bytes.
@@ -63,6 +64,8 @@ CONCURRENCY: Final = 4
 """Batches and directories worked on side by side, so that the answers of storage need not be waited for one by one."""
 TREE_STEPS: Final = 32
 """Steps a pass takes in one directory, so that a large one does not keep others waiting."""
+STORAGE_REST_S_MAX: Final = 0.2
+"""A batch that took longer has waited for something else than its work."""
 SHARE: Final = 1 / 3
 """Of the loop's time, at most."""
 
@@ -78,6 +81,8 @@ class Collector:
         self._context = context
         self._retry_ns = retry_ns
         self._pace = Pace(SHARE)
+        self._removing = asyncio.Lock()
+        """One batch at a time is removed from storage, which rests for as long as that took."""
         self.counters = counters or Counters()
         """gc_files, gc_directories, gc_failures."""
 
@@ -143,7 +148,7 @@ class Collector:
         for step in _steps(batch):
             with_chunks += await self._look_at(step, failures)
         if with_chunks:
-            outcomes = await self._context.chunks.remove(with_chunks)
+            outcomes = await self._remove_chunks(with_chunks)
             for (inode, _), failure in zip(with_chunks, outcomes, strict=True):
                 if failure is not None:
                     failures[inode] = failure
@@ -155,6 +160,13 @@ class Collector:
             if item.inode in failures:
                 await self._put_back(item, failures[item.inode])
         return len(batch) - len(failures)
+
+    async def _remove_chunks(self, files: Sequence[tuple[InodeId, Layout]]) -> list[EmberError | None]:
+        async with self._removing:
+            begun = time.perf_counter()
+            outcomes = await self._context.chunks.remove(files)
+            await asyncio.sleep(min(time.perf_counter() - begun, STORAGE_REST_S_MAX))
+        return outcomes
 
     async def _look_at(self, batch: Sequence[_Due], failures: dict[InodeId, Exception]) -> list[tuple[InodeId, Layout]]:
         """Those that may have chunks and that nobody needs any more; the ones that cannot be read join `failures`."""

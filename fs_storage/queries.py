@@ -40,6 +40,8 @@ REMOVE_LIMIT_MAX = 4096
 """Chunks of one REMOVE_CHUNKS or, about, REMOVE_FILES."""
 SYNC_CHAINS_MAX = 4096
 """Of one SYNC_CHAINS."""
+REMOVE_BATCH = 64
+"""Chunks of one replicated batch of REMOVE_FILES: enough to share a sync, few enough for others not to wait long."""
 LOOKS_IN_A_ROW = 64
 """Files looked up in the index without a break, so that reads need not wait: under a millisecond."""
 _pack_inode = struct.Struct(">Q").pack
@@ -145,7 +147,7 @@ class Queries:
         while finished < len(inodes) and removed < REMOVE_LIMIT_MAX:
             chunks: list[bytes] = []
             while finished < len(inodes):
-                room = UPDATE_ITEMS_MAX - len(chunks)
+                room = REMOVE_BATCH - len(chunks)
                 found = target.store.chunks_of(inodes[finished], 0, room)
                 chunks += found
                 looked += 1

@@ -13,6 +13,7 @@ Invariants:
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +29,13 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.01
 """How long a commit may wait for company before it goes into the log: nobody waits for it."""
+HERE_S_MAX = 0.002
+"""Storing on the event loop pauses when it once took so long: the page cache makes its writers wait."""
+HERE_PAUSE_S = 1.0
 PATCH_BYTES_SOFT = 8 << 20
 """Patches in memory from which on they are written into their blocks without waiting for a reason."""
+NOTES_HERE_MAX = 64 << 10
+"""Bytes of commits in a frame that the event loop writes."""
 PATCHES_SOFT = 32
 """The same for the patches of one chunk: each read of it lays them over what it finds."""
 PATCH_BYTES_HARD = 64 << 20
@@ -72,6 +78,11 @@ class Ledger:
         self._many_patches = False
         """Some chunk has more of them than is good for reads."""
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._with_writer = 0
+        """Requests that were put and have not come back. While it is 0 the writer thread touches nothing."""
+        self._here_from_s = 0.0
+        """From when on, by the loop's clock, small updates may be stored on the event loop."""
+        self.stored_here = 0
         self.failure: EmberError | None = None
         """Why nothing is done any more."""
         self.prepared = 0
@@ -116,6 +127,34 @@ class Ledger:
 
     def put(self, request: Request) -> None:
         """Hand over, with everything that was decided before."""
+        self._take_notes(request)
+        self._with_writer += 1
+        self.writer.put(request)
+        if not self._threaded:
+            self._loop.call_soon(self.writer.pump)
+
+    def store(self, request: Request, light_bytes: int | None) -> None:
+        """`put` a request of updates. If they are light it may be finished on return.
+
+        `light_bytes`: storing it neither reads nor syncs nor allocates, and writes about so many bytes; None: it may.
+        """
+        if light_bytes is None or self._with_writer or self._loop.time() < self._here_from_s:
+            self.put(request)
+            return
+        notes = sum(map(len, self._notes))
+        if notes > NOTES_HERE_MAX or not self.writer.has_log_room(light_bytes + notes):
+            self.put(request)
+            return
+        self._take_notes(request)
+        begin = time.perf_counter()
+        self.writer.store_here(request)
+        if self._threaded and time.perf_counter() - begin > HERE_S_MAX:
+            self._here_from_s = self._loop.time() + HERE_PAUSE_S
+        self.stored_here += 1
+        self._publish([request])
+
+    def _take_notes(self, request: Request) -> None:
+        """What was decided before goes with this request."""
         request.notes = self._notes
         request.settles = self._settles
         self._notes = []
@@ -123,9 +162,6 @@ class Ledger:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
-        self.writer.put(request)
-        if not self._threaded:
-            self._loop.call_soon(self.writer.pump)
 
     def note_commit(self, chunk: bytes, before: Record, after: Record, note: bytes) -> None:
         """A commit: visible now, in the log soon. `note`: its encoded record."""
@@ -169,6 +205,10 @@ class Ledger:
             self._finished(group)
 
     def _finished(self, group: list[Request]) -> None:
+        self._with_writer -= len(group)
+        self._publish(group)
+
+    def _publish(self, group: list[Request]) -> None:
         for request in group:
             try:
                 self._finish(request)

@@ -22,7 +22,9 @@ from pathlib import Path
 from fs_common.checks import check
 from fs_storage.engine.disk import Bytes, Disk
 from fs_storage.engine.log_format import (
+    ALIGNMENT,
     FILE_HEADER_SIZE,
+    FRAME_HEADER_SIZE,
     Frame,
     LogDamaged,
     check_file_header,
@@ -177,6 +179,10 @@ class RedoLog:
         self._current = 0
         self._position = FILE_HEADER_SIZE
         self.append([encode_begin(self._boot_id)], 1)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a frame with `size` bytes of records fits without the file having to grow (a wait for the disk)."""
+        return self._position + size + FRAME_HEADER_SIZE + ALIGNMENT <= self._sizes[self._current]
 
     def append(self, body: list[Bytes], count: int) -> int:
         """Write one frame; returns its sequence. ENOSPC leaves the log as it was."""

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from fs_common.errors import Code, EmberError
+from fs_common.layout import Durability
 from fs_storage.engine.admission import TOMBSTONE_S, admit
 from fs_storage.engine.blocks import BlockFiles
 from fs_storage.engine.checkpoint import Checkpointer
@@ -40,6 +41,13 @@ from fs_storage.engine.reader import Reader
 from fs_storage.engine.transitions import commit
 from fs_storage.engine.versions import PAGE_SHIFTS, Record
 from fs_storage.engine.writer import Request, Task
+
+LIGHT_BYTES_MAX = 128 << 10
+"""What the event loop may store itself: some tens of microseconds. A hand-over to the writer thread and back costs as
+much when the processors are idle, and several times that when they are not."""
+LIGHT_UPDATES_MAX = 16
+LIGHT_RECORD_BYTES = 2048
+"""More than any record of the log has beside its payload."""
 
 
 class EngineStore:
@@ -145,6 +153,7 @@ class EngineStore:
 
     def counters(self) -> dict[str, int]:
         return {
+            "stored_here": self._ledger.stored_here,
             "failed": int(self.failed),
             "prepared": self._ledger.prepared,
             "committed": self._committed,
@@ -210,8 +219,9 @@ class EngineStore:
                 else:
                     planned.append((i, outcome))
             if planned:
-                self._ledger.put(request)
-                await request.wait()
+                self._ledger.store(request, _light_bytes(request))
+                if not request.finished:
+                    await request.wait()
                 for i, task in planned:
                     refusal = task.refusal or request.failure
                     if refusal is None:
@@ -330,6 +340,19 @@ class EngineStore:
         await self._checkpointer.close()
         await self._ledger.close()
         self._opened.close(self._disk)
+
+
+def _light_bytes(request: Request) -> int | None:
+    """About what storing a request of updates writes, if it does nothing but write a little to the page cache: no
+    storage is allocated, nothing is synced or read. None: it does more."""
+    if request.backs or len(request.tasks) > LIGHT_UPDATES_MAX:
+        return None
+    size = 0
+    for task in request.tasks:
+        if task.update.durability != Durability.MEMORY or task.plan.builds_on:
+            return None
+        size += len(task.update.payload) + LIGHT_RECORD_BYTES
+    return size if size <= LIGHT_BYTES_MAX else None
 
 
 async def open_store(

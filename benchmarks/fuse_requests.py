@@ -43,7 +43,7 @@ def _fio(fio: str, path: str, size: int, readers: int, seconds: float) -> float:
 
 
 def _processes(path: str, size: int, readers: int, seconds: float) -> float:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(readers)
     with context.Pool(readers, _set_barrier, (barrier,)) as pool:
         return sum(pool.starmap(_read, [(path, size, seconds, number) for number in range(readers)]))

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,6 +167,32 @@ def test_after_kill_9_the_next_mount_works_at_the_same_place(place: Path) -> Non
     assert mountpoint.find(str(place)) is None
     assert not mountpoint.clear_stale(str(place))
     assert os.listdir(place) == []
+
+
+@system
+@needs_mount
+def test_who_waits_for_a_daemon_gets_an_error_when_it_is_killed(place: Path) -> None:
+    worker = Worker(empty_fuse.serve, str(place), 1 << 20)
+    pid = worker._process.pid
+    assert pid is not None
+    outcome: list[int | None] = []
+
+    def read() -> None:
+        try:
+            (place / "file").read_bytes()
+        except OSError as error:
+            outcome.append(error.errno)
+
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        reader = threading.Thread(target=read)
+        reader.start()
+        os.kill(pid, signal.SIGKILL)
+        reader.join(30)
+        assert not reader.is_alive()
+        assert outcome[0] in (errno.ECONNABORTED, errno.ENOTCONN)
+    finally:
+        worker.stop()
 
 
 @system

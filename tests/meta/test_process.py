@@ -181,3 +181,29 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         assert not findings, findings
 
     run(check_store())
+
+
+def test_locks_survive_a_kill(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    request = new_request()
+
+    async def take() -> None:
+        peer = await _connect(port)
+        await peer.call(methods.LOCK, meta.Lock(ROOT, CLIENT, 1, 2, 2, request, 10, 19), timeout=START_S)
+        await peer.close()
+
+    async def look() -> None:
+        peer = await _connect(port)
+        found = await peer.call(methods.GET_LOCK, meta.GetLock(ROOT, CLIENT, 2, 2, 2), timeout=START_S)
+        assert (found.type, found.start, found.end) == (2, 10, 19)
+        again = meta.Lock(ROOT, CLIENT, 1, 2, 2, request, 10, 19)
+        await peer.call(methods.LOCK, again, timeout=START_S)
+        await peer.close()
+
+    with _process(config) as (process, port):
+        run(take())
+        process.kill()
+        process.wait(START_S)
+    with _process(config) as (process, port):
+        run(look())
+        assert _end(process)[0] == 0

@@ -109,12 +109,14 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             raise
         return reply.attributes.inode
 
-    def gone(parent: int, name: bytes, inode: int) -> None:
-        """A name was taken from an inode."""
+    def gone(parent: int, name: bytes, inode: int, is_directory: bool | None) -> None:
+        """A name was taken from an inode. `is_directory` None: nobody knows."""
         now = mount.now()
         attributes = nodes.node(inode).attributes if inode else None
-        is_directory = attributes is not None and attributes.type is meta.FileType.DIRECTORY
-        nodes.touched(parent, time.time_ns(), -is_directory)
+        if is_directory is None:
+            nodes.change(parent)
+        else:
+            nodes.touched(parent, time.time_ns(), -is_directory)
         nodes.put_name(parent, name, 0, now)
         if not inode:
             return
@@ -136,7 +138,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         await mount.call_as(
             request, methods.UNLINK, lambda user: meta.Unlink(request.node, name, mount.request_id(), user, True)
         )
-        gone(request.node, name, inode)
+        gone(request.node, name, inode, False)
         return None
 
     async def rmdir(request: Request) -> Result:
@@ -146,7 +148,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         await mount.call_as(
             request, methods.RMDIR, lambda user: meta.Rmdir(request.node, name, mount.request_id(), user, True)
         )
-        gone(request.node, name, known[0] if known is not None else 0)
+        gone(request.node, name, known[0] if known is not None else 0, True)
         return None
 
     async def rename(request: Request, asked: requests.Rename2) -> Result:
@@ -166,7 +168,13 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             ),
         )
         now = mount.now()
-        renamed(request.node, asked.newdir, source)
+        kinds = {is_directory(inode) for inode in ((source, replaced) if exchange else (source,))}
+        if kinds == {False}:
+            for parent in {request.node, asked.newdir}:
+                nodes.touched(parent, time.time_ns())
+        else:
+            # Links of both may have changed.
+            nodes.change(request.node, asked.newdir)
         if exchange:
             for directory, name, inode in ((request.node, asked.old, replaced), (asked.newdir, asked.new, source)):
                 if inode:
@@ -179,7 +187,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             # Two names of one file: POSIX leaves both.
             return None
         if replaced:
-            gone(asked.newdir, asked.new, replaced)
+            gone(asked.newdir, asked.new, replaced, is_directory(replaced))
         nodes.put_name(request.node, asked.old, 0, now)
         if source:
             nodes.change(source)
@@ -188,15 +196,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             nodes.drop_name(asked.newdir, asked.new)
         return None
 
-    def renamed(old_parent: int, new_parent: int, source: int) -> None:
-        """Times and links of the directories that a rename has changed."""
-        attributes = nodes.node(source).attributes if source else None
-        if old_parent != new_parent and (attributes is None or attributes.type is meta.FileType.DIRECTORY):
-            # Links of both have changed, or nobody knows.
-            nodes.change(old_parent, new_parent)
-            return
-        for parent in {old_parent, new_parent}:
-            nodes.touched(parent, time.time_ns())
+    def is_directory(inode: int) -> bool | None:
+        """None: not known."""
+        node = nodes.by_inode.get(inode) if inode else None
+        if node is None or node.attributes is None:
+            return None
+        return node.attributes.type is meta.FileType.DIRECTORY
 
     def rename1(request: Request) -> object:
         return rename(request, requests.parse_rename(request.body))

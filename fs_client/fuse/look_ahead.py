@@ -12,6 +12,7 @@ from fs_client.fuse.nodes import Names, Node
 from fs_client.fuse.users import user_of
 from fs_common import methods
 from fs_common.errors import Code, EmberError
+from fs_common.limits import NAME_BYTES_MAX
 from fs_common.records import meta
 
 if TYPE_CHECKING:
@@ -117,10 +118,10 @@ class LookAhead:
 
 def before(name: bytes) -> bytes:
     """A name that sorts before `name`, with few names in between (those that begin like it and sort after)."""
-    if len(name) == 1:
-        return b"" if name[0] <= 1 else bytes([name[0] - 1]) + b"\xff" * 4
     last = name[-1]
-    return name[:-1] if last <= 1 else name[:-1] + bytes([last - 1]) + b"\xff" * 4
+    if last <= 1:
+        return name[:-1]
+    return (name[:-1] + bytes([last - 1]) + b"\xff" * 4)[:NAME_BYTES_MAX]
 
 
 def _beyond(name: bytes) -> bytes:

@@ -36,7 +36,7 @@ from fs_client.write_path import Writer
 from fs_common import methods
 from fs_common.checks import check
 from fs_common.errors import EmberError, to_os_error
-from fs_common.ids import ROOT_INODE
+from fs_common.ids import ROOT_INODE, ClientId
 from fs_common.layout import Layout
 from fs_common.limits import BATCH_NAMES_MAX
 from fs_common.peers import PeerPool
@@ -67,9 +67,14 @@ async def connect(
     return await connect_with(make_options(cluster, token, transport, timeout_s))
 
 
-async def connect_with(options: Options, spawn: Spawn | None = None) -> "AsyncFileSystem":
-    """`connect` with checked options. `spawn` runs what goes on in the background; by default tasks do."""
-    fs = AsyncFileSystem(options, spawn)
+async def connect_with(
+    options: Options, spawn: Spawn | None = None, *, client: ClientId | None = None
+) -> "AsyncFileSystem":
+    """`connect` with checked options. `spawn` runs what goes on in the background; by default tasks do.
+
+    `client`: whose sessions and locks are gone on with; by default a new client's.
+    """
+    fs = AsyncFileSystem(options, spawn, client)
     try:
         await fs._begin()
     except BaseException as error:
@@ -83,9 +88,10 @@ async def connect_with(options: Options, spawn: Spawn | None = None) -> "AsyncFi
 class AsyncFileSystem(Namespace):
     """A connected cluster. Namespace calls are in `Namespace`; this is what concerns the contents of files."""
 
-    def __init__(self, options: Options, spawn: Spawn | None = None) -> None:
+    def __init__(self, options: Options, spawn: Spawn | None = None, client: ClientId | None = None) -> None:
         self.options = options
-        self.client = new_client_id()
+        self.client = client or new_client_id()
+        """Who has the sessions and locks."""
         hello = Hello(
             [PROTOCOL_VERSION], "client", self.client, token=options.token, host=socket.gethostname(), pid=os.getpid()
         )
@@ -95,7 +101,8 @@ class AsyncFileSystem(Namespace):
         self.routing = RoutingCache(self._fetch_routing)
         self.storage = StorageClient(self.pool, self.routing)
         self.reader = RangeReader(self.storage, options.timeout_s)
-        self.writer = Writer(self.storage, self.client, options.timeout_s)
+        # Updates have an identity of their own: a client that is gone on with counts its updates from the start again.
+        self.writer = Writer(self.storage, new_client_id(), options.timeout_s)
         self._spawn = spawn
         self._background: set[asyncio.Task[None]] = set()
         """What `spawn` started and has not ended."""

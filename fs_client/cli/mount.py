@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("-o", "words", multiple=True, metavar="OPTION[,...]", help="Options of the mount; see below.")
 @click.option("--foreground", "-f", is_flag=True, help="Serve in this process, until Ctrl-C or SIGTERM unmounts.")
+@click.option("--takeover", is_flag=True, help="Restart the daemon of a mount without unmounting; files stay open.")
 @click.option("--log", type=click.Path(path_type=Path), help="Where a mount in the background writes its log.")
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
-    cluster: str, mountpoint: Path, words: tuple[str, ...], foreground: bool, log: Path | None, ready_fd: int | None
+    cluster: str,
+    mountpoint: Path,
+    words: tuple[str, ...],
+    foreground: bool,
+    takeover: bool,
+    log: Path | None,
+    ready_fd: int | None,
 ) -> None:
     """Mount a cluster on a directory.
 
@@ -47,10 +54,17 @@ def mount(
     from fs_client.cli.mounting import launch, log_path, settings_of
 
     settings = settings_of(cluster, str(mountpoint), words)
+    settings.takeover = takeover
     if foreground:
         _serve(settings, ready_fd)
         return
-    launch(cluster, mountpoint, words, log or (Path(settings.log) if settings.log else log_path(mountpoint)))
+    launch(
+        cluster,
+        mountpoint,
+        words,
+        log or (Path(settings.log) if settings.log else log_path(mountpoint)),
+        takeover=takeover,
+    )
 
 
 def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:

@@ -29,7 +29,9 @@ def log_path(mountpoint: Path) -> Path:
     return folder / f"mount-{name}.log"
 
 
-def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+def launch(
+    cluster: str, mountpoint: Path, words: Sequence[str], log: Path, *, takeover: bool = False
+) -> "subprocess.Popen[bytes]":
     """Start a daemon that serves in the background; return it when programs can use the mount.
 
     Raises `Failure` with the daemon's own line. The daemon is in a session of its own, without a terminal.
@@ -44,6 +46,7 @@ def launch(cluster: str, mountpoint: Path, words: Sequence[str], log: Path) -> "
                     "mount",
                     *(word for option in words for word in ("-o", option)),
                     "--foreground",
+                    *(["--takeover"] if takeover else []),
                     *("--ready-fd", str(write_end)),
                     "--",
                     cluster,

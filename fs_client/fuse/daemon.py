@@ -2,8 +2,8 @@
 
     connect -> mount(2) -> INIT -> ready -> serve -> (SIGTERM, umount) -> store everything -> end
 
-It ends when it is told to (SIGTERM, SIGINT: it unmounts), or when somebody else has unmounted. What programs have
-written is stored before it ends, within `END_S`.
+It ends when it is told to (SIGTERM, SIGINT: it unmounts), when somebody else has unmounted, or when another daemon has
+taken over (`handover`). What programs have written is stored before it ends, within `END_S`.
 
 A cluster that does not answer does not end it: calls are tried again until their deadline, and connections are made
 anew at every call.
@@ -15,20 +15,23 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fs_client import aio
-from fs_client.fuse import mountpoint
+from fs_client.fuse import handover, mountpoint
 from fs_client.fuse.channel import Channel, End
 from fs_client.fuse.control import Control
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.mountpoint import MountSettings
-from fs_client.fuse.negotiation import Wanted
+from fs_client.fuse.negotiation import Negotiated, Wanted
 from fs_client.fuse.ops.table import all_handlers
 from fs_client.fuse.policy import Policy
 from fs_client.options import Options
+from fs_client.settle import ended
+from fs_common.ids import ClientId
 from fs_common.limits import MIB
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class DaemonSettings:
     kernel: MountSettings = field(default_factory=lambda: MountSettings(source="emberfs"))
     wanted: Wanted = field(default_factory=Wanted)
     read_ahead_bytes: int = 16 * MIB
+    takeover: bool = False
+    """Go on in the place of the daemon that serves the mountpoint now."""
     log: str = ""
     """Where a daemon in the background writes; empty: a place by the mountpoint."""
 
@@ -60,53 +65,146 @@ async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
 
     Raises `OSError` when the cluster does not answer or the mount is not possible; then nothing is mounted.
     """
-    loop = asyncio.get_running_loop()
+    if settings.takeover:
+        return await _take_over(settings, ready)
     fs = await aio.connect_with(settings.cluster)
     try:
         descriptor = mountpoint.mount(settings.mountpoint, settings.kernel)
     except BaseException:
         await fs.close()
         raise
-    ended: asyncio.Future[End] = loop.create_future()
+    daemon = _Daemon(settings, fs, descriptor)
+    return await daemon.run(ready)
 
-    def on_end(end: End) -> None:
-        if not ended.done():
-            ended.set_result(end)
 
-    mount = Mount(fs, settings.policy)
-    if settings.policy.control:
-        mount.control = Control(mount, settings.mountpoint)
-    channel = mount.channel = Channel(
-        descriptor,
-        all_handlers(mount),
-        wanted=settings.wanted,
-        timeout_s=settings.cluster.timeout_s,
-        max_pages_limit=mountpoint.max_pages_limit(),
-        on_end=on_end,
-    )
-    channel.turn_done = mount.reads.turn_done
-    channel.memory_wanted = mount.push_all
-    channel.unwanted = mount.unwanted
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        channel.start()
-        async with asyncio.timeout(INIT_S):
-            await channel.ready()
-        _set_up_device(settings)
-        mount.begin()
-        gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, 20, 50)
-        logger.info("%s is mounted at %s", settings.cluster.cluster, settings.mountpoint)
-        ready()
+async def _take_over(settings: DaemonSettings, ready: Callable[[], None]) -> End:
+    """Go on where the daemon that serves the mountpoint now ends. Raises `OSError`; then that one serves on."""
+    connection, state, descriptor = handover.receive(settings.mountpoint)
+    with connection:
+        try:
+            fs = await aio.connect_with(settings.cluster, client=ClientId(state.client))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        daemon = _Daemon(settings, fs, descriptor, handover.negotiated_of(state))
+        handover.restore(daemon.mount, state)
+        connection.sendall(handover.TAKEN)
+    logger.info("took over %s with %d open files", settings.mountpoint, len(state.handles))
+    return await daemon.run(ready)
+
+
+class _Daemon:
+    """What runs between the mount and its end."""
+
+    def __init__(
+        self, settings: DaemonSettings, fs: aio.AsyncFileSystem, descriptor: int, negotiated: Negotiated | None = None
+    ) -> None:
+        """`negotiated`: the kernel's INIT was answered by another daemon."""
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.mount = Mount(fs, settings.policy)
+        if settings.policy.control:
+            self.mount.control = Control(self.mount, settings.mountpoint)
+        self._handlers = all_handlers(self.mount)
+        self._taken_over = negotiated is not None
+        self._ended: asyncio.Future[End | None] = self._loop.create_future()
+        """None: another daemon has it now."""
+        self._open_channel(descriptor, negotiated)
+
+    def _open_channel(self, descriptor: int, negotiated: Negotiated | None) -> None:
+        channel = self.mount.channel = Channel(
+            descriptor,
+            self._handlers,
+            wanted=self._settings.wanted,
+            negotiated=negotiated,
+            timeout_s=self._settings.cluster.timeout_s,
+            max_pages_limit=mountpoint.max_pages_limit(),
+            on_end=self._end_with,
+        )
+        channel.turn_done = self.mount.reads.turn_done
+        channel.memory_wanted = self.mount.push_all
+        channel.unwanted = self.mount.unwanted
+
+    def _end_with(self, end: End | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    async def run(self, ready: Callable[[], None]) -> End:
+        settings, mount, loop = self._settings, self.mount, self._loop
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         stopping = loop.create_task(stop.wait())
-        waited: list[asyncio.Future[Any]] = [stopping, ended]
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        return ended.result() if ended.done() else End.UNMOUNTED
-    finally:
-        await _end(settings, mount, channel)
+        relief: asyncio.Task[None] | None = None
+        try:
+            mount.channel.start()
+            async with asyncio.timeout(INIT_S):
+                await mount.channel.ready()
+            if self._taken_over:
+                mount.channel.notify_resend()
+            _set_up_device(settings)
+            mount.begin()
+            gc.freeze()
+            gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+            relief = loop.create_task(self._wait_for_relief())
+            logger.info("%s is mounted at %s", settings.cluster.cluster, settings.mountpoint)
+            ready()
+            waited: list[asyncio.Future[Any]] = [stopping, self._ended]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            end = self._ended.result() if self._ended.done() else End.UNMOUNTED
+            return End.UNMOUNTED if end is None else end
+        finally:
+            stopping.cancel()
+            if relief is not None:
+                relief.cancel()
+                await ended([relief])
+            handed_over = self._ended.done() and self._ended.result() is None
+            if handed_over:
+                await mount.leave()
+                logger.info("another daemon serves %s now", settings.mountpoint)
+            else:
+                await _end(settings, mount, mount.channel)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def _wait_for_relief(self) -> None:
+        """Until somebody takes over: whoever connects to the mount's socket as the same user."""
+        try:
+            listener = handover.listen(self._settings.mountpoint)
+        except OSError as error:
+            logger.warning("nobody can take over %s: %s", self._settings.mountpoint, error)
+            return
+        with listener:
+            try:
+                while not self._ended.done():
+                    connection, _ = await self._loop.sock_accept(listener)
+                    with connection:
+                        if handover.is_ours(connection) and await self._hand_over(connection):
+                            self._end_with(None)
+            finally:
+                if not self._ended.done() or self._ended.result() is not None:
+                    # Otherwise it is the other daemon's by now.
+                    handover.socket_path(self._settings.mountpoint).unlink(missing_ok=True)
+
+    async def _hand_over(self, connection: socket.socket) -> bool:
+        """Whether the mount is the other process's now. If not, this one serves on."""
+        mount = self.mount
+        negotiated = mount.channel.negotiated
+        if negotiated is None or mount.channel.ended is not None:
+            return False
+        logger.info("another daemon wants to take over %s", self._settings.mountpoint)
+        descriptor = await mount.channel.detach()
+        await mount.quiet()
+        errors = await mount.flush_all()
+        if not errors and await handover.give(connection, handover.capture(mount, negotiated), descriptor):
+            os.close(descriptor)
+            return True
+        for error in errors:
+            logger.error("not handed over: %s", error)
+        self._open_channel(descriptor, negotiated)
+        mount.channel.start()
+        mount.channel.notify_resend()
+        return False
 
 
 def _set_up_device(settings: DaemonSettings) -> None:
@@ -130,7 +228,5 @@ async def _end(settings: DaemonSettings, mount: Mount, channel: Channel) -> None
     except TimeoutError:
         logger.error("what programs wrote was not stored within %.0f s; giving up", END_S)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(number)
         await mount.fs.close()
     logger.info("%s is unmounted", settings.mountpoint)

@@ -46,6 +46,7 @@ TICK_S = 0.2
 CLOSE_PAUSE_MIN_S = 1.0
 CLOSE_PAUSE_MAX_S = 64.0
 """Pauses double between tries to close a file; about two minutes and the time of the calls in all."""
+QUIET_S = 10.0
 STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
 POOL_BYTES_MAX = 64 * MIB
@@ -322,6 +323,11 @@ class Mount:
         for back in list(self.dirty.gathering):
             back.push()
 
+    async def quiet(self) -> None:
+        """Wait until nothing goes on in the background, for a while: files that are being closed, say."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=QUIET_S)
+
     async def flush_all(self) -> list[EmberError]:
         """Everything that programs have written is stored and settled. Returns what went wrong."""
         errors: list[EmberError] = []
@@ -331,6 +337,18 @@ class Mount:
             except EmberError as error:
                 errors.append(error)
         return errors
+
+    async def leave(self) -> None:
+        """Another daemon has everything that is open: nothing of it ends here."""
+        self.closing = True
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._known is not None:
+            self._known.cancel()
+            await ended([self._known])
+        await self.reads.close()
+        await ended(list(self._tasks))
+        await self.fs.close()
 
     async def close(self) -> None:
         """Store and settle everything, give up all sessions. The channel has ended before."""

@@ -21,9 +21,16 @@ class Mounted:
 
     def __init__(self, address: str, path: Path, words: tuple[str, ...] = ()) -> None:
         self.path = path
+        self.words = words
         self.log = path.with_name(f"{path.name}.log")
         path.mkdir(exist_ok=True)
         self.daemon = launch_mount(address, path, words, self.log)
+
+    def take_over(self, address: str) -> None:
+        """Another daemon takes the place of this one, which ends."""
+        old = self.daemon
+        self.daemon = launch_mount(address, self.path, self.words, self.log, takeover=True)
+        assert old.wait(END_S) == 0, self.log.read_text()
 
     def kill(self) -> None:
         """SIGKILL the daemon, and wait until it is gone."""

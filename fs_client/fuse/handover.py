@@ -1,0 +1,288 @@
+"""A restart of the daemon without unmounting: /dev/fuse and all that is open go to the new process.
+
+    new                                     old
+    connects to the socket of the mount
+                                            stops reading requests, lets those in work end
+                                            stores and settles everything
+                                            sends the state, with the descriptor
+    connects to the cluster as the same
+    client, restores the state
+    says TAKEN                              (commit point)
+    reads requests                          ends, without unmounting
+
+Before TAKEN the old process has everything still: if the new one dies or says nothing for `TAKEN_S`, it serves on. A
+crash of both after that is a crash of the daemon. Requests that were read and not answered (waits for locks) are sent
+again by kernels that can do that (7.40); else they end with the old daemon.
+
+What goes over is small. Inode numbers mean the same to every daemon, so what the kernel knows needs no table; sessions
+and locks are the metadata service's, by client id, so the new process is the same client. It writes under an identity
+of its own, because the daemons tell old updates from new ones by that.
+
+The message: 8 bytes length, little-endian, then `State` as msgpack; the descriptor comes with the first byte.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fs_client.fuse.files import File
+from fs_client.fuse.handles import DirectoryHandle, Handle
+from fs_client.fuse.negotiation import Negotiated
+from fs_client.fuse.nodes import FOREVER
+from fs_client.fuse.users import User
+from fs_common.errors import Code, EmberError
+from fs_common.records.meta import Attributes, DirectoryEntry
+
+if TYPE_CHECKING:
+    from fs_client.fuse.mount import Mount
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+TAKEN = b"taken"
+TAKEN_S = 30.0
+STATE_BYTES_MAX = 1 << 30
+_LENGTH = struct.Struct("<Q")
+_PEER_CREDENTIALS = struct.Struct("3i")
+
+
+class OpenFile(msgspec.Struct, array_like=True):
+    attributes: Attributes
+    length: int
+    hold: bytes
+    removed: bool
+    range_owners: list[int]
+    cached_version: int
+
+
+class OpenHandle(msgspec.Struct, array_like=True):
+    number: int
+    inode: int
+    flags: int
+    uid: int
+    gid: int
+    session: bytes
+    direct: bool
+    lock_owners: list[tuple[int, int]]
+
+
+class OpenDirectory(msgspec.Struct, array_like=True):
+    number: int
+    inode: int
+    uid: int
+    gid: int
+    parent: int
+    complete: bool
+    entries: list[DirectoryEntry]
+    """Without attributes."""
+
+
+class State(msgspec.Struct, array_like=True):
+    format: int
+    client: bytes
+    next_number: int
+    negotiated: tuple[int, int, int, int, int, int]
+    """The fields of `Negotiated`."""
+    files: list[OpenFile]
+    handles: list[OpenHandle]
+    directories: list[OpenDirectory]
+    removed: list[Attributes]
+    """Of removed inodes that may still be open."""
+
+
+def socket_path(mountpoint: str) -> Path:
+    """Where the daemon of a mount listens for the one that takes its place."""
+    if os.geteuid() == 0:
+        folder = Path("/run/emberfs")
+    else:
+        folder = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/emberfs-{os.geteuid()}")
+    name = os.path.abspath(mountpoint).strip("/").replace("/", "-")
+    # The address of a socket has 108 bytes.
+    return folder / f"mount-{name[-60:]}.sock"
+
+
+def listen(mountpoint: str) -> socket.socket:
+    """The socket of this mount; only its own user can connect. Raises OSError."""
+    path = socket_path(mountpoint)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        os.chmod(path, 0o600)
+        listener.listen(1)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether the other end is root or the user that we are."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _, uid, _ = _PEER_CREDENTIALS.unpack(data)
+    return uid in (0, os.geteuid())
+
+
+async def give(connection: socket.socket, state: State, descriptor: int) -> bool:
+    """Send everything; whether the other side has taken it."""
+    connection.settimeout(TAKEN_S)
+
+    def send() -> bool:
+        data = msgspec.msgpack.encode(state)
+        head = _LENGTH.pack(len(data))
+        socket.send_fds(connection, [head], [descriptor])
+        connection.sendall(data)
+        return _receive(connection, len(TAKEN)) == TAKEN
+
+    try:
+        return await asyncio.to_thread(send)
+    except OSError as error:
+        logger.error("the daemon that wanted to take over is gone: %s", error)
+        return False
+
+
+def receive(mountpoint: str) -> tuple[socket.socket, State, int]:
+    """The connection to the old daemon, the state, the descriptor. Raises `EmberError`, OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The old daemon stores what was written first, which may take long.
+        connection.settimeout(2 * TAKEN_S)
+        try:
+            connection.connect(str(socket_path(mountpoint)))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise EmberError(
+                Code.NOT_FOUND, f"{mountpoint} has no daemon that could be relieved; mount without --takeover"
+            ) from None
+        head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 1)
+        if len(head) < _LENGTH.size or not descriptors:
+            raise EmberError(Code.CANCELLED, f"the daemon of {mountpoint} does not hand over; its log says why")
+        os.set_inheritable(descriptors[0], False)
+        (length,) = _LENGTH.unpack(head)
+        if length > STATE_BYTES_MAX:
+            raise EmberError(Code.BAD_BODY, f"a state of {length} bytes")
+        try:
+            state = msgspec.msgpack.decode(_receive(connection, length), type=State)
+        except msgspec.DecodeError as error:
+            raise EmberError(Code.BAD_BODY, f"the old daemon's state: {error}") from error
+        if state.format != FORMAT:
+            raise EmberError(
+                Code.VERSION_MISMATCH, f"the old daemon hands over in format {state.format}, this one takes {FORMAT}"
+            )
+        return connection, state, descriptors[0]
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(min(size - len(data), 1 << 20))
+        if not part:
+            break
+        data += part
+    return bytes(data)
+
+
+def capture(mount: "Mount", negotiated: Negotiated) -> State:
+    """All that is open. Nothing of it is in work, and everything is settled."""
+    files = {handle.file.inode: handle.file for handle in mount.handles.files.values()}
+    return State(
+        FORMAT,
+        mount.client,
+        mount.handles.next_number,
+        (
+            negotiated.minor,
+            negotiated.flags,
+            negotiated.max_write,
+            negotiated.max_readahead,
+            negotiated.max_background,
+            negotiated.congestion_threshold,
+        ),
+        [
+            OpenFile(
+                file.node.attributes,
+                file.length,
+                file.hold,
+                file.node.removed,
+                list(file.range_owners),
+                file.node.cached_version,
+            )
+            for file in files.values()
+            if file.node.attributes is not None
+        ],
+        [
+            OpenHandle(
+                handle.number,
+                handle.file.inode,
+                handle.flags,
+                handle.user.uid,
+                handle.user.gid,
+                handle.session,
+                handle.direct,
+                list(handle.lock_owners),
+            )
+            for handle in mount.handles.files.values()
+        ],
+        [
+            OpenDirectory(
+                handle.number,
+                handle.inode,
+                handle.user.uid,
+                handle.user.gid,
+                handle.parent,
+                handle.complete,
+                [DirectoryEntry(entry.name, entry.inode, entry.type) for entry in handle.entries],
+            )
+            for handle in mount.handles.directories.values()
+        ],
+        [
+            node.attributes
+            for node in mount.nodes.by_inode.values()
+            if node.removed and node.file is None and node.attributes is not None
+        ],
+    )
+
+
+def restore(mount: "Mount", state: State) -> None:
+    """Everything that the old daemon had open is open here."""
+    handles = mount.handles
+    for kept in state.files:
+        node = mount.nodes.node(kept.attributes.inode)
+        node.attributes = kept.attributes
+        node.removed = kept.removed
+        node.cached_version = kept.cached_version
+        if kept.removed:
+            node.expires = FOREVER
+        file: File = mount.file(kept.attributes)
+        file.ref.length = kept.length
+        file.hold = kept.hold
+        file.range_owners = set(kept.range_owners)
+    for attributes in state.removed:
+        node = mount.nodes.node(attributes.inode)
+        node.attributes, node.removed, node.expires = attributes, True, FOREVER
+    for one in state.handles:
+        file = mount.file(mount.nodes.node(one.inode).attributes)  # type: ignore[arg-type]
+        handle = Handle(one.number, file, one.flags, User(one.uid, one.gid, []), one.session)
+        handle.direct = one.direct
+        handle.lock_owners = set(one.lock_owners)
+        handles.files[one.number] = handle
+        file.handles.add(handle)
+    for listing in state.directories:
+        directory = DirectoryHandle(listing.number, listing.inode, User(listing.uid, listing.gid, []))
+        directory.parent, directory.complete, directory.entries = listing.parent, listing.complete, listing.entries
+        handles.directories[listing.number] = directory
+    handles.next_number = max(handles.next_number, state.next_number)
+
+
+def negotiated_of(state: State) -> Negotiated:
+    minor, flags, max_write, max_readahead, max_background, congestion_threshold = state.negotiated
+    return Negotiated(minor, flags, max_write, max_readahead, max_background, congestion_threshold)

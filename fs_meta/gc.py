@@ -23,7 +23,7 @@ Its transactions are relaxed: an inode that comes back after the machine's death
 removal itself is made durable before any chunk is taken away, since a name that comes back must find its bytes.
 
 Tasks: `run` is one task of the process; a pass works on up to `CONCURRENCY` batches and directories side by side and
-waits for them.
+waits for them. It may be cut at any point.
 
 Source: DESIGN section 4; reference 1.4, 3.3.
 """
@@ -44,6 +44,7 @@ from fs_common.limits import REMOVE_FILES_MAX
 from fs_common.records.meta import FileType
 from fs_common.telemetry import Counters
 from fs_meta import schema
+from fs_meta.background import passes
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import delete_inode, has_sessions
@@ -116,17 +117,15 @@ class Collector:
 
     async def run(self, stop: asyncio.Event, interval_s: float) -> None:
         """Pass after pass until `stop` is set, with a pause of `interval_s` when a pass found nothing to do."""
-        while not stop.is_set():
+
+        async def one_pass() -> bool:
             try:
-                idle = await self.collect() == 0
+                return await self.collect() > 0
             except (EmberError, CorruptRecord, ExceptionGroup):
                 _log.exception("a pass of the collector failed; the next one comes in %s s", interval_s)
-                idle = True
-            if idle:
-                try:
-                    await asyncio.wait_for(stop.wait(), interval_s)
-                except TimeoutError:
-                    continue
+                return False
+
+        await passes(stop, interval_s, one_pass)
 
     async def _due(self) -> list[_Due]:
         begin, end = schema.garbage_range(self._context.now_ns())

@@ -10,14 +10,15 @@ storage daemon is away) stays and is tried again, the rest goes on.
 The session is kept as *pruned* for `KEEP_S`: a client that was only cut off from here has it again with its next fsync
 or close (`fs_meta.ops.sessions`), if the file is still there.
 
-Tasks: `run` is one task of the process; a pass works on up to `CONCURRENCY` sessions side by side and waits for them.
+Tasks: `run` has one for locks and one for sessions; a pass works on up to `CONCURRENCY` sessions side by side and waits
+for them. It may be cut at any point.
 
 Source: reference 3.3, and G02 of its feature table.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from fs_common.errors import EmberError
@@ -25,6 +26,7 @@ from fs_common.ids import InodeId
 from fs_common.records.meta import FileType
 from fs_common.telemetry import Counters
 from fs_meta import schema
+from fs_meta.background import passes
 from fs_meta.clients import Clients
 from fs_meta.kv.interface import Transaction
 from fs_meta.locks.waits import get_locks, put_locks
@@ -60,25 +62,20 @@ class Pruner:
         """Seconds; that of the times `clients` is told."""
         self.counters = counters or Counters()
         """pruned_clients, pruned_sessions, pruned_locks, prune_failures."""
+        self._learned = False
+        """`_clients` knows everybody of whom the store had something when this process started."""
+        self._unlocked: set[bytes] = set()
+        """Dead clients that have no locks any more."""
         self._later: dict[bytes, float] = {}
         """Clients of whom something could not be taken, and when that is tried again."""
         self._sweep_at = 0.0
 
     async def run(self, stop: asyncio.Event, interval_s: float) -> None:
-        """Learn whom the store speaks of, then look for dead clients every `interval_s`, until `stop` is set."""
-        learned = False
-        while not stop.is_set():
-            try:
-                if not learned:
-                    await self.learn()
-                    learned = True
-                await self.prune()
-            except (EmberError, schema.CorruptRecord, ExceptionGroup):
-                _log.exception("dead clients cannot be cleared up after now; tried again in %s s", interval_s)
-            try:
-                await asyncio.wait_for(stop.wait(), interval_s)
-            except TimeoutError:
-                continue
+        """Look for dead clients every `interval_s` until `stop` is set. Locks do not wait for sessions, which may have
+        to wait for storage."""
+        async with asyncio.TaskGroup() as group:
+            for part in (self.prune_locks, self.prune_sessions):
+                group.create_task(passes(stop, interval_s, self._guarded(part)))
 
     async def learn(self) -> None:
         """Every client with a session or a lock has its time from now on, if it is not here already."""
@@ -89,31 +86,16 @@ class Pruner:
             for lock in schema.decode_locks(locks).held:
                 self._clients.holds(lock.client, now)
 
-    async def prune(self) -> int:
-        """Clear up after everybody who is dead, as far as it can be done now. Returns how many clients that were."""
-        now = self._clock()
-        overdue = self._clients.overdue(now)
-        self._later = {client: when for client, when in self._later.items() if client in overdue}
-        dead = {client for client in overdue if self._later.get(client, now) <= now}
+    async def prune_locks(self) -> None:
+        """Give up the locks of everybody who is dead. The first time, learn whom the store speaks of before."""
+        if not self._learned:
+            await self.learn()
+            self._learned = True
+        overdue = self._clients.overdue(self._clock())
+        self._unlocked &= overdue
+        dead = overdue - self._unlocked
         if not dead:
-            return 0
-        await self._prune_locks(dead)
-        failed = await self._prune_sessions(dead)
-        for client in dead:
-            if client in failed:
-                self._later[client] = self._clock() + RETRY_S
-                continue
-            self._later.pop(client, None)
-            if self._clients.is_overdue(client, self._clock()):
-                self._clients.forget(client)
-                self.counters.add("pruned_clients")
-        await self._sweep()
-        return len(dead) - len(failed)
-
-    def _is_dead(self, client: bytes) -> bool:
-        return self._clients.is_overdue(client, self._clock())
-
-    async def _prune_locks(self, dead: set[bytes]) -> None:
+            return
         async for key, value in self._pages(schema.all_locks_range):
             if not any(lock.client in dead for lock in schema.decode_locks(value).held):
                 continue
@@ -129,8 +111,46 @@ class Pruner:
             dropped = await self._context.kv.transact(drop, relaxed=True)
             self.counters.add("pruned_locks", dropped)
             await self._context.lock_waits.changed(self._context.kv, inode)
+        self._unlocked |= {client for client in dead if self._is_dead(client)}
 
-    async def _prune_sessions(self, dead: set[bytes]) -> set[bytes]:
+    async def prune_sessions(self) -> int:
+        """End the sessions of everybody who is dead and has no locks any more, as far as it can be done now. Returns
+        how many clients have nothing left: they are forgotten."""
+        now = self._clock()
+        overdue = self._clients.overdue(now)
+        self._later = {client: when for client, when in self._later.items() if client in overdue}
+        dead = {client for client in overdue & self._unlocked if self._later.get(client, now) <= now}
+        if not dead:
+            return 0
+        failed = await self._end_sessions(dead)
+        for client in dead:
+            if client in failed:
+                self._later[client] = self._clock() + RETRY_S
+            elif self._is_dead(client):
+                self._later.pop(client, None)
+                self._unlocked.discard(client)
+                self._clients.forget(client)
+                self.counters.add("pruned_clients")
+        await self._sweep()
+        return len(dead) - len(failed)
+
+    def _is_dead(self, client: bytes) -> bool:
+        return self._clients.is_overdue(client, self._clock())
+
+    @staticmethod
+    def _guarded(part: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[bool]]:
+        """A pass that survives its failures."""
+
+        async def one_pass() -> bool:
+            try:
+                await part()
+            except (EmberError, schema.CorruptRecord, ExceptionGroup):
+                _log.exception("dead clients cannot be cleared up after now; it is tried again")
+            return False
+
+        return one_pass
+
+    async def _end_sessions(self, dead: set[bytes]) -> set[bytes]:
         """Returns the clients of whom some are left."""
         failed: set[bytes] = set()
         turns = asyncio.Semaphore(CONCURRENCY)

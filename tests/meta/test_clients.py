@@ -103,7 +103,11 @@ class Bench:
         """It loses its connection and its time passes."""
         self.clients.disconnected(client, self.now)
         self.now += TIMEOUT_S
-        return await self.pruner.prune()
+        return await self.prune()
+
+    async def prune(self) -> int:
+        await self.pruner.prune_locks()
+        return await self.pruner.prune_sessions()
 
     async def written(self, path: bytes, end: int, settled: int = -1) -> OpenReply:
         """A file open for writing whose chunks end at `end`; the service has heard of `settled`."""
@@ -129,13 +133,13 @@ def test_nothing_is_taken_before_the_time_is_over() -> None:
         async with bench() as b:
             b.connect()
             await b.written(b"f", 100)
-            assert await b.pruner.prune() == 0
+            assert await b.prune() == 0
             b.clients.disconnected(CLIENT, b.now)
             b.now += TIMEOUT_S - 0.1
-            assert await b.pruner.prune() == 0
+            assert await b.prune() == 0
             b.clients.connected(CLIENT)
             b.now += 1e6
-            assert await b.pruner.prune() == 0
+            assert await b.prune() == 0
             assert len(await b.w.table(b"S")) == 1 and b.w.chunks.measured == []
 
     run(body())
@@ -153,7 +157,7 @@ def test_a_write_session_ends_with_the_exact_length() -> None:
             assert after.mtime_ns == after.ctime_ns > before.mtime_ns
             assert await b.w.table(b"S") == [] and b.w.chunks.measured == [opened.attributes.inode]
             assert b.pruner.counters["pruned_sessions"] == b.pruner.counters["pruned_clients"] == 1
-            assert await b.pruner.prune() == 0, "it is done"
+            assert await b.prune() == 0, "it is done"
 
     run(body())
 
@@ -297,9 +301,9 @@ def test_what_storage_keeps_from_being_done_is_tried_again_and_the_rest_is_done(
             assert key == schema.session_key(broken.attributes.inode, broken.session)
             b.w.chunks.measure = measure  # type: ignore[method-assign]
             b.now += RETRY_S / 2
-            assert await b.pruner.prune() == 0 and (await b.w.stat(b"broken")).length == 0, "not at once again"
+            assert await b.prune() == 0 and (await b.w.stat(b"broken")).length == 0, "not at once again"
             b.now += RETRY_S
-            assert await b.pruner.prune() == 1 and (await b.w.stat(b"broken")).length == 10
+            assert await b.prune() == 1 and (await b.w.stat(b"broken")).length == 10
             assert fine.session
 
     run(body())
@@ -320,7 +324,7 @@ def test_a_client_that_comes_back_in_the_middle_keeps_the_rest() -> None:
             await b.w.close(opened.attributes.inode, opened.session, 10)
             b.clients.disconnected(CLIENT, b.now)
             b.now += TIMEOUT_S
-            assert await b.pruner.prune() == 1, "it is watched on"
+            assert await b.prune() == 1, "it is watched on"
 
     run(body())
 
@@ -334,12 +338,12 @@ def test_after_a_restart_everybody_has_one_full_time_to_come_back() -> None:
             await b.w.lock(locked, 1, client=OTHER)
             b.now += 1e6
             b.restart()
-            await b.pruner.learn()
+            await b.prune()
             b.now += TIMEOUT_S - 0.1
-            assert await b.pruner.prune() == 0
+            assert await b.prune() == 0
             b.clients.connected(CLIENT)
             b.now += 0.1
-            assert await b.pruner.prune() == 1
+            assert await b.prune() == 1
             assert await b.w.table(b"L") == [] and len(await b.w.table(b"S")) == 1 and opened.session
 
     run(body())
@@ -371,9 +375,9 @@ def test_a_crash_in_the_middle_is_continued() -> None:
                 await b.die()
             b.w.kv.transact = transact  # type: ignore[method-assign]
             b.restart()
-            await b.pruner.learn()
+            await b.prune()
             b.now += TIMEOUT_S
-            await b.pruner.prune()
+            await b.prune()
             assert await b.w.table(b"S") == [] == await b.w.table(b"L")
             assert [(await b.w.stat(b"%d" % number)).length for number in range(3)] == [10, 11, 12]
 

@@ -417,6 +417,7 @@ class Player:
             self._lock(fcntl.LOCK_EX)
             for mine, theirs in zip(self._current, old, strict=True):
                 mine.data, mine.mtime_ns = theirs.data, theirs.mtime_ns
+                self._stat(mine, operation)  # asks for the length, as programs do that share a file under locks
         else:
             for one in old:
                 one.close()

@@ -98,6 +98,19 @@ def test_directories_count_their_subdirectories(directory: Path) -> None:
     assert (links(path), links(directory / "e")) == (3, 4)
 
 
+def test_exchange_of_a_file_and_a_directory_moves_a_link(directory: Path) -> None:
+    a, b = directory / "a", directory / "b"
+    (a / "x").mkdir(parents=True)
+    b.mkdir()
+    make(b / "x")
+    if links(directory) == 1:
+        return
+    assert (links(a), links(b)) == (3, 2)
+    for expected in ((2, 3), (3, 2), (2, 3)):
+        calls.renameat2(a / "x", b / "x", calls.RENAME_EXCHANGE)
+        assert (links(a), links(b)) == expected
+
+
 @pytest.mark.parametrize("name", ["file", "directory", "symlink", "dangling"])
 def test_name_is_taken(directory: Path, name: str) -> None:
     make(directory / "a")

@@ -23,6 +23,10 @@ from tests.posix.files import pattern
 T = TypeVar("T")
 POLL_S = 0.02
 """Between a failure and the next attempt, and between looks at a log."""
+_RECENT = 1000
+"""Events that are looked at for news; more never happen between two looks."""
+PACE_S = 0.005
+"""Between steps: several witnesses share a small machine with the cluster that they watch."""
 
 
 class Event(NamedTuple):
@@ -48,6 +52,9 @@ class Witness:
         self._stop_path = outside / f"{self.name}.stop"
         self._pid = 0
         self._longest_s = 0.0
+        self._events: list[Event] = []
+        self._read_to = 0
+        """How far `_events` goes in the log."""
 
     # told by each kind of witness
 
@@ -75,22 +82,25 @@ class Witness:
             self._work()
 
     def events(self) -> list[Event]:
-        if not self._log_path.exists():
-            return []
-        found = []
-        for line in self._log_path.read_text().split("\n")[:-1]:
-            kind, number, began, longest, text = line.split(" ", 4)
-            found.append(Event(kind, int(number), float(began), float(longest), text))
-        return found
+        """All that are in the log by now."""
+        if self._log_path.exists():
+            with open(self._log_path, "rb") as log:
+                log.seek(self._read_to)
+                lines = log.read().split(b"\n")[:-1]
+            self._read_to += sum(len(line) + 1 for line in lines)
+            for line in lines:
+                kind, number, began, longest, text = line.decode().split(" ", 4)
+                self._events.append(Event(kind, int(number), float(began), float(longest), text))
+        return self._events
 
     def acknowledged(self) -> list[int]:
         return [event.number for event in self.events() if event.kind == "ok"]
 
     def has_ended_a_step_since(self, moment: float) -> bool:
-        return any(event.began >= moment for event in self.events())
+        return any(event.began >= moment for event in self.events()[-_RECENT:])
 
     def has_succeeded_since(self, moment: float) -> bool:
-        return any(event.began >= moment and event.kind == "ok" for event in self.events())
+        return any(event.began >= moment and event.kind == "ok" for event in self.events()[-_RECENT:])
 
     def stop(self, timeout_s: float) -> bool:
         """Let it end after its step; whether it did. One that hangs is killed."""
@@ -133,7 +143,7 @@ class Witness:
                     number += 1
                 else:
                     self.recover()
-                    time.sleep(POLL_S)
+                time.sleep(PACE_S if kind == "ok" else POLL_S)
             self.recover()
             status = 0
         except BaseException:
@@ -305,8 +315,10 @@ class Reads(Witness):
 
     name = "reads"
     COUNT, SIZE = 6, 2_500_000
+    _expected: tuple[bytes, ...] = ()
 
     def prepare(self) -> None:
+        self._expected = tuple(pattern(self.SIZE, number + 3) for number in range(self.COUNT))
         for number in range(self.COUNT):
             with open(self.place / f"{number}", "wb") as file:
                 file.write(pattern(self.SIZE, number + 3))
@@ -320,7 +332,7 @@ class Reads(Witness):
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             found = self.timed(os.pread, descriptor, 200_000, offset)
-            expected = pattern(self.SIZE, which + 3)[offset : offset + 200_000]
+            expected = self._expected[which][offset : offset + 200_000]
             assert found == expected, f"file {which} at {offset}: {_described(found, expected)}"
         finally:
             self.timed(os.close, descriptor)

@@ -295,7 +295,8 @@ class LmdbStore:
 
     def _execute(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
-        self._run_batch(loop, self._queue)
+        if not self._blocked:
+            self._run_batch(loop, self._queue)
 
     def _run_batch(self, loop: asyncio.AbstractEventLoop, queue: deque[_Waiting]) -> None:
         """Run queued transactions, write what they changed to the journal, answer those who need not wait."""
@@ -337,23 +338,19 @@ class LmdbStore:
         """Append the batch to the journal. False: it is undone, and told or held until there is room."""
         active = self._memtables.active
         changes = active.of_batch(before)
-        frame = self._journal.next_frame(changes)
-        if self._has_room(len(frame)):
-            try:
-                self._journal.append(frame)
-            except OSError as error:
-                if error.errno not in NO_SPACE:
-                    active.undo(before)
-                    self._tell(batch, self._fence(error))
-                    return False
-            else:
-                active.journal_bytes += len(frame)
-                if self._task is None:
-                    if self._bounds.reached_by(active):
-                        self._begin_checkpoint(loop)
-                elif self._bounds.reached_by(active, 2):
-                    self._blocked = True
-                return True
+        try:
+            written = self._append(changes)
+        except Exception as error:
+            active.undo(before)
+            self._tell(batch, self._fence(error))
+            return False
+        if written:
+            if self._task is None:
+                if self._bounds.reached_by(active):
+                    self._begin_checkpoint(loop)
+            elif self._bounds.reached_by(active, 2):
+                self._blocked = True
+            return True
         active.undo(before)
         self._blocked = True
         self._held = batch
@@ -363,6 +360,20 @@ class LmdbStore:
             else:
                 self._begin_task(loop, self._commit_directly(changes), direct=True)
         return False
+
+    def _append(self, changes: Changes) -> bool:
+        """Write a frame; False: there is no room for it."""
+        frame = self._journal.next_frame(changes)
+        if not self._has_room(len(frame)):
+            return False
+        try:
+            self._journal.append(frame)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                return False
+            raise
+        self._memtables.active.journal_bytes += len(frame)
+        return True
 
     def _has_room(self, frame_bytes: int) -> bool:
         """Whether the journal may promise that what is in memtables and this frame will go into LMDB."""
@@ -419,7 +430,6 @@ class LmdbStore:
             return
         self._syncing = True
         sequence = self._journal.sequence
-
         files = self._journal.unsynced_files()
 
         def done(error: BaseException | None) -> None:

@@ -439,6 +439,19 @@ def test_a_failed_write_is_told_as_unknown_and_fences_the_store(bench: Bench, re
     bench.use(reopened)
 
 
+def test_a_defect_while_a_batch_is_written_fences_the_store_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memtable must not have what the journal has not."""
+
+    async def use(kv: LmdbStore) -> None:
+        await kv.transact(_put(b"before"))
+        monkeypatch.setattr(kv._journal, "next_frame", lambda changes: 1 / 0)
+        assert await _codes(kv.transact(_put(b"k"), relaxed=True)) == [Code.KV_MAYBE_COMMITTED]
+        await _is_fenced(kv)
+        assert list(kv._memtables.active.changes) == [b"before"]
+
+    bench.use(use)
+
+
 def test_a_failed_checkpoint_fences_the_store_and_loses_nothing(bench: Bench) -> None:
     async def use(kv: LmdbStore) -> None:
         bench.commit_faults = [lmdb.Error("mdb_txn_commit: Input/output error")]

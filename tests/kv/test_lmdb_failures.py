@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import random
 import subprocess
@@ -178,6 +179,20 @@ def test_a_durable_transaction_is_told_nothing_that_is_not_durable(bench: Bench,
         bench.syncer.release()
         assert await _codes(looking) == [Code.EXISTS if refused else None]
         assert bench.disk.syncs == 1
+
+    bench.use(use)
+
+
+def test_on_a_machine_that_stands_still_between_any_two_steps_everything_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("fs_meta.kv.lmdb_engine.time.monotonic", lambda: float(next(clock)))
+
+    async def use(kv: LmdbStore) -> None:
+        await kv.transact(_put(b"at once"), relaxed=True)
+        await asyncio.gather(*(kv.transact(_put(b"%d" % number), relaxed=number % 2 == 0) for number in range(6)))
+        assert len(await _keys(kv)) == 7
 
     bench.use(use)
 

@@ -40,6 +40,8 @@ END_S = 30.0
 """For storing what was written, at the end."""
 INIT_S = 10.0
 """The kernel sends INIT as soon as it has mounted."""
+WRITEBACK_PERCENT = 40
+"""Of the memory that the kernel allows for written pages, with `writeback`. By itself FUSE gets 1."""
 YOUNG_OBJECTS = 20_000
 """Records and nodes come and go by the thousand and form no cycles: the collector need not look at them as often."""
 
@@ -211,6 +213,8 @@ def _set_up_device(settings: DaemonSettings) -> None:
     entry = mountpoint.find(os.path.abspath(settings.mountpoint))
     if entry is None or not mountpoint.set_read_ahead(entry, settings.read_ahead_bytes):
         logger.info("the kernel's read-ahead stays as it is: only root may change it")
+    if entry is not None and settings.policy.writeback:
+        mountpoint.set_dirty_share(entry, WRITEBACK_PERCENT)
 
 
 async def _end(settings: DaemonSettings, mount: Mount, channel: Channel) -> None:

@@ -89,6 +89,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
             def make(user: User) -> meta.SetAttr:
                 now_a, now_m = valid & abi.FATTR_ATIME_NOW, valid & abi.FATTR_MTIME_NOW
+                if mount.policy.writeback:
+                    # The kernel names its own time where the program said now, and tells times of pages it kept.
+                    now_m = now_m or now_a
+                    user = User() if valid & abi.FATTR_CTIME else user
                 return meta.SetAttr(
                     inode,
                     b"",

@@ -7,6 +7,7 @@ from fs_common import methods
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import Chain, PublicState
+from fs_common.records.session import Empty
 from fs_common.records.storage import (
     ItemError,
     ReadChunksReply,
@@ -48,6 +49,8 @@ class FakeStorage:
         """Raised instead of answering a read frame."""
         self.update_fault: Callable[[UpdateItem], EmberError | None] = lambda item: None
         """Answered instead of applying."""
+        self.synced: list[list[int]] = []
+        """Chains of each request to sync."""
         self.lost_replies = 0
         """So many update frames are applied, and then the connection seems to break."""
         self.gate: asyncio.Event | None = None
@@ -58,6 +61,7 @@ class FakeStorage:
         self.service = Service("storage", cluster, node)
         self.service.register(methods.READ_CHUNKS, self._read)
         self.service.register(methods.UPDATE_CHUNKS, self._update, allocate=_allocate)
+        self.service.register(methods.SYNC_CHAINS, self._sync)
 
     async def _read(self, call: Call) -> Reply:
         self.read_frames += 1
@@ -152,8 +156,13 @@ class FakeStorage:
         if item.sequence == last:
             self.duplicates += 1
             return length
-        assert item.kind == UpdateKind.WRITE
         self.updates.append(item)
+        if item.kind == UpdateKind.REMOVE:
+            for node in serving:
+                self.others[node].chunks.pop((item.chain, item.inode, item.index), None)
+                self.others[node].answers[key] = (item.sequence, 0)
+            return 0
+        assert item.kind == UpdateKind.WRITE
         for node in serving:
             chunk = self.others[node].chunks.setdefault((item.chain, item.inode, item.index), bytearray())
             if len(chunk) < item.offset:
@@ -162,6 +171,12 @@ class FakeStorage:
             length = len(chunk)
             self.others[node].answers[key] = (item.sequence, length)
         return length
+
+    def _sync(self, call: Call) -> Reply:
+        for chain, version in zip(call.request.chains, call.request.chain_versions, strict=True):
+            self._check_chain(chain, version)
+        self.synced.append(list(call.request.chains))
+        return Reply(Empty())
 
     async def _pass_gate(self) -> None:
         if self.gate is not None:

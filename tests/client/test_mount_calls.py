@@ -86,7 +86,7 @@ def test_removed_chunks_read_as_zeros_and_order_with_writes_holds(cluster: FakeC
     fs.write_file("/f", DATA)
 
     async def scenario() -> None:
-            async with await aio.connect(cluster.address) as client:
+        async with await aio.connect(cluster.address) as client:
             file = await client.ref("/f")
             removing = asyncio.ensure_future(client.writer.remove(file, range(1, 4)))
             await asyncio.sleep(0)

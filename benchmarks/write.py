@@ -1,5 +1,7 @@
 """Writing a 1-GiB file to three replicas, until it is closed.
 
+The file gets its bytes in one call, as the limits do.
+
 With durability `memory` every byte is in the page cache of three daemons when the write returns; its limit is the same
 bytes sent down a row of three processes over plain sockets, each keeping them in its memory and passing them on. The
 second limit also writes them to a file without syncing: what a page cache costs that a replica must fill.
@@ -29,7 +31,6 @@ from fs_client.filesystem import FileSystem
 from fs_common.layout import Durability
 
 LINKS = 3
-_CALL = 64 * MIB
 
 
 def run(context: Context) -> list[Figure]:
@@ -98,8 +99,7 @@ def _write(fs: FileSystem, data: memoryview, durability: int) -> float:
     path = f"{directory}/{secrets.token_hex(4)}"
     start = time.perf_counter()
     with fs.open(path, "wb", buffering=0) as file:
-        for begin in range(0, len(data), _CALL):
-            file.write(data[begin : begin + _CALL])
+        file.write(data)
     rate = len(data) / 1e9 / (time.perf_counter() - start)
     fs.unlink(path)
     return rate

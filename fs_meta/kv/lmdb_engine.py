@@ -146,7 +146,10 @@ class LmdbStore:
         bounds: Bounds,
         writer: Worker,
         syncer: Worker,
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
+        """Seconds; uvloop's own time stands still within a turn."""
         self._directory = directory
         self._below = below
         self._journal = journal
@@ -194,11 +197,12 @@ class LmdbStore:
         disk: Disk | None = None,
         lmdb_file: type[LmdbFile] = LmdbFile,
         new_thread: Callable[[str], Worker] = Thread,
+        clock: Callable[[], float] = time.monotonic,
     ) -> "LmdbStore":
         """Open or make the store. Raises `EmberError`: INVALID (directory, format, damage), BUSY (open elsewhere).
 
         The journal's frames that LMDB does not have are read into the active memtable; nothing else is done to recover.
-        `disk`, `lmdb_file` and `new_thread` are for tests.
+        `disk`, `lmdb_file`, `new_thread` and `clock` are for tests.
         """
         disk = disk or RealDisk()
         with contextlib.ExitStack() as opened:
@@ -208,7 +212,7 @@ class LmdbStore:
                 directory.check_format()
                 directory.check_files((DATA_FILE, *FILE_NAMES))
             writer = new_thread("kv-writer")
-            below = lmdb_file.open(directory.path, map_size_bytes=map_size_bytes, writer=writer)
+            below = lmdb_file.open(directory.path, map_size_bytes=map_size_bytes, writer=writer, clock=clock)
             opened.callback(below.close)
             if not directory.has_format:
                 if not below.is_empty:
@@ -223,7 +227,7 @@ class LmdbStore:
             opened.callback(journal.close)
             changes = _recover(journal, below, path)
             opened.pop_all()
-        return cls(directory, below, journal, changes, disk, bounds or Bounds(), writer, new_thread("kv-syncer"))
+        return cls(directory, below, journal, changes, disk, bounds or Bounds(), writer, new_thread("kv-syncer"), clock)
 
     async def transact(self, fn: TransactionFunction[T], *, relaxed: bool = False) -> T:
         self._check_usable()
@@ -302,7 +306,7 @@ class LmdbStore:
         """Run queued transactions, write what they changed to the journal, answer those who need not wait."""
         batch: list[_Waiting] = []
         before: Before = {}
-        deadline_s = time.monotonic() + BATCH_S_MAX  # uvloop's own time stands still within a turn
+        deadline_s = self._clock() + BATCH_S_MAX
         try:
             while queue:
                 waiting = queue.popleft()
@@ -311,7 +315,7 @@ class LmdbStore:
                 batch.append(waiting)
                 self._run(waiting, before)
                 # Last: one runs however slow the machine is, or a transaction that runs at once would be forgotten.
-                if time.monotonic() >= deadline_s:
+                if self._clock() >= deadline_s:
                     break
         except lmdb.Error as error:
             # LMDB found its own data impossible.

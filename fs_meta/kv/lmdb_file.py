@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -49,8 +48,9 @@ _APPLIED = struct.Struct(f"<Q{ID_SIZE}s")
 class LmdbFile:
     """A `Below` (`fs_meta.kv.overlay`) that changes by `apply`."""
 
-    def __init__(self, path: Path, environment: lmdb.Environment, writer: Worker) -> None:
+    def __init__(self, path: Path, environment: lmdb.Environment, writer: Worker, clock: Callable[[], float]) -> None:
         self._path = path
+        self._clock = clock
         self._environment = environment
         self._writer = writer
         self.map_size_bytes: int = environment.info()["map_size"]
@@ -60,7 +60,7 @@ class LmdbFile:
         self._write: lmdb.Transaction | None = None
 
     @classmethod
-    def open(cls, path: Path, *, map_size_bytes: int, writer: Worker) -> "LmdbFile":
+    def open(cls, path: Path, *, map_size_bytes: int, writer: Worker, clock: Callable[[], float]) -> "LmdbFile":
         """Open or make the file in directory `path`. Raises INVALID."""
         # A file larger than the map is mapped whole, so a map that has grown is as large after the next open.
         file_bytes = (path / DATA_FILE).stat().st_size if (path / DATA_FILE).exists() else 0
@@ -76,7 +76,7 @@ class LmdbFile:
             )
         except lmdb.Error as error:
             raise EmberError(Code.INVALID, f"metadata store {path} cannot be opened: {error}") from error
-        return cls(path, environment, writer)
+        return cls(path, environment, writer, clock)
 
     @property
     def is_empty(self) -> bool:
@@ -164,16 +164,16 @@ class LmdbFile:
         assert write is not None
         put, delete = write.put, write.delete
         left = iter(changes.items())
-        deadline_s = time.monotonic() + slice_s()
+        deadline_s = self._clock() + slice_s()
         while some := list(islice(left, _STEP)):
             for key, value in some:
                 if value is None:
                     delete(key)
                 else:
                     put(key, value)
-            if time.monotonic() >= deadline_s:
+            if self._clock() >= deadline_s:
                 await asyncio.sleep(0)
-                deadline_s = time.monotonic() + slice_s()
+                deadline_s = self._clock() + slice_s()
 
     def _put_applied(self, sequence: int, journal_id: bytes) -> None:
         assert self._write is not None

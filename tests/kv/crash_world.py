@@ -65,6 +65,7 @@ class World:
         self.durable = 0
         self.acknowledged = 0
         self.moments: list[Moment] = []
+        self.now_s = 0.0
         self.refused_for_space = 0
         self.lost = 0
         """Transactions that were acknowledged as relaxed and are gone with the machine."""
@@ -97,11 +98,17 @@ class World:
             disk=self.disk,
             lmdb_file=File,
             new_thread=lambda name: SimulatedWorker(self.choose, self.disk),
+            clock=self._look_at_the_clock,
         )
         if not self.data:
             self.data = (self.directory / DATA_FILE).read_bytes()
         self.disk.on_step = self.remember
         return store
+
+    def _look_at_the_clock(self) -> float:
+        """The machine may stand still at any time."""
+        self.now_s += self.choose.choice([0, 0, 0, 0.0003, 0.01])
+        return self.now_s
 
     def remember(self) -> None:
         if self.choose.random() < 0.2:

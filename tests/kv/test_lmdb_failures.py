@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Bench:
         self.commit_faults: list[Exception] = []
         """What the next commits of LMDB raise, without being done."""
         self.commits = 0
+        self.clock: Callable[[], float] = time.monotonic
         self.workers: dict[str, SimulatedWorker] = {}
 
     def use(self, scenario: Callable[[LmdbStore], Awaitable[None]], bounds: Bounds = NEVER) -> None:
@@ -60,6 +62,7 @@ class Bench:
                 disk=self.disk,
                 lmdb_file=File,
                 new_thread=new_worker,
+                clock=self.clock,
             )
             self.disk.writes = self.disk.syncs = 0
             try:
@@ -183,11 +186,8 @@ def test_a_durable_transaction_is_told_nothing_that_is_not_durable(bench: Bench,
     bench.use(use)
 
 
-def test_on_a_machine_that_stands_still_between_any_two_steps_everything_runs(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = itertools.count()
-    monkeypatch.setattr("fs_meta.kv.lmdb_engine.time.monotonic", lambda: float(next(clock)))
+def test_on_a_machine_that_stands_still_between_any_two_steps_everything_runs(bench: Bench) -> None:
+    bench.clock = itertools.count().__next__
 
     async def use(kv: LmdbStore) -> None:
         await kv.transact(_put(b"at once"), relaxed=True)

@@ -211,7 +211,8 @@ class World:
         )
 
     async def create_unnamed(self, directory: int = ROOT, mode: int = 0o600, **more: Any) -> meta.OpenReply:
-        request = meta.CreateUnnamed(directory, mode, new_request(), CLIENT, user=self.user, **more)
+        client = more.pop("client", CLIENT)
+        request = meta.CreateUnnamed(directory, mode, new_request(), client, user=self.user, **more)
         return await create_unnamed(self.context, request)
 
     async def open(self, path: bytes, at: int = ROOT, write: bool = True, **more: Any) -> meta.OpenReply:

@@ -24,10 +24,11 @@ Keys that begin with the byte 2 belong to the cluster manager. Names are raw byt
 
 Invariants (checked by `fs_meta.fsck`):
 * the root is inode 1, a directory, parent of itself, in no entry;
-* every entry's child exists and has the entry's type; `links` of a file or symbolic link is the number of its entries;
+* every entry's child exists and has the entry's type; `links` of anything but a directory is the number of its entries;
 * a directory is in exactly one entry, which is the one its `parent` and `name` say; `links` is 2 + subdirectories;
 * an inode with `links` 0 is a file with a session or a queue entry, or a detached directory (parent 0) with a queue
   entry; an unnamed file has `links` 0;
+* files and directories alone have a layout and flags, symbolic links alone a target, devices alone a device number;
 * extended attributes, locks and sessions belong to an inode that exists;
 * the next inode id is above every inode.
 
@@ -75,7 +76,7 @@ class Format(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Inode(msgspec.Struct, array_like=True, gc=False):
-    """A file, directory or symbolic link. Its id is in the key.
+    """A file, directory, symbolic link, fifo, socket or device. Its id is in the key.
 
     Not frozen: a transaction decodes its own copy, changes fields and puts it back (a copy for each changed field
     would cost ten times the assignment, on the hottest path there is).
@@ -95,7 +96,7 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     ctime_ns: int
     btime_ns: int
     layout: Layout | None
-    """File: where its chunks are. Directory: what children inherit. None for symbolic links."""
+    """File: where its chunks are. Directory: what children inherit. None for everything else."""
     truncate_version: int = 0
     """Grows with every truncate, so that an older length hint is recognised."""
     parent: int = 0

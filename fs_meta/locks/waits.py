@@ -9,14 +9,20 @@ server (`close`). Page: docs/concurrency/meta.md.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from fs_common.errors import Code, EmberError
+from fs_common.limits import CALLS_IN_FLIGHT_MAX
 from fs_meta import schema
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.locks.queues import LockQueues, Waiter
 from fs_meta.schema import HeldLock
+
+WAITS_MAX: Final = CALLS_IN_FLIGHT_MAX // 2
+"""Of one caller: its other calls, which may give up what is waited for, need room on the connection, too."""
 
 
 async def get_locks(txn: Transaction, inode: int) -> list[HeldLock]:
@@ -79,6 +85,8 @@ class LockWaits:
 
     def __init__(self) -> None:
         self._queues = LockQueues()
+        self._count: Counter[object] = Counter()
+        """Waits of each caller that has any."""
         self._closing: EmberError | None = None
 
     def is_queued(self, inode: int) -> bool:
@@ -87,15 +95,21 @@ class LockWaits:
 
     @contextmanager
     def joined(self, inode: int, wanted: HeldLock, request: bytes, caller: object) -> Iterator[Wait]:
-        """A place at the end of the file's queue for the length of the block."""
+        """A place at the end of the file's queue for the length of the block. Raises BUSY: the caller has too many."""
+        if self._count[caller] >= WAITS_MAX:
+            raise EmberError(Code.BUSY, f"{WAITS_MAX} locks are waited for on this connection")
         wait = Wait(inode, wanted, request, caller)
         if self._closing is not None:
             wait.end(self._closing)
         self._queues.join(wait)
+        self._count[caller] += 1
         try:
             yield wait
         finally:
             self._queues.leave(wait)
+            self._count[caller] -= 1
+            if not self._count[caller]:
+                del self._count[caller]
             self._wake(self._queues.ready(inode))
 
     def is_held_back(self, wait: Wait) -> bool:

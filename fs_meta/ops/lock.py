@@ -54,7 +54,8 @@ async def lock(context: Context, request: Lock, caller: object = None) -> LockRe
 
     EAGAIN: another owner has what conflicts, and had for `wait_ms` (0: is not waited for). EDEADLK: owners of RANGE
     locks would wait in a circle. ENOLCK: over 8192 locks on one file. EINVAL: kind, type or range; an APPEND lock that
-    is shared, or not of a file. ESTALE: the inode is gone; giving up is a success then.
+    is shared, or not of a file. ESTALE: the inode is gone; giving up is a success then. BUSY (retry): the caller waits
+    for 512 locks already.
 
     `caller`: when it is lost (`LockWaits.caller_lost`) the wait ends.
     """

@@ -13,6 +13,7 @@ from fs_common.limits import LOCKS_MAX
 from fs_common.records.meta import LOCK_END, LockKind, LockType
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
+from fs_meta.locks import waits
 from fs_meta.ops import lock as lock_module
 from fs_meta.schema import HeldLock
 from tests.meta.world import CLIENT, World, fails, new_request, world
@@ -299,6 +300,27 @@ def test_a_range_upgrade_that_is_refused_keeps_the_old_lock() -> None:
 
 
 # Waiting
+
+
+def test_a_caller_waits_for_so_many_locks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the connection would have no room for the calls that give them up."""
+    monkeypatch.setattr(waits, "WAITS_MAX", 3)
+
+    async def body() -> None:
+        async with world() as w:
+            f = await _file(w)
+            await w.lock(f, 0)
+            waiting = [_start(w.lock(f, owner, SHARED, wait_ms=WAIT_MS)) for owner in range(1, 4)]
+            await _queued(w, f, 3)
+            request = new_request()
+            with pytest.raises(EmberError) as caught:
+                await w.lock(f, 4, SHARED, request=request, wait_ms=WAIT_MS)
+            assert caught.value.code is Code.BUSY
+            await w.unlock(f, 0)
+            await asyncio.gather(*waiting)
+            await w.lock(f, 4, SHARED, request=request, wait_ms=WAIT_MS)
+
+    run(body())
 
 
 @pytest.mark.parametrize("kind", [FLOCK, RANGE, APPEND])

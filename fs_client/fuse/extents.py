@@ -45,6 +45,28 @@ async def next_hole(fs: AsyncFileSystem, file: FileRef, offset: int) -> int:
     return file.length
 
 
+async def stored_bytes(fs: AsyncFileSystem, file: FileRef) -> int:
+    """Bytes of all chunks of the file, once, whatever the replicas."""
+    total = first = 0
+    while True:
+        chunks = await _list(fs, file, first, LIMIT)
+        if not chunks:
+            return total
+        # Beyond the least of the chains' last chunks some may be missing in a full answer.
+        stripe = file.layout.stripe
+        last = max(chunks) if len(chunks) < LIMIT else min(_last_of_full_chains(chunks, stripe), max(chunks))
+        total += sum(length for index, length in chunks.items() if index <= last)
+        first = last + 1
+
+
+def _last_of_full_chains(chunks: dict[int, int], stripe: int) -> int:
+    """Up to where all chains have told all of their chunks: those that told `LIMIT` may have more."""
+    told: dict[int, list[int]] = {}
+    for index in chunks:
+        told.setdefault(index % stripe, []).append(index)
+    return min((max(indexes) for indexes in told.values() if len(indexes) >= LIMIT), default=max(chunks))
+
+
 async def _list(fs: AsyncFileSystem, file: FileRef, first: int, limit: int) -> dict[int, int]:
     """Index to bytes of chunks from `first` on: of each chain at least its next `limit`, so all below the least of
     the last ones are there."""

@@ -72,6 +72,10 @@ class File:
         """Chunks that were written since they were last synced to the daemons' disks."""
         self.names_unsynced = True
         """The file's own record may not be durable: it was made or changed by a relaxed call."""
+        self.sparse = False
+        """This mount made holes in it: what it takes on the daemons is asked for instead of taken from its length."""
+        self.stored_bytes: int | None = None
+        """What it takes, if it is sparse and nothing was changed since it was asked for."""
         self.settle_due = 0.0
         """Monotonic time at which a background settlement is due; 0: none is."""
 
@@ -115,9 +119,12 @@ class File:
 
     # Writing
 
-    def wrote(self, end: int) -> None:
-        """Bytes up to `end` were taken over."""
+    def wrote(self, end: int, begin: int = 0) -> None:
+        """Bytes up to `end` were taken over. `begin`: where they begin; beyond the length a hole lies before it."""
         self.mtime_ns = time.time_ns()
+        self.stored_bytes = None
+        if begin - self.ref.length >= self.chunk_size:
+            self.sparse = True
         if end > self.ref.length:
             self.ref.length = end
         self._mount.writing.add(self)

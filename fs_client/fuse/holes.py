@@ -32,6 +32,7 @@ async def zero(mount: "Mount", file: File, start: int, end: int) -> None:
             await mount.fs.writer.remove(file.ref, range(first, last))
             await _write(mount, file, last * size, end)
         file.wrote(0)
+        file.sparse = True
         file.unsettled.acknowledged(0, file.mtime_ns)
         file.unsynced.update(range(start // size, (end - 1) // size + 1))
     finally:

@@ -83,6 +83,14 @@ def size_and_mtime(node: Node) -> tuple[int, int]:
     return attributes.length, attributes.mtime_ns
 
 
+def blocks(node: Node, size: int) -> int:
+    """Of 512 bytes: what its length takes, or, where this mount made holes, what is stored."""
+    file = node.file
+    if file is not None and file.sparse and file.stored_bytes is not None:
+        size = min(size, file.stored_bytes)
+    return (size + 511) >> 9
+
+
 def _fields(node: Node) -> tuple[int, ...]:
     """Of `fuse_attr`, in order."""
     attributes = node.attributes
@@ -97,7 +105,7 @@ def _fields(node: Node) -> tuple[int, ...]:
     return (
         attributes.inode,
         size,
-        (size + 511) >> 9,
+        blocks(node, size),
         atime // _SECOND,
         mtime // _SECOND,
         ctime // _SECOND,

@@ -7,12 +7,14 @@ from typing import Any
 
 from fs_client.fuse import abi, answers, requests, shown
 from fs_client.fuse.abi import Opcode
+from fs_client.fuse.extents import stored_bytes
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import Node
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User
 from fs_common import methods
+from fs_common.errors import EmberError
 from fs_common.limits import NAME_BYTES_MAX
 from fs_common.records import meta
 
@@ -33,8 +35,22 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         """The node if its attributes may be believed."""
         node = nodes.by_inode.get(inode)
         if node is not None and node.attributes is not None and (node.expires > mount.now() or node.removed):
-            return node
+            file = node.file
+            return node if file is None or not file.sparse or file.stored_bytes is not None else None
         return None
+
+    async def measured(inode: int) -> Node:
+        """The node, with what is stored of a sparse file."""
+        node = await mount.attributes(inode)
+        file = node.file
+        if file is not None and file.sparse and file.stored_bytes is None:
+            await file.back.flush()
+            try:
+                file.stored_bytes = await stored_bytes(mount.fs, file.ref)
+            except EmberError:
+                # Nobody can be told what it takes: its length has to do, until holes are made again.
+                file.sparse = False
+        return node
 
     def getattr_(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         node = known(request.node)
@@ -43,12 +59,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         return getattr_slow(request)
 
     async def getattr_slow(request: Request) -> Result:
-        node = await mount.attributes(request.node)
+        node = await measured(request.node)
         return shown.attr_out(node, mount.now())
 
     async def statx(request: Request) -> Result:
         """As GETATTR, and when the file was made."""
-        node = await mount.attributes(request.node)
+        node = await measured(request.node)
         attributes = node.attributes
         assert attributes is not None
         size, mtime_ns = shown.size_and_mtime(node)
@@ -59,7 +75,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             left_ns,
             mask=STATX_BASIC_STATS | STATX_BTIME,
             size=size,
-            blocks=(size + 511) >> 9,
+            blocks=shown.blocks(node, size),
             atime_ns=attributes.atime_ns,
             btime_ns=attributes.btime_ns,
             mtime_ns=mtime_ns,

@@ -110,7 +110,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return
         cache.invalidate(file.inode, layout.chunk_size, min(offset, file.length), end)
         file.back.add(offset, request.take_data(), mount.now())
-        file.wrote(end)
+        file.wrote(end, offset)
 
     async def write_slow(request: Request, handle: Handle, offset: int, size: int, flags: int) -> Result:
         file = handle.file

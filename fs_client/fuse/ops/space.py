@@ -43,7 +43,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if not asked.mode & KEEP_SIZE and end > file.length:
                 old = file.length
                 # As a write that ends there and stores nothing.
-                file.wrote(end)
+                file.wrote(end, end)
                 file.unsettled.acknowledged(end, file.mtime_ns)
                 mount.cache.invalidate(file.inode, file.chunk_size, old, end)
         if request.uid:

@@ -104,12 +104,17 @@ class LookAhead:
             raise
         now = mount.now()
         nodes.adopt_page(parent, after, reply.entries, reply.more, stamp, now)
+        if nodes.node(parent).changed > stamp:
+            # Names changed here meanwhile: what the page lacks may be there by now.
+            return None
+        if all(entry.name != name for entry in reply.entries):
+            # Asked just now, by name as it were.
+            nodes.put_name(parent, name, 0, now)
+            raise EmberError(Code.NOT_FOUND, f"{name!r} is not in directory {parent}")
         found = nodes.find(parent, name, now)
         if found is None:
             return None
         inode, until = found
-        if not inode:
-            raise EmberError(Code.NOT_FOUND, f"{name!r} is not in directory {parent}")
         node = nodes.by_inode.get(inode)
         if node is None or node.attributes is None or node.expires <= now:
             return None

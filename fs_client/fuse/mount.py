@@ -83,7 +83,9 @@ class Mount:
         self.request_id = fs.request_id
         self.loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = time.monotonic
-        self.nodes = Nodes(ROOT_INODE, policy.attribute_s, policy.name_s, policy.absent_s)
+        self.nodes = Nodes(
+            ROOT_INODE, policy.attribute_s, policy.name_s, policy.absent_s, listings_exclude=policy.dataset
+        )
         self.handles = Handles()
         self.pool = BufferPool(POOL_BYTES_MAX)
         self.cache = DataCache(policy.cache_bytes)
@@ -130,6 +132,10 @@ class Mount:
         try:
             return await self.call(method, make(user))
         except EmberError as error:
+            if error.code is Code.STALE:
+                # Another client took its last name. The kernel looks the name up again, which must not be answered
+                # from what was known before.
+                self.nodes.change(request.node)
             if error.code not in (Code.ACCESS_DENIED, Code.NOT_PERMITTED) or not user.uid:
                 raise
             groups = groups_of(request)

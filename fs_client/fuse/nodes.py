@@ -75,7 +75,8 @@ class Names:
         self.entries: dict[bytes, tuple[int, float]] = {}
         """Name to (inode, until when that is believed); inode 0: there is no such name."""
         self.complete_until = NEVER
-        """Until then a name that is not in `entries` does not exist."""
+        """Until then a name that is not in `entries` does not exist: directories of the control tree, and listings of
+        data that does not change."""
         self.spans: list[tuple[bytes, bytes | None, float]] = []
         """(after, last, until): every name behind `after` up to `last` (None: the end) was listed. The newest few."""
         self.ahead_size = 0
@@ -90,13 +91,21 @@ SPANS_MAX = 8
 
 
 class Nodes:
-    """All of them. `attribute_s` and `name_s`: how long answers are believed."""
+    """All of them. `attribute_s` and `name_s`: how long answers are believed.
 
-    def __init__(self, root: int, attribute_s: float, name_s: float, absent_s: float) -> None:
+    A listing that lacks a name says that the name was not there then. Only with `listings_exclude`, for data that does
+    not change, does that answer a later look-up: else a program that is told of a new file by another machine would
+    not find it, though it has never asked for it before.
+    """
+
+    def __init__(
+        self, root: int, attribute_s: float, name_s: float, absent_s: float, *, listings_exclude: bool = False
+    ) -> None:
         self.attribute_s = attribute_s
         self.name_s = name_s
         self.absent_s = absent_s
         """For names that do not exist."""
+        self._listings_exclude = listings_exclude
         self.by_inode: dict[int, Node] = {}
         self._stamp = 0
         self._floor = 0
@@ -220,6 +229,8 @@ class Nodes:
             return None
         if names.complete_until > now:
             return 0, names.complete_until
+        if not self._listings_exclude:
+            return None
         for after, last, until in names.spans:
             if until > now and after < name and (last is None or name <= last):
                 return 0, until
@@ -260,18 +271,13 @@ class Nodes:
         if not fresh or not self.absent_s:
             return
         absent_until = now + self.absent_s
-        if not after and not more:
+        if not after and not more and self._listings_exclude:
             known.complete_until = absent_until
             return
         last = entries[-1].name if more and entries else None
         if len(known.spans) >= SPANS_MAX:
             del known.spans[0]
         known.spans.append((after, last, absent_until))
-
-    def born(self, directory: int, now: float) -> None:
-        """A directory that this mount made just now: it is empty."""
-        if self.absent_s:
-            self.names(directory).complete_until = now + self.absent_s
 
     def drop_old_names(self, now: float) -> None:
         """Forget names whose time is over, where there are many."""

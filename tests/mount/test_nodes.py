@@ -21,6 +21,10 @@ def nodes() -> Nodes:
     return Nodes(ROOT, attribute_s=1.0, name_s=1.0, absent_s=1.0)
 
 
+def unchanging() -> Nodes:
+    return Nodes(ROOT, attribute_s=1.0, name_s=1.0, absent_s=1.0, listings_exclude=True)
+
+
 def test_an_answer_is_believed_for_its_time() -> None:
     known = nodes()
     node = known.adopt(attributes(7, 5), known.stamp(), now=100.0)
@@ -72,8 +76,18 @@ def test_nodes_stay_while_the_kernel_refers_to_them() -> None:
     assert 7 not in known.by_inode
 
 
-def test_a_page_answers_names_and_their_absence() -> None:
+def test_what_a_listing_lacks_is_asked_for() -> None:
+    """Another machine may have made it since, and told the program that looks."""
     known = nodes()
+    known.adopt_page(ROOT, b"", page(b"a", b"c"), False, known.stamp(), now=100.0)
+    assert known.find(ROOT, b"a", 100.5) == (10, 101.0)
+    assert known.find(ROOT, b"b", 100.5) is None
+    known.adopt_page(ROOT, b"c", page(b"d", b"f"), True, known.stamp(), now=100.0)
+    assert known.find(ROOT, b"e", 100.5) is None
+
+
+def test_a_page_of_what_does_not_change_answers_absence_too() -> None:
+    known = unchanging()
     known.adopt_page(ROOT, b"", page(b"a", b"c"), False, known.stamp(), now=100.0)
     assert known.find(ROOT, b"a", 100.5) == (10, 101.0)
     assert known.find(ROOT, b"b", 100.5) == (0, 101.0)
@@ -81,7 +95,7 @@ def test_a_page_answers_names_and_their_absence() -> None:
 
 
 def test_part_of_a_directory_answers_only_for_that_part() -> None:
-    known = nodes()
+    known = unchanging()
     known.adopt_page(ROOT, b"c", page(b"d", b"f"), True, known.stamp(), now=100.0)
     assert known.find(ROOT, b"e", 100.5) == (0, 101.0)
     assert known.find(ROOT, b"c", 100.5) is None, "the page begins behind it"
@@ -100,14 +114,11 @@ def test_a_page_that_a_change_overtook_says_nothing_about_names() -> None:
     assert known.find(ROOT, b"other", 100.2) is None
 
 
-def test_a_new_directory_is_empty_until_something_is_made_in_it() -> None:
-    known = nodes()
-    known.born(50, now=100.0)
-    assert known.find(50, b"x", 100.5) == (0, 101.0)
-    known.put_name(50, b"x", 51, 100.5)
-    assert known.find(50, b"x", 100.6) == (51, 101.5)
-    known.drop_name(50, b"x")
-    assert known.find(50, b"x", 100.6) is None and known.find(50, b"y", 100.6) is None
+def test_a_dropped_name_is_asked_for() -> None:
+    known = unchanging()
+    known.adopt_page(ROOT, b"", page(b"a"), False, known.stamp(), now=100.0)
+    known.drop_name(ROOT, b"a")
+    assert known.find(ROOT, b"a", 100.6) is None and known.find(ROOT, b"y", 100.6) is None
 
 
 def test_a_name_that_shows_again_revives_a_removed_inode() -> None:

@@ -53,7 +53,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 request.node, asked.name, mode, mount.request_id(), False, None, user, relaxed=True
             ),
         )
-        nodes.born(reply.attributes.inode, mount.now())
         return made(request.node, asked.name, reply.attributes)
 
     async def symlink(request: Request) -> Result:

@@ -94,7 +94,7 @@ def run(context: Context) -> list[Figure]:
             "one create at a time, relaxed",
             Series("us", relaxed),
             (Limit("RPC echo, one at a time", Series("us", echoed_us)),),
-            Goal("value", "<=", 250),
+            Goal("value", "<=", 150),
             cpu_relaxed.note("create"),
         ),
     ]

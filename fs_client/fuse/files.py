@@ -174,7 +174,16 @@ class File:
             if writer is None:
                 # The kernel's last pages come while the last handle is being released.
                 raise EmberError(Code.BAD_SESSION, f"inode {self.inode} is not open for writing any more")
-            request = meta.Open(self.inode, b"", True, self._mount.client, self._mount.request_id(), _OWN, relaxed=True)
+            request = meta.Open(
+                self.inode,
+                b"",
+                True,
+                self._mount.client,
+                self._mount.request_id(),
+                _OWN,
+                append=writer.append,
+                relaxed=True,
+            )
             reply: meta.OpenReply = await self._mount.call(methods.OPEN, request)
             writer.session = reply.session
 

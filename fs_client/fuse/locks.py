@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from asyncio import FIRST_COMPLETED
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,8 +41,12 @@ async def wait_for_lock(
     end: int,
     process: int,
     withdrawn: "asyncio.Future[None] | None" = None,
+    given_up: Callable[[meta.Lock], None] | None = None,
 ) -> meta.LockReply:
-    """Take a lock, however long that takes, or until `withdrawn` is done: then InterruptedError, without the lock."""
+    """Take a lock, however long that takes, or until `withdrawn` is done: then InterruptedError, without the lock.
+
+    `given_up`: called instead of withdrawing the request when the caller is cancelled; see `withdraw_lock`.
+    """
     while True:
         request = meta.Lock(inode, mount.client, owner, kind, type_, mount.request_id(), start, end, process, SLICE_MS)
         asking = mount.loop.create_task(mount.call(methods.LOCK, request))
@@ -49,10 +54,13 @@ async def wait_for_lock(
             await asyncio.wait([asking] if withdrawn is None else [asking, withdrawn], return_when=FIRST_COMPLETED)
         except asyncio.CancelledError:
             asking.cancel()
-            mount.spawn(_withdraw_quietly(mount, request))
+            if given_up is not None:
+                given_up(request)
+            else:
+                mount.spawn(_withdraw_quietly(mount, request))
             raise
         if not asking.done():
-            await _withdraw(mount, request)
+            await withdraw_lock(mount, request)
             asking.cancel()
             await ended([asking])
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
@@ -66,7 +74,7 @@ async def wait_for_lock(
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
 
-async def _withdraw(mount: "Mount", request: meta.Lock) -> None:
+async def withdraw_lock(mount: "Mount", request: meta.Lock) -> None:
     """End a wait: the same request without waiting is told of the lock if it was taken, which is then given up."""
     try:
         await mount.call(methods.LOCK, msgspec.structs.replace(request, wait_ms=0))
@@ -80,7 +88,7 @@ async def _withdraw(mount: "Mount", request: meta.Lock) -> None:
 
 async def _withdraw_quietly(mount: "Mount", request: meta.Lock) -> None:
     try:
-        await _withdraw(mount, request)
+        await withdraw_lock(mount, request)
     except EmberError as error:
         logger.warning("a lock on inode %d may be left until its file is closed: %s", request.inode, error)
 

@@ -203,6 +203,26 @@ def test_later_writes_have_later_times(directory: Path) -> None:
             last = modified
 
 
+FUTURE_NS = 4_000_000_000_000_000_000
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "create": lambda d: make(d / "new"),
+    "mkdir": lambda d: os.mkdir(d / "new"),
+    "unlink": lambda d: os.unlink(d / "old"),
+    "rename": lambda d: os.rename(d / "old", d / "new"),
+    "symlink": lambda d: os.symlink("x", d / "new"),
+    "link": lambda d: os.link(d / "old", d / "new"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_time_in_the_future_comes_back_to_now(directory: Path, change: str) -> None:
+    """A change sets the time, it does not only push it forward: rsync looks whether it has to set a directory's again."""
+    make(directory / "old")
+    os.utime(directory, ns=(FUTURE_NS, FUTURE_NS))
+    CHANGES[change](directory)
+    assert stamps(directory).modified < FUTURE_NS
+
+
 def test_write_through_a_mapping_moves_mtime(directory: Path) -> None:
     """At the latest when msync returns."""
     path = make(directory / "f", pattern(4096))

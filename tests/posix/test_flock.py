@@ -209,21 +209,56 @@ def test_of_a_deleted_file(file: Path) -> None:
             fcntl.flock(second, EX | NB)
 
 
-def _count(path: Path, rounds: int) -> None:
+def _count(path: Path, counter: Path, rounds: int, unlock: bool) -> None:
+    for _ in range(rounds):
+        with opened(path, os.O_RDWR) as descriptor:
+            fcntl.flock(descriptor, EX)
+            with opened(counter, os.O_RDWR) as file:
+                number = int(os.pread(file, 20, 0))
+                os.pwrite(file, b"%d" % (number + 1), 0)
+                os.fsync(file)
+            if unlock:
+                fcntl.flock(descriptor, UN)
+
+
+@pytest.mark.parametrize("unlock", [True, False], ids=["unlocked", "closed"])
+@pytest.mark.parametrize("where", ["elsewhere", "in another file"])
+def test_protects_a_counter(subject: Subject, tmp_path: Path, where: str, unlock: bool) -> None:
+    """Read, add one, write back, under the lock: no addition is lost, on one mount or on two.
+
+    With the counter on a local disk this is about the lock alone; with it on the file system, it is also about what an
+    open shows that comes after the other one's close.
+    """
+    make(subject.path / "lock")
+    make((tmp_path if where == "elsewhere" else subject.path) / "counter", b"0")
+    with actor() as a, actor() as b:
+        for one, place in ((a, subject.path), (b, subject.other)):
+            counter = (tmp_path if where == "elsewhere" else place) / "counter"
+            one.start(_count, place / "lock", counter, 60, unlock)
+        a.result()
+        b.result()
+    assert ((tmp_path if where == "elsewhere" else subject.path) / "counter").read_bytes() == b"120"
+
+
+def _count_inside(path: Path, rounds: int, unlock: bool) -> None:
     for _ in range(rounds):
         with opened(path, os.O_RDWR) as descriptor:
             fcntl.flock(descriptor, EX)
             number = int(os.pread(descriptor, 20, 0))
             os.pwrite(descriptor, b"%d" % (number + 1), 0)
             os.fsync(descriptor)
+            if unlock:
+                fcntl.flock(descriptor, UN)
 
 
-def test_protects_a_counter(subject: Subject) -> None:
-    """Read, add one, write back, under the lock: no addition is lost, on one mount or on two."""
+@pytest.mark.parametrize("unlock", [True, False], ids=["unlocked", "closed"])
+def test_protects_the_file_that_is_locked(subject: Subject, unlock: bool) -> None:
+    """Opened before the lock is there: the bytes that count are those of after it."""
     make(subject.path / "counter", b"0")
     with actor() as a, actor() as b:
-        a.start(_count, subject.path / "counter", 40)
-        b.start(_count, subject.other / "counter", 40)
+        a.start(_count_inside, subject.path / "counter", 60, unlock)
+        b.start(_count_inside, subject.other / "counter", 60, unlock)
         a.result()
         b.result()
-    assert (subject.path / "counter").read_bytes() == b"80"
+    with opened(subject.other / "counter") as descriptor:
+        assert os.pread(descriptor, 20, 0) == b"120"

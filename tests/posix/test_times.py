@@ -216,7 +216,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_time_in_the_future_comes_back_to_now(directory: Path, change: str) -> None:
-    """A change sets the time, it does not only push it forward: rsync looks whether it has to set a directory's again."""
+    """A change sets the time, it does not only push it forward: rsync looks whether it has to set it again."""
     make(directory / "old")
     os.utime(directory, ns=(FUTURE_NS, FUTURE_NS))
     CHANGES[change](directory)

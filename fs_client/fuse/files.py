@@ -210,14 +210,14 @@ class File:
                     return
             hint = self.unsettled.take()
             stamp_before = self.version
-            self._mount.nodes.change(self.inode)
+            sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.fsync(self.inode, session, self._mount.request_id(), relaxed=not durable)
                 reply: meta.AttributesReply = await self._mount.call(methods.FSYNC, request)
             except BaseException:
                 self.unsettled.give_back(hint)
                 raise
-            self.adopt_own(reply.attributes, stamp_before)
+            self.adopt_own(reply.attributes, stamp_before, sent)
             self.names_unsynced = not durable
 
     async def end_session(self, handle: "Handle") -> None:
@@ -229,7 +229,7 @@ class File:
                 return
             hint = self.unsettled.take()
             stamp_before = self.version
-            self._mount.nodes.change(self.inode)
+            sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.close(self.inode, session, self._mount.request_id(), relaxed=True)
                 reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request)
@@ -238,15 +238,15 @@ class File:
                 if not (isinstance(error, EmberError) and error.code in (Code.BAD_SESSION, Code.STALE)):
                     handle.session = session
                 raise
-            self.adopt_own(reply.attributes, stamp_before)
+            self.adopt_own(reply.attributes, stamp_before, sent)
             self.names_unsynced = True
 
-    def adopt_own(self, attributes: meta.Attributes, version_before: int) -> None:
-        """The service's answer to a change of this mount."""
+    def adopt_own(self, attributes: meta.Attributes, version_before: int, sent: int | None = None) -> None:
+        """The service's answer to a change of this mount. `sent`: see `Nodes.learn`."""
         self.ref.length = max(self.unsettled.settled(attributes), self._gathered_end())
         if not self.dirty:
             self.mtime_ns = 0
-        node = self._mount.nodes.learn(attributes, self._mount.now())
+        node = self._mount.nodes.learn(attributes, self._mount.now(), sent)
         if attributes.version == version_before + 1:
             # Nobody else changed the contents in between: what is cached of them is what they are.
             if node.cached_version == version_before:

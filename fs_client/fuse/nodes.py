@@ -120,14 +120,16 @@ class Nodes:
         """Taken before a request is sent; given to `adopt` with its answer."""
         return self._stamp
 
-    def change(self, *inodes: int) -> None:
+    def change(self, *inodes: int) -> int:
         """This mount changes these inodes now (called before the request, and after the answer): what is known of
-        their attributes is old, and answers to requests sent before this are not adopted."""
+        their attributes is old, and answers to requests sent before this are not adopted. Returns what `learn` takes
+        with the answer."""
         self._stamp += 1
         for inode in inodes:
             node = self.node(inode)
             node.changed = self._stamp
             node.expires = NEVER
+        return self._stamp
 
     def change_names(self, *directories: int) -> None:
         """Names of these directories change now: answers that are on their way say nothing about them."""
@@ -174,13 +176,18 @@ class Nodes:
             node.attributes = attributes
         return node
 
-    def learn(self, attributes: Attributes, now: float) -> Node:
-        """Adopt the answer to a change of this mount: answers that are still on their way are older."""
+    def learn(self, attributes: Attributes, now: float, sent: int | None = None) -> Node:
+        """Adopt the answer to a change of this mount: answers that are still on their way are older.
+
+        `sent`: of `change`. Where another change of the inode began or was answered since, nobody knows which of the
+        two the service made first, so neither answer is believed: the next one who wants to know asks.
+        """
         self._stamp += 1
         node = self.node(attributes.inode)
+        alone = sent is None or node.changed == sent
         node.changed = self._stamp
         node.attributes = attributes
-        node.expires = now + self.attribute_s
+        node.expires = now + self.attribute_s if alone else NEVER
         node.removed = node.removed and not attributes.links
         return node
 

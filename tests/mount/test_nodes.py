@@ -114,6 +114,21 @@ def test_a_page_that_a_change_overtook_says_nothing_about_names() -> None:
     assert known.find(ROOT, b"other", 100.2) is None
 
 
+def test_of_two_changes_at_once_neither_answer_is_believed() -> None:
+    """The service may have made them in either order, whatever the order of the answers."""
+    known = nodes()
+    closing = known.change(7)
+    setting = known.change(7)
+    assert known.learn(attributes(7, 1), 100.0, setting).expires == 101.0, "it began last and nothing came between"
+    assert known.learn(attributes(7, 2), 100.1, closing).expires < 100.1
+    closing = known.change(7)
+    setting = known.change(7)
+    assert known.learn(attributes(7, 2), 100.2, closing).expires < 100.2
+    assert known.learn(attributes(7, 1), 100.3, setting).expires < 100.3
+    alone = known.change(7)
+    assert known.learn(attributes(7, 1), 100.4, alone).expires == 101.4
+
+
 def test_a_dropped_name_is_asked_for() -> None:
     known = unchanging()
     known.adopt_page(ROOT, b"", page(b"a"), False, known.stamp(), now=100.0)

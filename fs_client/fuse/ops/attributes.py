@@ -101,7 +101,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if file is not None and file.dirty and not mount.policy.writeback:
                 # What is written later than this call would set times that the program did not.
                 await file.settle()
-            nodes.change(inode)
+            sent = nodes.change(inode)
 
             def make(user: User) -> meta.SetAttr:
                 now_a, now_m = valid & abi.FATTR_ATIME_NOW, valid & abi.FATTR_MTIME_NOW
@@ -129,7 +129,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             # Without the caller's groups the service takes the set-group-id bit away, instead of refusing.
             grouped = bool(valid & abi.FATTR_MODE and asked.mode & stat.S_ISGID)
             reply: meta.AttributesReply = await mount.call_as(request, methods.SET_ATTR, make, grouped=grouped)
-            nodes.learn(reply.attributes, mount.now())
+            nodes.learn(reply.attributes, mount.now(), sent)
             if file is not None:
                 file.names_unsynced = True
         if valid & abi.FATTR_SIZE:

@@ -1,6 +1,7 @@
 """FALLOCATE, LSEEK, COPY_FILE_RANGE."""
 
 import errno
+import mmap
 import os
 from collections.abc import Mapping
 
@@ -58,6 +59,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         asked = requests.parse_lseek(request.body)
         file = mount.handles.file(asked.fh).file
+        if any(handle.writable for handle in file.handles):
+            # Pages that were written through a mapping are still the kernel's, which asks without sending them.
+            mount.channel.notify_inval_inode(file.inode, asked.offset - asked.offset % mmap.PAGESIZE)
+            await mount.channel.notified()
         await file.back.flush()
         if asked.offset >= file.length:
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))

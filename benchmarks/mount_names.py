@@ -5,17 +5,14 @@ standard library's tree with cold caches (dropped before each run, which only ro
 the report says so).
 """
 
-import os
 import secrets
 import shutil
-import subprocess
 import sysconfig
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import fs_client
 from benchmarks.context import Context
+from benchmarks.file_calls import seconds, stat_samples, touch_samples
 from benchmarks.files import DIRECTORY
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
 from benchmarks.mounted import Mount, drop_local_caches, mounted
@@ -33,17 +30,17 @@ def run(context: Context) -> list[Figure]:
         shutil.copytree(sysconfig.get_paths()["stdlib"], top / "stdlib", symlinks=True, ignore=_LARGE)
         local = context.directory / "local-names"
         shutil.copytree(sysconfig.get_paths()["stdlib"], local / "stdlib", symlinks=True, ignore=_LARGE)
-        _fill(local / "few", few)
+        touch_samples(local / "few", few)
         dropped = drop_local_caches()
         stats, local_stats, listing, find, local_find, du, local_du = alternate(
             context.repeat,
-            _cold(mount, lambda: _stats_per_s(top / "few", few)),
-            _local(lambda: _stats_per_s(local / "few", few)),
-            _cold(mount, lambda: _seconds(["ls", "-l", str(top / "many")])),
-            _cold(mount, lambda: _seconds(["find", str(top / "stdlib"), "-size", "+1k"])),
-            _local(lambda: _seconds(["find", str(local / "stdlib"), "-size", "+1k"])),
-            _cold(mount, lambda: _seconds(["du", "-s", str(top / "stdlib")])),
-            _local(lambda: _seconds(["du", "-s", str(local / "stdlib")])),
+            _cold(mount, lambda: stat_samples(top / "few", few)),
+            _local(lambda: stat_samples(local / "few", few)),
+            _cold(mount, lambda: seconds(["ls", "-l", str(top / "many")])),
+            _cold(mount, lambda: seconds(["find", str(top / "stdlib"), "-size", "+1k"])),
+            _local(lambda: seconds(["find", str(local / "stdlib"), "-size", "+1k"])),
+            _cold(mount, lambda: seconds(["du", "-s", str(top / "stdlib")])),
+            _local(lambda: seconds(["du", "-s", str(local / "stdlib")])),
         )
         fs.rmtree(name)
         shutil.rmtree(local)
@@ -96,23 +93,3 @@ def _local(measure: Callable[[], float]) -> Callable[[], float]:
         return measure()
 
     return run
-
-
-def _stats_per_s(directory: Path, count: int) -> float:
-    paths = [f"{directory}/sample-{i:06}" for i in range(count)]
-    start = time.perf_counter()
-    for path in paths:
-        os.stat(path)
-    return count / (time.perf_counter() - start)
-
-
-def _seconds(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
-def _fill(directory: Path, count: int) -> None:
-    directory.mkdir()
-    for i in range(count):
-        (directory / f"sample-{i:06}").touch()

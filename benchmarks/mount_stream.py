@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fs_client
-from benchmarks.context import MIB, Context
+from benchmarks.context import Context
+from benchmarks.file_calls import PIECE, read_through, write_and_sync
 from benchmarks.files import DIRECTORY, large_file, pattern
 from benchmarks.limits.process import touched
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
@@ -24,7 +25,6 @@ from benchmarks.warm_memory import WarmMemory
 from fs_client.filesystem import FileSystem
 from fs_common.layout import Durability
 
-PIECE = MIB
 _COPIES = 3 + 1
 """Of the file in page caches while it is written through the mount."""
 
@@ -87,26 +87,11 @@ def run(context: Context) -> list[Figure]:
 def _read(mount: Mount, name: str, size: int) -> float:
     """GB/s"""
     mount.again()
-    buffer = [bytearray(PIECE)]
-    start = time.perf_counter()
-    file = os.open(mount.path / name, os.O_RDONLY)
-    offset = 0
-    while count := os.preadv(file, buffer, offset):
-        offset += count
-    os.close(file)
-    seconds = time.perf_counter() - start
-    assert offset == size, "the file was read to its end"
-    return size / 1e9 / seconds
+    return read_through(mount.path / name, size)
 
 
 def _write(path: Path, data: memoryview) -> float:
-    start = time.perf_counter()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    for begin in range(0, len(data), PIECE):
-        os.write(file, data[begin : begin + PIECE])
-    os.fsync(file)
-    os.close(file)
-    rate = len(data) / 1e9 / (time.perf_counter() - start)
+    rate = write_and_sync(path, data)
     path.unlink()
     return rate
 

@@ -37,7 +37,7 @@ def as_table(figures: Sequence[Figure], machine: dict[str, Any]) -> "Table":
         table.add_column(heading, justify="right" if heading in ("EmberFS", "ratio") else "left")
     for figure in figures:
         first, *others = figure.limits or (None,)
-        ours = (figure.title, f"{_number(figure.ours.median)} {figure.ours.unit}", _spread(figure.ours))
+        ours = (figure.title, f"{number(figure.ours.median)} {figure.ours.unit}", _spread(figure.ours))
         table.add_row(*ours, *_limit_cells(figure, first), _goal(figure))
         for limit in others:
             table.add_row("", "", "", *_limit_cells(figure, limit), "")
@@ -47,7 +47,7 @@ def as_table(figures: Sequence[Figure], machine: dict[str, Any]) -> "Table":
 def _limit_cells(figure: Figure, limit: Limit | None) -> tuple[str, str, str]:
     if limit is None:
         return "", "", ""
-    return f"{_number(limit.series.median)}  {limit.title}", _spread(limit.series), f"{figure.ratio(limit):.2f}"
+    return f"{number(limit.series.median)}  {limit.title}", _spread(limit.series), f"{figure.ratio(limit):.2f}"
 
 
 def _goal(figure: Figure) -> str:
@@ -59,10 +59,10 @@ def _goal(figure: Figure) -> str:
 
 
 def _spread(series: Series) -> str:
-    return f"{_number(min(series.values))} … {_number(max(series.values))}"
+    return f"{number(min(series.values))} … {number(max(series.values))}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that matter; thousands in groups."""
     if value >= 1000:
         return f"{value:,.0f}"

@@ -1,0 +1,1 @@
+"""An EmberFS mount beside what a user would otherwise mount: `python -m benchmarks.peers`."""

@@ -6,8 +6,10 @@ Each function works below a directory or on a path that it is given, and returns
 import multiprocessing
 import os
 import secrets
+import stat
 import subprocess
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from benchmarks.context import MIB
@@ -33,24 +35,43 @@ def filled(top: Path, count: int) -> Path:
 
 def create(directory: Path, count: int) -> float:
     """Create, write 4 KiB, close: files a second."""
+    start, end = _create(directory, count)
+    return count / (end - start)
+
+
+def _create(directory: Path, count: int) -> tuple[float, float]:
+    """When it began and ended."""
     paths = [f"{directory}/{secrets.token_hex(4)}-{i}" for i in range(count)]
     start = time.perf_counter()
     for path in paths:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         os.write(file, _DATA)
         os.close(file)
-    return count / (time.perf_counter() - start)
+    return start, time.perf_counter()
 
 
 def create_side_by_side(top: Path, count: int, processes: int = PROCESSES) -> float:
     """`count` files by each process in a directory of its own: files a second of all together."""
     directories = [fresh(top) for _ in range(processes)]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
-        pool.map(os.path.exists, directories)  # all of them are up
-        start = time.perf_counter()
-        pool.starmap(create, [(directory, count) for directory in directories], chunksize=1)
-        return processes * count / (time.perf_counter() - start)
+    barrier = context.Barrier(processes)
+    with context.Pool(processes, _set_barrier, (barrier,)) as pool:
+        times = pool.starmap(_create_together, [(directory, count) for directory in directories], chunksize=1)
+    # One clock for all processes of a machine.
+    return processes * count / (max(end for _, end in times) - min(start for start, _ in times))
+
+
+_barrier: Barrier
+
+
+def _set_barrier(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _create_together(directory: Path, count: int) -> tuple[float, float]:
+    _barrier.wait(_TIMEOUT_S)
+    return _create(directory, count)
 
 
 def unlink(directory: Path) -> float:
@@ -75,7 +96,7 @@ def touch_samples(directory: Path, count: int) -> None:
     """A new directory with `count` empty files, for `stat_samples`."""
     directory.mkdir()
     for i in range(count):
-        (directory / f"sample-{i:06}").touch()
+        os.mknod(f"{directory}/sample-{i:06}", 0o644 | stat.S_IFREG)
 
 
 def stat_samples(directory: Path, count: int) -> float:

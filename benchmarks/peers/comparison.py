@@ -44,9 +44,13 @@ class Comparison:
             self.failed[system.name] = f"{type(error).__name__}: {error}"
             say(f"{system.title} is left out: {self.failed[system.name]}")
 
-    def run(self, measurements: Sequence[Measurement], sizes: Sizes, repeat: int) -> None:
+    def run(self, measurements: Sequence[Measurement], sizes: Sizes, repeat: int, until: float) -> None:
+        """`until`: a time of the monotonic clock after which no further measurement begins."""
         for round_index in range(repeat):
             for measurement in measurements:
+                if time.monotonic() > until:
+                    say(f"out of time in round {round_index + 1} of {repeat}, at {measurement.rows[0].name}")
+                    return
                 for system in turn(self.systems, round_index):
                     self.attempt(system, functools.partial(self._run_one, measurement, sizes))
 

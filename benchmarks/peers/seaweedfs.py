@@ -58,12 +58,13 @@ class SeaweedFS(Peer):
             log or role, lambda: listens(_HOST, port), self.weed, role, *listen, *options, cwd=self.directory
         )
 
-    def start_s3(self) -> str:
-        """A gateway for those who store objects in it: its URL."""
+    def start_s3(self, access_key: str, secret_key: str) -> str:
+        """A gateway for those who store objects in it with these keys: its URL."""
         port = self.ports.take()
-        self._start(
-            "s3", port, self.ports.take(), f"-filer={self.filer}", "-port.iceberg=0", "-port.lance=0", "-iam=false"
-        )
+        configuration = self.directory / "s3.json"
+        configuration.write_text(identities(access_key, secret_key))
+        options = (f"-filer={self.filer}", f"-config={configuration}", "-port.iceberg=0", "-port.lance=0", "-iam=false")
+        self._start("s3", port, self.ports.take(), *options)
         return f"http://{_HOST}:{port}"
 
     def mount_command(self) -> tuple[str, ...]:

@@ -86,6 +86,8 @@ class Names:
         self.last_miss = NEVER
 
 
+CLOCKS_APART_NS = 1_000_000_000
+"""How far the clocks of this machine and the service's may be apart."""
 SPANS_MAX = 8
 """Listed spans remembered for a directory: walks by several programs at once."""
 
@@ -147,6 +149,9 @@ class Nodes:
         node = self.node(directory)
         attributes = node.attributes
         if attributes is not None:
+            if attributes.mtime_ns > time_ns + CLOCKS_APART_NS:
+                # Somebody set it: the service has its own time there now.
+                node.expires = NEVER
             time_ns = max(time_ns, attributes.mtime_ns)
             node.attributes = msgspec.structs.replace(
                 attributes, mtime_ns=time_ns, ctime_ns=time_ns, links=attributes.links + links

@@ -56,6 +56,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def take(handle: Handle, asked: requests.Lock, withdrawn: "asyncio.Future[None] | None") -> None:
         """`withdrawn`: wait for it, until that is done; None: do not wait."""
         kind = LockKind.FLOCK if asked.lk_flags & abi.LK_FLOCK else LockKind.RANGE
+        # The kernel's number of an open file description is used again by the next one, while the end of this one is
+        # still being told. A handle's number never is.
+        owner = handle.number if kind is LockKind.FLOCK else asked.owner
         type_ = _type(asked.type)
         file = handle.file
         start, end = (0, meta.LOCK_END) if kind is LockKind.FLOCK else (asked.start, min(asked.end, meta.LOCK_END))
@@ -64,15 +67,13 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if file.dirty:
                 await file.settle()
         else:
-            handle.lock_owners.add((kind, asked.owner))
+            handle.lock_owners.add((kind, owner))
             if kind is LockKind.RANGE:
-                file.range_owners.add(asked.owner)
+                file.range_owners.add(owner)
         if withdrawn is not None and type_ is not LockType.UNLOCK:
-            await wait_for_lock(mount, file.inode, asked.owner, kind, type_, start, end, asked.pid, withdrawn)
+            await wait_for_lock(mount, file.inode, owner, kind, type_, start, end, asked.pid, withdrawn)
         else:
-            lock = meta.Lock(
-                file.inode, mount.client, asked.owner, kind, type_, mount.request_id(), start, end, asked.pid
-            )
+            lock = meta.Lock(file.inode, mount.client, owner, kind, type_, mount.request_id(), start, end, asked.pid)
             await mount.call(methods.LOCK, lock)
         if type_ is not LockType.UNLOCK:
             await renew(handle)

@@ -13,6 +13,7 @@ from fs_client.fuse.mount import Mount
 from fs_client.fuse.users import User
 from fs_common import methods
 from fs_common.records import meta
+from fs_common.records.meta import InodeFlags
 
 _POLL_READY = 0x145
 """POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM: what regular files are."""
@@ -20,6 +21,13 @@ FS_IOC_GETFLAGS = (0x80086601, 0x80046601)
 FS_IOC_SETFLAGS = (0x40086602, 0x40046602)
 """With the size of `long` and of `int`: kernels use both numbers, and 4 bytes."""
 _SETTABLE = 0xF0
+FS_IOC_FSGETXATTR = 0x801C581F
+FS_IOC_FSSETXATTR = 0x401C5820
+"""The same flags in another form, which the kernel asks for before it sets any."""
+_FSXATTR = struct.Struct("=5I8x")
+"""xflags, extent size, extents, project, copy-on-write extent size: we have the first."""
+_XFLAGS = {0x08: InodeFlags.IMMUTABLE, 0x10: InodeFlags.APPEND, 0x40: InodeFlags.NO_ATIME, 0x80: InodeFlags.NO_DUMP}
+assert _FSXATTR.size == 28
 
 
 def _ours(direction: int, number: int, size: int) -> int:
@@ -56,9 +64,26 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def set_flags(request: Request, data: bytes) -> bytes:
         (flags,) = struct.unpack_from("=I", data)
+        await put_flags(request, flags)
+        return b""
+
+    async def get_fsxattr(request: Request, data: bytes) -> bytes:
+        node = await mount.attributes(request.node)
+        assert node.attributes is not None
+        flags = node.attributes.flags
+        return _FSXATTR.pack(sum(bit for bit, flag in _XFLAGS.items() if flags & flag), 0, 0, 0, 0)
+
+    async def set_fsxattr(request: Request, data: bytes) -> bytes:
+        xflags, extent, _, project, copy_extent = _FSXATTR.unpack_from(data)
+        if xflags & ~sum(_XFLAGS) or extent or project or copy_extent:
+            raise OSError(errno.EOPNOTSUPP, "there are no projects, extent sizes or other flags here")
+        await put_flags(request, sum(flag for bit, flag in _XFLAGS.items() if xflags & bit))
+        return b""
+
+    async def put_flags(request: Request, flags: int) -> None:
         if flags & ~_SETTABLE:
             raise OSError(errno.EOPNOTSUPP, f"flags {flags & ~_SETTABLE:#x} are not known here")
-        mount.nodes.change(request.node)
+        sent = mount.nodes.change(request.node)
 
         def make(user: User) -> meta.SetAttr:
             return meta.SetAttr(
@@ -66,8 +91,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             )
 
         reply: meta.AttributesReply = await mount.call_as(request, methods.SET_ATTR, make)
-        mount.nodes.learn(reply.attributes, mount.now())
-        return b""
+        mount.nodes.learn(reply.attributes, mount.now(), sent)
 
     async def cluster(request: Request, data: bytes) -> bytes:
         return mount.fs.routing.routing.cluster.encode()[:64].ljust(64, b"\0")
@@ -99,6 +123,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     commands: dict[int, Callable[[Request, bytes], Coroutine[Any, Any, bytes]]] = {
         **dict.fromkeys(FS_IOC_GETFLAGS, get_flags),
         **dict.fromkeys(FS_IOC_SETFLAGS, set_flags),
+        FS_IOC_FSGETXATTR: get_fsxattr,
+        FS_IOC_FSSETXATTR: set_fsxattr,
         EMBER_IOC_CLUSTER: cluster,
         EMBER_IOC_LAYOUT: layout,
         EMBER_IOC_REMOVE_TREE: remove_tree,

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.posix.exerciser import run
+from tests.posix.exerciser.operations import WEIGHTS
 from tests.posix.exerciser.player import Mismatch
 from tests.posix.exerciser.tree import TreeExerciser
 
@@ -68,11 +69,15 @@ def main() -> int:
         "--locks", action="store_true", help="with --dir2: files stay open on both, locks say whose turn it is"
     )
     parser.add_argument("--tree", action="store_true", help="names instead of contents")
+    parser.add_argument("--without", help="operations to leave out, with commas between: to get past a known fault")
     parser.add_argument("--replay", type=Path, help="play the operations of this file")
     parser.add_argument("--thin-out", action="store_true", help="with --replay: find the fewest operations that fail")
     options = parser.parse_args()
     places = (options.directory,) if options.dir2 is None else (options.directory, options.dir2)
-    settings = run.Settings(places, options.size, options.locks)
+    without = tuple(options.without.split(",")) if options.without else ()
+    if unknown := set(without) - set(WEIGHTS):
+        parser.error(f"no such operations: {', '.join(sorted(unknown))}; there are {', '.join(WEIGHTS)}")
+    settings = run.Settings(places, options.size, options.locks, without)
     if options.replay is not None:
         return _play_again(settings, options.replay, options.thin_out)
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed

@@ -21,6 +21,8 @@ class Settings(NamedTuple):
     """Directories; several are the same one through several mounts."""
     size_max: int = SIZE_MAX
     locks: bool = False
+    without: tuple[str, ...] = ()
+    """Operations to leave out."""
 
 
 class Failure(Exception):
@@ -54,7 +56,7 @@ def exercise(
 
     Raises Failure.
     """
-    without = [*missing_features(settings.places[0]), *(NOT_WITH_LOCKS if settings.locks else ())]
+    without = [*settings.without, *missing_features(settings.places[0]), *(NOT_WITH_LOCKS if settings.locks else ())]
     chooser = Chooser(seed, settings.size_max, without=without, mounts=len(settings.places))
     with contextlib.ExitStack() as stack:
         written = None if replay is None else stack.enter_context(replay.open("w", buffering=1 << 16))

@@ -371,7 +371,8 @@ class Rows(Witness):
             self._database = None
 
     def verify(self) -> list[str]:
-        with contextlib.closing(sqlite3.connect(self.place / "db")) as database:
+        # The locks of a mount whose daemon was killed stay until the service gives it up.
+        with contextlib.closing(sqlite3.connect(self.place / "db", timeout=60)) as database:
             whole = database.execute("pragma integrity_check").fetchall()
             found = {number for (number,) in database.execute("select number from rows")}
         broken = [] if whole == [("ok",)] else [f"integrity check: {whole[:3]}"]

@@ -2,6 +2,12 @@
 
 import contextlib
 import os
+
+# Before anything imports gRPC: its own handlers for fork end children of processes in which it was used. Tests fork
+# processes that act as other users, and none of these talks gRPC.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# ruff: noqa: E402
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -7,7 +7,6 @@ import os
 # processes that act as other users, and none of these talks gRPC.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-# ruff: noqa: E402
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -27,7 +27,7 @@ TIMEOUT_S = 6
 CALL_S = 2 * TIMEOUT_S + 10.0
 """A system call may be two requests (write back, then settle), on a machine that does other things, too."""
 STEP_S = 4 * CALL_S
-"""A step is several calls."""
+"""A step is several calls, as is what some witnesses take the time of (`Witness.CALLS`)."""
 ACKNOWLEDGED = 5
 """Steps of each witness before anything breaks."""
 
@@ -77,7 +77,7 @@ def promises_were_kept(group: list[Witness]) -> None:
         events = one.events()
         assert [event for event in events if event.kind == "wrong"] == [], one.name
         slowest = max(events, key=lambda event: event.longest_s)
-        assert slowest.longest_s <= CALL_S, f"{one.name}: {slowest}"
+        assert slowest.longest_s <= one.CALLS * CALL_S, f"{one.name}: {slowest}"
         assert one.verify() == [], one.name
 
 

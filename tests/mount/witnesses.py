@@ -36,7 +36,7 @@ class Event(NamedTuple):
     began: float
     """time.monotonic() when the step began"""
     longest_s: float
-    """of its system calls"""
+    """of what it timed, see `Witness.CALLS`"""
     text: str
 
 
@@ -44,6 +44,8 @@ class Witness:
     """What is common: steps in a process, a log, the clock of each system call."""
 
     name = ""
+    CALLS = 1
+    """How many system calls what is timed as one may be, that each wait for as long as one may."""
 
     def __init__(self, place: Path, outside: Path) -> None:
         self.place = place
@@ -349,6 +351,8 @@ class Rows(Witness):
     """Commits rows to a sqlite database."""
 
     name = "rows"
+    CALLS = 3
+    """A commit that fails goes on to write, to roll back and to unlock."""
     _database: sqlite3.Connection | None = None
 
     def prepare(self) -> None:

@@ -3,7 +3,8 @@
 A walk asks for one name after another. From the second look-up in a row on, a page of the directory with attributes is
 fetched instead of the one name, from that name on, so that the following look-ups find it in memory. How large a page
 is, is learned like a read-ahead: it doubles while look-ups go on behind the last page, and shrinks to nothing while
-they jump about, because then most of a page would be fetched in vain.
+they jump about, because then most of a page would be fetched in vain. A name that a page lacked is no walk: who makes
+or renames files asks for such names, and they are asked for one by one.
 """
 
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class LookAhead:
         names.last_miss = now
         names.ahead_misses = names.ahead_misses + 1 if walking else 0
         if walking and names.ahead_misses >= 2 and name not in (b".", b".."):
-            size = self._page_size(names, name)
+            size = self._page_size(names, name) if names.listed_until(name, now) is None else 0
             if size:
                 found = await self._page(parent, names, name, size, request)
                 if found is not None:

@@ -85,6 +85,13 @@ class Names:
         """Look-ups in a row that neither memory nor a page answered."""
         self.last_miss = NEVER
 
+    def listed_until(self, name: bytes, now: float) -> float | None:
+        """Until when a listing that would have had the name is believed; None: there is none."""
+        for after, last, until in self.spans:
+            if until > now and after < name and (last is None or name <= last):
+                return until
+        return None
+
 
 CLOCKS_APART_NS = 1_000_000_000
 """How far the clocks of this machine and the service's may be apart."""
@@ -243,10 +250,8 @@ class Nodes:
             return 0, names.complete_until
         if not self._listings_exclude:
             return None
-        for after, last, until in names.spans:
-            if until > now and after < name and (last is None or name <= last):
-                return 0, until
-        return None
+        until = names.listed_until(name, now)
+        return None if until is None else (0, until)
 
     def put_name(self, directory: int, name: bytes, inode: int, now: float) -> None:
         """A name that this mount made, or was just told of. `inode` 0: it does not exist."""

@@ -1,8 +1,8 @@
 """Reads that memory does not answer: gathered, sent to the daemons in few frames, answered one by one.
 
-All reads that come in one turn of the loop go in one batch. While `BATCHES_MAX` batches are under way, further ones
-gather until one has ended, so that many small reads at once share frames, and a single reader never waits. Large reads
-go at once, each in a batch of its own: several side by side are what read-ahead lives of.
+All reads that come in one turn of the loop go in one batch. While more than `FEW` small reads are under way, further
+ones gather, so that many at once share frames, and few readers never wait for each other. Large
+reads go at once, each in a batch of its own: several side by side are what read-ahead lives of.
 
 A read is answered as soon as its own bytes are there; one that fails does not touch the others. Nothing is read beyond
 what the kernel asked for.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fs_client.fuse.kernel_request import Request
     from fs_client.fuse.mount import Mount
 
-BATCHES_MAX = 2
-"""One is worked on by the daemons while the other one's answers are taken in."""
+FEW = 3
+"""More than one for each of a few servers: from there on a frame shared saves more time than waiting costs."""
 LARGE = 128 * KIB
 
 
@@ -34,8 +34,8 @@ class ReadGather:
         self._reader = mount.fs.reader
         self._loop = asyncio.get_running_loop()
         self._waiting: list[_Read] = []
-        self._batches = 0
-        """Under way, of small reads."""
+        self._under_way = 0
+        """Small reads that are sent and not answered."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, request: "Request", file: FileRef, offset: int, size: int, reservation: Reservation | None) -> None:
@@ -56,9 +56,9 @@ class ReadGather:
 
     def turn_done(self) -> None:
         """The requests of this turn are all here."""
-        if self._waiting and self._batches < BATCHES_MAX:
+        if self._waiting and self._under_way <= FEW:
             waiting, self._waiting = self._waiting, []
-            self._batches += 1
+            self._under_way += len(waiting)
             self._start(waiting, small=True)
 
     def _start(self, reads: "list[_Read]", *, small: bool) -> None:
@@ -70,9 +70,10 @@ class ReadGather:
                 read.place = read.place[: read.size]
         _Batch(self, reads, small).start()
 
-    def batch_ended(self, small: bool) -> None:
-        if small:
-            self._batches -= 1
+    def small_ended(self) -> None:
+        """A small read is answered, one way or the other."""
+        self._under_way -= 1
+        if self._waiting:
             self.turn_done()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -111,13 +112,12 @@ class _Read:
 
 
 class _Batch:
-    __slots__ = ("_gather", "_left", "_reads", "_small")
+    __slots__ = ("_gather", "_reads", "_small")
 
     def __init__(self, gather: ReadGather, reads: list[_Read], small: bool) -> None:
         self._gather = gather
         self._reads = reads
         self._small = small
-        self._left = len(reads)
 
     def start(self) -> None:
         reads = self._reads
@@ -167,6 +167,5 @@ class _Batch:
                 mount.cache.failed(read.reservation)
         if read.buffer is not None:
             read.buffer.release()
-        self._left -= 1
-        if not self._left:
-            self._gather.batch_ended(self._small)
+        if self._small:
+            self._gather.small_ended()

@@ -164,10 +164,11 @@ class Service:
         self.register(STATS, lambda call: Reply(Stats(self.stats())))
 
     def register(self, method: Method, handler: Handler, *, allocate: Allocate | None = None) -> None:
-        """Answer `method` with `handler(call) -> Reply`, sync or async.
+        """Answer `method` with `handler(call) -> Reply`, sync or async, or with a future of the reply.
 
-        An async handler's first step runs directly in the reader, outside a task: no `asyncio.timeout`,
-        `current_task` or `TaskGroup` before its first suspension. A handler must not block.
+        A future is cancelled where an async handler would be. An async handler's first step runs directly in the
+        reader, outside a task: no `asyncio.timeout`, `current_task` or
+        `TaskGroup` before its first suspension. A handler must not block.
 
         `allocate(request, payload_length)` gives writable byte views of together `payload_length` bytes, before the
         payload is received; without it the method refuses payload.

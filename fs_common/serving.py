@@ -61,8 +61,8 @@ class _Active:
         self.payload_bytes = 0
         self.release: Callable[[], None] | None = None
         """Gives the payload's memory back; None once it is called or handed on."""
-        self.task: asyncio.Task[Reply] | None = None
-        """Set once the handler has suspended."""
+        self.task: asyncio.Future[Reply] | None = None
+        """What the reply comes from, once the handler has suspended: its task, or the future it returned."""
         self.expired = False
         """The deadline passed and the task was cancelled for it."""
 
@@ -275,12 +275,12 @@ class ServingConnection:
             return
         try:
             result = active.registration.handler(active.call)
-            if type(result) is not Reply:
+            if type(result) is not Reply and not isinstance(result, asyncio.Future):
                 result = eager.start(cast(Any, result), self._loop)
         except BaseException as error:
             self._fail_with(active, error)
             return
-        if isinstance(result, asyncio.Task):
+        if isinstance(result, asyncio.Future):
             active.task = result
             result.add_done_callback(partial(self._on_task_done, active))
             if self._sweep is None:
@@ -289,7 +289,7 @@ class ServingConnection:
             return
         self._reply(active, result)
 
-    def _on_task_done(self, active: _Active, task: asyncio.Task[Reply]) -> None:
+    def _on_task_done(self, active: _Active, task: asyncio.Future[Reply]) -> None:
         active.task = None
         if task.cancelled():
             if active.expired:

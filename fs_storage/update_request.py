@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Sequence
 
 from fs_common.errors import Code, EmberError
-from fs_common.records.storage import ItemError, UpdateItem
+from fs_common.records.storage import ItemError, UpdateChunksReply, UpdateItem
+from fs_common.rpc import Reply
 from fs_storage.craq.operation import Operation
 from fs_storage.payload import Payload
 
@@ -40,7 +41,7 @@ class UpdateRequest:
         views: Sequence[memoryview],
         payload: Payload | None,
         give_up: float,
-        done: "asyncio.Future[None]",
+        done: "asyncio.Future[Reply]",
     ) -> None:
         self.client = client
         self.source = source
@@ -60,6 +61,7 @@ class UpdateRequest:
         self.reason = ""
         """Why the last attempt to forward that was answered was refused."""
         self.done = done
+        """Of the answer."""
 
     def fail(self, index: int, code: Code, message: str) -> None:
         """Item `index` is over without having become an operation, or with its failure."""
@@ -87,7 +89,7 @@ class UpdateRequest:
                 self.payload.drop()
                 self.payload = None
             if not self.done.done():
-                self.done.set_result(None)
+                self.done.set_result(Reply(UpdateChunksReply(self.versions, self.lengths, self.errors)))
 
 
 def views_of(items: Sequence[UpdateItem], payload: Payload | None) -> list[memoryview]:

@@ -21,7 +21,7 @@ from fs_common.checks import InvariantViolation
 from fs_common.errors import Code, EmberError
 from fs_common.ids import chunk_id
 from fs_common.limits import UPDATE_ITEMS_MAX
-from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateItem, UpdateKind
+from fs_common.records.storage import UpdateChunks, UpdateItem, UpdateKind
 from fs_common.rpc import Allocation, Call, Reply
 from fs_common.telemetry import Counters
 from fs_storage.craq.operation import Duty, Failure, Operation, Step
@@ -79,8 +79,11 @@ class Updates:
         payload = self._memory.take(position, length)
         return Allocation(payload, payload.drop)
 
-    async def update(self, call: Call) -> Reply:
-        """UPDATE_CHUNKS. Each item succeeds or fails by itself."""
+    def update(self, call: Call) -> "Reply | asyncio.Future[Reply]":
+        """UPDATE_CHUNKS. Each item succeeds or fails by itself.
+
+        Giving up the future stops nothing: the work goes on in tasks of this object.
+        """
         loop = asyncio.get_running_loop()
         message: UpdateChunks = call.request
         items = message.items
@@ -100,10 +103,9 @@ class Updates:
                 touched[target.id] = target
         for target in touched.values():
             self._start(target, request)
-        # Not the task that does the work: cancelling this one, at the caller's deadline, stops nothing.
-        await request.done
         self._counters.add("updates", len(items))
-        return Reply(UpdateChunksReply(request.versions, request.lengths, request.errors))
+        done = request.done
+        return done.result() if done.done() else done
 
     async def perform(
         self, target: Target, operations: list[Operation], items: list[UpdateItem | None], timeout: float

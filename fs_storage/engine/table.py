@@ -61,9 +61,8 @@ class Table:
         record = self.hot.get(chunk)
         if record is None:
             value = self._index.get(chunk)
-            if value is None:
-                return NOTHING
-            record = self._decode(value)
+            # An update of a new chunk asks several times.
+            record = NOTHING if value is None else self._decode(value)
             self.hot[chunk] = record
             if len(self.hot) > self._records_cached:
                 self._evict()

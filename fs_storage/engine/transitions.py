@@ -5,6 +5,8 @@ commit          COMMIT      pending -> committed
 drop_pending    ABANDON     pending -> gone (a first version: the record as well)
 """
 
+from collections.abc import Sequence
+
 from fs_storage.engine.index_format import StoredAnswer
 from fs_storage.engine.versions import NOBODY, Block, Identity, Record, Version
 
@@ -42,8 +44,11 @@ def blocks_of(record: Record) -> list[Block]:
     return [version.block for version in record[:2] if version is not None and version.block is not None]
 
 
-def dropped_blocks(before: Record, after: Record) -> list[Block]:
+def dropped_blocks(before: Record, after: Record) -> Sequence[Block]:
     """Blocks that belonged to `before` and do not to `after`."""
+    if before.pending is None and (before.committed is None or before.committed is after.committed):
+        # A version became pending: nothing can have been dropped.
+        return ()
     kept = blocks_of(after)
     dropped: list[Block] = []
     for block in blocks_of(before):

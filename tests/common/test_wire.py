@@ -43,6 +43,7 @@ class Driver:
         self.log: list[tuple[object, ...]] = []
         self.views: list[memoryview] = []
         self.largest_segment = 0
+        self.reads = 0
 
     def feed(self, data: bytes, sizes: Iterator[int]) -> None:
         """All of `data`, in reads of these sizes; a read takes no more than the reader wants."""
@@ -59,6 +60,7 @@ class Driver:
                 segment[: len(piece)] = piece
                 taken += len(piece)
             self.reader.filled(taken)
+            self.reads += 1
             position += taken
             self.take_events()
 
@@ -144,12 +146,17 @@ def test_after_a_payload_next_to_nothing_is_moved() -> None:
     assert sum(map(len, driver.reader.wants())) == wire.WINDOW_MIN
 
 
+def test_frames_with_small_payloads_come_several_in_one_read() -> None:
+    driver = read_all([Sample(n, b"body", b"p" * 4096) for n in range(1, 31)], itertools.repeat(1 << 20))
+    assert driver.reads <= 15
+
+
 def test_header_of_the_next_frame_comes_with_the_payload() -> None:
     driver = Driver([sample := Sample(1, b"", b"p" * 5000)])
     encoded = sample.encoded()
     driver.feed(encoded[:33], itertools.repeat(100))
     wanted = driver.reader.wants()
-    assert [len(segment) for segment in wanted] == [4999, wire.WINDOW_MIN]
+    assert [len(segment) for segment in wanted] == [4999, wire.WINDOW_MAX]
 
 
 def test_nothing_behind_a_frame_with_payload_is_read_before_its_destination_is_known() -> None:

@@ -2,7 +2,7 @@
 
 A range is cut at chunk borders. Pieces whose chunks have the same head travel together in frames of about
 `FRAME_BYTES`; all frames go side by side, within the client's budget of bytes in flight. The pieces are slices of the
-caller's memory: nothing is copied.
+caller's memory: nothing is copied. A small write of a single chunk may share its frame with others (`small_updates`).
 
 Order: updates of one chunk are sent one after another, in the order in which `write` was called. Each piece waits for
 the earlier one of its chunk, so waiting never goes in a circle; a frame takes its share of the budget only when none
@@ -25,6 +25,7 @@ from fs_client.file_ref import FileRef
 from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
+from fs_client.small_updates import SMALL_BYTES, SmallUpdates
 from fs_client.storage_client import SERVER_GONE, UPDATE_TRY_S, StorageClient
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
@@ -96,6 +97,7 @@ class Writer:
         self._client = client
         self._timeout_s = timeout_s
         self._channels = ChannelPool()
+        self._small = SmallUpdates(storage, client)
         self._budget = ByteBudget(BYTES_IN_FLIGHT)
         self._last: dict[tuple[int, int], asyncio.Future[None]] = {}
         """By (inode, chunk index): the end of the newest update that is under way or waits."""
@@ -240,6 +242,10 @@ class Writer:
         ]
         data = [piece.data for piece, _ in updates]
         size = sum(map(len, data))
+        if len(updates) == 1 and size <= SMALL_BYTES:
+            piece = updates[0][0]
+            piece.error = await self._small.send(head, items[0], piece.data, attempts.left_s())
+            return
         head.outstanding += size
         try:
             reply: UpdateChunksReply = await self._storage.call(

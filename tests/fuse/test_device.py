@@ -301,7 +301,8 @@ def test_unmounting_while_it_is_used(files: EmptyFileSystem, place: Path) -> Non
             assert await in_thread(os.pread, descriptor, 10, 0) == files._data[:10]
             assert channel.ended is None
             await in_thread(os.close, descriptor)
-            assert await ended is channel.ended is End.UNMOUNTED
+            assert await ended is End.UNMOUNTED
+            assert channel.ended is End.UNMOUNTED
 
     run(test())
 

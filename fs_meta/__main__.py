@@ -7,7 +7,6 @@ store has stopped working (its disk failed) ends with status 1, so that whoever 
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from fs_common import heap
 from fs_common.config import ConfigError, load
 from fs_common.errors import EmberError
 from fs_common.telemetry import configure_logging
@@ -56,9 +56,7 @@ async def _serve(config: MetaConfig) -> int:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
         return _refuse(f"cannot listen on {config.host}:{config.port}: {error.strerror}", EXIT_FAILED)
-    # What exists now lives as long as the process: later collections need not look at it.
-    gc.collect()
-    gc.freeze()
+    heap.freeze()
     print(f"ready meta {running.host}:{running.port}", flush=True)
     ends = [loop.create_task(stopped.wait()), loop.create_task(running.failed.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,6 @@ line on stderr: exit status 2 for the configuration, 1 for everything else. SIGT
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from fs_common import heap
 from fs_common.config import ConfigError, load
 from fs_common.errors import EmberError, Retry
 from fs_common.manager_client import ManagerClient, NodeAddress
@@ -75,9 +75,7 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
         if joined.done() and (refusal := joined.result()) is not None:
             return _refuse(str(refusal), EXIT_FAILED)
         if joined.done():
-            # What exists now lives as long as the process: later collections need not look at it.
-            gc.collect()
-            gc.freeze()
+            heap.freeze()
             print(f"ready storage {host}:{port}", flush=True)
             await asyncio.wait((ended, daemon.violation), return_when=asyncio.FIRST_COMPLETED)
         if daemon.violation.done():

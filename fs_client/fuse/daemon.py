@@ -11,7 +11,6 @@ anew at every call.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -31,6 +30,7 @@ from fs_client.fuse.ops.table import all_handlers
 from fs_client.fuse.policy import Policy
 from fs_client.options import Options
 from fs_client.settle import ended
+from fs_common import heap
 from fs_common.ids import ClientId
 from fs_common.limits import MIB
 
@@ -42,8 +42,6 @@ INIT_S = 10.0
 """The kernel sends INIT as soon as it has mounted."""
 WRITEBACK_PERCENT = 40
 """Of the memory that the kernel allows for written pages, with `writeback`. By itself FUSE gets 1."""
-YOUNG_OBJECTS = 20_000
-"""Records and nodes come and go by the thousand and form no cycles: the collector need not look at them as often."""
 
 
 @dataclass(slots=True)
@@ -146,8 +144,7 @@ class _Daemon:
                 mount.channel.notify_resend()
             _set_up_device(settings)
             mount.begin()
-            gc.freeze()
-            gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+            heap.freeze()
             relief = loop.create_task(self._wait_for_relief())
             logger.info("%s is mounted at %s", settings.cluster.cluster, settings.mountpoint)
             ready()

@@ -246,12 +246,16 @@ class Mount:
         if node.removed:
             self.cache.forget(file.inode)
         if hold:
-            try:
-                await self.call(methods.CLOSE, meta.Close(file.inode, hold, self.request_id(), relaxed=True))
-            except EmberError as error:
-                logger.warning("giving up removed inode %d: %s", file.inode, error)
+            await self.end_unused_session(file.inode, hold)
         if not node.lookups:
             self.nodes.forget(file.inode, 0, self.now())
+
+    async def end_unused_session(self, inode: int, session: bytes) -> None:
+        """End a session that nothing was written under."""
+        try:
+            await self.call(methods.CLOSE, meta.Close(inode, session, self.request_id(), relaxed=True))
+        except EmberError as error:
+            logger.warning("giving up removed inode %d: %s", inode, error)
 
     async def hold(self, inode: int, besides: Handle | None = None) -> None:
         """Before this mount takes a name from `inode`, or ends the session of `besides`: if it is open here without

@@ -139,6 +139,34 @@ def test_replaced_file_is_the_new_one_at_open(subject: Subject) -> None:
     within(STALE_S, lambda: (subject.other / "f").read_bytes() == b"new!", "the new file is there on the other mount")
 
 
+@pytest.mark.parametrize("held_for", [os.O_RDONLY, os.O_RDWR])
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT])
+def test_open_gets_the_file_that_has_the_name(subject: Subject, held_for: int, flags: int) -> None:
+    """Not the one that had it a moment ago, though somebody there still has that open, and the name is remembered."""
+    for number in range(10):
+        here, there = (subject.path, subject.other) if number % 2 else (subject.other, subject.path)
+        name = f"f{number}"
+        make(there / name, b"old")
+        with opened(there / name, held_for) as old:
+            assert (here / name).read_bytes() == b"old"
+            (there / name).unlink()
+            make(there / name, b"new!")
+            with opened(here / name, flags) as descriptor:
+                assert read_all(descriptor) == b"new!"
+            assert read_all(old) == b"old"
+        assert (here / name).read_bytes() == b"new!"
+
+
+def test_file_without_a_name_is_opened_through_its_descriptor(subject: Subject) -> None:
+    make(subject.path / "f", b"old")
+    with opened(subject.path / "f", os.O_RDWR) as descriptor:
+        (subject.other / "f").unlink()
+        for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY):
+            with opened(Path(f"/proc/self/fd/{descriptor}"), flags) as again:
+                assert os.fstat(again).st_ino == os.fstat(descriptor).st_ino
+        assert read_all(descriptor) == b"old"
+
+
 def test_attributes_follow_in_time(subject: Subject) -> None:
     make(subject.path / "f")
     assert (subject.other / "f").stat().st_size == 0

@@ -21,6 +21,7 @@ from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User, user_of
 from fs_client.settle import run_all
 from fs_common import methods
+from fs_common.errors import Code, EmberError
 from fs_common.records import meta
 
 _ACCESS = os.O_ACCMODE
@@ -30,6 +31,8 @@ EXECUTE = 0x20
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
+    looking_again: set[int] = set()
+    """Threads whose last open was refused because no name leads to the file."""
 
     def open_(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         asked = requests.parse_open(request.body)
@@ -63,6 +66,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             )
 
         reply: meta.OpenReply = await mount.call_as(request, methods.OPEN, make)
+        if not reply.attributes.links:
+            refuse_old_name(request, reply)
+        else:
+            looking_again.discard(request.pid)
         handle = opened(request, flags, reply, stamp)
         version = reply.attributes.version
         if flags & os.O_TRUNC and write:
@@ -73,6 +80,21 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             mount.channel.notify_inval_inode(handle.file.inode, -1)
             await mount.channel.notified()
         return answers.open_out(handle.number, open_flags(handle, version))
+
+    def refuse_old_name(request: Request, reply: meta.OpenReply) -> None:
+        """No name leads to the file any more, though it still is there. The kernel may have come here by a name that
+        it believes and another client gave to another file since. ESTALE makes it look the path's names up again and
+        come a second time, which is believed: it has this inode by other means (`/proc/self/fd`), or had it by its
+        name just now."""
+        node = nodes.by_inode.get(request.node)
+        if request.pid in looking_again or (node is not None and node.removed):
+            looking_again.discard(request.pid)
+            return
+        if reply.session:
+            mount.spawn(mount.end_unused_session(request.node, reply.session))
+        looking_again.add(request.pid)
+        nodes.change(request.node)
+        raise EmberError(Code.STALE, f"inode {request.node} has no name any more; look the path up again")
 
     def opened(request: Request, flags: int, reply: meta.OpenReply, stamp: int) -> Handle:
         """A handle for what the service has opened."""

@@ -1,6 +1,7 @@
 """Making bytes of a file zero without their being sent: whole chunks are removed, the rest is written.
 
-A chunk that is not there reads as zeros within the file's length, and the daemons give its space back.
+A chunk that is not there reads as zeros within the file's length, and the daemons give its space back. The file's last
+chunk is written, too, unless it is full: another client may be making it longer.
 """
 
 from typing import TYPE_CHECKING
@@ -22,9 +23,6 @@ async def zero(mount: "Mount", file: File, start: int, end: int) -> None:
     try:
         first = -(-start // size)
         last = end // size
-        if end == file.length and end % size and last >= first:
-            # Behind the end of the file there is nothing to keep.
-            last += 1
         if first >= last:
             await _write(mount, file, start, end)
         else:

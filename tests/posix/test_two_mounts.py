@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.posix.calls import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, fallocate, unsupported
 from tests.posix.files import DEADLINE_S, exists, make, names, opened, pattern, read_all, refused
 from tests.posix.people import actor
 from tests.posix.subject import Subject
@@ -71,6 +72,46 @@ def test_cut_and_grown(subject: Subject) -> None:
     assert (subject.other / "f").read_bytes() == pattern(100_000)[:50_000]
     os.truncate(subject.other / "f", 60_000)
     assert (subject.path / "f").read_bytes() == pattern(100_000)[:50_000] + bytes(10_000)
+
+
+@pytest.mark.parametrize("mode", [0, FALLOC_FL_ZERO_RANGE])
+def test_allocated_after_the_other_cut_it(subject: Subject, mode: int) -> None:
+    """Both have it open. No byte is stored at the end that the allocation gives the file."""
+    make(subject.path / "f", pattern(1000))
+    with opened(subject.path / "f", os.O_RDWR) as first, opened(subject.other / "f", os.O_RDWR) as second:
+        for length in (500, 200):
+            os.ftruncate(first, length)
+            try:
+                fallocate(second, mode, length, 3_000_000)
+            except OSError as error:
+                if unsupported(error):
+                    pytest.skip("this file system has no such mode")
+                raise
+            assert os.fstat(second).st_size == length + 3_000_000
+            assert read_all(second) == pattern(1000)[:length] + bytes(3_000_000)
+    assert (subject.path / "f").read_bytes() == pattern(1000)[:200] + bytes(3_000_000)
+
+
+def test_hole_up_to_the_end_of_before(subject: Subject) -> None:
+    """What the other has put behind it meanwhile stays."""
+    make(subject.path / "f", pattern(1000))
+    with opened(subject.other / "f", os.O_RDWR) as descriptor:
+        assert os.fstat(descriptor).st_size == 1000
+        with opened(subject.path / "f", os.O_RDWR) as writer:
+            os.pwrite(writer, pattern(1000, 1), 1000)
+        fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1000)
+    assert (subject.path / "f").read_bytes() == bytes(1000) + pattern(1000, 1)
+
+
+def test_hole_in_what_the_other_has_written(subject: Subject) -> None:
+    make(subject.path / "f", pattern(1000))
+    with opened(subject.other / "f", os.O_RDWR) as descriptor:
+        assert os.fstat(descriptor).st_size == 1000
+        with opened(subject.path / "f", os.O_RDWR) as writer:
+            os.pwrite(writer, pattern(1000, 1), 1000)
+        fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1500, 200)
+    expected = pattern(1000) + pattern(1000, 1)
+    assert (subject.path / "f").read_bytes() == expected[:1500] + bytes(200) + expected[1700:]
 
 
 def test_written_from_both_sides_in_different_places(subject: Subject) -> None:

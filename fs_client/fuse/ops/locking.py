@@ -81,11 +81,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def renew(handle: Handle) -> None:
         """Who has taken a lock sees what its holders before have written."""
         file = handle.file
-        version = file.version
-        await mount.fresh_attributes(file.node)
-        if file.version != version:
-            # The kernel's pages are of what was there before.
-            file.node.cached_version = file.version
+        node = file.node
+        await mount.fresh_attributes(node)
+        if node.cached_version != file.version or node.told_version not in (-1, file.version):
+            # The kernel's pages, or the length it believes, are of what was there before.
+            node.cached_version = file.version
+            node.told_version = -1
             mount.channel.notify_inval_inode(file.inode)
             await mount.channel.notified()
 

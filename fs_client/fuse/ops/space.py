@@ -37,20 +37,35 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         end = asked.offset + asked.length
         if not asked.mode & KEEP_SIZE and end > min(FILE_SIZE_MAX, file.chunk_size * (CHUNK_INDEX_MAX + 1)):
             raise EmberError(Code.FILE_TOO_LARGE, f"{end} bytes")
+        # The end of the file decides what is done, and other clients may have moved it.
+        await file.settle()
         async with file.cutting():
             await file.back.flush()
+            await mount.fresh_attributes(file.node)
             if asked.mode & (PUNCH_HOLE | ZERO_RANGE):
                 await zero(mount, file, asked.offset, min(end, file.length))
-            if not asked.mode & KEEP_SIZE and end > file.length:
-                old = file.length
-                # As a write that ends there and stores nothing.
+            longer = not asked.mode & KEEP_SIZE and end > file.length
+            if longer:
+                mount.cache.invalidate(file.inode, file.chunk_size, file.length, end)
                 file.wrote(end, end)
-                file.unsettled.acknowledged(end, file.mtime_ns)
-                mount.cache.invalidate(file.inode, file.chunk_size, old, end)
         if request.uid:
             await drop_set_id(mount, file)
-        await file.settle()
+        if longer:
+            await lengthen(file, end)
+        else:
+            await file.settle()
         return None
+
+    async def lengthen(file: File, end: int) -> None:
+        """As a write that ends there and stores nothing. So if another client has cut the file since this one was told
+        of it, no bytes show the service that it is as long again: it is told once more."""
+        while True:
+            version = file.unsettled.truncate_version
+            file.wrote(end, end)
+            file.unsettled.acknowledged(end, file.mtime_ns)
+            await file.settle()
+            if file.unsettled.truncate_version == version:
+                return
 
     async def lseek(request: Request) -> Result:
         """SEEK_DATA and SEEK_HOLE, by whole chunks as the daemons have them."""

@@ -63,6 +63,8 @@ class File:
         """Held by one append at a time, around its lock at the service; `changing` is taken inside it."""
         self.range_owners: set[int] = set()
         """Owners of range locks that were taken here, through any handle."""
+        self.ending: set[asyncio.Task[None]] = set()
+        """Ends of handles that have locks."""
         self.hold = b""
         """A session that keeps the contents for readers; empty: none."""
         self.error: EmberError | None = None

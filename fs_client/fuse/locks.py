@@ -22,6 +22,7 @@ from fs_common.records import meta
 from fs_common.records.meta import LockKind, LockType
 
 if TYPE_CHECKING:
+    from fs_client.fuse.files import File
     from fs_client.fuse.handles import Handle
     from fs_client.fuse.mount import Mount
 
@@ -106,8 +107,27 @@ async def release_range_locks(mount: "Mount", handle: "Handle", owner: int) -> N
 
 
 async def release_all_locks(mount: "Mount", handle: "Handle") -> None:
-    """The open file description ends: so do all locks that were taken through it."""
-    owners, handle.lock_owners = handle.lock_owners, set()
-    for kind, owner in owners:
-        request = meta.ReleaseLocks(handle.file.inode, mount.client, owner, kind, mount.request_id())
-        await mount.call(methods.RELEASE_LOCKS, request)
+    """The open file description ends: so do all locks that were taken through it.
+
+    What its flushes have left is its own. The kernel's number for it may by now be that of another description, which
+    then has been noted there as well: whatever is locked under that number ends with that one.
+    """
+    file = handle.file
+    for kind, owner in list(handle.lock_owners):
+        if not any((kind, owner) in other.lock_owners for other in file.handles if other is not handle):
+            request = meta.ReleaseLocks(file.inode, mount.client, owner, kind, mount.request_id())
+            await mount.call(methods.RELEASE_LOCKS, request)
+            if kind is LockKind.RANGE:
+                file.range_owners.discard(owner)
+        handle.lock_owners.discard((kind, owner))
+
+
+async def older_ends(file: "File", withdrawn: "asyncio.Future[None] | None") -> None:
+    """Wait until the locks of open file descriptions whose ends were told before have been given up: that must not hit
+    what is taken now under the same number. Raises InterruptedError if `withdrawn` is done first."""
+    waiting: set[asyncio.Future[None]] = set(file.ending)
+    while waiting:
+        await asyncio.wait(waiting if withdrawn is None else {*waiting, withdrawn}, return_when=FIRST_COMPLETED)
+        if withdrawn is not None and withdrawn.done():
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+        waiting = {end for end in waiting if not end.done()}

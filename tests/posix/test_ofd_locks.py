@@ -65,6 +65,19 @@ def test_released_at_the_last_close(file: Path) -> None:
         ofd_wait_lock(stranger, WRITE)
 
 
+def test_end_of_one_leaves_the_next(file: Path, subject: Subject) -> None:
+    """The next open of the file often has the same place in the kernel's memory as the one before."""
+    with opened(subject.other / "f", os.O_RDWR) as stranger:
+        for _ in range(100):
+            with opened(file, os.O_RDWR) as descriptor:
+                ofd_lock(descriptor, WRITE)
+            with opened(file, os.O_RDWR) as descriptor:
+                ofd_lock(descriptor, WRITE)
+                for _ in range(3):
+                    with refused(errno.EAGAIN):
+                        ofd_lock(stranger, WRITE)
+
+
 def test_children_share_it(file: Path) -> None:
     """The child has the same open file, so the lock is its own, too, and survives its end."""
     with opened(file, os.O_RDWR) as descriptor, opened(file, os.O_RDWR) as stranger:

@@ -8,7 +8,7 @@ from fs_client.fuse import abi, answers, requests
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import Handler, Request, Result
-from fs_client.fuse.locks import wait_for_lock
+from fs_client.fuse.locks import older_ends, wait_for_lock
 from fs_client.fuse.mount import Mount
 from fs_common import methods
 from fs_common.errors import Code, EmberError
@@ -56,8 +56,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def take(handle: Handle, asked: requests.Lock, withdrawn: "asyncio.Future[None] | None") -> None:
         """`withdrawn`: wait for it, until that is done; None: do not wait."""
         kind = LockKind.FLOCK if asked.lk_flags & abi.LK_FLOCK else LockKind.RANGE
-        # The kernel's number of an open file description is used again by the next one, while the end of this one is
-        # still being told. A handle's number never is.
+        # The kernel's number of an open file description is used again by the next one. A handle's number never is.
         owner = handle.number if kind is LockKind.FLOCK else asked.owner
         type_ = _type(asked.type)
         file = handle.file
@@ -67,6 +66,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if file.dirty:
                 await file.settle()
         else:
+            await older_ends(file, withdrawn)
             handle.lock_owners.add((kind, owner))
             if kind is LockKind.RANGE:
                 file.range_owners.add(owner)

@@ -232,7 +232,11 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             del mount.handles.files[handle.number]
             handle.file.handles.discard(handle)
             return
-        mount.spawn(mount.close_handle(handle))
+        end = mount.spawn(mount.close_handle(handle))
+        if handle.lock_owners:
+            file = handle.file
+            file.ending.add(end)
+            end.add_done_callback(file.ending.discard)
 
     async def fsync(request: Request) -> Result:
         handle = mount.handles.file(requests.parse_fsync(request.body).fh)

@@ -3,6 +3,9 @@
 A request has a constant time in all. An interrupt gives it a moment to end by itself, or none if it waits for others.
 When the time is over the owner is told to give the request up.
 
+A change is given up at an interrupt only if its caller is about to end. A program that handles the signal would take
+EINTR for "not done" and try again, and a name it made would be there already; from a close it would be an error.
+
 Used from the thread of the event loop.
 """
 
@@ -13,7 +16,8 @@ from collections import deque
 from collections.abc import Callable
 
 from fs_client.fuse.abi import Opcode
-from fs_client.fuse.kernel_request import Request
+from fs_client.fuse.callers import is_ending
+from fs_client.fuse.kernel_request import CHANGING, Request
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ class InWork:
         """Those without."""
         self._interrupted: deque[tuple[float, Request]] = deque()
         """(when its moment is over, request), in order."""
+        self._insisted: list[Request] = []
+        """Changes whose moment is over, and whose callers wait on."""
         self._sweep: asyncio.TimerHandle | None = None
         """Set while there are requests that may have to be ended."""
         self._sweep_due = 0.0
@@ -88,6 +94,7 @@ class InWork:
         self._bounded.clear()
         self._open_ended.clear()
         self._interrupted.clear()
+        self._insisted.clear()
         self._tell_ended()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -137,8 +144,15 @@ class InWork:
         interrupted = self._interrupted
         while interrupted and interrupted[0][0] <= now:
             _, request = interrupted.popleft()
-            if not request.answered:
+            if request.opcode in CHANGING and request.withdraw is None:
+                self._insisted.append(request)
+            elif not request.answered:
                 self._give_up(request, errno.EINTR)
+        if self._insisted:
+            self._insisted = [request for request in self._insisted if not request.answered]
+            for request in self._insisted:
+                if is_ending(request.pid):
+                    self._give_up(request, errno.EINTR)
         overdue = []
         for request in self._bounded.values():
             if request.deadline > now:

@@ -404,7 +404,16 @@ def test_an_interrupted_read_is_cancelled_after_its_grace() -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_an_interrupted_change_is_carried_through() -> None:
+def test_an_interrupted_change_whose_caller_ends_is_carried_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def is_ending(pid: int) -> bool:
+        """It is killed a while after a signal that it handled: the kernel speaks of the first alone."""
+        asked.append(pid)
+        return len(asked) > 3
+
+    monkeypatch.setattr("fs_client.fuse.in_work.is_ending", is_ending)
+
     async def test() -> None:
         handler = Waiting()
         unwanted: asyncio.Future[tuple[Request, Result]] = asyncio.get_running_loop().create_future()
@@ -419,6 +428,27 @@ def test_an_interrupted_change_is_carried_through() -> None:
             assert (request.unique, result) == (unique, b"result")
             await kernel.settled()
             assert kernel.nothing()
+        assert asked == [request.pid] * 4
+
+    run(test())
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("opcode", [Opcode.MKDIR, Opcode.FLUSH, Opcode.FSYNC, Opcode.CREATE])
+def test_an_interrupted_change_goes_on_while_its_caller_lives(opcode: Opcode, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        asked: asyncio.Queue[int] = asyncio.Queue()
+        monkeypatch.setattr("fs_client.fuse.in_work.is_ending", asked.put_nowait)
+        handler = Waiting()
+        async with connected({opcode: handler}) as (channel, kernel):
+            unique = kernel.send(opcode, bytes(48))
+            kernel.interrupt(unique)
+            for _ in range(3):
+                await asked.get()
+            assert kernel.nothing()
+            handler.gate.set_result(None)
+            assert await kernel.answer() == Answer(unique, 0, b"result")
+            assert (channel.counters.interrupts, channel.counters.gave_up) == (1, 0)
 
     run(test())
 

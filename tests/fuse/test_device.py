@@ -18,6 +18,7 @@ import pytest
 from benchmarks.limits.empty_fuse import FILE_NODE, NAME, EmptyFileSystem
 from fs_client.fuse import abi, answers, mountpoint, requests
 from fs_client.fuse.abi import Opcode
+from fs_client.fuse.callers import is_ending
 from fs_client.fuse.channel import Channel, End
 from fs_client.fuse.kernel_request import Request, Result
 from fs_client.fuse.mountpoint import MountError
@@ -207,6 +208,51 @@ def test_a_wait_for_a_lock_ends_at_once_by_a_signal(
                 told, _ = await locker.communicate()
                 assert told == output
                 assert await lock.outcome == "cancelled"
+
+    run(test())
+
+
+CLOSE = """
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+os.close(os.open(sys.argv[1], os.O_RDONLY))
+print('closed')
+"""
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_signal_that_is_handled_does_not_spoil_a_close(files: EmptyFileSystem, place: Path) -> None:
+    async def test() -> None:
+        flush = Waiting()
+        async with mounted(place, {**files.handlers(), Opcode.FLUSH: flush}) as channel:
+            closing = await program(CLOSE, str(place / "file"))
+            request = await flush.began
+            closing.send_signal(signal.SIGUSR1)
+            while not request.interrupted:
+                await asyncio.sleep(0.001)
+            assert not is_ending(request.pid)
+            flush.result.set_result(None)
+            told, _ = await closing.communicate()
+            assert told == b"closed\n"
+            assert channel.counters.gave_up == 0
+
+    run(test())
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT])
+def test_a_program_that_waits_in_a_close_can_be_killed(
+    files: EmptyFileSystem, place: Path, number: signal.Signals
+) -> None:
+    async def test() -> None:
+        flush = Waiting()
+        async with mounted(place, {**files.handlers(), Opcode.FLUSH: flush}):
+            closing = await program(CLOSE, str(place / "file"))
+            await flush.began
+            closing.send_signal(number)
+            assert await closing.wait() == -number
+            flush.result.set_result(None)
+            assert await flush.outcome == "done"
 
     run(test())
 

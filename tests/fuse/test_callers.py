@@ -12,8 +12,6 @@ import pytest
 from fs_client.fuse.callers import is_ending
 
 HANDLES = "import signal; signal.signal(signal.SIGUSR1, lambda *_: print('rang', flush=True)); print('up', flush=True);"
-    "import signal; signal.signal(signal.SIGUSR1, lambda *_: print('rang', flush=True)); print('up', flush=True);"
-)
 BLOCKS = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print('up', flush=True);"
 
 

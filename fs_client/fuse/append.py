@@ -36,6 +36,7 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
         mount.spawn(_release_later(mount, file, lock))
 
     async with file.appending:
+        stamp = mount.nodes.stamp()
         try:
             reply: meta.LockReply = await wait_for_lock(
                 mount,
@@ -53,11 +54,14 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
             mount.spawn(_release_later(mount, file))
             raise
         try:
-            await file.uncut()
-            if reply.attributes is not None:
-                file.refresh(reply.attributes)
-            offset = file.length
             await file.back.room()
+            await file.uncut()
+            if reply.attributes is not None and stamp >= file.node.changed:
+                file.refresh(reply.attributes)
+            else:
+                # Something was changed here since the lock was asked for: it may tell the length from before.
+                await _ask_length(mount, file)
+            offset = file.length
             data = request.take_data()
             size = len(data.view)
             mount.cache.invalidate(file.inode, file.chunk_size, offset, offset + size)
@@ -72,6 +76,13 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
                 mount.spawn(_release_later(mount, file))
                 if not isinstance(error, EmberError):
                     raise
+
+
+async def _ask_length(mount: "Mount", file: "File") -> None:
+    """The exact length, while nothing that changes it is under way here."""
+    async with file.changing:
+        reply: meta.AttributesReply = await mount.call(methods.STAT, meta.Stat(file.inode, b"", False))
+        file.refresh(reply.attributes)
 
 
 async def _release(mount: "Mount", file: "File") -> None:

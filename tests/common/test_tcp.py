@@ -207,6 +207,56 @@ def test_an_end_within_a_frame_ends_the_connection(cut: int) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("piece", [1, 100_000, tcp.WAKE_BYTES - 1, tcp.WAKE_BYTES, tcp.WAKE_BYTES + 1, 2 * MIB])
+def test_a_large_payload_that_comes_in_pieces(piece: int) -> None:
+    """Each piece is sent when the one before has been taken by the kernel; the last one may be of any size."""
+
+    async def main() -> None:
+        received: list[bytes] = []
+        offered = service()
+
+        def update(call: Call) -> Reply:
+            received.append(b"".join(call.payload))
+            return Reply(UpdateChunksReply([], []))
+
+        offered.register(UPDATE_CHUNKS, update, allocate=lambda request, length: memory(length))
+        data = pattern(2 * tcp.WAKE_BYTES + 123, 4)
+        first = len(data) - 1000 if piece == 1 else 0
+        async with serving(offered) as server, raw_client(server.port) as client:
+            await client.greet()
+            for number in (2, 3):
+                client.request(
+                    UPDATE_CHUNKS, number, UpdateChunks(b"c", []), payload_length=len(data), payload=data[:first]
+                )
+                for start in range(first, len(data), piece):
+                    client.writer.write(data[start : start + piece])
+                    await asyncio.sleep(0)
+                answer = await client.read()
+                assert answer.header.request == number
+        assert received == [data, data]
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [0, 1000, tcp.WAKE_BYTES + 5, 3 * tcp.WAKE_BYTES - 5])
+def test_an_end_within_a_large_payload_is_noticed(sent: int) -> None:
+    async def main() -> None:
+        ended: list[object] = []
+        offered = service()
+        offered.session_ended = ended.append
+        offered.register(UPDATE_CHUNKS, lambda call: Reply(UpdateChunksReply([], [])), allocate=lambda r, n: memory(n))
+        async with serving(offered) as server, raw_client(server.port) as client:
+            await client.greet()
+            length = 3 * tcp.WAKE_BYTES
+            client.request(
+                UPDATE_CHUNKS, 2, UpdateChunks(b"c", []), payload_length=length, payload=pattern(length, 1)[:sent]
+            )
+            client.writer.write_eof()
+            await until(lambda: ended)
+
+    run(main())
+
+
 def test_a_reset_frees_everything() -> None:
     async def main() -> None:
         started = asyncio.Event()

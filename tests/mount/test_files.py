@@ -2,13 +2,18 @@
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+from fs_client.file_ref import FileRef
+from fs_client.fuse import abi, answers
 from fs_client.fuse.append import append
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.mount import Mount
+from fs_client.fuse.ops import space
 from fs_client.fuse.policy import Policy
 from fs_common import methods
 from fs_common.errors import Code, EmberError
@@ -88,10 +93,27 @@ class Storage:
 
     def __init__(self) -> None:
         self.stored: list[tuple[int, int]] = []
+        self.bytes: set[int] = set()
+        """Which ones came."""
 
     async def write(self, ref: Any, offset: int, view: memoryview, acknowledged: Callable[[int], None]) -> None:
         self.stored.append((offset, offset + len(view)))
+        self.bytes |= set(view)
         acknowledged(offset + len(view))
+
+
+class Reader:
+    """Reads bytes of 1; `before` happens while a read is under way."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], None] = lambda: None
+
+    async def read(self, ranges: list[tuple[FileRef, int, int]], into: memoryview) -> list[memoryview]:
+        self.before()
+        ((ref, offset, size),) = ranges
+        size = max(min(size, ref.length - offset), 0)
+        into[:size] = b"\1" * size
+        return [into[:size]]
 
 
 class FileSystem:
@@ -100,7 +122,7 @@ class FileSystem:
     def __init__(self) -> None:
         self.metadata = Service()
         self.writer = Storage()
-        self.reader = None
+        self.reader = Reader()
 
     def request_id(self) -> bytes:
         return b"request"
@@ -179,5 +201,33 @@ def test_an_append_goes_behind_a_write_that_was_told_of_meanwhile() -> None:
             await appending
             assert storage.stored == [(0, 100), (100, 110)]
             assert file.length == service.length == 110
+
+    run(scenario())
+
+
+def test_a_copy_ends_where_its_source_was_cut_meanwhile() -> None:
+    """What the memory for it held before does not get into a file."""
+
+    async def scenario() -> None:
+        with opened() as (mount, _, storage, file, handle):
+            file.ref.length = 10_000
+            reader = mount.fs.reader
+            assert isinstance(reader, Reader)
+            used = mount.pool.take(5000)
+            used.view[:] = b"\2" * 5000
+            used.release()
+
+            def cut() -> None:
+                file.ref.length = 3000
+
+            reader.before = cut
+            body = abi.COPY_FILE_RANGE_IN.pack(handle.number, 1000, INODE, handle.number, 20_000, 5000, 0)
+            request = SimpleNamespace(body=body)
+            answer = space.handlers(mount)[abi.Opcode.COPY_FILE_RANGE](request)  # type: ignore[arg-type]
+            assert inspect.isawaitable(answer)
+            assert await answer == answers.write_out(2000)
+            await file.back.flush()
+            assert storage.stored == [(20_000, 22_000)]
+            assert storage.bytes == {1}
 
     run(scenario())

@@ -105,22 +105,35 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         done = 0
         while done < left:
             size = min(COPY_PIECE, left - done)
-            await copy_piece(source, asked.off_in + done, target, asked.off_out + done, size)
-            done += size
+            try:
+                copied = await copy_piece(source, asked.off_in + done, target, asked.off_out + done, size)
+            except EmberError:
+                if done:
+                    break  # the program is told of what was copied, and of the error when it asks for the rest
+                raise
+            done += copied
+            if copied < size:
+                break
         return done
 
-    async def copy_piece(source: File, offset: int, target: File, to: int, size: int) -> None:
+    async def copy_piece(source: File, offset: int, target: File, to: int, size: int) -> int:
+        """Returns how many bytes there were: fewer if somebody cuts the source meanwhile."""
         if to + size > min(FILE_SIZE_MAX, target.chunk_size * (CHUNK_INDEX_MAX + 1)):
             raise EmberError(Code.FILE_TOO_LARGE, f"{to + size} bytes")
         buffer = mount.pool.take(size)
         try:
             (view,) = await mount.fs.reader.read([(source.ref, offset, size)], buffer.view)
-            await target.uncut()
+            size = len(view)
+            if not size:
+                return 0
             await target.back.room()
-            mount.cache.invalidate(target.inode, target.chunk_size, min(to, target.length), to + len(view))
+            await target.uncut()
+            mount.cache.invalidate(target.inode, target.chunk_size, min(to, target.length), to + size)
             taken, buffer = buffer, None  # type: ignore[assignment]
+            taken.view = view
             target.back.add(to, taken, mount.now())
-            target.wrote(to + size)
+            target.wrote(to + size, to)
+            return size
         finally:
             if buffer is not None:
                 buffer.release()

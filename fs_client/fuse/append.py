@@ -60,7 +60,7 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
                 file.refresh(reply.attributes)
             else:
                 # Something was changed here since the lock was asked for: it may tell the length from before.
-                await _ask_length(mount, file)
+                await file.ask()
             offset = file.length
             data = request.take_data()
             size = len(data.view)
@@ -76,13 +76,6 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
                 mount.spawn(_release_later(mount, file))
                 if not isinstance(error, EmberError):
                     raise
-
-
-async def _ask_length(mount: "Mount", file: "File") -> None:
-    """The exact length, while nothing that changes it is under way here."""
-    async with file.changing:
-        reply: meta.AttributesReply = await mount.call(methods.STAT, meta.Stat(file.inode, b"", False))
-        file.refresh(reply.attributes)
 
 
 async def _release(mount: "Mount", file: "File") -> None:

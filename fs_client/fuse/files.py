@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fs_client.file_ref import FileRef
-from fs_client.fuse.nodes import Node
+from fs_client.fuse.nodes import NEVER, Node
 from fs_client.fuse.write_back import WriteBack
 from fs_client.unsettled import Hint, Unsettled
 from fs_common import methods
@@ -272,6 +272,28 @@ class File:
             self._mount.cache.agree(self.inode, attributes.version, length)
         self.ref.length = length
         self.version = attributes.version
+
+    async def ask(self) -> None:
+        """Learn length and version as the service has them now: asked while nothing that changes them is under way
+        here, so that no answer of a change can be taken for newer than this one."""
+        async with self.changing:
+            await self.ask_alone()
+
+    async def ask_alone(self) -> None:
+        """`ask` of who holds `changing`."""
+        nodes = self._mount.nodes
+        stamp = nodes.stamp()
+        try:
+            reply: meta.AttributesReply = await self._mount.call(methods.STAT, meta.Stat(self.inode, b"", False))
+        except EmberError as error:
+            if error.code is Code.STALE and self.node.removed:
+                return  # nobody else reaches it any more
+            raise
+        self.refresh(reply.attributes)
+        nodes.adopt(reply.attributes, stamp, self._mount.now())
+        if stamp < self.node.changed:
+            # Its mode or the like was changed here meanwhile.
+            self.node.expires = NEVER
 
     def _gathered_end(self) -> int:
         return self.back.end

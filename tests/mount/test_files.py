@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from fs_client.fuse.append import append
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.ops import space
+from fs_client.fuse.ops import opening, space
 from fs_client.fuse.policy import Policy
 from fs_common import methods
 from fs_common.errors import Code, EmberError
@@ -84,7 +85,12 @@ class Service:
         if isinstance(request, meta.Fsync) and request.written_end > self.length:
             self.length = request.written_end
             self.version += 1
-        reply = meta.LockReply(self.attributes()) if method is methods.LOCK else meta.AttributesReply(self.attributes())
+        attributes = self.attributes()
+        reply: Any = meta.AttributesReply(attributes)
+        if method is methods.LOCK:
+            reply = meta.LockReply(attributes)
+        elif method is methods.OPEN:
+            reply = meta.OpenReply(attributes, b"another session", True)
         return lambda: future.set_result(reply)
 
 
@@ -229,5 +235,29 @@ def test_a_copy_ends_where_its_source_was_cut_meanwhile() -> None:
             await file.back.flush()
             assert storage.stored == [(20_000, 22_000)]
             assert storage.bytes == {1}
+
+    run(scenario())
+
+
+def test_an_open_knows_what_others_did_before_it_though_a_close_crosses_it() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, _, handle):
+            closing = asyncio.ensure_future(mount.close_handle(handle))
+            close = await service.next(methods.CLOSE)
+            service.length, service.version = 50, 1
+            request = SimpleNamespace(
+                body=abi.OPEN_IN.pack(os.O_RDONLY, 0), node=INODE, uid=0, gid=0, pid=1, extensions=b""
+            )
+            opening_ = opening.handlers(mount)[abi.Opcode.OPEN](request)  # type: ignore[arg-type]
+            answering = asyncio.ensure_future(opening_)  # type: ignore[arg-type]
+            open_ = await service.next(methods.OPEN)
+            close()
+            await closing
+            open_()
+            (await service.next(methods.STAT))()
+            await answering
+            node = mount.nodes.node(INODE)
+            assert node.file is not None and node.file.length == 50
+            assert node.attributes is not None and node.attributes.length == 50
 
     run(scenario())

@@ -82,7 +82,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         """Who has taken a lock sees what its holders before have written."""
         file = handle.file
         node = file.node
-        await mount.fresh_attributes(node)
+        await file.ask()
         if node.cached_version != file.version or node.told_version not in (-1, file.version):
             # The kernel's pages, or the length it believes, are of what was there before.
             node.cached_version = file.version

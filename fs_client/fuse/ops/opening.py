@@ -71,7 +71,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         else:
             looking_again.discard(request.pid)
         handle = opened(request, flags, reply, stamp)
-        version = reply.attributes.version
+        version = await certain(handle, reply, stamp)
         if flags & os.O_TRUNC and write:
             version = await emptied(request, handle, version)
         elif handle.file.node.told_version not in (-1, version):
@@ -106,6 +106,19 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         elif stamp >= node.changed:
             file.refresh(reply.attributes)
         return mount.handles.open_file(file, flags, user_of(request), reply.session)
+
+    async def certain(handle: Handle, reply: meta.OpenReply, stamp: int) -> int:
+        """The version of the contents that the open is of. If a change of this mount crossed it (the end of an earlier
+        open, say), what is known by that one's answer may be older than this open's: the service is asked again."""
+        file = handle.file
+        if stamp >= file.node.changed:
+            return reply.attributes.version
+        try:
+            await file.ask()
+        except BaseException:
+            mount.spawn(mount.close_handle(handle))
+            raise
+        return file.version
 
     async def emptied(request: Request, handle: Handle, version: int) -> int:
         """O_TRUNC. Returns the version of the contents."""
@@ -171,7 +184,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             stamp = node.changed
         handle = opened(request, flags, reply, stamp)
         node = handle.file.node
-        version = attributes.version
+        version = await certain(handle, reply, stamp)
         if reply.existed and flags & os.O_TRUNC and write:
             version = await emptied(request, handle, version)
         nodes.put_name(parent, asked.name, node.inode, now)

@@ -41,7 +41,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         await file.settle()
         async with file.cutting():
             await file.back.flush()
-            await mount.fresh_attributes(file.node)
+            await file.ask_alone()
             if asked.mode & (PUNCH_HOLE | ZERO_RANGE):
                 await zero(mount, file, asked.offset, min(end, file.length))
             longer = not asked.mode & KEEP_SIZE and end > file.length

@@ -21,6 +21,11 @@ class Hint(NamedTuple):
     mtime_ns: int
     clear_set_id: bool
 
+    @property
+    def changes(self) -> int:
+        """By how much the version of the file's contents grows when the service takes this."""
+        return 1 if self.written_end >= 0 or self.exact else 0
+
     def fsync(self, inode: int, session: bytes, request: bytes, *, relaxed: bool = False) -> meta.Fsync:
         return meta.Fsync(inode, session, request, *self, relaxed)
 

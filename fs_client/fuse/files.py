@@ -213,7 +213,7 @@ class File:
                     self.names_unsynced = False
                     return
             hint = self.telling = self.unsettled.take()
-            stamp_before = self.version
+            version_before = self.version
             sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.fsync(self.inode, session, self._mount.request_id(), relaxed=not durable)
@@ -223,7 +223,7 @@ class File:
                 raise
             finally:
                 self.telling = None
-            self.adopt_own(reply.attributes, stamp_before, sent)
+            self.adopt_own(reply.attributes, version_before + hint.changes, sent)
             self.names_unsynced = not durable
 
     async def end_session(self, handle: "Handle") -> None:
@@ -234,7 +234,7 @@ class File:
             if not session:
                 return
             hint = self.telling = self.unsettled.take()
-            stamp_before = self.version
+            version_before = self.version
             sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.close(self.inode, session, self._mount.request_id(), relaxed=True)
@@ -246,22 +246,23 @@ class File:
                 raise
             finally:
                 self.telling = None
-            self.adopt_own(reply.attributes, stamp_before, sent)
+            self.adopt_own(reply.attributes, version_before + hint.changes, sent)
             self.names_unsynced = True
 
-    def adopt_own(self, attributes: meta.Attributes, version_before: int, sent: int | None = None) -> None:
-        """The service's answer to a change of this mount. `sent`: see `Nodes.learn`."""
+    def adopt_own(self, attributes: meta.Attributes, own_version: int | None, sent: int | None = None) -> None:
+        """The service's answer to a change of this mount. `own_version`: of the contents, if nobody else has changed
+        them since what was known before; None: not known. `sent`: see `Nodes.learn`."""
         self.ref.length = max(self.unsettled.settled(attributes), self._gathered_end())
         if not self.dirty:
             self.mtime_ns = 0
         node = self._mount.nodes.learn(attributes, self._mount.now(), sent)
-        if attributes.version == version_before + 1:
-            # Nobody else changed the contents in between: what is cached of them is what they are.
-            if node.cached_version == version_before:
-                node.cached_version = attributes.version
-            if node.told_version == version_before:
-                node.told_version = attributes.version
-            self._mount.cache.follow(self.inode, attributes.version, self.ref.length)
+        if attributes.version == own_version:
+            # What is cached of the contents is what they are.
+            if node.cached_version == self.version:
+                node.cached_version = own_version
+            if node.told_version == self.version:
+                node.told_version = own_version
+            self._mount.cache.follow(self.inode, own_version, self.ref.length)
         self.version = attributes.version
 
     def refresh(self, attributes: meta.Attributes) -> None:

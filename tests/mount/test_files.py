@@ -261,3 +261,34 @@ def test_an_open_knows_what_others_did_before_it_though_a_close_crosses_it() -> 
             assert node.attributes is not None and node.attributes.length == 50
 
     run(scenario())
+
+
+def test_what_another_changed_is_not_taken_for_a_change_of_this_mount() -> None:
+    """A close that has nothing to tell changes nothing: the one change that it learns of is another's."""
+
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, handle):
+            mount.handles.open_file(file, os.O_RDONLY, meta.User(), b"")
+            file.node.cached_version = file.node.told_version = 0
+            closing = asyncio.ensure_future(mount.close_handle(handle))
+            await service.has_been_asked()
+            service.version = 1
+            (await service.next(methods.CLOSE))()
+            await closing
+            assert file.version == 1
+            assert file.node.cached_version == file.node.told_version == 0
+
+    run(scenario())
+
+
+def test_own_writes_leave_what_is_cached() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, _):
+            file.node.cached_version = 0
+            write(mount, file, 0, 100)
+            settling = asyncio.ensure_future(file.settle())
+            (await service.next(methods.FSYNC))()
+            await settling
+            assert file.version == file.node.cached_version == 1
+
+    run(scenario())

@@ -16,6 +16,8 @@ from tests.conftest import FAST_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 COMMAND_TIMEOUT_S = 60.0
+SETTINGS = tuple(setting for setting in FAST_SETTINGS if not setting.startswith("meta.gc_delay_ms="))
+"""What was removed on one mount is kept for a while for who reads it on the other."""
 
 
 def emberfs(*arguments: str | Path, timeout_s: float = COMMAND_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
@@ -67,6 +69,6 @@ def cluster_with_mounts(path: Path, *, count: int, options: Sequence[str] = ()) 
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="posix-mounts-")))
         place.chmod(0o755)
         cluster = stack.enter_context(
-            launch(path / "cluster", Options(port=0, durability="memory", settings=FAST_SETTINGS), restart=False)
+            launch(path / "cluster", Options(port=0, durability="memory", settings=SETTINGS), restart=False)
         )
         yield [stack.enter_context(mounted(cluster.address, place / str(number), *options)) for number in range(count)]

@@ -39,6 +39,7 @@ class Node:
         "lookups",
         "plain_until",
         "removed",
+        "told_ctime_ns",
         "told_version",
     )
 
@@ -60,6 +61,8 @@ class Node:
         """Version of the contents that the kernel's pages are of; -1: it has none that could be kept."""
         self.told_version = -1
         """Version of the contents whose length the kernel was told last; -1: none that it may still believe."""
+        self.told_ctime_ns = 0
+        """Of the attributes that the kernel was told last: others that have the same version differ in it."""
         self.plain_until = NEVER
         """Until then it has certainly no extended attributes."""
         self.removed = False

@@ -96,6 +96,7 @@ def _fields(node: Node) -> tuple[int, ...]:
     attributes = node.attributes
     assert attributes is not None
     node.told_version = attributes.version
+    node.told_ctime_ns = attributes.ctime_ns
     size, mtime = size_and_mtime(node)
     ctime = attributes.ctime_ns
     if mtime > ctime and node.file is not None:

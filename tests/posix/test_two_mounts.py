@@ -228,6 +228,21 @@ def test_attributes_of_an_open_are_fresh(subject: Subject) -> None:
             assert os.fstat(descriptor).st_size == 1000 * number
 
 
+def test_mode_and_times_of_an_open_are_fresh(subject: Subject) -> None:
+    """Changes that leave the contents what they are."""
+    make(subject.path / "f", b"abc")
+    for number in range(10):
+        assert (subject.other / "f").stat().st_size == 3
+        (subject.path / "f").chmod(0o600 + number)
+        os.utime(subject.path / "f", ns=(number, number))
+        with opened(subject.other / "f") as descriptor:
+            status = os.fstat(descriptor)
+            assert (status.st_mode & 0o777, status.st_mtime_ns) == (0o600 + number, number)
+        os.truncate(subject.path / "f", 3)
+        with opened(subject.other / "f") as descriptor:
+            assert os.fstat(descriptor).st_mtime_ns == (subject.path / "f").stat().st_mtime_ns != number
+
+
 def test_file_that_is_open_here_survives_its_removal_there(subject: Subject) -> None:
     make(subject.path / "f", pattern(100_000))
     with opened(subject.path / "f", os.O_RDWR) as descriptor:

@@ -16,6 +16,7 @@ from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.locks import release_range_locks
 from fs_client.fuse.mount import Mount
+from fs_client.fuse.nodes import Node
 from fs_client.fuse.ops.lookup import new_entry
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User, user_of
@@ -74,8 +75,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         version = await certain(handle, reply, stamp)
         if flags & os.O_TRUNC and write:
             version = await emptied(request, handle, version)
-        elif handle.file.node.told_version not in (-1, version):
-            # The kernel believes a length that others have changed; an open does not make it ask again.
+        elif told_others(handle.file.node, version):
+            # The kernel believes what others have changed, as its length; an open does not make it ask again.
             handle.file.node.told_version = -1
             mount.channel.notify_inval_inode(handle.file.inode, -1)
             await mount.channel.notified()
@@ -106,6 +107,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         elif stamp >= node.changed:
             file.refresh(reply.attributes)
         return mount.handles.open_file(file, flags, user_of(request), reply.session)
+
+    def told_others(node: Node, version: int) -> bool:
+        """The kernel may believe other attributes than those of this open."""
+        if node.told_version == -1 or node.attributes is None:
+            return False
+        return node.told_version != version or node.told_ctime_ns != node.attributes.ctime_ns
 
     async def certain(handle: Handle, reply: meta.OpenReply, stamp: int) -> int:
         """The version of the contents that the open is of. If a change of this mount crossed it (the end of an earlier

@@ -8,6 +8,7 @@ line on stderr: exit status 2 for the configuration, 1 for everything else. SIGT
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
+    # numpy, loaded when the first large update comes, would start a thread for each processor that it never uses here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with claim(Path(config.directory), config.cluster, config.node) as directory:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

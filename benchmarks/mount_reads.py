@@ -19,6 +19,7 @@ from benchmarks.limits import empty_fuse
 from benchmarks.limits.process import Worker
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
 from benchmarks.mounted import mounted
+from benchmarks.space import Space
 from fs_common.layout import Durability
 
 READERS = 16
@@ -29,6 +30,7 @@ def run(context: Context) -> list[Figure]:
     size = 16 * MIB if context.quick else 128 * MIB
     with fs_client.connect(context.cluster) as fs:
         directory = f"{DIRECTORY}/mount-reads-{secrets.token_hex(4)}"
+        space = Space(context.cluster)
         fs.makedirs(directory)
         fs.set_layout(directory, durability=Durability.MEMORY)
         fs.write_file(f"{directory}/file", pattern(size))
@@ -36,6 +38,7 @@ def run(context: Context) -> list[Figure]:
             return _measure(context, f"{directory}/file".lstrip("/"), size)
         finally:
             fs.rmtree(directory)
+            space.wait_until_free()
 
 
 def _measure(context: Context, name: str, size: int) -> list[Figure]:

@@ -65,6 +65,7 @@ def run(context: Context) -> list[Figure]:
             prepared(lambda: _write_api(fs, f"{directory}/api", data)),
         )
         fs.rmtree(directory)
+        space.wait_until_free()
     memory.release()
     return [
         Figure(

@@ -28,6 +28,8 @@ from tests.support import run
 pytestmark = [pytest.mark.system, needs_mount]
 
 MIB = 1 << 20
+OVER = (End.UNMOUNTED, End.ABORTED)
+"""Of an unmounted file system. Linux 6.18 now and then says the second while other FUSE mounts come and go."""
 
 
 @pytest.fixture
@@ -347,8 +349,8 @@ def test_unmounting_while_it_is_used(files: EmptyFileSystem, place: Path) -> Non
             assert await in_thread(os.pread, descriptor, 10, 0) == files._data[:10]
             assert channel.ended is None
             await in_thread(os.close, descriptor)
-            assert await ended is End.UNMOUNTED
-            assert channel.ended is End.UNMOUNTED
+            assert await ended in OVER
+            assert channel.ended in OVER
 
     run(test())
 
@@ -364,7 +366,7 @@ def test_unmounting_by_force_frees_who_hangs(files: EmptyFileSystem, place: Path
             with pytest.raises(OSError) as caught:
                 await reading
             assert caught.value.errno in (errno.ECONNABORTED, errno.ENOTCONN)
-            assert await ended is End.UNMOUNTED
+            assert await ended in OVER
             assert await read.outcome == "cancelled"
 
     if os.geteuid() != 0:

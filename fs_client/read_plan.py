@@ -1,7 +1,8 @@
 """Which server is asked for which piece of which range.
 
 Ranges are cut at chunk borders. Each piece goes to the replica that its file's plan names, unless that server has much
-more to do than another replica. Pieces for one server are collected in frames.
+more to do than another replica, or a frame with few small pieces goes to another replica anyway: one of its own would
+cost more than the piece. Pieces for one server are collected in frames.
 
 Nothing here sends anything. `plan_ranges` runs once for each small read, so it is flat: it costs 0.55 us a range.
 
@@ -13,13 +14,17 @@ from collections.abc import Sequence
 from fs_client.file_ref import FileRef
 from fs_client.routing_cache import RoutingCache, Server
 from fs_common.errors import Code, EmberError
-from fs_common.limits import MIB, READ_ITEMS_MAX
+from fs_common.limits import KIB, MIB, READ_ITEMS_MAX
 from fs_common.records.storage import ReadItem
 
 FRAME_BYTES = 2 * MIB
 """A frame takes no further piece once it has this much, so that server, network and verification work side by side."""
 IMBALANCE_BYTES = 16 * MIB
 """How much more than the least loaded server the planned replica of a chunk may have to do."""
+
+FEW_ITEMS = 8
+FEW_BYTES = 64 * KIB
+"""Up to here a frame takes pieces that another server would be asked for."""
 
 RefRange = tuple[FileRef, int, int]
 """File, offset, length."""
@@ -87,6 +92,8 @@ def plan_ranges(
     filling: dict[Server, Frame] = {}
     planned: dict[Server, int] = dict.fromkeys(servers, 0)
     """Bytes of the frames of this plan that are full."""
+    few: Frame | None = None
+    """A frame with room for pieces that it is not planned for."""
     position = 0
     room = len(into)
     for number, (file, offset, length) in enumerate(ranges):
@@ -119,16 +126,24 @@ def plan_ranges(
             if server is None:
                 unserved.append(Piece(number, file, item, piece, nobody_serves(route.chain)))
             else:
-                if server.outstanding + planned[server] > ceiling:
-                    server = min(route.replicas, key=lambda s: s.outstanding + planned[s])
-                frame = filling.get(server)
-                if frame is None:
-                    frame = filling[server] = Frame(server)
-                    frames.append(frame)
+                if few is not None and few.size + take <= FEW_BYTES and few.server in route.replicas:
+                    frame = few
+                    server = frame.server
+                else:
+                    if server.outstanding + planned[server] > ceiling:
+                        server = min(route.replicas, key=lambda s: s.outstanding + planned[s])
+                    found = filling.get(server)
+                    if found is None:
+                        frame = few = filling[server] = Frame(server)
+                        frames.append(frame)
+                    else:
+                        frame = found
                 frame.items.append(item)
                 frame.views.append(piece)
                 frame.numbers.append(number)
                 frame.size += take
+                if frame is few and len(frame.items) >= FEW_ITEMS:
+                    few = None
                 if frame.size >= FRAME_BYTES or len(frame.items) >= READ_ITEMS_MAX:
                     del filling[server]
                     planned[server] += frame.size

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+import fs_client
 from fs_client import FileSystem, aio, read_plan
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import NodeState, PublicState
@@ -48,6 +49,27 @@ def test_any_writable_buffer_will_do(fs: FileSystem, file: str) -> None:
 def test_without_a_buffer_one_is_made_without_gaps(fs: FileSystem, file: str) -> None:
     views = fs.read_ranges([(file, len(DATA) - 5, 1 << 40), (file, 0, 3)])
     assert [bytes(view) for view in views] == [DATA[-5:], DATA[:3]]
+
+
+@pytest.mark.parametrize(("replicas", "count", "frames"), [(3, 6, 1), (3, 8, 1), (3, 100, 3), (1, 6, 3)])
+def test_few_small_pieces_share_a_frame_where_one_server_has_them_all(replicas: int, count: int, frames: int) -> None:
+    with FakeCluster(replicas=replicas).running() as cluster, fs_client.connect(cluster.address) as fs:
+        fs.write_file("/f", DATA)
+        file = fs.ref("/f")
+        for daemon in cluster.storage.values():
+            daemon.read_frames = 0
+        ranges = [(file, number % 10 * CHUNK + number, 100) for number in range(count)]
+        found = fs.read_ranges(ranges)
+        assert [bytes(view) for view in found] == [DATA[start : start + 100] for _, start, _ in ranges]
+        assert sum(daemon.read_frames for daemon in cluster.storage.values()) == frames
+
+
+def test_larger_pieces_go_to_all_servers(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    ref = fs.ref(file)
+    for daemon in cluster.storage.values():
+        daemon.read_frames = 0
+    fs.read_ranges([(ref, number * CHUNK, CHUNK) for number in range(3)])
+    assert [daemon.read_frames for daemon in cluster.storage.values()] == [1, 1, 1]
 
 
 def test_files_are_named_by_path_reference_or_open_file(fs: FileSystem, file: str) -> None:

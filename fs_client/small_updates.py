@@ -19,11 +19,9 @@ import asyncio
 
 from fs_client.routing_cache import Server
 from fs_client.settle import ended
-from fs_client.storage_client import UPDATE_TRY_S, StorageClient
-from fs_common.errors import EmberError, code_of
+from fs_client.storage_client import Outcome, StorageClient
 from fs_common.limits import KIB
-from fs_common.methods import UPDATE_CHUNKS
-from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateItem
+from fs_common.records.storage import UpdateItem
 
 SMALL_BYTES = 32 * KIB
 """Larger updates are worth a frame of their own."""
@@ -34,9 +32,6 @@ BYTES_MAX = 256 * KIB
 """Of a shared frame: what comes behind it waits no longer than this takes."""
 SHARED_LEFT_S_MIN = 1.0
 """Who has less time left goes alone: a frame tries for as long as the most urgent of its updates may."""
-
-Outcome = EmberError | None
-"""Why an update failed; None: it is stored."""
 
 
 class _Entry:
@@ -76,14 +71,14 @@ class SmallUpdates:
     async def send(self, head: Server, item: UpdateItem, data: memoryview, left_s: float) -> Outcome:
         """One try of an update at its head. `data` belongs to the call until it ends."""
         if left_s < SHARED_LEFT_S_MIN:
-            return (await self._call(head, [item], [data], left_s))[0]
+            return (await self._storage.update(head, self._client, [item], [data], left_s))[0]
         lane = self._lanes.get(head.node)
         if lane is None:
             lane = self._lanes[head.node] = _Lane()
         if lane.frames < FRAMES:
             lane.frames += 1
             try:
-                return (await self._call(head, [item], [data], left_s))[0]
+                return (await self._storage.update(head, self._client, [item], [data], left_s))[0]
             finally:
                 self._go_on(head, lane)
         entry = _Entry(item, data, left_s, asyncio.get_running_loop().create_future())
@@ -117,8 +112,9 @@ class SmallUpdates:
     async def _frame(self, head: Server, lane: _Lane, entries: list[_Entry]) -> None:
         items = [entry.item for entry in entries]
         data = [entry.data for entry in entries]
+        left_s = min(entry.left_s for entry in entries)
         try:
-            outcomes = await self._call(head, items, data, min(entry.left_s for entry in entries))
+            outcomes = await self._storage.update(head, self._client, items, data, left_s)
         except asyncio.CancelledError:
             # By one of them, whose outcome nobody waits for any more.
             left = [entry for entry in entries if not entry.outcome.done()]
@@ -136,27 +132,3 @@ class SmallUpdates:
                     entry.outcome.set_result(outcome)
         finally:
             self._go_on(head, lane)
-
-    async def _call(
-        self, head: Server, items: list[UpdateItem], data: list[memoryview], left_s: float
-    ) -> list[Outcome]:
-        size = sum(map(len, data))
-        head.outstanding += size
-        try:
-            reply: UpdateChunksReply = await self._storage.call(
-                head,
-                UPDATE_CHUNKS,
-                UpdateChunks(self._client, items),
-                send=data,
-                size=size,
-                try_s=UPDATE_TRY_S,
-                left_s=left_s,
-            )
-        except EmberError as error:
-            return [error] * len(items)
-        finally:
-            head.outstanding -= size
-        outcomes: list[Outcome] = [None] * len(items)
-        for failed in reply.errors:
-            outcomes[failed.index] = EmberError(code_of(failed.code), f"{head}: {failed.message}")
-        return outcomes

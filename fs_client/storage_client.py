@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from fs_client.routing_cache import RoutingCache, Server
-from fs_common.errors import Code, EmberError
-from fs_common.methods import Method
+from fs_common.errors import Code, EmberError, code_of
+from fs_common.methods import UPDATE_CHUNKS, Method
 from fs_common.peers import PeerPool
+from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateItem
 from fs_common.rpc import Part
 
 READ_TRY_S = 5.0
@@ -22,6 +23,9 @@ SLOWEST_BYTES_PER_S = 16 << 20
 """A try may take as long as its bytes take at this rate."""
 SERVER_GONE = frozenset({Code.PEER_GONE, Code.UNREACHABLE, Code.TIMED_OUT, Code.CLOSING})
 """Errors that speak of the server, not of the request: others will fare no better there."""
+
+Outcome = EmberError | None
+"""Why an update failed; None: it is stored."""
 
 
 class StorageClient:
@@ -52,3 +56,28 @@ class StorageClient:
         if server.failures:
             self.routing.trust(server)
         return reply
+
+    async def update(
+        self, head: Server, client: bytes, items: list[UpdateItem], data: Sequence[memoryview], left_s: float
+    ) -> list[Outcome]:
+        """One try of updates at their head, in one frame; `data` is what each of them brings. One outcome for each."""
+        size = sum(map(len, data))
+        head.outstanding += size
+        try:
+            reply: UpdateChunksReply = await self.call(
+                head,
+                UPDATE_CHUNKS,
+                UpdateChunks(client, items),
+                send=data,
+                size=size,
+                try_s=UPDATE_TRY_S,
+                left_s=left_s,
+            )
+        except EmberError as error:
+            return [error] * len(items)
+        finally:
+            head.outstanding -= size
+        outcomes: list[Outcome] = [None] * len(items)
+        for failed in reply.errors:
+            outcomes[failed.index] = EmberError(code_of(failed.code), f"{head}: {failed.message}")
+        return outcomes

@@ -26,13 +26,12 @@ from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
 from fs_client.small_updates import SMALL_BYTES, SmallUpdates
-from fs_client.storage_client import SERVER_GONE, UPDATE_TRY_S, StorageClient
+from fs_client.storage_client import SERVER_GONE, StorageClient
 from fs_common.checksums import page_checksums
-from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import split
 from fs_common.limits import MIB, UPDATE_ITEMS_MAX
-from fs_common.methods import UPDATE_CHUNKS
-from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateItem, UpdateKind
+from fs_common.records.storage import UpdateItem, UpdateKind
 
 logger = logging.getLogger(__name__)
 
@@ -241,32 +240,13 @@ class Writer:
             for piece, route in updates
         ]
         data = [piece.data for piece, _ in updates]
-        size = sum(map(len, data))
-        if len(updates) == 1 and size <= SMALL_BYTES:
-            piece = updates[0][0]
-            piece.error = await self._small.send(head, items[0], piece.data, attempts.left_s())
-            return
-        head.outstanding += size
-        try:
-            reply: UpdateChunksReply = await self._storage.call(
-                head,
-                UPDATE_CHUNKS,
-                UpdateChunks(self._client, items),
-                send=data,
-                size=size,
-                try_s=UPDATE_TRY_S,
-                left_s=attempts.left_s(),
-            )
-        except EmberError as error:
-            for piece, _ in updates:
-                piece.error = error
-            return
-        finally:
-            head.outstanding -= size
-        errors = {error.index: error for error in reply.errors}
-        for place, (piece, _) in enumerate(updates):
-            failure = errors.get(place)
-            piece.error = None if failure is None else EmberError(code_of(failure.code), f"{head}: {failure.message}")
+        left_s = attempts.left_s()
+        if len(items) == 1 and len(data[0]) <= SMALL_BYTES:
+            outcomes = [await self._small.send(head, items[0], data[0], left_s)]
+        else:
+            outcomes = await self._storage.update(head, self._client, items, data, left_s)
+        for (piece, _), outcome in zip(updates, outcomes, strict=True):
+            piece.error = outcome
 
 
 def _frames(pieces: list[_Piece], stripe: int) -> list[list[_Piece]]:

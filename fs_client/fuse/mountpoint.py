@@ -32,7 +32,6 @@ asks for no attributes before, to check permissions."""
 HELPER_TIMEOUT_S = 20.0
 MAX_PAGES_FILE = Path("/proc/sys/fs/fuse/max_pages_limit")
 MAX_PAGES_DEFAULT = 256
-CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 _MS_RDONLY = 1
 _MS_NOSUID = 2
@@ -214,21 +213,6 @@ def clear_stale(mountpoint: str) -> bool:
         unmount(path, lazy=True)
         cleared = True
     return cleared
-
-
-def abort(entry: MountEntry) -> None:
-    """End the connection of a mount: everything that waits for its daemon fails. Root only; else nothing happens."""
-    connection = connection_directory(entry)
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            (connection / "abort").write_text("1")
-
-
-def connection_directory(entry: MountEntry) -> Path | None:
-    """The kernel's control directory of this mount (`waiting`, `abort`, ...); None where it is not mounted."""
-    major, _, minor = entry.device.partition(":")
-    directory = CONNECTIONS / str(int(major) << 20 | int(minor))
-    return directory if directory.is_dir() else None
 
 
 def set_read_ahead(entry: MountEntry, size: int) -> bool:

@@ -70,16 +70,10 @@ def test_the_bound_of_one_request_is_what_the_kernel_says(tmp_path: Path, monkey
         assert mountpoint.max_pages_limit() == expected
 
 
-def test_what_is_not_permitted_is_told_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_permitted_is_told_not_raised(tmp_path: Path) -> None:
     entry = MountEntry(str(tmp_path), "0:999999", mountpoint.TYPE, SOURCE)
     assert not mountpoint.set_read_ahead(entry, 1 << 20)
     assert not mountpoint.set_dirty_share(entry, 50)
-    monkeypatch.setattr(mountpoint, "CONNECTIONS", tmp_path)
-    assert mountpoint.connection_directory(entry) is None
-    mountpoint.abort(entry)
-    (tmp_path / "999999").mkdir()
-    mountpoint.abort(entry)
-    assert (tmp_path / "999999" / "abort").read_text() == "1"
 
 
 def test_without_the_helper_only_root_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ writes and one fsync, three replicas; the limit is the API's file written in the
 after which as much is durable.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import fs_client
+from benchmarks.alone import alone
 from benchmarks.context import Context
 from benchmarks.file_calls import PIECE, read_through, write_and_sync
 from benchmarks.files import DIRECTORY, large_file, pattern
@@ -36,14 +36,7 @@ def run(context: Context) -> list[Figure]:
     memory = WarmMemory((_COPIES + 1) * size)
 
     def prepared(measure: Callable[[], float]) -> Callable[[], float]:
-        def run() -> float:
-            os.sync()
-            with memory.lent():
-                value = measure()
-                space.wait_until_free()
-            return value
-
-        return run
+        return alone(measure, space, memory)
 
     with fs_client.connect(context.cluster) as fs, mounted(context, "stream") as mount:
         name = large_file(fs, context)

@@ -14,12 +14,12 @@ Every run finds warm memory for its pages (`warm_memory`), nothing left to write
 the blocks of the file before it free again.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable
 
 import fs_client
+from benchmarks.alone import alone
 from benchmarks.context import MIB, Context
 from benchmarks.cpu import CpuMeter
 from benchmarks.files import DIRECTORY, pattern
@@ -41,14 +41,7 @@ def run(context: Context) -> list[Figure]:
     memory = WarmMemory((LINKS + 1) * size)
 
     def prepared(measure: Callable[[], float]) -> Callable[[], float]:
-        def run() -> float:
-            os.sync()
-            with memory.lent():
-                value = measure()
-                space.wait_until_free()
-            return value
-
-        return run
+        return alone(measure, space, memory)
 
     with fs_client.connect(context.cluster) as fs:
         with (

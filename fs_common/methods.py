@@ -53,6 +53,7 @@ LOCK = Method("lock", 129, meta.Lock, meta.LockReply)
 GET_LOCK = Method("get_lock", 130, meta.GetLock, meta.GetLockReply)
 RELEASE_LOCKS = Method("release_locks", 131, meta.ReleaseLocks, session.Empty)
 SYNC = Method("sync", 132, meta.Sync, session.Empty)
+FOLLOW = Method("follow", 133, meta.Follow, meta.FollowReply)
 
 READ_CHUNKS = Method("read_chunks", 200, storage.ReadChunks, storage.ReadChunksReply)
 UPDATE_CHUNKS = Method("update_chunks", 201, storage.UpdateChunks, storage.UpdateChunksReply)

@@ -294,6 +294,8 @@ def decode_counter(value: bytes) -> Counter:
 FORMAT_KEY: Final = b"F"
 NEXT_INODE_KEY: Final = b"N"
 INODES_IN_USE_KEY: Final = b"C"
+FOLLOWED_KEY: Final = b"W"
+"""There once it may matter that clients hold promises (`fs_meta.following`); a counter that means nothing."""
 
 _pack_id = struct.Struct(">cQ").pack
 _pack_two = struct.Struct(">cQQ").pack
@@ -301,7 +303,7 @@ _PREFIXED = struct.Struct(">cQ")
 _QUEUE = struct.Struct(">cQQ")
 _AGE = struct.Struct(">cQ16s")
 
-NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNC"
+NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNCW"
 """First bytes of all keys of this schema."""
 
 

@@ -23,6 +23,7 @@ from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.chunks import ChunkClient
 from fs_meta.clients import Clients
 from fs_meta.config import MetaConfig
+from fs_meta.following import FollowedStore, Following
 from fs_meta.forget import forget_answers
 from fs_meta.gc import Collector
 from fs_meta.inode_count import InodeCount
@@ -67,6 +68,7 @@ class MetaServer:
         pruner: Pruner,
         pool: PeerPool,
         server: tcp.Server,
+        following: Following,
     ) -> None:
         self.context = context
         self.host = server.host
@@ -79,6 +81,7 @@ class MetaServer:
         self._collector = collector
         self._pool = pool
         self._server = server
+        self._following = following
         self._stop = asyncio.Event()
         look_s = min(CLIENTS_INTERVAL_S, config.client_timeout_ms / 4000)
         self._tasks = [
@@ -90,6 +93,7 @@ class MetaServer:
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop serving, finish what is in flight, release everything, the store included."""
         self.context.lock_waits.close()
+        self._following.end()
         await self._server.close(grace_s)
         self._stop.set()
         await asyncio.gather(*self._tasks)
@@ -100,6 +104,10 @@ class MetaServer:
         except EmberError as error:
             _log.warning("the count of inodes could not be stored: %s", error)
         await self._manager.close()
+        try:
+            await self._following.close()
+        except EmberError as error:
+            _log.warning("the next start waits for followers that are gone: %s", error)
         await self._kv.close()
 
     async def _upkeep(self) -> None:
@@ -130,8 +138,10 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     def routing() -> Routing | None:
         return manager.routing
 
+    following = Following(kv, asyncio.get_running_loop().time)
+    await following.begin()
     context = Context(
-        kv=kv,
+        kv=FollowedStore(kv, following),
         inode_ids=InodeIds(kv),
         inode_count=InodeCount(kv),
         allocator=ChainAllocator(routing),
@@ -142,7 +152,7 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     )
     await context.inode_count.flush()
     clients = Clients(config.client_timeout_ms / 1000)
-    service = make_service(context, config.cluster, clients)
+    service = make_service(context, config.cluster, clients, following)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     try:
@@ -150,4 +160,4 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     except BaseException:
         await pool.close()
         raise
-    return MetaServer(config, kv, manager, context, collector, pruner, pool, server)
+    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following)

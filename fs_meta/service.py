@@ -5,15 +5,20 @@ INTERNAL there, with its traceback in the log.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
+
 from fs_common import methods
 from fs_common.methods import Method
+from fs_common.records.meta import AttributesReply, FollowReply, Open, OpenReply, ReaddirReply
 from fs_common.records.routing import GetRouting, GetRoutingReply
 from fs_common.records.session import Hello
 from fs_common.rpc import Call, Handler, Reply, ServerSession, Service
 from fs_meta.clients import Clients
+from fs_meta.following import FollowedStore, Following
 from fs_meta.ops.access import access
 from fs_meta.ops.batch_create import batch_create
 from fs_meta.ops.batch_stat import batch_stat
@@ -101,16 +106,20 @@ _OF_CALLERS: Final[dict[Method, CallersOperation]] = {
 _HOLDING: Final = frozenset((methods.CREATE, methods.OPEN, methods.CREATE_UNNAMED, methods.LOCK))
 """Those that leave something of the client named in the request: a session, a lock."""
 
+_READING: Final = frozenset((methods.STAT, methods.LOOKUP, methods.ACCESS, methods.READDIR))
+"""Those that change nothing: what they say is of now. An answer to a change may be an old one, given again."""
 
-def make_service(context: Context, cluster: str, clients: Clients) -> Service:
+
+def make_service(context: Context, cluster: str, clients: Clients, following: Following | None = None) -> Service:
     """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`.
 
-    `clients` is told who connects, who is gone, and who may have something that outlives a connection.
+    `clients` is told who connects, who is gone, and who may have something that outlives a connection. `following`: of
+    `context.kv`, which is a `FollowedStore`; without it nothing is promised.
     """
     service = Service("meta", cluster, 0)
+    callers = _Callers(context, following)
     for method, operation in OPERATIONS.items():
-        told = _OF_CALLERS.get(method)
-        handler = _handler(context, operation) if told is None else _callers_handler(context, told)
+        handler = _handler(callers, method, operation, _OF_CALLERS.get(method))
         service.register(method, _noting(clients, handler) if method in _HOLDING else handler)
 
     def admit(hello: Hello) -> None:
@@ -119,6 +128,7 @@ def make_service(context: Context, cluster: str, clients: Clients) -> Service:
 
     def ended(session: ServerSession) -> None:
         context.lock_waits.caller_lost(session)
+        callers.ended(session)
         if session.hello.role == "client":
             clients.disconnected(session.hello.client, _loop_time())
 
@@ -135,8 +145,21 @@ def make_service(context: Context, cluster: str, clients: Clients) -> Service:
             routing = None
         return Reply(GetRoutingReply(routing))
 
+    async def follow(call: Call) -> Reply:
+        if following is None:
+            return Reply(FollowReply(0, 0, [], [], 0))
+        return Reply(await following.follow(call.session.hello.client, call.request))
+
     service.register(methods.GET_ROUTING, get_routing)
-    service.add_stats(lambda: {"inodes_in_use": context.inode_count.estimate, "clients": len(clients)})
+    service.register(methods.FOLLOW, follow)
+
+    def stats() -> dict[str, int]:
+        counters = {"inodes_in_use": context.inode_count.estimate, "clients": len(clients)}
+        if following is not None:
+            counters |= {"followers": len(following.promises), "promises": following.promises.held}
+        return counters
+
+    service.add_stats(stats)
     return service
 
 
@@ -153,15 +176,52 @@ def _noting(clients: Clients, handler: Handler) -> Handler:
     return handle
 
 
-def _handler(context: Context, operation: Operation) -> Handler:
+class _Callers:
+    """What an operation works with, by who calls: a follower is not told of its own changes."""
+
+    def __init__(self, context: Context, following: Following | None) -> None:
+        self.context = context
+        self.following = following
+        self._own: dict[bytes, tuple[Context, FollowedStore]] = {}
+
+    def of(self, client: bytes) -> tuple[Context, FollowedStore]:
+        own = self._own.get(client)
+        if own is None:
+            base = self.context.kv
+            assert isinstance(base, FollowedStore)
+            store = base.by(client)
+            own = self._own[client] = (dataclasses.replace(self.context, kv=store), store)
+        return own
+
+    def ended(self, session: ServerSession) -> None:
+        self._own.pop(session.hello.client, None)
+
+
+def _handler(callers: _Callers, method: Method, operation: Operation, told: CallersOperation | None) -> Handler:
+    following = callers.following
+
     async def handle(call: Call) -> Reply:
-        return Reply(await operation(context, call.request))
+        request, session = call.request, call.session
+        follower = None if following is None else following.follower(session.hello.client)
+        if follower is None:
+            context = callers.context
+            return Reply(await (operation(context, request) if told is None else told(context, request, session)))
+        assert following is not None
+        context, store = callers.of(follower.client)
+        stamp = following.promises.stamp()
+        reply = await (operation(context, request) if told is None else told(context, request, session))
+        # Nothing has run since the operation has looked at the store, or ended its transaction.
+        if isinstance(reply, _PROMISING) and (store.wrote or method in _READING or _only_reads(request)):
+            promised = following.promised(follower, request, reply, stamp)
+            if promised:
+                reply = msgspec.structs.replace(reply, promised=promised)
+        return Reply(reply)
 
     return handle
 
 
-def _callers_handler(context: Context, operation: CallersOperation) -> Handler:
-    async def handle(call: Call) -> Reply:
-        return Reply(await operation(context, call.request, call.session))
+_PROMISING = (AttributesReply, OpenReply, ReaddirReply)
 
-    return handle
+
+def _only_reads(request: Any) -> bool:
+    return isinstance(request, Open) and not request.write and not request.hold

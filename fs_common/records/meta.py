@@ -79,8 +79,21 @@ class Stat(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
 
 
+class Promised:
+    """What a reply promises a client that follows the service (`Follow`): it is told before anybody is told that it has
+    changed it. Bits."""
+
+    ATTRIBUTES = 1
+    """Of the attributes in the reply."""
+    NAMES = 2
+    """Of the names of the directory that was asked: what the reply says of them, and those of later replies, until told
+    otherwise. Of a new directory: that it has no names."""
+
+
 class AttributesReply(msgspec.Struct, frozen=True, array_like=True):
     attributes: Attributes
+    promised: int = 0
+    """`Promised`."""
 
 
 class BatchStat(msgspec.Struct, frozen=True, array_like=True):
@@ -157,6 +170,8 @@ class OpenReply(msgspec.Struct, frozen=True, array_like=True):
     session: bytes = b""
     """Empty for read-only opens."""
     existed: bool = False
+    promised: int = 0
+    """`Promised`: attributes only."""
 
 
 class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
@@ -265,6 +280,8 @@ class DirectoryEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class ReaddirReply(msgspec.Struct, frozen=True, array_like=True):
     entries: list[DirectoryEntry]
     more: bool
+    promised: int = 0
+    """`Promised`: of the attributes of all entries, of the names."""
 
 
 class Unlink(msgspec.Struct, frozen=True, array_like=True):
@@ -582,3 +599,25 @@ class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
 
 class Sync(msgspec.Struct, frozen=True, array_like=True):
     """Answered once everything that was answered before is durable."""
+
+
+class Follow(msgspec.Struct, frozen=True, array_like=True):
+    """The caller follows: replies may promise it something, and it is told here what of that has changed. It stays at
+    the service until there is something to tell, or for about `FollowReply.lease_ms` / 4; then it is sent again."""
+
+    generation: int = 0
+    """Of the last reply; 0: there was none."""
+    heard: int = 0
+    """`FollowReply.number` of the last reply: all it told is not believed any more."""
+
+
+class FollowReply(msgspec.Struct, frozen=True, array_like=True):
+    generation: int
+    """Another one than before: nothing holds that was promised before the call was sent."""
+    number: int
+    inodes: list[int]
+    """Their attributes, or what else belongs to them, have been changed by others."""
+    directories: list[int]
+    """Their names have."""
+    lease_ms: int
+    """What was promised may be believed for so long, from when the call was sent on. 0: nothing is promised here."""

@@ -7,7 +7,7 @@ but through `txn`. What it raises aborts the transaction, undoes its writes and 
 Source: DESIGN section 4.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -19,6 +19,10 @@ the schema comes near it."""
 
 class Transaction(Protocol):
     """Reads see the transaction's own writes. Keys and ranges read are part of its conflict set."""
+
+    @property
+    def writes(self) -> Mapping[bytes, bytes | None]:
+        """What it has written so far: key to value; None: deleted."""
 
     async def get(self, key: bytes) -> bytes | None:
         """The value, or None."""

@@ -95,6 +95,8 @@ class Snapshot:
 
     __slots__ = ("_below",)
 
+    writes: Mapping[bytes, bytes | None] = {}
+
     def __init__(self, below: Below) -> None:
         self._below = below
 

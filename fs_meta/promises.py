@@ -1,0 +1,246 @@
+"""What clients were promised to be told before whoever changes it has its answer.
+
+A client that follows the service may believe what it was told without asking again, for as long as it holds a promise
+and a lease. A promise is of one subject: the attributes of an inode, or the names of a directory. It ends with the
+first change that another client makes: that client's answer waits until the follower has taken the news.
+
+| a subject is | for a follower that                                                                       |
+| ------------ | ----------------------------------------------------------------------------------------- |
+| free         | asks whenever it wants to know; may be promised                                           |
+| held         | believes what it knows; a change by others makes it told                                  |
+| told         | may not have heard yet: changes wait for it, and it is not promised; taken, it is free    |
+
+Leases: each call of a follower begins its lease anew. It counts from when it sent the call, the service from when that
+arrived, so the follower stops believing first. When a change meets a follower whose lease is over, all of its promises
+end and nobody waits; its next call tells it so (another generation).
+
+Promise or change first? An answer may be read before a change and given after it. `stamp` is taken before the read; a
+subject that others have changed since is not promised. A subject that was told lately is not promised for a while:
+directories and files that several clients work in are asked for as without promises.
+
+Pure: times come in, seconds of one monotonic clock. Used from one thread.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+LEASE_S = 2.0
+PAUSE_S = 1.0
+"""How long a subject that was told is not promised again, to anybody."""
+HELD_MAX = 1 << 18
+"""Promises of one follower. The oldest make room: about 250 bytes each."""
+NEWS_MAX = 1 << 13
+"""Subjects in one answer."""
+CHANGES_MAX = 1 << 16
+"""Subjects whose last change is remembered."""
+
+
+def attributes_of(inode: int) -> int:
+    """The subject of an inode's attributes, and of all else that its record holds."""
+    return inode << 1
+
+
+def names_of(directory: int) -> int:
+    """The subject of a directory's names."""
+    return directory << 1 | 1
+
+
+def subjects_of(writes: Iterable[bytes]) -> set[int]:
+    """What a transaction that wrote these keys has changed (keys: `fs_meta.schema`)."""
+    subjects = set()
+    for key in writes:
+        kind = key[0]
+        if kind in (_INODE, _XATTR):
+            subjects.add(int.from_bytes(key[1:9], "big") << 1)
+        elif kind == _ENTRY:
+            subjects.add(int.from_bytes(key[1:9], "big") << 1 | 1)
+    return subjects
+
+
+_INODE, _ENTRY, _XATTR = b"IDA"
+
+
+class Follower:
+    """One client that follows."""
+
+    __slots__ = ("client", "generation", "heard", "held", "number", "told", "until")
+
+    def __init__(self, client: bytes, generation: int) -> None:
+        self.client = client
+        self.generation = generation
+        self.until = 0.0
+        """End of its lease."""
+        self.held: dict[int, None] = {}
+        """Subjects, oldest promise first; those that are told included."""
+        self.told: dict[int, int] = {}
+        """Subject to the number of its news; numbers ascend."""
+        self.number = 0
+        """Of the last news there is."""
+        self.heard = 0
+        """Of the last news that it has taken."""
+
+
+class Promises:
+    """All followers of one service. `new_generation` gives a number that no follower of any service had before."""
+
+    def __init__(
+        self,
+        new_generation: Callable[[], int],
+        *,
+        lease_s: float = LEASE_S,
+        pause_s: float = PAUSE_S,
+        held_max: int = HELD_MAX,
+    ) -> None:
+        self.lease_s = lease_s
+        self._pause_s = pause_s
+        self._held_max = held_max
+        self._new_generation = new_generation
+        self._followers: dict[bytes, Follower] = {}
+        self._holders: dict[int, tuple[Follower, ...]] = {}
+        """Subject to those that hold a promise of it."""
+        self._changes: dict[int, tuple[bytes, int, int]] = {}
+        """Subject to who changed it last, when, and when somebody else did before that (in changes, as `stamp`)."""
+        self._floor = 0
+        """When subjects that are not in `_changes` were changed at the latest."""
+        self._stamp = 0
+        self._paused: dict[int, float] = {}
+        """Subject to until when it is not promised. Times ascend."""
+
+    def __len__(self) -> int:
+        """Followers."""
+        return len(self._followers)
+
+    @property
+    def held(self) -> int:
+        """Promises of all followers."""
+        return sum(len(follower.held) for follower in self._followers.values())
+
+    def follower(self, client: bytes) -> Follower | None:
+        return self._followers.get(client)
+
+    def lease_ends(self) -> float:
+        """When the last lease ends; 0: there is none."""
+        return max((follower.until for follower in self._followers.values()), default=0.0)
+
+    # Followers
+
+    def call(self, client: bytes, generation: int, heard: int, now: float) -> Follower:
+        """A follower calls: it goes on if it is of that generation, and else begins. `heard`: the last news it took."""
+        follower = self._followers.get(client)
+        if follower is None or follower.generation != generation:
+            if follower is not None:
+                self.drop(follower)
+            follower = self._followers[client] = Follower(client, self._new_generation())
+            heard = 0
+        follower.until = now + self.lease_s
+        follower.heard = max(follower.heard, min(heard, follower.number))
+        told = follower.told
+        taken = list(itertools.takewhile(lambda subject: told[subject] <= follower.heard, told))
+        for subject in taken:
+            del told[subject]
+            self._release(follower, subject)
+        return follower
+
+    def news(self, follower: Follower) -> tuple[int, list[int]]:
+        """(number, subjects): what it has not taken yet, as much as fits one answer."""
+        subjects = list(itertools.islice(follower.told, NEWS_MAX))
+        return (follower.told[subjects[-1]] if subjects else follower.heard), subjects
+
+    def drop(self, follower: Follower) -> None:
+        """All of its promises end; it learns that with its next call."""
+        if self._followers.get(follower.client) is follower:
+            del self._followers[follower.client]
+        for subject in list(follower.held):
+            self._release(follower, subject)
+        follower.told.clear()
+        follower.heard = follower.number
+
+    def _release(self, follower: Follower, subject: int) -> None:
+        del follower.held[subject]
+        left = tuple(other for other in self._holders[subject] if other is not follower)
+        if left:
+            self._holders[subject] = left
+        else:
+            del self._holders[subject]
+
+    # Promises
+
+    def stamp(self) -> int:
+        """Taken before what is promised is read."""
+        return self._stamp
+
+    def promise(self, follower: Follower, subjects: Sequence[int], stamp: int, now: float) -> bool:
+        """Promise all of them, or none (False)."""
+        told, held, client = follower.told, follower.held, follower.client
+        changes, floor = self._changes, self._floor
+        self._end_pauses(now)
+        for subject in subjects:
+            if subject in told or subject in self._paused:
+                return False
+            by, last, before = changes.get(subject, (b"", floor, floor))
+            if (before if by == client else last) > stamp:
+                return False
+        if self._followers.get(client) is not follower:
+            return False
+        holders = self._holders
+        for subject in subjects:
+            if subject not in held:
+                held[subject] = None
+                holders[subject] = (*holders.get(subject, ()), follower)
+        if len(held) > self._held_max:
+            self._make_room(follower)
+        return True
+
+    def _make_room(self, follower: Follower) -> None:
+        """Take the oldest promises back: like a change, but nobody waits."""
+        for subject in list(itertools.islice(follower.held, max(self._held_max // 16, 1))):
+            self._tell(follower, subject)
+
+    def _end_pauses(self, now: float) -> None:
+        paused = self._paused
+        while paused:
+            subject = next(iter(paused))
+            if paused[subject] > now:
+                return
+            del paused[subject]
+
+    # Changes
+
+    def change(self, subjects: Iterable[int], by: bytes, now: float) -> Mapping[Follower, int]:
+        """`by` (a client; empty: nobody's) has changed them. Returns whom its answer has to wait for: until each has
+        taken the news of that number, was dropped, or its lease has ended (then `drop` it)."""
+        self._stamp += 1
+        stamp, changes, holders = self._stamp, self._changes, self._holders
+        waits: dict[Follower, int] = {}
+        for subject in subjects:
+            last = changes.get(subject, (by, 0, self._floor))
+            changes[subject] = (by, stamp, last[2] if last[0] == by else last[1])
+            for follower in holders.get(subject, ()):
+                if follower.client == by:
+                    continue
+                if follower.until <= now:
+                    self.drop(follower)
+                    continue
+                waits[follower] = max(waits.get(follower, 0), self._tell(follower, subject))
+                self._paused.pop(subject, None)
+                self._paused[subject] = now + self._pause_s
+        if len(changes) > CHANGES_MAX:
+            changes.clear()
+            self._floor = stamp
+        return waits
+
+    def _tell(self, follower: Follower, subject: int) -> int:
+        number = follower.told.get(subject)
+        if number is None:
+            follower.number += 1
+            number = follower.told[subject] = follower.number
+        return number
+
+
+def split(subjects: Iterable[int]) -> tuple[list[int], list[int]]:
+    """(inodes whose attributes, directories whose names) they are."""
+    inodes: list[int] = []
+    directories: list[int] = []
+    for subject in subjects:
+        (directories if subject & 1 else inodes).append(subject >> 1)
+    return inodes, directories

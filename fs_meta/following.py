@@ -104,13 +104,12 @@ class Following:
         earlier = self._calls.pop(follower, None)
         if earlier is not None:
             _wake(earlier)  # its caller is not there any more, or does not mind
-        news = self._calls[follower] = asyncio.get_running_loop().create_future()
+        news, timer = _signal(self.promises.lease_s / HOLD)
+        self._calls[follower] = news
         try:
-            async with asyncio.timeout(self.promises.lease_s / HOLD):
-                await news
-        except TimeoutError:
-            pass
+            await news
         finally:
+            timer.cancel()
             if self._calls.get(follower) is news:
                 del self._calls[follower]
 
@@ -174,7 +173,6 @@ class Following:
             await self._wait_for(follower, number)
 
     async def _wait_for(self, follower: Follower, number: int) -> None:
-        loop = asyncio.get_running_loop()
         patience = self.clock() + STUBBORN * self.promises.lease_s
         while follower.heard < number:
             left = min(follower.until, patience) - self.clock()
@@ -183,16 +181,14 @@ class Following:
                 self.promises.drop(follower)
                 self._heard(follower)
                 return
-            future = loop.create_future()
+            heard, timer = _signal(left)
             waiting = self._waiting.setdefault(follower, set())
-            waiting.add(future)
+            waiting.add(heard)
             try:
-                async with asyncio.timeout(left):
-                    await future
-            except TimeoutError:
-                pass
+                await heard
             finally:
-                waiting.discard(future)
+                timer.cancel()
+                waiting.discard(heard)
                 if not waiting and self._waiting.get(follower) is waiting:
                     del self._waiting[follower]
 
@@ -202,6 +198,13 @@ class Following:
 
 
 _NOBODY: Mapping[Follower, int] = {}
+
+
+def _signal(after_s: float) -> tuple["asyncio.Future[None]", asyncio.TimerHandle]:
+    """A future that is woken after this time at the latest. Not `asyncio.timeout`: a handler's first step has no task."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    return future, loop.call_later(after_s, _wake, future)
 
 
 def _wake(future: "asyncio.Future[None]") -> None:

@@ -1,0 +1,197 @@
+"""Clients that follow the service: who is told of what, whose answers wait for it and for how long, restarts.
+
+Most tests call the handlers as a connection does, on a loop whose time jumps, over a store in memory.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fs_common import eager, methods
+from fs_common.methods import Method
+from fs_common.records import meta
+from fs_common.records.meta import FollowReply, Promised
+from fs_common.records.session import Empty, Hello
+from fs_common.rpc import Call, ServerSession, Service
+from fs_common.transports import tcp
+from fs_meta.clients import Clients
+from fs_meta.following import HOLD, FollowedStore, Following
+from fs_meta.format import prepare_store
+from fs_meta.kv.memory_engine import MemoryStore
+from fs_meta.promises import LEASE_S
+from fs_meta.service import make_service
+from tests.meta.test_service import cluster
+from tests.meta.world import ROOT, ROOT_LAYOUT, World, new_request
+from tests.storage.engine.virtual_loop import run_virtual
+from tests.support import run
+
+A, B = b"a" * 16, b"b" * 16
+ATTRIBUTES, NAMES = Promised.ATTRIBUTES, Promised.NAMES
+BOTH = ATTRIBUTES | NAMES
+
+
+class Served:
+    """A service that has just started on a store, without sockets."""
+
+    def __init__(self, kv: MemoryStore) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.kv = kv
+        self.following = Following(kv, self.loop.time)
+        self.world = World(FollowedStore(kv, self.following))  # type: ignore[arg-type]
+        """Its own calls are nobody's."""
+        self.clients = Clients(30.0)
+        self.service: Service = make_service(self.world.context, "test", self.clients, self.following)
+
+    async def call(self, client: bytes, method: Method, request: msgspec.Struct) -> Any:
+        session = ServerSession(Hello([1], "client", client, "test"), "test")
+        handler = self.service.registrations[method.number].handler
+        answer: Any = handler(Call(request, (), session, math.inf))
+        started = eager.start(answer, self.loop)
+        reply = await started if isinstance(started, asyncio.Task) else started
+        return reply.body
+
+    def begins(self, client: bytes, method: Method, request: msgspec.Struct) -> "asyncio.Task[Any]":
+        return asyncio.create_task(self.call(client, method, request))
+
+    async def lookup(self, client: bytes, name: bytes, parent: int = ROOT) -> meta.AttributesReply:
+        reply: meta.AttributesReply = await self.call(client, methods.LOOKUP, meta.Lookup(parent, name))
+        return reply
+
+    def chmod(self, inode: int, mode: int = 0o600) -> meta.SetAttr:
+        return meta.SetAttr(inode, b"", new_request(), mode=mode)
+
+    async def close(self) -> None:
+        self.following.end()
+        await self.world.context.inode_ids.close()
+        await self.following.close()
+
+
+class FollowingClient:
+    """One that follows: it takes the news it is told as soon as it is told, unless told otherwise by a test."""
+
+    def __init__(self, served: Served, client: bytes = A) -> None:
+        self.served = served
+        self.client = client
+        self.last = FollowReply(0, 0, [], [], 0)
+        self.inodes: set[int] = set()
+        self.directories: set[int] = set()
+
+    def calls(self) -> "asyncio.Task[FollowReply]":
+        return self.served.begins(self.client, methods.FOLLOW, meta.Follow(self.last.generation, self.last.number))
+
+    async def follow(self) -> FollowReply:
+        """One call; what it tells is taken with the next one."""
+        self.last = await self.calls()
+        self.inodes |= set(self.last.inodes)
+        self.directories |= set(self.last.directories)
+        return self.last
+
+    async def keep_following(self) -> None:
+        while True:
+            await self.follow()
+
+    async def told(self) -> tuple[set[int], set[int]]:
+        """The next news: (inodes, directories)."""
+        self.inodes, self.directories = set(), set()
+        while not (self.inodes or self.directories):
+            await self.follow()
+        return self.inodes, self.directories
+
+    async def lookup(self, name: bytes, parent: int = ROOT) -> meta.AttributesReply:
+        return await self.served.lookup(self.client, name, parent)
+
+
+@asynccontextmanager
+async def served(kv: MemoryStore | None = None) -> AsyncIterator[Served]:
+    store = kv or MemoryStore()
+    await prepare_store(store, "test", ROOT_LAYOUT, 0, 0, 1)
+    made = Served(store)
+    await made.following.begin()
+    yield made
+    await made.close()
+
+
+async def follower(made: Served, client: bytes = A) -> FollowingClient:
+    following = FollowingClient(made, client)
+    assert (await following.follow()).lease_ms == LEASE_S * 1000
+    return following
+
+
+async def settled() -> None:
+    """All that can happen before time passes has happened."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+# Who waits
+
+
+def test_a_call_of_a_follower_stays_for_a_part_of_a_lease() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            first = a.last
+            begun = s.loop.time()
+            assert await a.follow() == first
+            assert s.loop.time() - begun == pytest.approx(LEASE_S / HOLD)
+
+    run_virtual(body())
+
+
+def test_a_change_by_another_is_answered_when_the_follower_has_taken_the_news() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            assert (await a.lookup(b"f")).promised == BOTH
+            held = a.calls()
+            await settled()
+            change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
+            a.last = await held
+            assert (a.last.inodes, a.last.directories) == ([f.inode], [])
+            await settled()
+            assert not change.done()
+            begun = s.loop.time()
+            next_call = a.calls()
+            assert (await change).attributes.mode == 0o600 and s.loop.time() == begun
+            await cancelled(next_call)
+
+    run_virtual(body())
+
+
+def test_over_sockets_a_relaxed_change_waits_for_the_follower(tmp_path: Path) -> None:
+    """On the real store a relaxed transaction ends in the first step of its handler, where there is no task."""
+
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            follow = partial(c.call, methods.FOLLOW)
+            other = await tcp.connect("127.0.0.1", c.running.port, Hello([1], "client", B, "test"), timeout=5)
+            create = meta.Create(ROOT, b"f", 0o644, new_request())
+            inode = (await c.call(methods.CREATE, create)).attributes.inode
+            first = await follow(meta.Follow())
+            assert (await c.call(methods.LOOKUP, meta.Lookup(ROOT, b"f"))).promised == BOTH
+            held = asyncio.create_task(follow(meta.Follow(first.generation, first.number)))
+            chmod = meta.SetAttr(inode, b"", new_request(), mode=0o600, relaxed=True)
+            change = asyncio.create_task(other.call(methods.SET_ATTR, chmod, timeout=10))
+            news = await held
+            assert news.inodes == [inode] and not change.done()
+            last = asyncio.create_task(follow(meta.Follow(news.generation, news.number)))
+            assert (await change).attributes.mode == 0o600
+            counters = (await c.call(methods.STATS, Empty())).counters
+            assert (counters["followers"], counters["promises"]) == (1, 1)
+            await last
+            await other.close()
+
+    run(body())

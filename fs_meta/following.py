@@ -14,7 +14,7 @@ Concurrency: docs/concurrency/meta.md.
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from fs_common.records.meta import (
@@ -145,12 +145,16 @@ class Following:
 
     # Changes
 
-    def changed(self, writes: Iterable[bytes], by: bytes) -> Mapping[Follower, int]:
-        """A transaction of `by` wrote these keys. Followers are told; returns whom it has to wait for."""
+    def changed(self, writes: Collection[bytes], by: bytes) -> Mapping[Follower, int]:
+        """A transaction of `by` wrote these keys. Followers are told; returns whom it has to wait for.
+
+        One that wrote nothing has found what an earlier copy of the request was, or will be, answered. That copy may be
+        waiting still, or was given up: it waits for all who have something to hear.
+        """
         promises = self.promises
         if not promises:
             return _NOBODY
-        waits = promises.change(subjects_of(writes), by, self.clock())
+        waits = promises.change(subjects_of(writes), by, self.clock()) if writes else promises.untold(by)
         for follower in waits:
             call = self._calls.get(follower)
             if call is not None:

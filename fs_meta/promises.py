@@ -229,6 +229,14 @@ class Promises:
             self._floor = stamp
         return waits
 
+    def untold(self, by: bytes) -> Mapping[Follower, int]:
+        """As `change`: whom an answer to `by` has to wait for that tells of earlier changes, whoever made them."""
+        return {
+            follower: follower.number
+            for follower in self._followers.values()
+            if follower.told and follower.client != by
+        }
+
     def _tell(self, follower: Follower, subject: int) -> int:
         number = follower.told.get(subject)
         if number is None:

@@ -48,8 +48,7 @@ async def truncate(context: Context, request: Truncate, client: bytes = b"") -> 
     async with context.truncating.turn(request.inode):
         stored = await answered(context, request.request)
         if stored is not None:
-            reply: AttributesReply = answer(TRUNCATE, stored)
-            return reply
+            return await _again(context, request, stored)
         for _ in range(ROUNDS_MAX):
             try:
                 return await _round(context, request, client)
@@ -115,6 +114,15 @@ async def _check(txn: Transaction, record: schema.Inode, request: Truncate, clie
     largest = length_max(record.layout)
     if request.length > largest:
         raise EmberError(Code.FILE_TOO_LARGE, f"{request.length} bytes; files of this layout end at {largest}")
+
+
+async def _again(context: Context, request: Truncate, stored: bytes) -> AttributesReply:
+    """What the request was answered, once that may be told: a transaction waits for what the first answer waits for."""
+
+    async def apply(txn: Transaction) -> tuple[AttributesReply, int]:
+        return answer(TRUNCATE, stored), 0
+
+    return await once(context, TRUNCATE, request.request, apply, relaxed=request.relaxed)
 
 
 async def _refuse(context: Context, request: Truncate, error: EmberError) -> AttributesReply:

@@ -5,7 +5,7 @@ Most tests call the handlers as a connection does, on a loop whose time jumps, o
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -195,3 +195,58 @@ def test_over_sockets_a_relaxed_change_waits_for_the_follower(tmp_path: Path) ->
             await other.close()
 
     run(body())
+
+
+REPEATED: list[tuple[Method, Callable[[int], msgspec.Struct]]] = [
+    (methods.SET_ATTR, lambda inode: meta.SetAttr(inode, b"", new_request(), mode=0o600)),
+    (methods.TRUNCATE, lambda inode: meta.Truncate(inode, 5, new_request())),
+    (methods.UNLINK, lambda inode: meta.Unlink(ROOT, b"f", new_request())),
+]
+
+
+@pytest.mark.parametrize(("method", "request_of"), REPEATED)
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_repeated_request_is_not_answered_before_the_follower_has_heard(
+    method: Method, request_of: Callable[[int], msgspec.Struct], given_up: bool
+) -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            request = request_of(f.inode)
+            first = s.begins(B, method, request)
+            await settled()
+            if given_up:
+                await cancelled(first)
+            again = s.begins(B, method, request)
+            await settled()
+            assert not again.done()
+            await a.follow()
+            await settled()
+            assert not again.done()
+            begun = s.loop.time()
+            last = a.calls()
+            reply = await again
+            assert s.loop.time() == begun
+            assert given_up or await first == reply
+            await cancelled(last)
+
+    run_virtual(body())
+
+
+def test_an_answer_that_is_given_again_promises_nothing() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            for method, request in (
+                (methods.MKDIR, meta.Mkdir(ROOT, b"d", 0o755, new_request())),
+                (methods.SET_ATTR, s.chmod(f.inode)),
+                (methods.TRUNCATE, meta.Truncate(f.inode, 5, new_request())),
+                (methods.CREATE, meta.Create(ROOT, b"g", 0o644, new_request())),
+            ):
+                assert (await s.call(A, method, request)).promised
+                assert (await s.call(A, method, request)).promised == 0
+
+    run_virtual(body())

@@ -205,7 +205,7 @@ _NOBODY: Mapping[Follower, int] = {}
 
 
 def _signal(after_s: float) -> tuple["asyncio.Future[None]", asyncio.TimerHandle]:
-    """A future that is woken after this time at the latest. Not `asyncio.timeout`: a handler's first step has no task."""
+    """A future, woken after this time at the latest. Not `asyncio.timeout`: the first step of a handler has no task."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     return future, loop.call_later(after_s, _wake, future)

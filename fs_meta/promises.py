@@ -125,12 +125,12 @@ class Promises:
     # Followers
 
     def call(self, client: bytes, generation: int, heard: int, now: float) -> Follower:
-        """A follower calls: it goes on if it is of that generation, and else begins. `heard`: the last news it took."""
+        """A follower calls; `heard`: the last news it took. If it is not of that generation it learns so from the reply
+        and forgets all it was promised. What is promised stays here: the call may be an old one that comes late."""
         follower = self._followers.get(client)
-        if follower is None or follower.generation != generation:
-            if follower is not None:
-                self.drop(follower)
+        if follower is None:
             follower = self._followers[client] = Follower(client, self._new_generation())
+        if follower.generation != generation:
             heard = 0
         follower.until = now + self.lease_s
         follower.heard = max(follower.heard, min(heard, follower.number))

@@ -81,7 +81,10 @@ class Stat(msgspec.Struct, frozen=True, array_like=True):
 
 class Promised:
     """What a reply promises a client that follows the service (`Follow`): it is told before anybody is told that it has
-    changed it. Bits."""
+    changed it. Bits.
+
+    Replies may overtake each other on their way to who uses them: a promise counts if since the call was sent nothing
+    was told of its subject, and `FollowReply.generation` has stayed the same."""
 
     ATTRIBUTES = 1
     """Of the attributes in the reply."""
@@ -613,7 +616,7 @@ class Follow(msgspec.Struct, frozen=True, array_like=True):
 
 class FollowReply(msgspec.Struct, frozen=True, array_like=True):
     generation: int
-    """Another one than before: nothing holds that was promised before the call was sent."""
+    """Another one than before: nothing holds that was promised to calls sent before this reply was there."""
     number: int
     inodes: list[int]
     """Their attributes, or what else belongs to them, have been changed by others."""

@@ -238,7 +238,7 @@ def test_a_repeated_request_is_not_answered_before_the_follower_has_heard(
 def test_an_answer_that_is_given_again_promises_nothing() -> None:
     async def body() -> None:
         async with served() as s:
-            a = await follower(s)
+            await follower(s)
             f = await s.world.create(b"f")
             for method, request in (
                 (methods.MKDIR, meta.Mkdir(ROOT, b"d", 0o755, new_request())),
@@ -248,5 +248,26 @@ def test_an_answer_that_is_given_again_promises_nothing() -> None:
             ):
                 assert (await s.call(A, method, request)).promised
                 assert (await s.call(A, method, request)).promised == 0
+
+    run_virtual(body())
+
+
+def test_a_call_that_comes_late_ends_no_promise() -> None:
+    """A first call was given up and sent again; the first copy arrives when promises hold already."""
+
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            late = await s.call(A, methods.FOLLOW, meta.Follow())
+            assert late.generation == a.last.generation
+            change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
+            await settled()
+            assert not change.done()
+            assert (await a.follow()).inodes == [f.inode]
+            last = a.calls()
+            await change
+            await cancelled(last)
 
     run_virtual(body())

@@ -41,7 +41,8 @@ STUBBORN = 5
 
 
 class Following:
-    """Of one service. `clock`: seconds, monotonic."""
+    """Of one service. `clock`: seconds, monotonic; not the loop's, which is behind by what its turn has taken: a lease
+    would end here before the follower's own does."""
 
     def __init__(self, kv: KeyValueStore, clock: Callable[[], float], *, lease_s: float = LEASE_S) -> None:
         self.promises = Promises(lambda: secrets.randbits(62) + 1, lease_s=lease_s)
@@ -169,9 +170,8 @@ class Following:
     async def wait(self, waits: Mapping[Follower, int]) -> None:
         """Return when each has heard its news, or believes nothing any more."""
         if self._quiet_until:
-            left = self._quiet_until - self.clock()
-            if left > 0:
-                await asyncio.sleep(left)
+            while (left := self._quiet_until - self.clock()) > 0:
+                await asyncio.sleep(left)  # timers may be early: the loop's time stands still within a turn
             self._quiet_until = 0.0
         for follower, number in waits.items():
             await self._wait_for(follower, number)

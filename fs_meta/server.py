@@ -138,7 +138,7 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     def routing() -> Routing | None:
         return manager.routing
 
-    following = Following(kv, asyncio.get_running_loop().time)
+    following = Following(kv, time.monotonic)
     await following.begin()
     context = Context(
         kv=FollowedStore(kv, following),

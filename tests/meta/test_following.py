@@ -40,10 +40,10 @@ BOTH = ATTRIBUTES | NAMES
 class Served:
     """A service that has just started on a store, without sockets."""
 
-    def __init__(self, kv: MemoryStore) -> None:
+    def __init__(self, kv: MemoryStore, clock: Callable[[], float] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.kv = kv
-        self.following = Following(kv, self.loop.time)
+        self.following = Following(kv, clock or self.loop.time)
         self.world = World(FollowedStore(kv, self.following))  # type: ignore[arg-type]
         """Its own calls are nobody's."""
         self.clients = Clients(30.0)
@@ -109,10 +109,10 @@ class FollowingClient:
 
 
 @asynccontextmanager
-async def served(kv: MemoryStore | None = None) -> AsyncIterator[Served]:
+async def served(kv: MemoryStore | None = None, clock: Callable[[], float] | None = None) -> AsyncIterator[Served]:
     store = kv or MemoryStore()
     await prepare_store(store, "test", ROOT_LAYOUT, 0, 0, 1)
-    made = Served(store)
+    made = Served(store, clock)
     await made.following.begin()
     yield made
     await made.close()
@@ -269,5 +269,37 @@ def test_a_call_that_comes_late_ends_no_promise() -> None:
             last = a.calls()
             await change
             await cancelled(last)
+
+    run_virtual(body())
+
+
+def slow_clock() -> float:
+    """Timers on the loop's own clock fire early by it."""
+    return asyncio.get_running_loop().time() / 2
+
+
+async def as_after_a_crash() -> MemoryStore:
+    """The store of a service that had a follower and has not closed."""
+    store = MemoryStore()
+    async with served(store) as s:
+        await s.world.create(b"f")
+        await follower(s)
+    return store
+
+
+def test_after_a_restart_no_change_is_answered_before_a_lease_has_passed() -> None:
+    async def body() -> None:
+        store = await as_after_a_crash()
+        async with served(store, slow_clock) as s:
+            begun = s.loop.time()
+            f = (await s.lookup(B, b"f")).attributes
+            chmod = s.chmod(f.inode)
+            changes = [s.begins(B, methods.SET_ATTR, chmod) for _ in range(2)]  # one of them is a repeated one
+            await settled()
+            assert not any(change.done() for change in changes) and s.loop.time() == begun
+            await asyncio.gather(*changes)
+            assert s.loop.time() - begun == pytest.approx(2 * LEASE_S)
+            await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+            assert s.loop.time() - begun == pytest.approx(2 * LEASE_S)
 
     run_virtual(body())

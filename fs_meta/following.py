@@ -144,6 +144,10 @@ class Following:
             promised |= Promised.NAMES
         return promised
 
+    def forget(self) -> None:
+        """Now and then: those that are gone are forgotten."""
+        self.promises.forget(self.clock())
+
     # Changes
 
     def changed(self, writes: Collection[bytes], by: bytes) -> Mapping[Follower, int]:

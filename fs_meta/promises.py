@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 LEASE_S = 2.0
 PAUSE_S = 1.0
 """How long a subject that was told is not promised again, to anybody."""
+FORGET_S = 60.0
+"""After the end of its lease a follower may come back to its promises for so long."""
 HELD_MAX = 1 << 18
 """Promises of one follower. The oldest make room: about 250 bytes each."""
 NEWS_MAX = 1 << 13
@@ -136,9 +138,10 @@ class Promises:
         follower.heard = max(follower.heard, min(heard, follower.number))
         told = follower.told
         taken = list(itertools.takewhile(lambda subject: told[subject] <= follower.heard, told))
+        self._release(follower, taken)
         for subject in taken:
             del told[subject]
-            self._release(follower, subject)
+            del follower.held[subject]
         return follower
 
     def news(self, follower: Follower) -> tuple[int, list[int]]:
@@ -150,18 +153,25 @@ class Promises:
         """All of its promises end; it learns that with its next call."""
         if self._followers.get(follower.client) is follower:
             del self._followers[follower.client]
-        for subject in list(follower.held):
-            self._release(follower, subject)
+        self._release(follower, follower.held)
+        follower.held.clear()
         follower.told.clear()
         follower.heard = follower.number
 
-    def _release(self, follower: Follower, subject: int) -> None:
-        del follower.held[subject]
-        left = tuple(other for other in self._holders[subject] if other is not follower)
-        if left:
-            self._holders[subject] = left
-        else:
-            del self._holders[subject]
+    def forget(self, now: float) -> None:
+        """Drop those that have not called for long: their promises would stay until somebody changes something."""
+        for follower in [other for other in self._followers.values() if other.until + FORGET_S <= now]:
+            self.drop(follower)
+
+    def _release(self, follower: Follower, subjects: Iterable[int]) -> None:
+        """It does not hold them any more; they leave `held` by the caller."""
+        holders = self._holders
+        for subject in subjects:
+            sharing = holders[subject]
+            if len(sharing) == 1:
+                del holders[subject]
+            else:
+                holders[subject] = tuple(other for other in sharing if other is not follower)
 
     # Promises
 
@@ -187,13 +197,14 @@ class Promises:
             if subject not in held:
                 held[subject] = None
                 holders[subject] = (*holders.get(subject, ()), follower)
-        if len(held) > self._held_max:
+        if len(held) - len(told) > self._held_max:
             self._make_room(follower)
         return True
 
     def _make_room(self, follower: Follower) -> None:
-        """Take the oldest promises back: like a change, but nobody waits."""
-        for subject in list(itertools.islice(follower.held, max(self._held_max // 16, 1))):
+        """Take the oldest promises back: like a change, but nobody waits. What is told already is on its way out."""
+        oldest = itertools.filterfalse(follower.told.__contains__, follower.held)
+        for subject in list(itertools.islice(oldest, max(self._held_max // 16, 1))):
             self._tell(follower, subject)
 
     def _end_pauses(self, now: float) -> None:

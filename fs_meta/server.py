@@ -111,8 +111,9 @@ class MetaServer:
         await self._kv.close()
 
     async def _upkeep(self) -> None:
-        """Store the inode count and forget old answers, every `UPKEEP_INTERVAL_S`."""
+        """Store the inode count, forget old answers and followers that are gone, every `UPKEEP_INTERVAL_S`."""
         while True:
+            self._following.forget()
             try:
                 await self.context.inode_count.flush()
                 await forget_answers(self._kv, self.context.now_ns() - self._config.request_keep_ms * _MS)

@@ -21,6 +21,7 @@ from fs_common.records.meta import FollowReply, Promised
 from fs_common.records.session import Empty, Hello
 from fs_common.rpc import Call, ServerSession, Service
 from fs_common.transports import tcp
+from fs_meta import promises, server
 from fs_meta.clients import Clients
 from fs_meta.following import HOLD, FollowedStore, Following
 from fs_meta.format import prepare_store
@@ -303,3 +304,21 @@ def test_after_a_restart_no_change_is_answered_before_a_lease_has_passed() -> No
             assert s.loop.time() - begun == pytest.approx(2 * LEASE_S)
 
     run_virtual(body())
+
+
+def test_followers_that_are_gone_are_forgotten_by_the_upkeep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promises, "FORGET_S", 0.0)
+    monkeypatch.setattr(server, "UPKEEP_INTERVAL_S", 0.001)
+    monkeypatch.setattr(server, "Following", partial(Following, lease_s=0.01))
+
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            await c.call(methods.FOLLOW, meta.Follow())
+
+            async def forgotten() -> None:
+                while (await c.call(methods.STATS, Empty())).counters["followers"]:
+                    await asyncio.sleep(0)
+
+            await asyncio.wait_for(forgotten(), 20)
+
+    run(body())

@@ -1,7 +1,8 @@
 """Clients that follow: their calls, and the store as it is with them, where a change ends when they have heard of it.
 
 `FollowedStore` looks at what every transaction has written, whatever operation it is of, so no operation can forget to
-tell. It returns when all who were promised otherwise have taken the news, or cannot believe the old any more.
+tell. It returns when all who were promised otherwise have taken the news, or cannot believe the old any more. So does a
+repeated request, which finds that its change is done: its first copy may still wait.
 
 A restart: promises are in memory. The store remembers that there were some (`schema.FOLLOWED_KEY`), and for the time of
 a lease after a start no change is answered, so that whoever held one has stopped believing.
@@ -125,6 +126,8 @@ class Following:
         self, follower: Follower, request: Any, reply: AttributesReply | OpenReply | ReaddirReply, stamp: int
     ) -> int:
         """What of a reply is promised to the follower that asked: `Promised`. `stamp`: before the reply was made."""
+        if self._closing:
+            return 0
         promises, now = self.promises, self.clock()
         promised = 0
         attributes: Sequence[int]

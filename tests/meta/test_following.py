@@ -5,6 +5,7 @@ Most tests call the handlers as a connection does, on a loop whose time jumps, o
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,21 +16,25 @@ import msgspec
 import pytest
 
 from fs_common import eager, methods
+from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records import meta
-from fs_common.records.meta import FollowReply, Promised
+from fs_common.records.meta import FileType, FollowReply, Promised, RenameFlags
 from fs_common.records.session import Empty, Hello
-from fs_common.rpc import Call, ServerSession, Service
+from fs_common.rpc import Call, Peer, ServerSession, Service
 from fs_common.transports import tcp
-from fs_meta import promises, server
+from fs_meta import promises, schema, server
 from fs_meta.clients import Clients
-from fs_meta.following import HOLD, FollowedStore, Following
+from fs_meta.config import MetaConfig
+from fs_meta.following import HOLD, STUBBORN, FollowedStore, Following
 from fs_meta.format import prepare_store
 from fs_meta.kv.memory_engine import MemoryStore
-from fs_meta.promises import LEASE_S
-from fs_meta.service import make_service
-from tests.meta.test_service import cluster
-from tests.meta.world import ROOT, ROOT_LAYOUT, World, new_request
+from fs_meta.kv.open import open_store
+from fs_meta.promises import LEASE_S, PAUSE_S
+from fs_meta.prune import Pruner
+from fs_meta.service import OPERATIONS, make_service
+from tests.meta.test_service import FakeManager, cluster
+from tests.meta.world import ROOT, ROOT_LAYOUT, World, dump, new_request
 from tests.storage.engine.virtual_loop import run_virtual
 from tests.support import run
 
@@ -94,16 +99,14 @@ class FollowingClient:
         self.directories |= set(self.last.directories)
         return self.last
 
-    async def keep_following(self) -> None:
-        while True:
-            await self.follow()
-
     async def told(self) -> tuple[set[int], set[int]]:
         """The next news: (inodes, directories)."""
         self.inodes, self.directories = set(), set()
-        while not (self.inodes or self.directories):
+        for _ in range(20):
             await self.follow()
-        return self.inodes, self.directories
+            if self.inodes or self.directories:
+                return self.inodes, self.directories
+        raise AssertionError("nothing is told")
 
     async def lookup(self, name: bytes, parent: int = ROOT) -> meta.AttributesReply:
         return await self.served.lookup(self.client, name, parent)
@@ -159,12 +162,12 @@ def test_a_change_by_another_is_answered_when_the_follower_has_taken_the_news() 
             assert (await a.lookup(b"f")).promised == BOTH
             held = a.calls()
             await settled()
+            begun = s.loop.time()
             change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
             a.last = await held
             assert (a.last.inodes, a.last.directories) == ([f.inode], [])
             await settled()
             assert not change.done()
-            begun = s.loop.time()
             next_call = a.calls()
             assert (await change).attributes.mode == 0o600 and s.loop.time() == begun
             await cancelled(next_call)
@@ -205,7 +208,7 @@ REPEATED: list[tuple[Method, Callable[[int], msgspec.Struct]]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "request_of"), REPEATED)
+@pytest.mark.parametrize(("method", "request_of"), REPEATED, ids=[row[0].name for row in REPEATED])
 @pytest.mark.parametrize("given_up", [False, True])
 def test_a_repeated_request_is_not_answered_before_the_follower_has_heard(
     method: Method, request_of: Callable[[int], msgspec.Struct], given_up: bool
@@ -246,6 +249,8 @@ def test_an_answer_that_is_given_again_promises_nothing() -> None:
                 (methods.SET_ATTR, s.chmod(f.inode)),
                 (methods.TRUNCATE, meta.Truncate(f.inode, 5, new_request())),
                 (methods.CREATE, meta.Create(ROOT, b"g", 0o644, new_request())),
+                (methods.OPEN, meta.Open(ROOT, b"f", True, A, new_request())),
+                (methods.OPEN, meta.Open(ROOT, b"f", False, A, new_request(), hold=True)),
             ):
                 assert (await s.call(A, method, request)).promised
                 assert (await s.call(A, method, request)).promised == 0
@@ -320,5 +325,507 @@ def test_followers_that_are_gone_are_forgotten_by_the_upkeep(tmp_path: Path, mon
                     await asyncio.sleep(0)
 
             await asyncio.wait_for(forgotten(), 20)
+
+    run(body())
+
+
+def test_a_change_waits_for_every_follower_it_concerns() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a, b, c = [await follower(s, client) for client in (A, B, b"c" * 16)]
+            f = await s.world.create(b"f")
+            for one in (a, b):
+                await one.lookup(b"f")
+            change = s.begins(c.client, methods.SET_ATTR, s.chmod(f.inode))
+            calls = []
+            for one in (a, b):
+                await settled()
+                assert not change.done()
+                assert (await one.follow()).inodes == [f.inode]
+                calls.append(one.calls())
+            await change
+            for call in calls:
+                await cancelled(call)
+
+    run_virtual(body())
+
+
+def test_own_changes_are_not_told_and_end_no_promise() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            begun = s.loop.time()
+            assert (await s.call(A, methods.SET_ATTR, s.chmod(f.inode))).promised == ATTRIBUTES
+            await s.call(A, methods.RENAME, meta.Rename(ROOT, b"f", ROOT, b"g", new_request()))
+            assert s.loop.time() == begun
+            assert await a.follow() == a.last and not a.inodes and not a.directories
+            change = s.begins(B, methods.UNLINK, meta.Unlink(ROOT, b"g", new_request()))
+            assert await a.told() == ({f.inode}, {ROOT})
+            await cancelled(change)
+
+    run_virtual(body())
+
+
+def test_a_change_that_fails_is_told_to_nobody() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            begun = s.loop.time()
+            with pytest.raises(EmberError) as caught:
+                await s.call(B, methods.MKDIR, meta.Mkdir(ROOT, b"f", 0o755, new_request()))
+            assert caught.value.code is Code.EXISTS and s.loop.time() == begun
+            assert (await a.follow()).inodes == []
+            assert s.service.stats()["promises"] == 2 and f.inode
+
+    run_virtual(body())
+
+
+def test_a_change_whose_caller_gives_up_is_told_all_the_same() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
+            for _ in range(20):
+                if (await s.lookup(B, b"f")).attributes.mode == 0o600:
+                    break  # it is in the store, and not acknowledged
+                await asyncio.sleep(0)
+            await cancelled(change)
+            assert await a.told() == ({f.inode}, set())
+
+    run_virtual(body())
+
+
+def test_a_second_call_of_a_follower_ends_the_first() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            begun = s.loop.time()
+            first = a.calls()
+            await settled()
+            second = a.calls()
+            assert (await first).inodes == [] and s.loop.time() == begun
+            await cancelled(second)
+
+    run_virtual(body())
+
+
+# Followers that do not hear
+
+
+@pytest.mark.parametrize(("clock", "rate"), [(None, 1), (slow_clock, 2)])
+def test_a_silent_follower_is_waited_for_until_its_lease_is_over(
+    clock: Callable[[], float] | None, rate: float
+) -> None:
+    async def body() -> None:
+        async with served(clock=clock) as s:
+            a = await follower(s)
+            begun = s.loop.time()
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            await asyncio.gather(*[s.call(B, methods.SET_ATTR, s.chmod(f.inode, mode)) for mode in (0o600, 0o640)])
+            assert s.loop.time() - begun == pytest.approx(LEASE_S * rate)
+            assert s.service.stats()["followers"] == s.service.stats()["promises"] == 0
+            await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+            assert s.loop.time() - begun == pytest.approx(LEASE_S * rate)
+            before = a.last.generation
+            assert (await a.follow()).generation != before
+            await asyncio.sleep(PAUSE_S * rate)
+            assert (await a.lookup(b"f")).promised == BOTH
+
+    run_virtual(body())
+
+
+def test_a_follower_that_takes_no_news_is_waited_for_some_leases() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            begun = s.loop.time()
+            change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
+            await settled()
+            for _ in range(2 * STUBBORN):
+                assert (await a.calls()).inodes == [f.inode] and not change.done()
+                await asyncio.wait([change], timeout=LEASE_S / 2)
+            await change
+            assert s.loop.time() - begun == pytest.approx(STUBBORN * LEASE_S)
+
+    run_virtual(body())
+
+
+# What is told
+
+
+class Tree:
+    """
+    /f /g /w (with a session) /d/h /e/ /t/i; f has an extended attribute
+    """
+
+    def __init__(self) -> None:
+        self.inodes = {"/": ROOT}
+        self.session = b""
+
+    async def make(self, world: World) -> None:
+        for name in ("d", "e", "t"):
+            self.inodes[name] = (await world.mkdir(name.encode())).inode
+        for path in ("f", "g", "d/h", "t/i"):
+            self.inodes[path[-1]] = (await world.create(path.encode())).inode
+        await world.set_xattr(self["f"], b"user.a")
+        opened = await world.create_open(b"w")
+        self.inodes["w"], self.session = opened.attributes.inode, opened.session
+
+    def __getitem__(self, name: str) -> int:
+        return self.inodes[name]
+
+    def names(self, inodes: set[int]) -> set[str]:
+        return {name for name, inode in self.inodes.items() if inode in inodes}
+
+
+async def everything_promised(s: Served, tree: Tree) -> FollowingClient:
+    a = await follower(s)
+    assert (await s.call(A, methods.STAT, meta.Stat(ROOT, b""))).promised == ATTRIBUTES
+    for name in ("/", "d", "e", "t"):
+        reply = await s.call(A, methods.READDIR, meta.Readdir(tree[name], with_attributes=True))
+        assert reply.promised == (BOTH if reply.entries else NAMES)
+    assert s.service.stats()["promises"] == len(tree.inodes) + 4
+    return a
+
+
+def renames(path: bytes, new_path: bytes, flags: int = 0) -> Callable[[Tree], msgspec.Struct]:
+    return lambda tree: meta.Rename(ROOT, path, ROOT, new_path, new_request(), flags)
+
+
+TOLD: list[tuple[Method, Callable[[Tree], msgspec.Struct], str, str]] = [
+    (methods.CREATE, lambda t: meta.Create(ROOT, b"n", 0o644, new_request()), "/", "/"),
+    (methods.BATCH_CREATE, lambda t: meta.BatchCreate(t["d"], [b"m", b"n"], 0o644, new_request()), "d", "d"),
+    (methods.MKDIR, lambda t: meta.Mkdir(t["d"], b"n", 0o755, new_request()), "d", "d"),
+    (methods.MKDIR, lambda t: meta.Mkdir(ROOT, b"d/m/n", 0o755, new_request(), parents=True), "d", "d"),
+    (methods.MKNOD, lambda t: meta.Mknod(ROOT, b"n", FileType.FIFO, 0o644, new_request()), "/", "/"),
+    (methods.SYMLINK, lambda t: meta.Symlink(ROOT, b"n", b"f", new_request()), "/", "/"),
+    (methods.LINK, lambda t: meta.Link(ROOT, b"f", t["d"], b"n", new_request()), "fd", "d"),
+    (methods.CREATE_UNNAMED, lambda t: meta.CreateUnnamed(ROOT, 0o600, new_request(), B), "", ""),
+    (methods.UNLINK, lambda t: meta.Unlink(ROOT, b"f", new_request()), "/f", "/"),
+    (methods.RMDIR, lambda t: meta.Rmdir(ROOT, b"e", new_request()), "/e", "/"),
+    (methods.REMOVE_TREE, lambda t: meta.RemoveTree(ROOT, b"t", new_request()), "/t", "/"),
+    (methods.RENAME, renames(b"f", b"n"), "/f", "/"),
+    (methods.RENAME, renames(b"f", b"d/n"), "/fd", "/d"),
+    (methods.RENAME, renames(b"f", b"d/h"), "/fdh", "/d"),
+    (methods.RENAME, renames(b"e", b"d/n"), "/ed", "/d"),
+    (methods.RENAME, renames(b"f", b"d/h", RenameFlags.EXCHANGE), "/fdh", "/d"),
+    (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"d/h", new_request(), mtime_now=True), "h", ""),
+    (methods.TRUNCATE, lambda t: meta.Truncate(t["g"], 9, new_request()), "g", ""),
+    (methods.SET_XATTR, lambda t: meta.SetXattr(t["d"], b"user.b", b"v", new_request()), "d", ""),
+    (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["f"], b"user.a", new_request()), "f", ""),
+    (methods.FSYNC, lambda t: meta.Fsync(t["w"], t.session, new_request(), 7), "w", ""),
+    (methods.CLOSE, lambda t: meta.Close(t["w"], t.session, new_request(), 7), "w", ""),
+    (methods.OPEN, lambda t: meta.Open(ROOT, b"w", True, B, new_request()), "", ""),
+    (methods.LOCK, lambda t: meta.Lock(t["f"], B, 1, 1, 2, new_request()), "", ""),
+    (methods.RELEASE_LOCKS, lambda t: meta.ReleaseLocks(t["f"], B, 1, 1, new_request()), "", ""),
+]
+READING = {
+    methods.STAT, methods.BATCH_STAT, methods.LOOKUP, methods.STATFS, methods.READDIR, methods.READLINK,
+    methods.REAL_PATH, methods.USAGE, methods.ACCESS, methods.GET_XATTR, methods.LIST_XATTRS, methods.GET_LOCK,
+    methods.SYNC,
+}  # fmt: skip
+
+
+def test_all_methods_that_change_something_are_in_the_table() -> None:
+    assert {row[0] for row in TOLD} | READING == set(OPERATIONS)
+    assert not {row[0] for row in TOLD} & READING
+
+
+@pytest.mark.parametrize(("method", "request_of", "inodes", "directories"), TOLD, ids=[row[0].name for row in TOLD])
+def test_what_a_method_changes_is_told(
+    method: Method, request_of: Callable[[Tree], msgspec.Struct], inodes: str, directories: str
+) -> None:
+    async def body() -> None:
+        async with served() as s:
+            tree = Tree()
+            await tree.make(s.world)
+            a = await everything_promised(s, tree)
+            begun = s.loop.time()
+            change = s.begins(B, method, request_of(tree))
+            await settled()
+            assert change.done() == (not inodes and not directories) and s.loop.time() == begun
+            await a.follow()
+            assert (tree.names(a.inodes), tree.names(a.directories)) == (set(inodes), set(directories))
+            last = a.calls()
+            await change
+            await cancelled(last)
+
+    run_virtual(body())
+
+
+def test_what_the_collector_does_is_told_also_to_who_removed_it() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            await s.call(A, methods.UNLINK, meta.Unlink(ROOT, b"f", new_request()))
+            collecting = asyncio.create_task(s.world.collect_all())
+            assert await a.told() == ({f.inode}, set())
+            assert not collecting.done()
+            last = a.calls()
+            await collecting
+            await cancelled(last)
+
+    run_virtual(body())
+
+
+def test_what_the_pruner_does_is_told() -> None:
+    async def body() -> None:
+        async with served() as s:
+            await s.call(B, methods.CREATE, meta.Create(ROOT, b"f", 0o644, new_request(), write=True, client=B))
+            a = await follower(s)
+            f = (await a.lookup(b"f")).attributes
+            s.world.chunks.write(f.inode, ROOT_LAYOUT, 77)
+            pruner = Pruner(s.world.context, s.clients, lambda: s.loop.time() + 60.0)
+            await pruner.prune_locks()
+            pruning = asyncio.create_task(pruner.prune_sessions())
+            assert await a.told() == ({f.inode}, set())
+            assert not pruning.done()
+            last = a.calls()
+            await pruning
+            assert (await a.lookup(b"f")).attributes.length == 77
+            await cancelled(last)
+
+    run_virtual(body())
+
+
+# What is promised
+
+
+PROMISED: list[tuple[Method, Callable[[Tree], msgspec.Struct], int, int]] = [
+    (methods.LOOKUP, lambda t: meta.Lookup(ROOT, b"f"), BOTH, 2),
+    (methods.LOOKUP, lambda t: meta.Lookup(t["d"], b"."), ATTRIBUTES, 1),
+    (methods.LOOKUP, lambda t: meta.Lookup(t["d"], b".."), ATTRIBUTES, 1),
+    (methods.STAT, lambda t: meta.Stat(ROOT, b"d/h"), ATTRIBUTES, 1),
+    (methods.ACCESS, lambda t: meta.Access(t["f"], 4), ATTRIBUTES, 1),
+    (methods.READDIR, lambda t: meta.Readdir(ROOT, with_attributes=True), BOTH, 7),
+    (methods.READDIR, lambda t: meta.Readdir(ROOT, with_attributes=True, limit=2), BOTH, 3),
+    (methods.READDIR, lambda t: meta.Readdir(ROOT), NAMES, 1),
+    (methods.READDIR, lambda t: meta.Readdir(t["e"], with_attributes=True), NAMES, 1),
+    (methods.OPEN, lambda t: meta.Open(ROOT, b"f"), ATTRIBUTES, 1),
+    (methods.OPEN, lambda t: meta.Open(ROOT, b"f", True, A, new_request()), ATTRIBUTES, 1),
+    (methods.CREATE, lambda t: meta.Create(ROOT, b"n", 0o644, new_request()), ATTRIBUTES, 1),
+    (methods.CREATE, lambda t: meta.Create(ROOT, b"f", 0o644, new_request(), False), ATTRIBUTES, 1),
+    (methods.MKDIR, lambda t: meta.Mkdir(ROOT, b"n", 0o755, new_request()), BOTH, 2),
+    (methods.MKDIR, lambda t: meta.Mkdir(ROOT, b"d", 0o755, new_request(), parents=True), ATTRIBUTES, 1),
+    (methods.SET_ATTR, lambda t: meta.SetAttr(ROOT, b"f", new_request(), mode=0o600), ATTRIBUTES, 1),
+    (methods.CLOSE, lambda t: meta.Close(t["w"], t.session, new_request(), 7), ATTRIBUTES, 1),
+]
+
+
+@pytest.mark.parametrize(("method", "request_of", "promised", "count"), PROMISED, ids=[row[0].name for row in PROMISED])
+def test_what_a_reply_promises(
+    method: Method, request_of: Callable[[Tree], msgspec.Struct], promised: int, count: int
+) -> None:
+    async def body() -> None:
+        async with served() as s:
+            tree = Tree()
+            await tree.make(s.world)
+            await follower(s)
+            assert (await s.call(A, method, request_of(tree))).promised == promised
+            assert s.service.stats()["promises"] == count
+
+    run_virtual(body())
+
+
+def test_a_new_directory_is_promised_to_be_empty() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            made = await s.call(A, methods.MKDIR, meta.Mkdir(ROOT, b"d", 0o755, new_request()))
+            inode = made.attributes.inode
+            change = s.begins(B, methods.CREATE, meta.Create(inode, b"f", 0o644, new_request()))
+            assert await a.told() == ({inode}, {inode})
+            await cancelled(change)
+
+    run_virtual(body())
+
+
+def test_who_does_not_follow_is_promised_nothing() -> None:
+    async def body() -> None:
+        async with served() as s:
+            await s.world.create(b"f")
+            await follower(s)
+            assert (await s.lookup(B, b"f")).promised == 0
+            assert (await s.lookup(b"", b"f")).promised == 0
+            assert (await s.call(b"", methods.FOLLOW, meta.Follow())).lease_ms == 0
+            assert s.service.stats()["promises"] == 0 and s.service.stats()["followers"] == 1
+
+    run_virtual(body())
+
+
+def test_an_answer_that_a_change_has_crossed_is_not_promised() -> None:
+    async def body() -> None:
+        async with served() as s:
+            await follower(s)
+            f = await s.world.create(b"f")
+            await s.world.truncate(f.inode, 100)
+
+            async def meanwhile() -> None:
+                await s.call(B, methods.SET_XATTR, meta.SetXattr(f.inode, b"user.a", b"", new_request()))
+
+            s.world.chunks.after_step.append(meanwhile)
+            assert (await s.call(A, methods.TRUNCATE, meta.Truncate(f.inode, 5, new_request()))).promised == 0
+
+    run_virtual(body())
+
+
+def test_a_store_that_others_change_too_is_not_followed() -> None:
+    async def body() -> None:
+        async with served(MemoryStore(exclusive=False)) as s:
+            await s.world.create(b"f")
+            assert await s.call(A, methods.FOLLOW, meta.Follow()) == FollowReply(0, 0, [], [], 0)
+            assert (await s.lookup(A, b"f")).promised == 0
+
+    run_virtual(body())
+
+
+# Close and start
+
+
+def test_a_service_that_ends_promises_nothing_and_keeps_what_it_has_promised() -> None:
+    async def body() -> None:
+        async with served() as s:
+            a = await follower(s)
+            begun = s.loop.time()
+            f = await s.world.create(b"f")
+            await a.lookup(b"f")
+            held = a.calls()
+            await settled()
+            s.following.end()
+            assert (await held).lease_ms == 0 and s.loop.time() == begun
+            assert (await a.calls()).lease_ms == 0
+            assert (await s.call(A, methods.STAT, meta.Stat(ROOT, b""))).promised == 0
+            await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+            assert s.loop.time() - begun == pytest.approx(LEASE_S)
+
+    run_virtual(body())
+
+
+@pytest.mark.parametrize("lease_over", [False, True])
+def test_a_start_waits_only_for_followers_who_may_believe_something(lease_over: bool) -> None:
+    async def body() -> None:
+        store = MemoryStore()
+        async with served(store) as s:
+            f = await s.world.create(b"f")
+            await follower(s)
+            await asyncio.sleep(LEASE_S if lease_over else LEASE_S - 0.1)  # virtual
+        assert (schema.FOLLOWED_KEY in dict(await dump(store))) == (not lease_over)
+        async with served(store) as s:
+            begun = s.loop.time()
+            await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+            assert (s.loop.time() == begun) == lease_over
+
+    run_virtual(body())
+
+
+def test_a_start_in_which_nobody_followed_is_followed_by_one_without_wait() -> None:
+    async def body() -> None:
+        store = await as_after_a_crash()
+        async with served(store):
+            pass  # too short for those who followed before it
+        assert schema.FOLLOWED_KEY in dict(await dump(store))
+        async with served(store):
+            await asyncio.sleep(LEASE_S)  # virtual
+        assert schema.FOLLOWED_KEY not in dict(await dump(store))
+
+    run_virtual(body())
+
+
+def test_a_client_from_before_a_restart_begins_anew() -> None:
+    async def body() -> None:
+        store = MemoryStore()
+        async with served(store) as s:
+            a = await follower(s)
+            before = a.last.generation
+        async with served(store) as s:
+            a.served = s
+            assert (await a.follow()).generation not in (0, before)
+
+    run_virtual(body())
+
+
+async def started(directory: Path) -> server.MetaServer:
+    """On the store of a cluster that has ended."""
+    config = MetaConfig(cluster="test", directory=str(directory), port=0)
+    return await server.start(config, open_store(config.store_url), FakeManager(None))
+
+
+async def connected(port: int, client: bytes) -> Peer:
+    return await tcp.connect("127.0.0.1", port, Hello([1], "client", client, "test"), timeout=5)
+
+
+def test_over_sockets_a_lost_follower_is_waited_for_and_so_is_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease_s = 0.2
+    monkeypatch.setattr(server, "Following", partial(Following, lease_s=lease_s))
+
+    async def change(peer: Peer, begun: float) -> None:
+        """It is not answered before a lease has passed since then."""
+        chmod = meta.SetAttr(ROOT, b"", new_request(), mode=0o755)
+        await peer.call(methods.SET_ATTR, chmod, timeout=10)
+        assert time.monotonic() - begun >= lease_s
+
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            other = await connected(c.running.port, B)
+            begun = time.monotonic()
+            await other.call(methods.FOLLOW, meta.Follow(), timeout=5)
+            assert (await other.call(methods.STAT, meta.Stat(ROOT, b""), timeout=5)).promised == ATTRIBUTES
+            await other.close()
+            await change(c.peer, begun)
+            await c.call(methods.FOLLOW, meta.Follow())
+        begun = time.monotonic()
+        running = await started(tmp_path)
+        peer = await connected(running.port, B)
+        await change(peer, begun)
+        await peer.close()
+        await running.close(0)
+
+    run(body())
+
+
+def test_over_sockets_an_end_lets_calls_of_followers_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "Following", partial(Following, lease_s=1000.0))
+
+    async def body() -> None:
+        async with cluster(tmp_path):
+            pass
+        running = await started(tmp_path)
+        peer = await connected(running.port, A)
+        first = await peer.call(methods.FOLLOW, meta.Follow(), timeout=5)
+        held = asyncio.create_task(peer.call(methods.FOLLOW, meta.Follow(first.generation, first.number), timeout=1000))
+        await asyncio.sleep(0)
+        await peer.call(methods.STAT, meta.Stat(ROOT, b""), timeout=5)  # its answer comes when the other call is held
+        await running.close(60)
+        assert (await held).lease_ms == 0
+        await peer.close()
+
+    run(body())
+
+
+def test_over_sockets_an_end_without_followers_leaves_nothing_to_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "Following", partial(Following, lease_s=0.0))
+
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            await c.call(methods.FOLLOW, meta.Follow())
+            assert schema.FOLLOWED_KEY in dict(await dump(c.running.context.kv))
+        kv = open_store(MetaConfig(cluster="test", directory=str(tmp_path)).store_url)
+        assert schema.FOLLOWED_KEY not in dict(await dump(kv))
+        await kv.close()
 
     run(body())

@@ -1,4 +1,4 @@
-"""The table of promises: its states, what is not promised, news, leases, bounds; and that nobody believes what is over."""
+"""The table of promises: states, what is not promised, news, leases, bounds; and that nobody believes what is over."""
 
 import itertools
 from dataclasses import dataclass, field

@@ -19,6 +19,7 @@ version byte and a new `SCHEMA_VERSION`.
 | collection queue | "G" due_ns:8 inode:8                         | Garbage: what to free, and when     |
 | inode counter    | "N"                                          | Counter: the next inode id          |
 | inodes in use    | "C"                                          | Counter: approximate, for `statfs`  |
+| followed         | "W"                                          | Counter: clients may hold promises  |
 
 Keys that begin with the byte 2 belong to the cluster manager. Names are raw bytes without "/" and NUL.
 

@@ -110,6 +110,10 @@ _READING: Final = frozenset((methods.STAT, methods.LOOKUP, methods.ACCESS, metho
 """Those that change nothing: what they say is of now. An answer to a change may be an old one, given again."""
 
 
+_TOLD_TO_CALLERS: Final = frozenset((methods.REMOVE_TREE,))
+"""Those whose callers do not know what they change: they are told like everybody else."""
+
+
 def make_service(context: Context, cluster: str, clients: Clients, following: Following | None = None) -> Service:
     """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`.
 
@@ -203,7 +207,7 @@ def _handler(callers: _Callers, method: Method, operation: Operation, told: Call
     async def handle(call: Call) -> Reply:
         request, session = call.request, call.session
         follower = None if following is None else following.follower(session.hello.client)
-        if follower is None:
+        if follower is None or method in _TOLD_TO_CALLERS:
             context = callers.context
             return Reply(await (operation(context, request) if told is None else told(context, request, session)))
         assert following is not None

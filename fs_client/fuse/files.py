@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fs_client.file_ref import FileRef
-from fs_client.fuse.nodes import NEVER, Node
+from fs_client.fuse.nodes import NEVER, NOT_PROMISED, Node
 from fs_client.fuse.write_back import WriteBack
 from fs_client.unsettled import Hint, Unsettled
 from fs_common import methods
@@ -223,7 +223,7 @@ class File:
                 raise
             finally:
                 self.telling = None
-            self.adopt_own(reply.attributes, version_before + hint.changes, sent)
+            self.adopt_own(reply.attributes, version_before + hint.changes, sent, reply.promised)
             self.names_unsynced = not durable
 
     async def end_session(self, handle: "Handle") -> None:
@@ -246,16 +246,18 @@ class File:
                 raise
             finally:
                 self.telling = None
-            self.adopt_own(reply.attributes, version_before + hint.changes, sent)
+            self.adopt_own(reply.attributes, version_before + hint.changes, sent, reply.promised)
             self.names_unsynced = True
 
-    def adopt_own(self, attributes: meta.Attributes, own_version: int | None, sent: int | None = None) -> None:
+    def adopt_own(
+        self, attributes: meta.Attributes, own_version: int | None, sent: int | None = None, promised: int = 0
+    ) -> None:
         """The service's answer to a change of this mount. `own_version`: of the contents, if nobody else has changed
-        them since what was known before; None: not known. `sent`: see `Nodes.learn`."""
+        them since what was known before; None: not known. `sent`, `promised`: see `Nodes.learn`."""
         self.ref.length = max(self.unsettled.settled(attributes), self._gathered_end())
         if not self.dirty:
             self.mtime_ns = 0
-        node = self._mount.nodes.learn(attributes, self._mount.now(), sent)
+        node = self._mount.nodes.learn(attributes, self._mount.now(), sent, promised=promised)
         if attributes.version == own_version:
             # What is cached of the contents is what they are.
             if node.cached_version == self.version:
@@ -292,10 +294,11 @@ class File:
                 return  # nobody else reaches it any more
             raise
         self.refresh(reply.attributes)
-        nodes.adopt(reply.attributes, stamp, self._mount.now())
+        nodes.adopt(reply.attributes, stamp, self._mount.now(), reply.promised)
         if stamp < self.node.changed:
             # Its mode or the like was changed here meanwhile.
             self.node.expires = NEVER
+            self.node.promised = NOT_PROMISED
 
     def _gathered_end(self) -> int:
         return self.back.end

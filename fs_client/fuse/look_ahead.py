@@ -62,8 +62,10 @@ class LookAhead:
                 nodes.adopt_name(parent, name, 0, stamp, mount.now())
             raise
         now = mount.now()
-        node = nodes.adopt(reply.attributes, stamp, now)
+        node = nodes.adopt(reply.attributes, stamp, now, reply.promised)
         if name not in (b".", b".."):
+            if reply.promised & meta.Promised.NAMES:
+                nodes.promise_names(parent, stamp)
             nodes.adopt_name(parent, name, node.inode, stamp, now)
         return node, now + nodes.name_s
 
@@ -104,7 +106,7 @@ class LookAhead:
                 return None
             raise
         now = mount.now()
-        nodes.adopt_page(parent, after, reply.entries, reply.more, stamp, now)
+        nodes.adopt_page(parent, after, reply.entries, reply.more, stamp, now, reply.promised)
         if nodes.node(parent).changed > stamp:
             # Names changed here meanwhile: what the page lacks may be there by now.
             return None
@@ -117,7 +119,7 @@ class LookAhead:
             return None
         inode, until = found
         node = nodes.by_inode.get(inode)
-        if node is None or node.attributes is None or node.expires <= now:
+        if node is None or not nodes.fresh(node, now):
             return None
         return node, until
 

@@ -17,6 +17,7 @@ from fs_client.aio import AsyncFileSystem
 from fs_client.fuse.control import Control
 from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import SETTLE_AGE_S, File
+from fs_client.fuse.following import Following
 from fs_client.fuse.handles import Handle, Handles
 from fs_client.fuse.locks import release_all_locks
 from fs_client.fuse.nodes import FOREVER, Node, Nodes
@@ -107,6 +108,7 @@ class Mount:
         """The end has come: what fails now is not tried again."""
         self._ticking: asyncio.TimerHandle | None = None
         self._known: asyncio.Task[None] | None = None
+        self.following = Following(self)
 
     # Calls
 
@@ -155,7 +157,7 @@ class Mount:
         """The node, with attributes that may be believed. Asks the service if they are old."""
         node = self.nodes.node(inode)
         now = self.now()
-        if node.attributes is not None and (node.expires > now or node.removed):
+        if node.attributes is not None and (node.removed or self.nodes.fresh(node, now)):
             return node
         return await self.fresh_attributes(node)
 
@@ -167,7 +169,7 @@ class Mount:
             if error.code is Code.STALE and node.removed and node.attributes is not None:
                 return node
             raise
-        self.nodes.adopt(reply.attributes, stamp, self.now())
+        self.nodes.adopt(reply.attributes, stamp, self.now(), reply.promised)
         if node.file is not None and stamp >= node.changed:
             node.file.refresh(reply.attributes)
         return node
@@ -293,6 +295,7 @@ class Mount:
     def begin(self) -> None:
         self._ticking = self.loop.call_later(TICK_S, self._tick)
         self._known = self.loop.create_task(self._stay_known())
+        self.following.begin()
 
     async def _stay_known(self) -> None:
         """Have a connection to the metadata service at all times: it gives up what belongs to a client that has none,
@@ -356,6 +359,7 @@ class Mount:
         if self._known is not None:
             self._known.cancel()
             await ended([self._known])
+        await self.following.close()
         await self.reads.close()
         await ended(list(self._tasks))
         await self.fs.close()
@@ -368,6 +372,7 @@ class Mount:
         if self._known is not None:
             self._known.cancel()
             await ended([self._known])
+        await self.following.close()
         for handle in list(self.handles.files.values()):
             await self.close_handle(handle)
         await self.reads.close()

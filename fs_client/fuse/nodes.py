@@ -4,6 +4,11 @@ A `Node` is kept while the kernel refers to its inode, while the file is open, a
 Attributes and names are believed for a bounded time from the moment their answer came; the kernel is told only what is
 left of that time, so that nothing is shown longer than the mount's consistency allows.
 
+Promises: where the service has promised to tell of changes before those who make them have their answer, what is known
+is believed until it tells (`told`), as long as the lease lasts (`believed_until`). The kernel still is told the bounded
+time alone and asks again: from memory it is answered with what is true now. While the names of a directory are
+promised, everything in `Names.entries` is covered by the promise.
+
 Order of knowledge: an answer may be older than a change that this mount made while it was on its way. Every change
 made here takes a new stamp when it begins and when it has ended; an answer is adopted only if its request was sent
 after the last change of that inode. `stamp()` is taken before a request is sent.
@@ -16,12 +21,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fs_common.records.meta import Attributes, DirectoryEntry
+from fs_common.records.meta import Attributes, DirectoryEntry, Promised
 
 if TYPE_CHECKING:
     from fs_client.fuse.files import File
 
+ATTRIBUTES, NAMES = Promised.ATTRIBUTES, Promised.NAMES
 NEVER = float("-inf")
+NOT_PROMISED = -1
 FOREVER = float("inf")
 
 
@@ -38,6 +45,7 @@ class Node:
         "inode",
         "lookups",
         "plain_until",
+        "promised",
         "removed",
         "told_ctime_ns",
         "told_version",
@@ -48,7 +56,9 @@ class Node:
         self.attributes: Attributes | None = None
         """The last that were adopted."""
         self.expires = NEVER
-        """Until when `attributes` are believed."""
+        """Until when `attributes` are believed, if they are not promised."""
+        self.promised = NOT_PROMISED
+        """Stamp of the answer that promised them: the service tells if others change them."""
         self.changed = 0
         """Stamp of the last change made here."""
         self.lookups = 0
@@ -72,11 +82,27 @@ class Node:
 class Names:
     """What is known of one directory's names."""
 
-    __slots__ = ("ahead_misses", "ahead_size", "complete_until", "entries", "last_miss", "spans")
+    __slots__ = (
+        "ahead_misses",
+        "ahead_size",
+        "complete",
+        "complete_until",
+        "entries",
+        "last_miss",
+        "listed",
+        "promised",
+        "spans",
+    )
 
     def __init__(self) -> None:
         self.entries: dict[bytes, tuple[int, float]] = {}
-        """Name to (inode, until when that is believed); inode 0: there is no such name."""
+        """Name to (inode, until when that is believed without a promise); inode 0: there is no such name."""
+        self.promised = False
+        """The service tells if others change names here."""
+        self.complete = False
+        """Promised, and `entries` has all names there are."""
+        self.listed: bytes | None = None
+        """Promised, and `entries` has all names up to this one, by a listing that is under way; None: there is none."""
         self.complete_until = NEVER
         """Until then a name that is not in `entries` does not exist: directories of the control tree, and listings of
         data that does not change."""
@@ -87,6 +113,15 @@ class Names:
         self.ahead_misses = 0
         """Look-ups in a row that neither memory nor a page answered."""
         self.last_miss = NEVER
+
+    def unpromised(self) -> None:
+        """What is known is believed as long as without a promise."""
+        self.promised = self.complete = False
+        self.listed = None
+
+    def clear(self) -> None:
+        """Nothing is known but what belongs to the mount itself."""
+        self.entries = {name: found for name, found in self.entries.items() if found[1] == FOREVER}
 
     def listed_until(self, name: bytes, now: float) -> float | None:
         """Until when a listing that would have had the name is believed; None: there is none."""
@@ -122,6 +157,12 @@ class Nodes:
         self._stamp = 0
         self._floor = 0
         """Highest `changed` of nodes that were dropped: an answer about an unknown inode has to be newer."""
+        self.believed_until = NEVER
+        """End of the lease under which promises are believed."""
+        self._promised_from = 0
+        """What was promised to requests sent before this stamp is not believed."""
+        self._names_promised_from = 0
+        """The same, of names."""
         self._loose: deque[tuple[float, int]] = deque()
         """(when, inode): nodes to drop then, if nobody refers to them; times ascend."""
         self.node(root).lookups = 1
@@ -141,6 +182,7 @@ class Nodes:
             node = self.node(inode)
             node.changed = self._stamp
             node.expires = NEVER
+            node.promised = NOT_PROMISED
         return self._stamp
 
     def change_names(self, *directories: int) -> None:
@@ -149,23 +191,98 @@ class Nodes:
         for inode in directories:
             self.node(inode).changed = self._stamp
 
-    def touched(self, directory: int, time_ns: int, links: int = 0) -> None:
+    def touched(self, directory: int, time_ns: int, links: int = 0, sent: int | None = None) -> None:
         """This mount changed names of the directory, at about `time_ns`, and it has so many more subdirectories.
 
         What else is known of it stays believed as long as it was: the kernel asks for a directory's attributes after
-        every change in it, if only to check permissions.
+        every change in it, if only to check permissions. A promise goes on if the time is the service's own and no
+        other change of this mount crossed this one, which began at `sent`.
         """
-        self.change_names(directory)
         node = self.node(directory)
+        if links or node.changed != sent:
+            node.promised = NOT_PROMISED
+        self.change_names(directory)
         attributes = node.attributes
         if attributes is not None:
             if attributes.mtime_ns > time_ns + CLOCKS_APART_NS:
                 # Somebody set it: the service has its own time there now.
                 node.expires = NEVER
+                node.promised = NOT_PROMISED
             time_ns = max(time_ns, attributes.mtime_ns)
             node.attributes = msgspec.structs.replace(
                 attributes, mtime_ns=time_ns, ctime_ns=time_ns, links=attributes.links + links
             )
+
+    # Promises
+
+    def fresh(self, node: Node, now: float) -> bool:
+        """Its attributes may be believed; `node.expires` says how long, at most `attribute_s`."""
+        if node.expires > now:
+            return node.attributes is not None
+        if self.certain(node, now):
+            node.expires = min(self.believed_until, now + self.attribute_s)
+            return True
+        return False
+
+    def certain(self, node: Node, now: float) -> bool:
+        """Its attributes are what the service has now, or nobody has been told of others yet."""
+        return node.promised >= self._promised_from and self.believed_until > now and node.attributes is not None
+
+    def certainly_absent(self, directory: int, name: bytes, now: float) -> bool:
+        """There is no such name, and nobody has been told otherwise yet."""
+        node = self.by_inode.get(directory)
+        names = None if node is None else node.directory
+        if names is None or not names.promised or self.believed_until <= now:
+            return False
+        found = names.entries.get(name)
+        return names.complete if found is None else not found[0]
+
+    def told(self, inodes: list[int], directories: list[int]) -> None:
+        """Others have changed attributes of these, and names of those."""
+        stamp = self._stamp = self._stamp + 1
+        by_inode = self.by_inode
+        for inode in (*inodes, *directories):
+            node = by_inode.get(inode)
+            if node is None:
+                # An answer may be on its way.
+                self._floor = stamp
+            else:
+                node.changed = stamp
+        for inode in inodes:
+            node = by_inode.get(inode)
+            if node is not None and not node.removed:
+                node.expires = NEVER
+                node.promised = NOT_PROMISED
+        for inode in directories:
+            node = by_inode.get(inode)
+            if node is not None and node.directory is not None:
+                node.directory.unpromised()
+                node.directory.clear()
+                node.directory.spans.clear()
+
+    def lost(self) -> None:
+        """Nothing is promised any more; what is known is believed as long as without promises."""
+        self.doubt()
+        self._names_promised_from = self._stamp
+        self.believed_until = NEVER
+        for node in self.by_inode.values():
+            if node.directory is not None:
+                node.directory.unpromised()
+
+    def doubt(self) -> None:
+        """This mount has changed an inode without knowing which: it is not told, so no promise of attributes is
+        believed any more."""
+        self._stamp += 1
+        self._promised_from = self._stamp
+
+    def promise_names(self, directory: int, stamp: int, *, empty: bool = False) -> Names:
+        """An answer to a request sent at `stamp` promises the directory's names. `empty`: it has none."""
+        names = self.names(directory)
+        if not names.promised and stamp >= self._names_promised_from and stamp >= self.node(directory).changed:
+            names.clear()
+            names.promised = True
+            names.complete = empty
+        return names
 
     # Nodes
 
@@ -173,9 +290,10 @@ class Nodes:
         node = self.by_inode.get(inode)
         if node is None:
             node = self.by_inode[inode] = Node(inode)
+            node.changed = self._floor
         return node
 
-    def adopt(self, attributes: Attributes, stamp: int, now: float) -> Node:
+    def adopt(self, attributes: Attributes, stamp: int, now: float, promised: int = 0) -> Node:
         """Learn the attributes of an inode from an answer to a request sent at `stamp`."""
         inode = attributes.inode
         node = self.by_inode.get(inode)
@@ -186,23 +304,39 @@ class Nodes:
         if stamp >= node.changed:
             node.attributes = attributes
             node.expires = now + self.attribute_s
+            node.promised = stamp if promised & ATTRIBUTES else NOT_PROMISED
             node.removed = False
         elif node.attributes is None:
             node.attributes = attributes
         return node
 
-    def learn(self, attributes: Attributes, now: float, sent: int | None = None) -> Node:
+    def learn(
+        self,
+        attributes: Attributes,
+        now: float,
+        sent: int | None = None,
+        *,
+        promised: int = 0,
+        new_since: int | None = None,
+    ) -> Node:
         """Adopt the answer to a change of this mount: answers that are still on their way are older.
 
         `sent`: of `change`. Where another change of the inode began or was answered since, nobody knows which of the
         two the service made first, so neither answer is believed: the next one who wants to know asks.
+
+        `promised`: of the answer. That nothing crossed it is known where `sent` is given; of an inode that the request
+        has made, by `new_since`, the stamp before it.
         """
         self._stamp += 1
         node = self.node(attributes.inode)
         alone = sent is None or node.changed == sent
+        since = sent if alone else None
+        if new_since is not None and node.changed <= new_since:
+            since = new_since
         node.changed = self._stamp
         node.attributes = attributes
         node.expires = now + self.attribute_s if alone else NEVER
+        node.promised = since if promised & ATTRIBUTES and since is not None else NOT_PROMISED
         node.removed = node.removed and not attributes.links
         return node
 
@@ -243,12 +377,21 @@ class Nodes:
         if node is None or node.directory is None:
             return None
         names = node.directory
+        promised = names.promised and self.believed_until > now
         found = names.entries.get(name)
         if found is not None:
             if found[1] > now:
                 return found
-            del names.entries[name]
+            if promised:
+                inode = found[0]
+                found = (inode, min(self.believed_until, now + (self.name_s if inode else self.absent_s)))
+                names.entries[name] = found
+                return found
+            if not names.promised:
+                del names.entries[name]
             return None
+        if promised and names.complete:
+            return 0, min(self.believed_until, now + self.absent_s)
         if names.complete_until > now:
             return 0, names.complete_until
         if not self._listings_exclude:
@@ -258,13 +401,21 @@ class Nodes:
 
     def put_name(self, directory: int, name: bytes, inode: int, now: float) -> None:
         """A name that this mount made, or was just told of. `inode` 0: it does not exist."""
-        until = now + (self.name_s if inode else self.absent_s)
-        self.names(directory).entries[name] = (inode, until)
+        names = self.names(directory)
+        if not inode and names.complete:
+            names.entries.pop(name, None)
+            return
+        names.entries[name] = (inode, now + (self.name_s if inode else self.absent_s))
+        if len(names.entries) > NAMES_MAX:
+            names.unpromised()
+            names.clear()
 
     def drop_name(self, directory: int, name: bytes) -> None:
         """What the name is now is not known: it is asked for. Spans and completeness end, as they would answer."""
         names = self.names(directory)
         names.entries.pop(name, None)
+        names.complete = False
+        names.listed = None
         names.complete_until = NEVER
         names.spans.clear()
 
@@ -274,20 +425,28 @@ class Nodes:
             self.put_name(directory, name, inode, now)
 
     def adopt_page(
-        self, directory: int, after: bytes, entries: list[DirectoryEntry], more: bool, stamp: int, now: float
+        self,
+        directory: int,
+        after: bytes,
+        entries: list[DirectoryEntry],
+        more: bool,
+        stamp: int,
+        now: float,
+        promised: int = 0,
     ) -> None:
         """A page of a directory, with attributes."""
         adopt = self.adopt
         until = now + self.name_s
-        known = self.names(directory)
+        known = self.promise_names(directory, stamp) if promised & NAMES else self.names(directory)
         # A name that was put by a change here is newer than the page.
         fresh = stamp >= self.node(directory).changed
         names = known.entries
         for entry in entries:
             if entry.attributes is not None:
-                adopt(entry.attributes, stamp, now)
+                adopt(entry.attributes, stamp, now, promised)
             if fresh:
                 names[entry.name] = (entry.inode, until)
+        self._list_further(known, after, entries, more, fresh=fresh)
         if not fresh or not self.absent_s:
             return
         absent_until = now + self.absent_s
@@ -299,13 +458,27 @@ class Nodes:
             del known.spans[0]
         known.spans.append((after, last, absent_until))
 
+    def _list_further(
+        self, known: Names, after: bytes, entries: list[DirectoryEntry], more: bool, *, fresh: bool
+    ) -> None:
+        """A page behind `after` was put into what is known, if it is `fresh`."""
+        follows = not after or known.listed == after
+        known.listed = None
+        if known.promised and fresh and follows and len(known.entries) <= NAMES_MAX:
+            if not more:
+                known.complete = True
+            elif entries:
+                known.listed = entries[-1].name
+
     def drop_old_names(self, now: float) -> None:
         """Forget names whose time is over, where there are many."""
         for node in self.by_inode.values():
             names = node.directory
-            if names is not None and len(names.entries) > NAMES_SWEPT_FROM:
+            if names is not None and not names.promised and len(names.entries) > NAMES_SWEPT_FROM:
                 names.entries = {name: found for name, found in names.entries.items() if found[1] > now}
 
 
+NAMES_MAX = 1 << 17
+"""Names of one directory that are kept under a promise, about: about 200 bytes each."""
 NAMES_SWEPT_FROM = 4096
 """Fewer names of a directory are left until they are asked for again."""

@@ -79,7 +79,7 @@ def parse(words: Iterable[str]) -> MountOptions:
             case "allow_other" | "noallow_other" if not equals:
                 options.allow_other = name == "allow_other"
             case "default_permissions" | "nodefault_permissions" if not equals:
-                options.default_permissions = name == "default_permissions"
+                options.default_permissions = policy.kernel_checks = name == "default_permissions"
             case "nonempty" if not equals:
                 options.nonempty = True
             case "nocontrol" if not equals:

@@ -1,7 +1,7 @@
 """What the daemon believes, for how long, and in which order answers and changes count."""
 
 from fs_client.fuse.nodes import FOREVER, Nodes
-from fs_common.records.meta import Attributes, DirectoryEntry, FileType
+from fs_common.records.meta import Attributes, DirectoryEntry, FileType, Promised
 
 ROOT = 1
 
@@ -159,3 +159,124 @@ def test_a_directory_stays_believed_through_changes_of_its_names_here() -> None:
     assert node.attributes.links == 3, "what was asked before the change is older"
     known.adopt_page(50, b"", page(b"a"), False, before, now=100.5)
     assert known.find(50, b"b", 100.6) is None
+
+
+# Promises: ATTRIBUTES and NAMES of an answer
+
+SURE = Promised.ATTRIBUTES | Promised.NAMES
+
+
+def leased(until: float = 110.0) -> Nodes:
+    known = nodes()
+    known.believed_until = until
+    return known
+
+
+def test_promised_attributes_are_believed_until_told() -> None:
+    known = leased()
+    node = known.adopt(attributes(7, 5), known.stamp(), 100.0, SURE)
+    assert known.fresh(node, 105.0) and node.expires == 106.0, "the kernel is told the same bounded time as ever"
+    known.told([7], [])
+    assert not known.fresh(node, 105.1)
+
+
+def test_promises_end_with_the_lease_and_come_back_with_it() -> None:
+    known = leased(until=104.0)
+    node = known.adopt(attributes(7, 5), known.stamp(), 100.0, SURE)
+    assert known.fresh(node, 103.9) and node.expires == 104.0, "no longer than the lease"
+    assert not known.fresh(node, 104.5)
+    known.believed_until = 120.0
+    assert known.fresh(node, 110.0), "nobody has been told otherwise meanwhile"
+    known.lost()
+    known.believed_until = 130.0
+    assert not known.fresh(node, 120.0)
+
+
+def test_a_promise_that_crosses_news_or_a_loss_is_none() -> None:
+    known = leased()
+    before = known.stamp()
+    known.told([7], [])
+    assert not known.fresh(known.adopt(attributes(7, 5), before, 100.0, SURE), 100.1)
+    before = known.stamp()
+    known.lost()
+    known.believed_until = 110.0
+    node = known.adopt(attributes(8, 5), before, 100.0, SURE)
+    assert known.fresh(node, 100.5) and not known.fresh(node, 101.5), "believed like any answer"
+    known.adopt_page(ROOT, b"", page(b"a"), False, before, 100.0, SURE)
+    assert known.find(ROOT, b"b", 100.5) is None
+
+
+def test_an_own_change_without_promise_ends_the_one_before() -> None:
+    known = leased()
+    known.adopt(attributes(7, 5), known.stamp(), 100.0, SURE)
+    node = known.learn(attributes(7, 6), 100.0, known.change(7))
+    assert known.fresh(node, 100.5) and not known.fresh(node, 101.5)
+    node = known.learn(attributes(7, 7), 102.0, known.change(7), promised=SURE)
+    assert known.fresh(node, 109.0)
+
+
+def test_an_own_change_that_another_crossed_is_not_promised() -> None:
+    known = leased()
+    first = known.change(7)
+    known.change(7)
+    assert not known.fresh(known.learn(attributes(7, 6), 100.0, first, promised=SURE), 100.1)
+
+
+def test_what_this_mount_has_made_is_promised_unless_news_crossed_it() -> None:
+    known = leased()
+    before = known.stamp()
+    assert known.fresh(known.learn(attributes(7), 100.0, promised=SURE, new_since=before), 109.0)
+    known.told([8], [])
+    assert not known.fresh(known.learn(attributes(8), 100.0, promised=SURE, new_since=before), 109.0)
+
+
+def test_promised_names_are_believed_and_a_whole_listing_says_what_is_not_there() -> None:
+    known = leased()
+    known.adopt_page(ROOT, b"", page(b"a", b"c"), True, known.stamp(), 100.0, SURE)
+    assert known.find(ROOT, b"a", 105.0) == (10, 106.0)
+    assert known.find(ROOT, b"b", 105.0) is None, "more follows"
+    known.adopt_page(ROOT, b"c", page(b"d"), False, known.stamp(), 105.0, SURE)
+    assert known.find(ROOT, b"b", 107.0) == (0, 108.0)
+    assert known.certainly_absent(ROOT, b"b", 107.0) and not known.certainly_absent(ROOT, b"a", 107.0)
+    known.put_name(ROOT, b"b", 42, 107.0)
+    known.put_name(ROOT, b"a", 0, 107.0)
+    assert known.find(ROOT, b"b", 109.0) == (42, 110.0) and known.find(ROOT, b"a", 109.0) == (0, 110.0)
+    known.told([], [ROOT])
+    assert known.find(ROOT, b"b", 109.0) is None and known.find(ROOT, b"zz", 109.0) is None
+
+
+def test_a_listing_with_a_gap_or_across_a_change_is_not_whole() -> None:
+    known = leased()
+    known.adopt_page(ROOT, b"", page(b"a"), True, known.stamp(), 100.0, SURE)
+    known.adopt_page(ROOT, b"m", page(b"n"), False, known.stamp(), 100.0, SURE)
+    assert known.find(ROOT, b"f", 105.0) is None
+    known.adopt_page(ROOT, b"", page(b"a"), True, known.stamp(), 100.0, SURE)
+    before = known.stamp()
+    known.change_names(ROOT)
+    known.adopt_page(ROOT, b"a", page(b"n"), False, before, 100.0, SURE)
+    assert known.find(ROOT, b"f", 105.0) is None
+
+
+def test_names_from_before_the_promise_are_not_covered_by_it() -> None:
+    known = leased()
+    known.put_name(ROOT, b"old", 9, 100.0)
+    known.promise_names(ROOT, known.stamp())
+    assert known.find(ROOT, b"old", 100.1) is None
+
+
+def test_a_new_directory_has_no_names() -> None:
+    known = leased()
+    known.promise_names(50, known.stamp(), empty=True)
+    assert known.find(50, b"any", 105.0) == (0, 106.0)
+    known.drop_name(50, b"what it is now nobody knows")
+    assert known.find(50, b"any", 105.0) is None
+
+
+def test_a_change_of_who_knows_what_ends_all_promises_of_attributes() -> None:
+    known = leased()
+    node = known.adopt(attributes(7, 5), known.stamp(), 100.0, SURE)
+    known.adopt_page(ROOT, b"", page(b"a"), False, known.stamp(), 100.0, SURE)
+    known.doubt()
+    assert not known.fresh(node, 105.0)
+    assert known.find(ROOT, b"a", 105.0) is not None, "names are another matter"
+    assert known.fresh(known.adopt(attributes(7, 5), known.stamp(), 105.0, SURE), 109.0)

@@ -34,7 +34,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     def known(inode: int) -> Node | None:
         """The node if its attributes may be believed."""
         node = nodes.by_inode.get(inode)
-        if node is not None and node.attributes is not None and (node.expires > mount.now() or node.removed):
+        if node is not None and node.attributes is not None and (node.removed or nodes.fresh(node, mount.now())):
             file = node.file
             return node if file is None or not file.sparse or file.stored_bytes is not None else None
         return None

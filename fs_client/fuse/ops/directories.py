@@ -61,7 +61,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return
         if handle.entries is not entries or (entries and entries[-1].name != after):
             return
-        nodes.adopt_page(handle.inode, after, reply.entries, reply.more, stamp, mount.now())
+        nodes.adopt_page(handle.inode, after, reply.entries, reply.more, stamp, mount.now(), reply.promised)
         entries += reply.entries
         handle.complete = not reply.more or not reply.entries
 

@@ -31,7 +31,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if not inode:
                 return shown.no_entry(until, now)
             node = nodes.by_inode.get(inode)
-            if node is not None and node.attributes is not None and node.expires > now:
+            if node is not None and nodes.fresh(node, now):
                 node.lookups += 1
                 return shown.entry(node, until, now)
         return miss(request, parent, name)

@@ -19,11 +19,12 @@ _RENAME_WHITEOUT = 4
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
 
-    def made(parent: int, name: bytes, attributes: meta.Attributes) -> Result:
-        """The answer for a name that was just made."""
+    def made(parent: int, name: bytes, reply: meta.AttributesReply, new_since: int | None = None) -> Result:
+        """The answer for a name that was just made; `new_since`: with an inode that is new, see `Nodes.learn`."""
         now = mount.now()
-        nodes.touched(parent, attributes.ctime_ns, attributes.type is meta.FileType.DIRECTORY)
-        node = nodes.learn(attributes, now)
+        attributes = reply.attributes
+        nodes.touched(parent, attributes.ctime_ns, attributes.type is meta.FileType.DIRECTORY, new_since)
+        node = nodes.learn(attributes, now, promised=reply.promised, new_since=new_since)
         nodes.put_name(parent, name, node.inode, now)
         return new_entry(mount, node)
 
@@ -32,6 +33,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         type_ = shown.TYPE_OF_MODE.get(asked.mode & 0o170000, meta.FileType.FILE)
         mode = asked.mode & 0o7777 & ~asked.umask
         nodes.change_names(request.node)
+        stamp = nodes.stamp()
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.MKNOD,
@@ -40,12 +42,13 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             ),
         )
         nodes.node(reply.attributes.inode).plain_until = mount.now() + nodes.attribute_s
-        return made(request.node, asked.name, reply.attributes)
+        return made(request.node, asked.name, reply, stamp)
 
     async def mkdir(request: Request) -> Result:
         asked = requests.parse_mkdir(request.body)
         mode = asked.mode & 0o7777 & ~asked.umask
         nodes.change_names(request.node)
+        stamp = nodes.stamp()
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.MKDIR,
@@ -53,17 +56,20 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 request.node, asked.name, mode, mount.request_id(), False, None, user, relaxed=True
             ),
         )
-        return made(request.node, asked.name, reply.attributes)
+        if reply.promised & meta.Promised.NAMES:
+            nodes.promise_names(reply.attributes.inode, stamp, empty=True)
+        return made(request.node, asked.name, reply, stamp)
 
     async def symlink(request: Request) -> Result:
         asked = requests.parse_symlink(request.body)
         nodes.change_names(request.node)
+        stamp = nodes.stamp()
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.SYMLINK,
             lambda user: meta.Symlink(request.node, asked.name, asked.target, mount.request_id(), user, True),
         )
-        return made(request.node, asked.name, reply.attributes)
+        return made(request.node, asked.name, reply, stamp)
 
     async def link(request: Request) -> Result:
         """Also gives a file that was made without a name its first one."""
@@ -78,7 +84,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             ),
         )
         nodes.node(asked.oldnodeid).removed = False
-        return made(request.node, asked.name, reply.attributes)
+        return made(request.node, asked.name, reply)
 
     async def readlink(request: Request) -> Result:
         node = nodes.by_inode.get(request.node)
@@ -92,11 +98,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def inode_of(request: Request, parent: int, name: bytes) -> int:
         """The inode of a name that is about to go; 0: there is none. Asked only if a file is open here at all."""
-        names = nodes.names(parent)
-        known = names.entries.get(name)
+        known = nodes.names(parent).entries.get(name)
         if known is not None and known[0]:
             return known[0]
-        if not mount.handles.files:
+        if not mount.handles.files or nodes.certainly_absent(parent, name, mount.now()):
             return 0
         try:
             reply: meta.AttributesReply = await mount.call_as(
@@ -118,6 +123,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             nodes.touched(parent, time.time_ns(), -is_directory)
         nodes.put_name(parent, name, 0, now)
         if not inode:
+            nodes.doubt()
             return
         nodes.change(inode)
         node = nodes.node(inode)
@@ -156,6 +162,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         exchange = bool(asked.flags & meta.RenameFlags.EXCHANGE)
         source = await inode_of(request, request.node, asked.old)
         replaced = await inode_of(request, asked.newdir, asked.new)
+        known = bool(source) and (bool(replaced) or nodes.certainly_absent(asked.newdir, asked.new, mount.now()))
         if replaced and not exchange and not asked.flags & meta.RenameFlags.NO_REPLACE:
             await mount.hold(replaced)
         nodes.change_names(request.node, asked.newdir)
@@ -166,6 +173,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 request.node, asked.old, asked.newdir, asked.new, mount.request_id(), asked.flags, user, True
             ),
         )
+        if not known:
+            nodes.doubt()
         now = mount.now()
         kinds = {is_directory(inode) for inode in ((source, replaced) if exchange else (source,))}
         if kinds == {False}:

@@ -4,6 +4,9 @@ One call is at the service all the time. It comes back with news, or empty after
 at once: that says that the news was taken, for which somebody may be waiting, and begins the lease anew. The lease is
 counted from before the call was sent, so it ends here before the service takes it for over.
 
+The service does not tell a mount of its own changes. When the outcome of one is not known (no answer in time, or nobody
+waited for it) it may still be made, unseen: for as long as that may take nothing is believed.
+
 A mount that nobody uses does not call; its lease ends, what it knew is not believed, and the first call afterwards says
 whether the promises still hold.
 """
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 from fs_client.settle import ended
 from fs_common import methods
 from fs_common.errors import Code, EmberError
+from fs_common.methods import Method
 from fs_common.records import meta
 
 if TYPE_CHECKING:
@@ -30,6 +34,27 @@ REFUSED_PAUSE_S = 5.0
 """After a call by which nothing was promised."""
 UNUSED_S = 10.0
 """Without a request of the kernel for so long, a mount stops calling."""
+UNSURE_S = 60.0
+"""Much longer than the service works on one request."""
+_CHANGES = frozenset(
+    (
+        methods.CREATE,
+        methods.CLOSE,
+        methods.FSYNC,
+        methods.MKDIR,
+        methods.MKNOD,
+        methods.SYMLINK,
+        methods.LINK,
+        methods.UNLINK,
+        methods.RMDIR,
+        methods.RENAME,
+        methods.SET_ATTR,
+        methods.TRUNCATE,
+        methods.SET_XATTR,
+        methods.REMOVE_XATTR,
+    )
+)
+"""Methods that change what is promised, without telling their caller."""
 
 
 class Following:
@@ -43,6 +68,8 @@ class Following:
         self._turns = -1
         """Of the channel, when it was looked at last."""
         self._used_at = 0.0
+        self._sure_at = 0.0
+        """When every change of this mount whose outcome is not known has been made, or never will be."""
 
     def begin(self) -> None:
         """Start, where promises are of use: `strict` asks every time, `dataset` believes without them."""
@@ -55,6 +82,12 @@ class Following:
             self._task.cancel()
             await ended([self._task])
 
+    def unsure(self, method: Method) -> None:
+        """Whether a call of this method has changed something is not known."""
+        if method in _CHANGES:
+            self._sure_at = self._mount.now() + UNSURE_S
+            self._lose()
+
     def _used(self) -> bool:
         """The kernel has asked for something lately."""
         now = self._mount.now()
@@ -66,7 +99,7 @@ class Following:
 
     async def _run(self) -> None:
         while True:
-            if not self._used():
+            if not self._used() or self._mount.now() < self._sure_at:
                 await asyncio.sleep(PAUSE_S)
                 continue
             try:
@@ -92,6 +125,8 @@ class Following:
         reply: meta.FollowReply = await mount.fs.metadata.call(methods.FOLLOW, request, timeout_s=TRY_S)
         if not reply.lease_ms:
             return False
+        if mount.now() < self._sure_at:
+            return True
         if reply.generation != self._generation:
             self._lose()
             self._generation = reply.generation
@@ -101,8 +136,7 @@ class Following:
             for inode in reply.inodes:
                 node = nodes.by_inode.get(inode)
                 if node is not None and node.lookups and not node.removed:
-                    # The kernel believes for a moment; it need not.
-                    node.told_version = -1
+                    # The kernel believes for a moment; it need not. An open makes sure that it does not.
                     mount.channel.notify_inval_inode(inode, -1)
         nodes.believed_until = sent + reply.lease_ms / 1000
         return True

@@ -117,7 +117,12 @@ class Mount:
         try:
             return await self.fs.metadata.call(method, request)
         except EmberError as error:
+            if error.retry is not Retry.FINAL:
+                self.following.unsure(method)
             error.errno = self.errno(error)
+            raise
+        except asyncio.CancelledError:
+            self.following.unsure(method)
             raise
 
     async def call_as(

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import fs_client
 from fs_client import aio
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_common import methods
 from fs_common.records.session import Empty
 from tests.mount.conftest import Mounted
 from tests.support import run
-from tests.system.control import kill, start_again, wait_until
+from tests.system.control import daemon, kill, start_again, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -35,6 +36,11 @@ def counters(cluster: LaunchedCluster) -> dict[str, int]:
             return found
 
     return run(ask())
+
+
+def at_the_service(cluster: LaunchedCluster, path: str) -> list[str]:
+    with fs_client.connect(cluster.address) as fs:
+        return fs.listdir(path)
 
 
 def questions(cluster: LaunchedCluster) -> int:
@@ -235,6 +241,25 @@ def test_a_mount_that_stands_still_delays_others_by_a_lease_and_then_shows_what_
     assert there.read_bytes() == b"newer"
     assert there.stat().st_mode & 0o777 == 0o600
     wait_until(lambda: is_promised(cluster, there.read_bytes), "it is promised again")
+
+
+def test_a_change_whose_outcome_nobody_knows_is_seen_when_it_is_made(
+    fresh_cluster: Callable[..., LaunchedCluster], mount: MakeMount
+) -> None:
+    cluster = fresh_cluster()
+    one = mount(cluster, "one", *ASK, "timeout=2")
+    (one.path / "first").mkdir()
+    wait_until(lambda: is_promised(cluster, (one.path / "first").stat), "the mount follows")
+    home = one.path / "home"
+    home.mkdir()
+    assert not (home / "late").exists()
+    service = daemon(cluster, "meta").process
+    assert service is not None
+    with stopped(service.pid), pytest.raises(OSError) as failure:
+        (home / "late").mkdir()
+    assert failure.value.errno == errno.ETIMEDOUT
+    wait_until(lambda: "late" in at_the_service(cluster, "/home"), "the service has made it all the same")
+    assert (home / "late").is_dir()
 
 
 def test_promises_end_with_the_service(fresh_cluster: Callable[..., LaunchedCluster], mount: MakeMount) -> None:

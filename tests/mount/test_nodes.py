@@ -1,6 +1,10 @@
 """What the daemon believes, for how long, and in which order answers and changes count."""
 
+from types import SimpleNamespace
+
+from fs_client.fuse.following import Following
 from fs_client.fuse.nodes import FOREVER, Nodes
+from fs_common import methods
 from fs_common.records.meta import Attributes, DirectoryEntry, FileType, Promised
 
 ROOT = 1
@@ -213,6 +217,16 @@ def test_an_own_change_without_promise_ends_the_one_before() -> None:
     assert known.fresh(node, 100.5) and not known.fresh(node, 101.5)
     node = known.learn(attributes(7, 7), 102.0, known.change(7), promised=SURE)
     assert known.fresh(node, 109.0)
+
+
+def test_a_change_whose_outcome_is_not_known_ends_all_promises() -> None:
+    known = leased()
+    node = known.adopt(attributes(7, 5), known.stamp(), 100.0, SURE)
+    following = Following(SimpleNamespace(nodes=known, now=lambda: 100.0))  # type: ignore[arg-type]
+    following.unsure(methods.LOOKUP)
+    assert known.certain(node, 100.0)
+    following.unsure(methods.SET_ATTR)
+    assert not known.certain(node, 100.0)
 
 
 def test_an_own_change_that_another_crossed_is_not_promised() -> None:

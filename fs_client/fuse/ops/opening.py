@@ -212,7 +212,11 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         version = await certain(handle, reply, stamp)
         if reply.existed and flags & os.O_TRUNC and write:
             version = await emptied(request, handle, version)
-        nodes.put_name(parent, asked.name, node.inode, now)
+        if reply.existed:
+            # By that name, or through a symbolic link that somebody has put there just now.
+            nodes.drop_name(parent, asked.name)
+        else:
+            nodes.put_name(parent, asked.name, node.inode, now)
         return new_entry(mount, node) + answers.open_out(handle.number, open_flags(handle, version))
 
     async def tmpfile(request: Request) -> Result:

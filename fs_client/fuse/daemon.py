@@ -194,12 +194,15 @@ class _Daemon:
         logger.info("another daemon wants to take over %s", self._settings.mountpoint)
         descriptor = await mount.channel.detach()
         await mount.quiet()
+        # The other one follows as the same client: what it is told must not be heard here.
+        await mount.following.close()
         errors = await mount.flush_all()
         if not errors and await handover.give(connection, handover.capture(mount, negotiated), descriptor):
             os.close(descriptor)
             return True
         for error in errors:
             logger.error("not handed over: %s", error)
+        mount.following.begin()
         self._open_channel(descriptor, negotiated)
         mount.channel.start()
         mount.channel.notify_resend()

@@ -78,6 +78,7 @@ class Following:
             self._task = self._mount.loop.create_task(self._run(), name="following")
 
     async def close(self) -> None:
+        """Stop; `begin` goes on."""
         if self._task is not None:
             self._task.cancel()
             await ended([self._task])

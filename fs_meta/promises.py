@@ -31,6 +31,8 @@ FORGET_S = 60.0
 """After the end of its lease a follower may come back to its promises for so long."""
 HELD_MAX = 1 << 18
 """Promises of one follower. The oldest make room: about 250 bytes each."""
+HELD_BY_ALL = 1 << 20
+"""Promises of all followers, about: each has an equal share, and gives room when it asks for more than that."""
 NEWS_MAX = 1 << 13
 """Subjects in one answer."""
 CHANGES_MAX = 1 << 16
@@ -92,10 +94,12 @@ class Promises:
         lease_s: float = LEASE_S,
         pause_s: float = PAUSE_S,
         held_max: int = HELD_MAX,
+        held_by_all: int = HELD_BY_ALL,
     ) -> None:
         self.lease_s = lease_s
         self._pause_s = pause_s
         self._held_max = held_max
+        self._held_by_all = held_by_all
         self._new_generation = new_generation
         self._followers: dict[bytes, Follower] = {}
         self._holders: dict[int, tuple[Follower, ...]] = {}
@@ -197,14 +201,15 @@ class Promises:
             if subject not in held:
                 held[subject] = None
                 holders[subject] = (*holders.get(subject, ()), follower)
-        if len(held) - len(told) > self._held_max:
-            self._make_room(follower)
+        share = min(self._held_max, self._held_by_all // len(self._followers))
+        if len(held) - len(told) > share:
+            self._make_room(follower, max(share // 16, 1))
         return True
 
-    def _make_room(self, follower: Follower) -> None:
+    def _make_room(self, follower: Follower, room: int) -> None:
         """Take the oldest promises back: like a change, but nobody waits. What is told already is on its way out."""
         oldest = itertools.filterfalse(follower.told.__contains__, follower.held)
-        for subject in list(itertools.islice(oldest, max(self._held_max // 16, 1))):
+        for subject in list(itertools.islice(oldest, room)):
             self._tell(follower, subject)
 
     def _end_pauses(self, now: float) -> None:

@@ -23,9 +23,9 @@ LATER = PAUSE_S
 class Table:
     """Promises, with a clock that stands still until a test moves it."""
 
-    def __init__(self, held_max: int = 1000) -> None:
+    def __init__(self, held_max: int = 1000, held_by_all: int = 100_000) -> None:
         numbers = itertools.count(100)
-        self.promises = Promises(lambda: next(numbers), held_max=held_max)
+        self.promises = Promises(lambda: next(numbers), held_max=held_max, held_by_all=held_by_all)
         self.now = 50.0
 
     def call(self, client: bytes = A, heard: int = 0, generation: int | None = None) -> Follower:
@@ -355,6 +355,16 @@ def test_the_oldest_promises_make_room() -> None:
     assert t.news(a) == (0, [])
     assert t.promise(a, subjects[16]) and t.news(a) == (1, subjects[:1])
     assert t.change(subjects[0]) == {a: 1} and t.change(subjects[1]) == {a: 2}
+
+
+def test_many_followers_share_what_there_is() -> None:
+    t = Table(held_by_all=40)
+    a = t.call()
+    subjects = [attributes_of(inode) for inode in range(30)]
+    assert t.promise(a, *subjects) and t.news(a) == (0, [])
+    b = t.call(B)
+    assert t.promise(b, *subjects[:20]) and t.news(b) == (0, [])
+    assert t.promise(a, attributes_of(99)) and t.news(a) == (1, subjects[:1]), "31 of 20: room for the next"
 
 
 def test_room_is_made_once_whether_or_not_its_news_are_taken() -> None:

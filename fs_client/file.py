@@ -7,6 +7,10 @@ shows after `refresh` or the next open (close-to-open).
 Writes may also be given away (`write_behind`): a bounded number of bytes is on its way in the background, and what
 goes wrong there is raised once, by the next `write_behind`, `settle`, `fsync` or `close`.
 
+Calls about one file may run side by side. Those that learn its length from the service take turns (`_asking`): an
+answer from before a hint was taken would make the file shorter than what was told. None makes it end before what was
+given to `append` or `write_behind` and is on its way (`_claimed_end`): the next append goes behind that.
+
 Used on the event loop of its file system only. Concurrency: docs/concurrency/client.md. Source: DESIGN section 8,
 rules of length in the design's reference section 3.1.
 """
@@ -59,6 +63,11 @@ class AsyncFile:
         self._behind_bytes = 0
         self._behind_error: BaseException | None = None
         """The first that failed, until it is raised."""
+        self._claims = 0
+        """Writes on their way whose place is the file's end as it was when they came."""
+        self._claimed_end = 0
+        """Where the last of them ends."""
+        self._asking = asyncio.Lock()
         self.closed = False
 
     @property
@@ -123,10 +132,14 @@ class AsyncFile:
         """Learn the file's length anew, as far as other writers have settled it. Returns it."""
         self._check_open()
         await self.settle()
-        reply: meta.AttributesReply = await self._fs.meta_call(
-            methods.STAT, meta.Stat(self.inode, b"", user=self._fs.user), self.name
-        )
-        self.ref.length = max(reply.attributes.length, self._unsettled.written_end)
+        async with self._asking:
+            reply: meta.AttributesReply = await self._fs.meta_call(
+                methods.STAT, meta.Stat(self.inode, b"", user=self._fs.user), self.name
+            )
+            return self._learn(max(reply.attributes.length, self._unsettled.written_end))
+
+    def _learn(self, length: int) -> int:
+        self.ref.length = max(length, self._claimed_end)
         return self.ref.length
 
     # Writing
@@ -147,10 +160,23 @@ class AsyncFile:
         self._check_open(writing=True)
         view = byte_view(data)
         offset = self.ref.length
-        # The next append goes behind this one, which may still be on its way.
-        self.ref.length = offset + len(view)
-        await self._write(offset, view)
+        self._claim(offset + len(view))
+        try:
+            await self._write(offset, view)
+        finally:
+            self._unclaim()
         return len(view)
+
+    def _claim(self, end: int) -> None:
+        """The next append goes behind `end`, though what is before it is still on its way."""
+        self._claims += 1
+        self._claimed_end = max(self._claimed_end, end)
+        self.ref.length = max(self.ref.length, end)
+
+    def _unclaim(self) -> None:
+        self._claims -= 1
+        if not self._claims:
+            self._claimed_end = 0
 
     async def _write(self, offset: int, view: memoryview) -> None:
         if offset < 0 or offset + len(view) > FILE_SIZE_MAX:
@@ -188,8 +214,7 @@ class AsyncFile:
             await asyncio.wait(self._behind, return_when=asyncio.FIRST_COMPLETED)
         self._raise_behind_error()
         view = memoryview(data)
-        if offset + len(view) > self.ref.length:
-            self.ref.length = offset + len(view)
+        self._claim(offset + len(view))
         self._behind_bytes += len(view)
         task = self._fs.spawn(self._store_behind(offset, view))
         self._behind.add(task)
@@ -203,6 +228,7 @@ class AsyncFile:
                 self._behind_error = error
         finally:
             self._behind_bytes -= len(view)
+            self._unclaim()
 
     async def settle(self) -> None:
         """Wait for all writes given away. Raises, once, what went wrong with them."""
@@ -220,9 +246,10 @@ class AsyncFile:
         """Cut the file, or extend it with zeros, to `length` bytes."""
         self._check_open(writing=True)
         await self.settle()
-        attributes = await self._fs.truncate_inode(self.inode, length, self.name, self._session)
-        self.ref.length = attributes.length
-        self._unsettled.cut(attributes)
+        async with self._asking:
+            attributes = await self._fs.truncate_inode(self.inode, length, self.name, self._session)
+            self._learn(attributes.length)
+            self._unsettled.cut(attributes)
         return length
 
     async def fsync(self) -> None:
@@ -231,14 +258,15 @@ class AsyncFile:
         await self.settle()
         if not self._session:
             return
-        hint = self._unsettled.take()
-        try:
-            request = hint.fsync(self.inode, self._session, self._fs.request_id())
-            reply: meta.AttributesReply = await self._fs.meta_call(methods.FSYNC, request, self.name)
-        except BaseException:
-            self._unsettled.give_back(hint)
-            raise
-        self.ref.length = self._unsettled.settled(reply.attributes)
+        async with self._asking:
+            hint = self._unsettled.take()
+            try:
+                request = hint.fsync(self.inode, self._session, self._fs.request_id())
+                reply: meta.AttributesReply = await self._fs.meta_call(methods.FSYNC, request, self.name)
+            except BaseException:
+                self._unsettled.give_back(hint)
+                raise
+            self._learn(self._unsettled.settled(reply.attributes))
 
     async def close(self) -> None:
         """End the session, the file's length being exact afterwards. Raises what went wrong with earlier writes.
@@ -252,9 +280,10 @@ class AsyncFile:
             await self.settle()
         finally:
             if self._session:
-                request = self._unsettled.take().close(self.inode, self._session, self._fs.request_id())
-                reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
-                self.ref.length = self._unsettled.settled(reply.attributes)
+                async with self._asking:
+                    request = self._unsettled.take().close(self.inode, self._session, self._fs.request_id())
+                    reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
+                    self._learn(self._unsettled.settled(reply.attributes))
 
     def _check_open(self, *, reading: bool = False, writing: bool = False) -> None:
         self._fs.check_open()

@@ -3,13 +3,16 @@
 import asyncio
 import errno
 import random
+from typing import Any
 
 import pytest
 
 import fs_client
 from fs_client import FileSystem, aio, write_path
+from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import stripe_chains
+from fs_common.methods import Method
 from fs_common.records.routing import PublicState
 from tests.client.fake_cluster import CHUNK, FakeCluster
 from tests.client.test_read_ranges import on_servers
@@ -186,6 +189,49 @@ def test_many_writers_share_channels_without_mixing(cluster: FakeCluster) -> Non
             for number in range(50):
                 assert await fs.read_file(f"/{number}") == b"%d" % number * 5000
             assert not fs.writer._last, "no chunk is remembered once its updates have ended"
+
+    run(main())
+
+
+def test_a_length_that_is_asked_for_beside_an_fsync_or_an_append_is_not_the_one_before(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with await aio.connect(cluster.address) as fs:
+            answer, write = fs.meta_call, fs.writer.write
+            gate = asyncio.Event()
+
+            async def held_answer(method: Method, *rest: Any) -> Any:
+                """The service is told of an fsync only when the gate opens."""
+                if method is methods.FSYNC:
+                    await gate.wait()
+                return await answer(method, *rest)
+
+            async def held_write(*arguments: Any) -> None:
+                await gate.wait()
+                await write(*arguments)
+
+            async with await fs.open("/beside", "w+b") as file:
+                await file.write_at(0, b"0123456789")
+                monkeypatch.setattr(fs, "meta_call", held_answer)
+                syncing = asyncio.ensure_future(file.fsync())
+                asking = asyncio.ensure_future(file.refresh())
+                await asyncio.sleep(0)
+                assert file.length == 10
+                gate.set()
+                await syncing
+                assert await asking == 10
+
+                gate.clear()
+                monkeypatch.setattr(fs.writer, "write", held_write)
+                appending = asyncio.ensure_future(file.append(b"abc"))
+                await asyncio.sleep(0)
+                assert await file.refresh() == 13
+                behind = asyncio.ensure_future(file.append(b"def"))
+                await asyncio.sleep(0)
+                gate.set()
+                await asyncio.gather(appending, behind)
+                assert await file.read_at(8) == b"89abcdef"
 
     run(main())
 

@@ -470,6 +470,28 @@ class Nodes:
             elif entries:
                 known.listed = entries[-1].name
 
+    def listing(self, directory: int, now: float) -> list[DirectoryEntry] | None:
+        """All entries in the order of names, if that is certain. None: they have to be asked for.
+
+        Attributes in it are the last known, and may be old; types never change.
+        """
+        node = self.by_inode.get(directory)
+        names = None if node is None else node.directory
+        if names is None or not (names.promised and names.complete and self.believed_until > now):
+            return None
+        if len(names.entries) > LISTING_MAX:
+            return None
+        entries = []
+        by_inode = self.by_inode
+        for name, (inode, until) in sorted(names.entries.items()):
+            if not inode or until == FOREVER:
+                continue
+            child = by_inode.get(inode)
+            if child is None or child.attributes is None:
+                return None
+            entries.append(DirectoryEntry(name, inode, child.attributes.type, child.attributes))
+        return entries
+
     def drop_old_names(self, now: float) -> None:
         """Forget names whose time is over, where there are many."""
         for node in self.by_inode.values():
@@ -480,5 +502,7 @@ class Nodes:
 
 NAMES_MAX = 1 << 17
 """Names of one directory that are kept under a promise, about: about 200 bytes each."""
+LISTING_MAX = 4096
+"""A larger directory is listed by the service, page by page: sorting it here would hold up the loop."""
 NAMES_SWEPT_FROM = 4096
 """Fewer names of a directory are left until they are asked for again."""

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 MakeMount = Callable[..., Mounted]
 ASK = ("attr_timeout=0", "entry_timeout=0", "negative_timeout=0")
 LOOKS = 50
+ASKING = ("lookup", "stat", "open", "readdir")
 
 
 def counters(cluster: LaunchedCluster) -> dict[str, int]:
@@ -46,7 +47,7 @@ def at_the_service(cluster: LaunchedCluster, path: str) -> list[str]:
 def questions(cluster: LaunchedCluster) -> int:
     """Calls so far that ask what names and attributes are."""
     found = counters(cluster)
-    return sum(found[f"rpc_{name}_calls"] for name in ("lookup", "stat", "open", "readdir"))
+    return sum(found[f"rpc_{name}_calls"] for name in ASKING)
 
 
 def is_promised(cluster: LaunchedCluster, look: Callable[[], object]) -> bool:
@@ -95,11 +96,7 @@ def test_what_is_promised_is_not_asked_again(cluster: LaunchedCluster, mount: Ma
     before = counters(cluster)
     look()
     after = counters(cluster)
-    assert [after[f"rpc_{name}_calls"] - before[f"rpc_{name}_calls"] for name in ("lookup", "stat", "open")] == [
-        0,
-        0,
-        0,
-    ]
+    assert [after[f"rpc_{name}_calls"] - before[f"rpc_{name}_calls"] for name in ASKING] == [0] * len(ASKING)
 
 
 def test_a_new_directory_is_known_to_be_empty(cluster: LaunchedCluster, mount: MakeMount) -> None:

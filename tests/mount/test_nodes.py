@@ -259,6 +259,22 @@ def test_promised_names_are_believed_and_a_whole_listing_says_what_is_not_there(
     assert known.find(ROOT, b"b", 109.0) is None and known.find(ROOT, b"zz", 109.0) is None
 
 
+def test_a_directory_is_listed_from_memory_while_that_is_certain() -> None:
+    known = leased()
+    assert known.listing(ROOT, 100.0) is None
+    known.adopt_page(ROOT, b"", page(b"a", b"c"), False, known.stamp(), 100.0, SURE)
+    known.learn(attributes(42), 101.0)
+    known.put_name(ROOT, b"b", 42, 101.0)
+    known.put_name(ROOT, b"a", 0, 101.0)
+    listed = known.listing(ROOT, 109.0)
+    assert listed is not None and [(entry.name, entry.inode) for entry in listed] == [(b"b", 42), (b"c", 11)]
+    assert known.listing(ROOT, 111.0) is None, "the lease is over"
+    known.put_name(ROOT, b"d", 77, 101.0)
+    assert known.listing(ROOT, 109.0) is None, "of this one nothing is known"
+    known.told([], [ROOT])
+    assert known.listing(ROOT, 109.0) is None
+
+
 def test_a_listing_with_a_gap_or_across_a_change_is_not_whole() -> None:
     known = leased()
     known.adopt_page(ROOT, b"", page(b"a"), True, known.stamp(), 100.0, SURE)

@@ -44,6 +44,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             handle.entries = mount.control.listing(handle.inode) if mount.control is not None else []
             handle.complete = True
             return
+        if not entries:
+            known = nodes.listing(handle.inode, mount.now())
+            if known is not None:
+                handle.entries = known
+                handle.complete = True
+                return
         after = entries[-1].name if entries else b""
         limit = PAGE_MAX if entries else PAGE_FIRST
         stamp = nodes.stamp()
@@ -144,23 +150,20 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return packer.body()
         entries = handle.entries
         by_inode = nodes.by_inode
-        names = nodes.names(handle.inode).entries
+        known_names = nodes.names(handle.inode)
+        names = known_names.entries
         now = mount.now()
+        promised_until = min(nodes.believed_until, now + nodes.name_s) if known_names.promised else now
+        fresh = nodes.fresh
         entry_bytes = shown.entry
         for place in range(max(offset - _DOTS, 0), len(entries)):
             entry = entries[place]
             node = by_inode.get(entry.inode)
             known = names.get(entry.name)
             # What is not known any more by now is looked up when somebody wants it.
-            usable = (
-                node is not None
-                and node.expires > now
-                and node.attributes is not None
-                and known is not None
-                and known[0] == entry.inode
-                and known[1] > now
-            )
-            data = entry_bytes(node, known[1], now) if usable else nothing  # type: ignore[arg-type, index]
+            until = max(known[1], promised_until) if known is not None and known[0] == entry.inode else now
+            usable = until > now and node is not None and fresh(node, now)
+            data = entry_bytes(node, until, now) if usable else nothing  # type: ignore[arg-type]
             if not add(data, entry.inode, place + _DOTS + 1, _TYPE_NUMBERS[entry.type], entry.name):
                 break
             if usable:

@@ -275,7 +275,12 @@ class Reads:
                 return False
             except WouldBlock:
                 pass
-            read = await self._in_thread(batch, left, pending=pending)
+            try:
+                read = await self._in_thread(batch, left, pending=pending)
+            except EmberError:
+                if pending and target.store.state(left.chunk) != state:
+                    return True  # what was pending is committed by now, and was not found where it had been
+                raise
             if pending and target.store.state(left.chunk) != state:
                 # It may have read a later pending version than the one that was asked about.
                 if read.release is not None:

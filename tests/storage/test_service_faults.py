@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from fs_common.errors import Code, EmberError, Retry
 from fs_common.methods import PING
 from fs_common.records.session import Ping
 from fs_common.records.storage import UpdateItem, UpdateKind
+from fs_storage.engine.interface import ChunkRead
 from tests.storage.chain import TIMEOUT_S, ChainOfDaemons, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
@@ -358,6 +361,37 @@ def test_a_caller_that_gives_up_stops_nothing_half_way(tmp_path: Path) -> None:
             await eventually(lambda: chain.daemons[1]._memory.used_bytes == 0)
             assert (await chain.send([item], [b"x" * 5000])).versions == [1]
             assert await chain.read_everywhere() == b"x" * 5000
+
+    run(scenario())
+
+
+def test_what_was_pending_is_committed_while_a_thread_looks_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old")
+            middle = chain.store(1, 1)
+            chunk = next(iter(middle._chunks))
+            middle.uncached.add(chunk)
+            reached, committed = threading.Event(), threading.Event()
+            read_blocking = middle.read_blocking
+
+            def late(*arguments: Any, **options: Any) -> ChunkRead:
+                reached.set()
+                assert committed.wait(TIMEOUT_S)
+                return read_blocking(*arguments, **options)
+
+            middle.read_blocking = late  # type: ignore[method-assign]
+            middle.before_commit.hold()
+            update = asyncio.create_task(chain.update(b"new"))
+            await middle.before_commit.reached.wait()
+            reader = asyncio.create_task(chain.read(place=1))
+            try:
+                await eventually(reached.is_set)
+                middle.before_commit.release()
+                await update
+            finally:
+                committed.set()
+            assert await reader == b"new"
 
     run(scenario())
 

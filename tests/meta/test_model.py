@@ -435,6 +435,10 @@ class Namespace(RuleBasedStateMachine):
         self._compare(self.model.root, self.run(self.w.stat(b"/")))
         for path, node in expected.items():
             self._compare(node, seen[path])
+        for file in self.model.nameless:
+            if file.sessions:
+                reply = self.run(self._call(STAT, meta.Stat(file.inode, b"", False)))
+                self._compare(file, reply.attributes)
 
     @invariant()
     def the_store_is_sound(self) -> None:

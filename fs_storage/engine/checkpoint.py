@@ -1,14 +1,15 @@
 """Checkpoints: moves what changed from the log into the index, so that the log and recovery stay short.
 
-    1  settle: every commit so far is made durable in the log, and its patches are written into the blocks
+    0  what was stored so far is synced while the writer goes on, so that the syncs it has to wait for find little left
+    1  settle, if there are patches: every commit so far is made durable in the log, and its patches go into the blocks
     2  cut: the log continues in its other file; what has changed so far is noted (on the event loop, in one step)
     3  block files that were written before the cut are synced
     4  the index stores what was noted, in one synced transaction: the commit point
-    5  blocks dropped before the cut may be used again, and storage that has become idle goes back to the file system;
-       the log's first file may be written over at the next cut
+    5  blocks dropped before the cut may be used again, and their storage may go (`give_back`); the log's first file may
+       be written over at the next cut
 
 A crash before 4 leaves the old index and both log files, which recovery replays; after 4 it skips the first file.
-3 and 4 run in a thread of their own, while the writer goes on.
+0, 3 and 4 run in a thread of their own, while the writer goes on.
 
 One runs at a time. What calls for one: a long log, many changes, many dropped bytes, time, a full disk, closing.
 """
@@ -22,6 +23,7 @@ from typing import Protocol
 
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
+from fs_storage.engine.give_back import GiveBack
 from fs_storage.engine.opening import Opened, expiry
 from fs_storage.engine.table import Snapshot
 from fs_storage.engine.writer import Cut, Request
@@ -44,6 +46,9 @@ class Host(Protocol):
     @property
     def failed(self) -> bool: ...
 
+    @property
+    def has_patches(self) -> bool: ...
+
     async def settle(self) -> None: ...
 
     def put(self, request: Request) -> None: ...
@@ -62,6 +67,7 @@ class Checkpointer:
         capacity = opened.settings.capacity_bytes
         self._dropped_bytes_max = min(DROPPED_BYTES_MAX, capacity // DROPPED_SHARE) if capacity else DROPPED_BYTES_MAX
         self._executor = ThreadPoolExecutor(1, "checkpoint") if threaded else None
+        self._give_back = GiveBack(opened.slots, opened.blocks, self._executor, host.fence)
         self._task: asyncio.Task[None] | None = None
         """The checkpoint that runs."""
         self._next: asyncio.Task[None] | None = None
@@ -108,6 +114,7 @@ class Checkpointer:
     async def make_room(self) -> None:
         """Make dropped blocks and unused storage available. On return the caller tries again, once."""
         opened = self._opened
+        await self._give_back.finish()
         if opened.slots.dropped_bytes or opened.log.is_full or self.index_full or self._task is not None:
             await self.checkpoint()
         units = opened.slots.unused_units()
@@ -123,6 +130,7 @@ class Checkpointer:
             await self.checkpoint()
         self._closed = True
         self._cancel_timer()
+        await self._give_back.close()
         for task in (self._next, self._task):
             if task is not None:
                 await task
@@ -157,7 +165,10 @@ class Checkpointer:
 
     async def _checkpoint(self) -> None:
         opened = self._opened
-        await self._host.settle()
+        if self._executor is not None:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._sync_ahead)
+        if self._host.has_patches:
+            await self._host.settle()
         cut: Cut | None = None
         snapshot = Snapshot({}, {})
         dropped: list[tuple[int, int]] = []
@@ -185,11 +196,14 @@ class Checkpointer:
         opened.table.settled()
         opened.slots.reclaim(dropped)
         self.count += 1
-        spare = opened.slots.spare_units()
-        if spare:
-            request = Request()
-            request.punches = spare
-            self._host.put(request)
+        self._give_back.consider()
+
+    def _sync_ahead(self) -> None:
+        """Step 0, in the checkpoint thread. Nothing counts on it."""
+        opened = self._opened
+        for file in opened.blocks.unsynced():
+            opened.blocks.sync(file)
+        opened.log.sync_ahead()
 
     def _write(self, snapshot: Snapshot, cut: Cut) -> bool:
         """Steps 3 and 4, in the checkpoint thread. Whether the index cannot grow any further."""

@@ -93,6 +93,11 @@ class Ledger:
         """The store is fenced, or closed."""
         return self.failure is not None
 
+    @property
+    def has_patches(self) -> bool:
+        """Commits that are not durable have patches that wait for it."""
+        return bool(self._settles or self._logged_settles)
+
     def fence(self, failure: EmberError) -> None:
         """Nothing is answered any more: what the disk holds is not known."""
         if self.failure is None:

@@ -207,6 +207,10 @@ class RedoLog:
             self._disk.sync(self._files[self._current])
             self.synced = sequence
 
+    def sync_ahead(self) -> None:
+        """Let the device have what was appended, before a `sync` that counts. From any thread, not beside `switch`."""
+        self._disk.sync(self._files[self._current])
+
     def switch(self) -> int:
         """Continue in the other file, whose content a checkpoint holds. Returns the last sequence in this one."""
         self.sync()

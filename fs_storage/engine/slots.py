@@ -15,8 +15,9 @@ durability of the update; and as no slot changes hands between two checkpoints, 
 is intact when the log is replayed. Recovery starts with nothing dropped: it ends with a checkpoint.
 
 Storage is allocated in units (see `blocks`). A unit is backed (its storage is allocated, its free slots are listed), a
-hole (it has no storage), or unknown (without any taken slot when the target was opened, or its allocation failed: it
-may have storage, and is allocated again before use).
+hole (it has no storage), leaving (its storage is being given back, and nobody may have it meanwhile), or unknown
+(without any taken slot when the target was opened, or its allocation failed: it may have storage, and is allocated
+again before use).
 """
 
 import threading
@@ -27,14 +28,13 @@ from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_storage.engine.blocks import unit_slots
 
-_HOLE, _BACKED, _UNKNOWN = 0, 1, 2
+_HOLE, _BACKED, _UNKNOWN, _LEAVING = 0, 1, 2, 3
+_TO_BE_BACKED = (_HOLE, _UNKNOWN)
 _GROWTH_BYTES_MAX = 64 << 20
 """At most so much storage is allocated at once for a class."""
 _SPARE_UNITS = 16
 _SPARE_SHARE = 8
 """Units without a taken slot that a class keeps: so many, and one for this many others."""
-_GIVEN_AT_ONCE_MAX = 512
-"""Units given back at one checkpoint: the writer is busy with that for some milliseconds."""
 
 
 class Unit(NamedTuple):
@@ -45,20 +45,31 @@ class Unit(NamedTuple):
 class _Class:
     """The slots of one size class."""
 
-    __slots__ = ("free", "idle", "states", "taken", "unit_slots", "units")
+    __slots__ = ("free", "idle", "idle_min", "spare", "states", "taken", "unit_slots", "units")
 
     def __init__(self, of_class: int) -> None:
         self.unit_slots = unit_slots(of_class)
         self.units = 0
         """How many there are, of any state."""
         self.states = bytearray()
-        """For each unit: _HOLE, _BACKED or _UNKNOWN."""
+        """For each unit: _HOLE, _BACKED, _UNKNOWN or _LEAVING."""
         self.taken: list[int] = []
         """For each unit, its slots that are not free."""
         self.idle: set[int] = set()
         """Backed units without such slots."""
+        self.idle_min = 0
+        """The fewest of them there were since the last `mark`."""
+        self.spare = 0
+        """So many of them were not needed between the two last marks, and may go."""
         self.free: list[int] = []
         """Free slots of backed units; the last one freed is used first, as it is most likely in the page cache."""
+
+    def idle_over(self) -> int:
+        """Idle units beyond the reserve."""
+        over = len(self.idle) - _SPARE_UNITS
+        if over > 0:
+            over -= (self.states.count(_BACKED) - len(self.idle)) // _SPARE_SHARE
+        return over
 
 
 class Slots:
@@ -98,6 +109,8 @@ class Slots:
         unit = slot // slots.unit_slots
         slots.taken[unit] += 1
         slots.idle.discard(unit)
+        if len(slots.idle) < slots.idle_min:
+            slots.idle_min = len(slots.idle)
         self.used_bytes += size
         return slot, new
 
@@ -191,25 +204,40 @@ class Slots:
         found = []
         for of_class, slots in self._classes.items():
             unknown = {n for n in range(slots.units) if slots.states[n] == _UNKNOWN and not slots.taken[n]}
-            found += self._give(of_class, slots.idle | unknown)
+            found += self._give(of_class, slots.idle | unknown, _HOLE)
         return found
 
-    def spare_units(self) -> list[Unit]:
-        """Of the same, what a class is not likely to need soon: for other targets, and for whoever asks how full the
-        disk is."""
+    def has_reserve(self) -> bool:
+        """Some class has more than it keeps, for the moment."""
         self._list_unpinned()
-        found = []
+        return any(slots.idle_over() > 0 for slots in self._classes.values())
+
+    def mark(self) -> None:
+        """An interval ends and another begins: what a class had over all through the one that ends is spare."""
+        self._list_unpinned()
+        for slots in self._classes.values():
+            slots.spare = max(0, slots.idle_over() - (len(slots.idle) - slots.idle_min))
+            slots.idle_min = len(slots.idle)
+
+    def spare_units(self, at_most: int) -> list[Unit]:
+        """Some of what is spare. It is leaving from now on: the caller punches it and says `given`."""
+        found: list[Unit] = []
         for of_class, slots in self._classes.items():
-            spare = len(slots.idle) - _SPARE_UNITS
-            if spare > 0:
-                spare -= (slots.states.count(_BACKED) - len(slots.idle)) // _SPARE_SHARE
-            if spare > 0:
+            count = min(slots.spare, slots.idle_over(), at_most - len(found))
+            if count > 0:
+                slots.spare -= count
                 # The last ones, so that the files' ends are holes and their beginnings full.
-                found += self._give(of_class, set(sorted(slots.idle)[-min(spare, _GIVEN_AT_ONCE_MAX) :]))
+                found += self._give(of_class, set(sorted(slots.idle)[-count:]), _LEAVING)
+                slots.idle_min = min(slots.idle_min, len(slots.idle))
         return found
 
-    def _give(self, of_class: int, numbers: set[int]) -> list[Unit]:
-        self._unlist(of_class, numbers, _HOLE)
+    def given(self, units: list[Unit]) -> None:
+        """The storage of units that were leaving is gone, or may be."""
+        for of_class, number in units:
+            self._classes[of_class].states[number] = _HOLE
+
+    def _give(self, of_class: int, numbers: set[int], state: int) -> list[Unit]:
+        self._unlist(of_class, numbers, state)
         return [Unit(of_class, number) for number in sorted(numbers)]
 
     def _class(self, of_class: int) -> _Class:
@@ -223,7 +251,7 @@ class Slots:
         unit_bytes = slots.unit_slots << of_class
         backed = slots.states.count(_BACKED)
         wanted = max(1, min(backed // 4, _GROWTH_BYTES_MAX // unit_bytes))
-        new = [n for n in range(slots.units) if slots.states[n] != _BACKED and not slots.taken[n]][:wanted]
+        new = [n for n in range(slots.units) if slots.states[n] in _TO_BE_BACKED and not slots.taken[n]][:wanted]
         if not new:
             new = list(range(slots.units, slots.units + wanted))
             slots.units += wanted

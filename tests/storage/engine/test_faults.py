@@ -144,29 +144,6 @@ def test_a_full_log_makes_room_by_a_checkpoint() -> None:
     on_simulated(disk, case)
 
 
-def test_storage_that_has_become_idle_goes_back_to_the_file_system() -> None:
-    disk = SimulatedDisk()
-
-    async def case(store: EngineStore) -> None:
-        before = disk.space(Path("/")).free_bytes
-        payload = bytes(MIB)
-        for index in range(200):
-            await apply(store, write(1, payload, chunk=chunk(index), chunk_size=MIB, durability=Durability.MEMORY))
-        assert disk.space(Path("/")).free_bytes < before - 190 * MIB
-        for index in range(200):
-            await apply(store, remove(2, chunk=chunk(index), chunk_size=MIB))
-        await store.checkpoint()
-        await store.settle()
-        assert disk.space(Path("/")).free_bytes > before - 90 * MIB
-        assert store.space().free_bytes > before - 20 * MIB
-        audit(store)
-        for index in range(200):
-            await apply(store, write(3, payload, chunk=chunk(index), chunk_size=MIB, durability=Durability.MEMORY))
-        audit(store)
-
-    on_simulated(disk, case)
-
-
 def test_an_index_that_cannot_grow_takes_no_new_blocks() -> None:
     disk = SimulatedDisk()
     index = SimulatedIndex(disk)

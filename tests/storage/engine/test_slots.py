@@ -130,16 +130,42 @@ def test_units_that_nobody_used_at_opening_may_have_storage_to_give_away() -> No
     assert slots.unused_units() == []
 
 
-def test_a_class_keeps_a_reserve_and_gives_the_rest_back() -> None:
+def test_a_class_keeps_a_reserve_and_has_the_rest_to_spare_if_it_was_not_needed_for_an_interval() -> None:
     slots = Slots(0)
     taken = [take(slots, 22) for _ in range(160)]
-    assert slots.spare_units() == []
+    slots.mark()
+    assert not slots.has_reserve()
     for slot in taken[20:]:
         slots.put_back(22, slot)
-    given = slots.spare_units()
+    assert slots.has_reserve()
+    slots.mark()
+    assert slots.spare_units(1000) == [], "they were needed a moment ago"
+    slots.mark()
+    some = slots.spare_units(100)
+    given = some + slots.spare_units(1000)
+    assert len(some) == 100
     backed = slots._classes[22].states.count(1)
     assert len(given) > 100 and backed - 20 >= 16
     assert all(unit.number >= 20 for unit in given)
-    assert slots.spare_units() == []
+    assert slots.spare_units(1000) == [] and not slots.has_reserve()
     again = [slots.take(22) for _ in range(100)]
-    assert sum(len(units) for _, units in again) >= 100 - (backed - 20)
+    new = [unit for _, units in again for unit in units]
+    assert len(new) >= 100 - (backed - 20)
+    assert not set(new) & set(given), "their storage is still on its way out"
+    slots.given(given)
+    assert slots.take(22)[0] not in {slot for slot, _ in again}
+    more = [unit for _ in range(100) for unit in slots.take(22)[1]]
+    assert set(more) & set(given), "holes are used before a file grows"
+
+
+def test_units_that_were_needed_within_an_interval_are_not_spare() -> None:
+    slots = Slots(0)
+    taken = [take(slots, 22) for _ in range(160)]
+    for slot in taken:
+        slots.put_back(22, slot)
+    slots.mark()
+    used = [take(slots, 22) for _ in range(100)]
+    for slot in used:
+        slots.put_back(22, slot)
+    slots.mark()
+    assert len(slots.spare_units(1000)) == len(slots._classes[22].states) - 16 - 100

@@ -1,12 +1,14 @@
 """A large file through a mount, from start to end, beside the same through the client's API.
 
 Reading: the mount is made anew before each run, so the kernel and the mount's daemon know nothing; the storage daemons
-have the file in their page caches, as for the limit, `read_ranges` of the same file by one process. Writing: 1-MiB
-writes and one fsync, three replicas; the limit is the API's file written in the same pieces with durability `disk`,
-after which as much is durable.
+have the file in their page caches, as for the limit, `read_ranges` of the same file by one process. The second limit is
+an empty FUSE server that answers from one buffer: what the kernel needs to hand the bytes over, and the reader to copy
+them, whatever they come from. Writing: 1-MiB writes and one fsync, three replicas; the limit is the API's file written in
+the same pieces with durability `disk`, after which as much is durable.
 """
 
 import secrets
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,8 @@ from benchmarks.alone import alone
 from benchmarks.context import Context
 from benchmarks.file_calls import PIECE, read_through, write_and_sync
 from benchmarks.files import DIRECTORY, large_file, pattern
-from benchmarks.limits.process import touched
+from benchmarks.limits import empty_fuse
+from benchmarks.limits.process import Worker, touched
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
 from benchmarks.mounted import Mount, mounted
 from benchmarks.read_large import read_pass
@@ -42,10 +45,11 @@ def run(context: Context) -> list[Figure]:
         name = large_file(fs, context)
         space = Space(context.cluster)
         file = fs.ref(name)
-        read, ranges = alternate(
+        read, ranges, empty = alternate(
             context.repeat,
             prepared(lambda: _read(mount, name.lstrip("/"), size)),
             prepared(lambda: read_pass(fs, file, into)),
+            prepared(lambda: _read_empty(context.directory, size)),
         )
         data = into
         data[:] = pattern(size)
@@ -65,7 +69,10 @@ def run(context: Context) -> list[Figure]:
             "mount_stream.read",
             "cold sequential read through a mount",
             Series("GB/s", read),
-            (Limit("read_ranges of the same file", Series("GB/s", ranges)),),
+            (
+                Limit("read_ranges of the same file", Series("GB/s", ranges)),
+                Limit("empty FUSE server", Series("GB/s", empty)),
+            ),
             Goal("ratio", ">=", 0.75),
         ),
         Figure(
@@ -82,6 +89,16 @@ def _read(mount: Mount, name: str, size: int) -> float:
     """GB/s"""
     mount.again()
     return read_through(mount.path / name, size)
+
+
+def _read_empty(directory: Path, size: int) -> float:
+    """GB/s"""
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        server = Worker(empty_fuse.serve, place, size)
+        try:
+            return read_through(Path(place) / empty_fuse.NAME.decode(), size)
+        finally:
+            server.stop()
 
 
 def _write(path: Path, data: memoryview) -> float:

@@ -19,6 +19,8 @@ from fs_client.fuse.channel import Channel, End
 from fs_client.fuse.kernel_request import Handler, Request
 
 MIB = 1 << 20
+READ_AHEAD_BYTES = 16 * MIB
+"""As the mount has it."""
 FILE_NODE = 2
 NAME = b"file"
 VALID_NS = 10**9
@@ -124,6 +126,9 @@ async def serve_until(stopped: asyncio.Event, directory: str, size: int, ready: 
     channel = Channel(descriptor, EmptyFileSystem(size).handlers(), on_end=end)
     channel.start()
     await channel.ready()
+    entry = mountpoint.find(os.path.abspath(directory))
+    if entry is not None:
+        mountpoint.set_read_ahead(entry, READ_AHEAD_BYTES)
     if ready is not None:
         ready()
     await stopped.wait()

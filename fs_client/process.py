@@ -42,6 +42,10 @@ RETIRE_S = 1.0
 """A helper that is given new work while it should retire does that first; a fork waits no longer for it."""
 
 
+class ShutDown(RuntimeError):
+    """The interpreter ends, and all connections are closed."""
+
+
 class Connected(Protocol):
     """Something with connections that belongs to a loop."""
 
@@ -88,7 +92,7 @@ class Driver:
             with self._mutex:
                 if self._stopping:
                     coroutine.close()
-                    raise RuntimeError("EmberFS has been shut down with the interpreter")
+                    raise ShutDown("EmberFS has been shut down with the interpreter")
                 leads = running is None and not self._driven
                 if leads:
                     self._driven = True

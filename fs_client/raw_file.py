@@ -14,6 +14,7 @@ Fork: a file open for reading goes on in the child by its reference. A file open
 that opened it: in a child it cannot be used, and closing it there does nothing.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -238,7 +239,9 @@ class RawFile(io.RawIOBase):
             super().close()
         finally:
             if self._own:
-                self._run(self._file.close())
+                # After the end of everything there is nothing left to close: files collected then are just dropped.
+                with contextlib.suppress(process.ShutDown):
+                    self._run(self._file.close())
 
     def _dealloc_warn(self, source: Any) -> None:
         """Called by the buffers of `io` when a file is collected that was not closed."""

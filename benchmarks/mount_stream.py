@@ -3,8 +3,8 @@
 Reading: the mount is made anew before each run, so the kernel and the mount's daemon know nothing; the storage daemons
 have the file in their page caches, as for the limit, `read_ranges` of the same file by one process. The second limit is
 an empty FUSE server that answers from one buffer: what the kernel needs to hand the bytes over, and the reader to copy
-them, whatever they come from. Writing: 1-MiB writes and one fsync, three replicas; the limit is the API's file written in
-the same pieces with durability `disk`, after which as much is durable.
+them, whatever they come from. Writing: 1-MiB writes and one fsync, three replicas; the limit is the API's file written
+in the same pieces with durability `disk`, after which as much is durable.
 """
 
 import secrets

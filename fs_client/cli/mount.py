@@ -45,6 +45,7 @@ def mount(
       noallow_other               only the user who mounts may use it
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
+    low_latency                 processors do not sleep deeply while the mount is used (root only)
 
     \b
     Example:

@@ -107,5 +107,6 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
             explicit_invalidation=options.policy.dataset,
         ),
         read_ahead_bytes=options.read_ahead_bytes,
+        low_latency=options.low_latency,
         log=options.log,
     )

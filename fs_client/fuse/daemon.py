@@ -28,6 +28,7 @@ from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
 from fs_client.fuse.ops.table import all_handlers
 from fs_client.fuse.policy import Policy
+from fs_client.fuse.wakeful import Wakeful
 from fs_client.options import Options
 from fs_client.settle import ended
 from fs_common import heap
@@ -54,6 +55,8 @@ class DaemonSettings:
     kernel: MountSettings = field(default_factory=lambda: MountSettings(source="emberfs"))
     wanted: Wanted = field(default_factory=Wanted)
     read_ahead_bytes: int = 16 * MIB
+    low_latency: bool = False
+    """Processors do not sleep deeply while the mount is used."""
     takeover: bool = False
     """Go on in the place of the daemon that serves the mountpoint now."""
     log: str = ""
@@ -105,6 +108,7 @@ class _Daemon:
         self.mount = Mount(fs, settings.policy)
         if settings.policy.control:
             self.mount.control = Control(self.mount, settings.mountpoint)
+        self._wakeful = Wakeful(self._loop) if settings.low_latency else None
         self._handlers = all_handlers(self.mount)
         self._taken_over = negotiated is not None
         self._ended: asyncio.Future[End | None] = self._loop.create_future()
@@ -121,9 +125,14 @@ class _Daemon:
             max_pages_limit=mountpoint.max_pages_limit(),
             on_end=self._end_with,
         )
-        channel.turn_done = self.mount.reads.turn_done
+        channel.turn_done = self.mount.reads.turn_done if self._wakeful is None else self._turn_done
         channel.memory_wanted = self.mount.push_all
         channel.unwanted = self.mount.unwanted
+
+    def _turn_done(self) -> None:
+        assert self._wakeful is not None
+        self._wakeful.used()
+        self.mount.reads.turn_done()
 
     def _end_with(self, end: End | None) -> None:
         if not self._ended.done():
@@ -154,6 +163,8 @@ class _Daemon:
             return End.UNMOUNTED if end is None else end
         finally:
             stopping.cancel()
+            if self._wakeful is not None:
+                self._wakeful.close()
             if relief is not None:
                 relief.cancel()
                 await ended([relief])

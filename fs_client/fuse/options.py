@@ -21,7 +21,7 @@ _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead
            "entry_timeout", "negative_timeout", "token", "log")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "writeback", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
-          "nonempty", "nocontrol", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
+          "nonempty", "nocontrol", "low_latency", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
 """Words without."""
 _NOT_OURS = ("uid", "gid", "umask", "fmask", "dmask")
 """Of file systems that have no owners and modes of their own."""
@@ -51,6 +51,7 @@ class MountOptions:
     max_write_bytes: int = 1 * MIB
     """Of one request. More than that only where the administrator raised /proc/sys/fs/fuse/max_pages_limit."""
     read_ahead_bytes: int = 16 * MIB
+    low_latency: bool = False
     timeout_s: float = 30.0
     token: str = ""
     log: str = ""
@@ -82,6 +83,8 @@ def parse(words: Iterable[str]) -> MountOptions:
                 options.default_permissions = policy.kernel_checks = name == "default_permissions"
             case "nonempty" if not equals:
                 options.nonempty = True
+            case "low_latency" if not equals:
+                options.low_latency = True
             case "nocontrol" if not equals:
                 policy.control = False
             case "cache" if equals:

@@ -19,6 +19,7 @@ def test_words_come_one_by_one_or_in_lists_and_the_last_wins() -> None:
     assert options.policy.cache_bytes == 32 * MIB
     assert options.kernel_words == {"nodev", "noatime"}
     assert not options.policy.read_only
+    assert not options.low_latency and parse(["low_latency"]).low_latency
 
 
 def test_words_of_fstab_and_mount_mean_nothing_here() -> None:
@@ -40,6 +41,7 @@ def test_words_of_fstab_and_mount_mean_nothing_here() -> None:
         "timeout=nan",
         "attr_timeout=-1",
         "max_read=1",
+        "low_latency=1",
     ],
 )
 def test_what_is_not_known_is_refused_by_name(word: str) -> None:

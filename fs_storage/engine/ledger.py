@@ -95,8 +95,8 @@ class Ledger:
 
     @property
     def has_patches(self) -> bool:
-        """Commits that are not durable have patches that wait for it."""
-        return bool(self._settles or self._logged_settles)
+        """Some committed version has patches that are not in its block yet."""
+        return self.patch_bytes > 0
 
     def fence(self, failure: EmberError) -> None:
         """Nothing is answered any more: what the disk holds is not known."""

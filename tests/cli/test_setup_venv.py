@@ -37,10 +37,14 @@ class Machine:
         self.bin.mkdir()
         self.repository.mkdir()
         (self.repository / "pyproject.toml").touch()
-        for name in ("cat", "cp", "env", "id", "mkdir", "rm", "sha256sum", "sh", "touch"):
+        for name in ("cat", "cp", "env", "mkdir", "rm", "sha256sum", "sh", "touch"):
             path = shutil.which(name)
             assert path is not None
             (self.bin / name).symlink_to(path)
+        self.set_user(0)
+
+    def set_user(self, number: int) -> None:
+        self.add("id", f"#!/bin/sh\necho {number}\n")
 
     def add(self, name: str, text: str) -> None:
         (self.bin / name).write_text(text)
@@ -88,6 +92,19 @@ def test_a_python_without_venv_gets_its_package(machine: Machine) -> None:
     assert result.returncode == 0, result.stderr
     assert machine.apt_log.read_text() == "install -qq -y --no-install-recommends python3.12-venv\n"
     assert (machine.repository / ".venv" / "pyvenv.cfg").exists()
+
+
+def test_whoever_is_not_root_installs_through_sudo(machine: Machine) -> None:
+    machine.set_user(1000)
+    machine.add_python("3.12")
+    machine.add_apt(f"touch {machine.venv_package}")
+    result = machine.run()
+    assert result.returncode == 1
+    assert result.stderr == "emberfs: needs python3.12-venv; install them as root and run again\n"
+    machine.add("sudo", '#!/bin/sh\n[ "$1" = -n ] && shift\nexec "$@"\n')
+    result = machine.run()
+    assert result.returncode == 0, result.stderr
+    assert machine.apt_log.read_text() == "install -qq -y --no-install-recommends python3.12-venv\n"
 
 
 def test_package_lists_are_fetched_when_there_are_none(machine: Machine) -> None:

@@ -344,7 +344,7 @@ def test_unmounting_while_it_is_used(files: EmptyFileSystem, place: Path) -> Non
             with pytest.raises(MountError, match=r"is in use; .*emberfs umount --lazy") as caught:
                 await in_thread(mountpoint.unmount, str(place))
             assert caught.value.errno == errno.EBUSY
-            mountpoint.unmount(str(place), lazy=True)
+            await in_thread(lambda: mountpoint.unmount(str(place), lazy=True))
             assert mountpoint.find(str(place)) is None
             assert await in_thread(os.pread, descriptor, 10, 0) == files._data[:10]
             assert channel.ended is None

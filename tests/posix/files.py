@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -112,11 +112,16 @@ def pattern(size: int, seed: int = 1) -> bytes:
 
 
 def remove_tree(path: Path) -> None:
-    def again(function: Callable[..., object], failed: str, _: object) -> None:
-        """Whoever is not root may have to give itself the right first."""
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(failed), stat.S_IRWXU)
-        if os.path.lexists(failed):
-            function(failed)
+    """Whatever is in it; whoever is not root may have to give itself the rights first."""
+    if os.geteuid() != 0:
+        _open_up(os.fsencode(path))
+    shutil.rmtree(path)
 
-    shutil.rmtree(path, onerror=again)
+
+def _open_up(directory: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.chmod(directory, stat.S_IRWXU)
+    with os.scandir(directory) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for one in below:
+        _open_up(one)

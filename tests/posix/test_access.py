@@ -26,6 +26,7 @@ def test_existence(directory: Path) -> None:
 @pytest.mark.parametrize("bits", range(8))
 def test_each_class_and_each_bit(directory: Path, position: tuple[str, int, int, int], bits: int) -> None:
     """The first class that matches decides, even when another one would allow more."""
+    needs_root()
     _, shift, uid, gid = position
     path = make(directory / "f")
     os.chown(path, ALICE, STAFF)
@@ -45,6 +46,7 @@ def test_refusal_is_eacces(directory: Path) -> None:
 
 
 def test_supplementary_groups_count(directory: Path) -> None:
+    needs_root()
     path = make(directory / "f", mode=0o640)
     os.chown(path, 0, STAFF)
     assert as_user(os.access, path, os.R_OK, groups=(STAFF,))

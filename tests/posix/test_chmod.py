@@ -9,7 +9,7 @@ import pytest
 
 from tests.posix import calls
 from tests.posix.files import make, opened, refused
-from tests.posix.people import ALICE, BOB, STAFF, as_user
+from tests.posix.people import ALICE, BOB, STAFF, as_user, needs_root
 
 
 def mode_of(path: Path) -> int:
@@ -62,6 +62,7 @@ def test_symlinks_have_no_mode_of_their_own(directory: Path) -> None:
 
 
 def test_owner_may_and_others_may_not(directory: Path) -> None:
+    needs_root()
     path = make(directory / "f", mode=0o666)
     os.chown(path, ALICE, STAFF)
     as_user(os.chmod, path, 0o777, uid=ALICE)
@@ -79,6 +80,7 @@ def test_owner_may_and_others_may_not(directory: Path) -> None:
 
 
 def test_owner_of_an_unreadable_file_may(directory: Path) -> None:
+    needs_root()
     path = make(directory / "f", mode=0)
     os.chown(path, ALICE, ALICE)
     as_user(os.chmod, path, 0o400, uid=ALICE)
@@ -87,6 +89,7 @@ def test_owner_of_an_unreadable_file_may(directory: Path) -> None:
 
 def test_set_group_id_needs_the_group(directory: Path) -> None:
     """Who is not in the file's group loses the bit and is told nothing."""
+    needs_root()
     path = make(directory / "f")
     os.chown(path, ALICE, STAFF)
     as_user(os.chmod, path, 0o2755, uid=ALICE)
@@ -99,6 +102,7 @@ def test_set_group_id_needs_the_group(directory: Path) -> None:
 
 
 def test_set_user_id_is_the_owners_choice(directory: Path) -> None:
+    needs_root()
     path = make(directory / "f")
     os.chown(path, ALICE, STAFF)
     as_user(os.chmod, path, 0o4755, uid=ALICE)

@@ -91,6 +91,7 @@ def test_immutable_directory(subject: Subject) -> None:
 
 
 def test_set_by_root_alone(subject: Subject) -> None:
+    needs_root()
     path = make(subject.path / "f")
     os.chown(path, ALICE, ALICE)
     with flagged(subject, path, 0):

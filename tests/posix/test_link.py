@@ -9,7 +9,7 @@ import pytest
 
 from tests.posix import calls
 from tests.posix.files import exists, make, opened, refused
-from tests.posix.people import ALICE, as_user
+from tests.posix.people import ALICE, as_user, needs_root
 from tests.posix.subject import Subject
 
 
@@ -200,6 +200,7 @@ def test_special_files(directory: Path, kind: int) -> None:
 
 
 def test_needs_permission_where_the_name_goes(directory: Path) -> None:
+    needs_root()
     (directory / "closed").mkdir(0o755)
     (directory / "open").mkdir()
     (directory / "open").chmod(0o777)

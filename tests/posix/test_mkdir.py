@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.posix.files import exists, make, opened, refused
-from tests.posix.people import ALICE, BOB, as_user
+from tests.posix.people import ALICE, BOB, as_user, needs_root
 
 
 def test_new_directory_is_empty(directory: Path) -> None:
@@ -131,6 +131,7 @@ def test_remove_by_dot_names(directory: Path) -> None:
 
 
 def test_remove_needs_permission_in_the_parent(directory: Path) -> None:
+    needs_root()
     (directory / "d").mkdir()
     os.chown(directory / "d", ALICE, ALICE)
     with refused(errno.EACCES):

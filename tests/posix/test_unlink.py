@@ -9,7 +9,7 @@ import pytest
 
 from tests.posix import calls
 from tests.posix.files import exists, make, opened, pattern, read_all, refused, write_all
-from tests.posix.people import ALICE, actor, as_user
+from tests.posix.people import ALICE, actor, as_user, needs_root
 from tests.posix.subject import Subject
 
 
@@ -122,6 +122,7 @@ def test_directory_is_removable_while_a_deleted_file_in_it_is_open(directory: Pa
 
 
 def test_needs_permission_in_the_directory_not_of_the_file(directory: Path) -> None:
+    needs_root()
     make(directory / "f", mode=0o666)
     os.chown(directory / "f", ALICE, ALICE)
     with refused(errno.EACCES):

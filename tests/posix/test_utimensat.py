@@ -9,7 +9,7 @@ import pytest
 from tests.posix import calls
 from tests.posix.calls import UTIME_NOW, UTIME_OMIT
 from tests.posix.files import clock_moves, make, opened, refused
-from tests.posix.people import ALICE, BOB, as_user
+from tests.posix.people import ALICE, BOB, as_user, needs_root
 
 S = 1_000_000_000
 NOW, OMIT = (0, UTIME_NOW), (0, UTIME_OMIT)
@@ -141,6 +141,7 @@ def test_missing(directory: Path) -> None:
 
 
 def test_owner_may_set_any_time(directory: Path) -> None:
+    needs_root()
     path = make(directory / "f", mode=0o444)
     os.chown(path, ALICE, ALICE)
     as_user(calls.utimensat, path, FIRST, SECOND, uid=ALICE)

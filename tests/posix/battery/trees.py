@@ -85,7 +85,10 @@ def _metadata(root: Path, chance: random.Random) -> None:
             if os.geteuid() == 0:
                 os.chown(path, chance.choice((0, 3001, 3002)), chance.choice((0, 4001)), follow_symlinks=False)
             if not link:
-                os.chmod(path, chance.choice((0o755, 0o700, 0o644, 0o4755, 0o2755, 0o1777, 0o400, 0o777)))
+                mode = chance.choice((0o755, 0o700, 0o644, 0o4755, 0o2755, 0o1777, 0o400, 0o777))
+                if os.geteuid() != 0:  # then the owner has to get in
+                    mode |= 0o700 if os.path.isdir(path) else 0o600
+                os.chmod(path, mode)
             seconds = chance.choice((0, 1, 946_684_800, 1_700_000_000, 4_000_000_000))
             moment = seconds * _SECOND + chance.choice((0, 1, 123_456_789, 999_999_999))
             os.utime(path, ns=(moment, moment), follow_symlinks=False)

@@ -233,6 +233,8 @@ class TreeExerciser:
         if node is not None and node.kind == stat.S_IFLNK:
             return  # it would go through the link, out of this tree
         mode = self._random.choice((0o700, 0o755, 0o711, 0o1777, 0o640))
+        if os.geteuid() != 0 and node is not None and node.is_directory:
+            mode |= 0o700  # whoever is not root has to get in
         refusal = self._in_directory(place) or (errno.ENOENT if node is None else 0)
         if self._expect(refusal, "chmod", lambda path: os.chmod(path, mode), place):
             assert node is not None

@@ -169,3 +169,33 @@ def test_records_are_evicted_and_found_again(tmp_path: Path) -> None:
         await store.close()
 
     run(body())
+
+
+def test_a_checkpoint_finds_all_patches_in_their_blocks(tmp_path: Path) -> None:
+    """Those whose commit is on its way to the log at that moment, too."""
+
+    async def body() -> None:
+        begun, go_on = threading.Event(), threading.Event()
+        disk = QuickDisk()
+        store = await open_quick_store(tmp_path, disk=disk, checkpoint_interval_s=1e9)
+        await prepared(store, *[write(1, b"%d" % index, chunk=chunk(index)) for index in range(30)])
+        await store.commit([(chunk(index), 1) for index in range(30)])
+        append = store._opened.log.append
+
+        def slow(body: list[bytes], count: int) -> int:
+            begun.set()
+            go_on.wait()
+            return append(body, count)  # type: ignore[arg-type]
+
+        store._opened.log.append = slow  # type: ignore[method-assign, assignment]
+        store._ledger._flush()
+        await asyncio.to_thread(begun.wait)
+        checkpoint = asyncio.create_task(store.checkpoint())
+        await asyncio.to_thread(store._checkpointer._executor.submit(lambda: None).result)  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        go_on.set()
+        await checkpoint
+        assert store.counters()["patch_bytes"] == 0 and not store._table.changes
+        await store.close()
+
+    run(body())

@@ -360,6 +360,9 @@ def _run_helper(
             timeout=HELPER_TIMEOUT_S,
             env=environment,
             pass_fds=() if inherited is None else (inherited,),
+            # Closing a file of a mount asks its daemon, which may be this process; and the interpreter stands still
+            # until the child has closed what it is told to close. Left to the kernel, that comes after.
+            close_fds=inherited is not None,
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -96,8 +96,10 @@ class Driver:
                 leads = running is None and not self._driven
                 if leads:
                     self._driven = True
-                else:
-                    self._enlist()
+                elif not self._enlist():
+                    self._work -= 1
+                    coroutine.close()
+                    raise ShutDown("the interpreter ends, so EmberFS cannot be called on another event loop any more")
             return self._lead(coroutine, guard) if leads else self._follow(coroutine, guard)
         finally:
             if guard is not None:
@@ -167,12 +169,13 @@ class Driver:
         result: T = waiter.task.result()
         return result
 
-    def _enlist(self) -> None:
-        """One more coroutine will be given to the loop. Under `_mutex`."""
+    def _enlist(self) -> bool:
+        """One more coroutine will be given to the loop. Under `_mutex`. False: it stays there until somebody leads."""
         self._work += 1
         if not self._driven:
             self._driven = True
-            self._call_helper()
+            return self._call_helper()
+        return True
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], waiter: "_Waiter | None") -> None:
         task = self.loop.create_task(coroutine)
@@ -194,12 +197,18 @@ class Driver:
 
     # The helper thread
 
-    def _call_helper(self) -> None:
-        """Under `_mutex`, with `_driven` set."""
-        self._helping = True
+    def _call_helper(self) -> bool:
+        """Under `_mutex`, with `_driven` set. False: there is none, because an interpreter that ends starts no threads
+        (from Python 3.12 on). What is left in the loop goes on when somebody leads, as closing at exit does."""
         if self._helper is None:
-            self._helper = _Helper(self._help)
+            try:
+                self._helper = _Helper(self._help)
+            except RuntimeError:
+                self._driven = False
+                return False
+        self._helping = True
         self._helper.wake.release()
+        return True
 
     def _help(self) -> None:
         """Run the loop until there is no work."""

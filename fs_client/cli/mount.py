@@ -42,10 +42,10 @@ def mount(
       consistency=dataset         read-only data that does not change: long times, large read-ahead
       ro, noatime, nosuid, ...    as for any mount
       writeback                   the kernel keeps written pages; faster small writes by one client
-      noallow_other               only the user who mounts may use it
+      allow_other, noallow_other  whether other users may use it (if root mounts they may)
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
-    low_latency                 processors do not sleep deeply while the mount is used (root only)
+      low_latency                 processors do not sleep deeply while the mount is used (root only)
 
     \b
     Example:

@@ -76,7 +76,7 @@ def launch(
 def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonSettings":
     """What the daemon is told. Raises `Usage`."""
     from fs_client.fuse.daemon import DaemonSettings
-    from fs_client.fuse.mountpoint import MountSettings
+    from fs_client.fuse.mountpoint import MountSettings, may_allow_other
     from fs_client.fuse.negotiation import Wanted
     from fs_client.fuse.options import BadOption, parse
     from fs_client.options import make_options
@@ -97,7 +97,7 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
             source=cluster,
             flags=frozenset(flags),
             default_permissions=options.default_permissions,
-            allow_other=options.allow_other,
+            allow_other=may_allow_other() if options.allow_other is None else options.allow_other,
             max_read=options.max_read_bytes,
             nonempty=options.nonempty,
         ),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEVICE = "/dev/fuse"
+FUSE_CONF = "/etc/fuse.conf"
 TYPE = "fuse.emberfs"
 """In /proc/mounts."""
 PROBE_TIMEOUT_S = 2.0
@@ -130,6 +131,17 @@ def unmount(mountpoint: str, *, lazy: bool = False, force: bool = False) -> None
         if "busy" in text:
             raise _unmount_error(path, errno.EBUSY)
         raise MountError(errno.EPERM, f"{path} is not unmounted: {text or f'{helper} failed'}")
+
+
+def may_allow_other() -> bool:
+    """Whether this user may let other users use a mount: root, or everybody where /etc/fuse.conf says so."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        lines = Path(FUSE_CONF).read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
 
 
 def find(mountpoint: str) -> MountEntry | None:

@@ -43,7 +43,8 @@ class BadOption(ValueError):
 class MountOptions:
     policy: Policy = field(default_factory=Policy)
     kernel_words: set[str] = field(default_factory=lambda: {"nosuid", "nodev"})
-    allow_other: bool = True
+    allow_other: bool | None = None
+    """None: if this user may let others use the mount."""
     default_permissions: bool = True
     nonempty: bool = False
     max_read_bytes: int = 0

@@ -368,6 +368,34 @@ def test_a_file_system_that_is_dropped_closes_its_connections(cluster: FakeClust
     assert ended.wait(10)
 
 
+def test_threads_that_outlive_the_main_one_may_start_none(cluster: FakeCluster) -> None:
+    """An interpreter that ends refuses new threads, from Python 3.12 on; here it does whatever its version."""
+    code = f"""
+import threading
+import fs_client
+fs = fs_client.connect({cluster.address!r})
+files = [fs.open(f'/{{number}}', 'wb', buffering=size) for number, size in enumerate((-1, 0, 1 << 20))]
+
+def refuse(thread):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+def late():
+    threading.Thread.start = refuse
+    fs_client.process.current().retire_helper()
+    for file in files:
+        file.write(b'x' * 3_000_000)
+    fs.listdir()
+
+threading.Thread(target=late).start()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    with fs_client.connect(cluster.address) as fs:
+        assert [fs.read_file(f"/{number}") for number in range(3)] == [b"x" * 3_000_000] * 3
+    assert not cluster.metadata.sessions
+
+
 def test_an_exit_with_everything_open_is_clean_and_stores_what_was_written(cluster: FakeCluster) -> None:
     code = f"""
 import threading

@@ -1,7 +1,11 @@
 """The words of -o."""
 
+from pathlib import Path
+
 import pytest
 
+from fs_client.cli.mounting import settings_of
+from fs_client.fuse import mountpoint
 from fs_client.fuse.options import DATASET_S, BadOption, parse
 from fs_common.limits import MIB
 
@@ -10,8 +14,24 @@ def test_nothing_said_is_close_to_open_for_everybody() -> None:
     options = parse([])
     assert options.policy.consistency == "close-to-open"
     assert (options.policy.attribute_s, options.policy.name_s, options.policy.absent_s) == (1.0, 1.0, 1.0)
-    assert options.allow_other and options.default_permissions and not options.policy.read_only
+    assert options.allow_other is None and options.default_permissions and not options.policy.read_only
     assert options.kernel_words == {"nosuid", "nodev"}
+
+
+def test_others_use_it_if_this_user_may_let_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def let_others(*words: str) -> bool:
+        return settings_of("127.0.0.1:9700", "/mnt", words).kernel.allow_other
+
+    conf = tmp_path / "fuse.conf"
+    monkeypatch.setattr(mountpoint, "FUSE_CONF", str(conf))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert let_others() and not let_others("noallow_other")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert not let_others() and let_others("allow_other")
+    conf.write_text("# user_allow_other\nmount_max = 7\n")
+    assert not let_others()
+    conf.write_text("mount_max = 7\nuser_allow_other\n")
+    assert let_others() and not let_others("noallow_other")
 
 
 def test_words_come_one_by_one_or_in_lists_and_the_last_wins() -> None:

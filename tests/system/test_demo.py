@@ -50,7 +50,10 @@ def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:
         ("packed file", "1"),
     ]
     assert len({count for *_, count in epochs}) == 1
-    assert int(epochs[0][2]) > 1000
+    # How many there are depends on how Python is packed here.
+    announced = re.search(r"source: (\d+) files", result.stdout + result.stderr)
+    assert announced is not None
+    assert int(epochs[0][2]) == int(announced[1]) > 100
     assert not running_in(tmp_path)
     assert not list(tmp_path.iterdir())
 

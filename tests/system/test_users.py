@@ -21,6 +21,7 @@ from tests.system.control import emberfs
 pytestmark = pytest.mark.system
 
 ALICE, BOB = User(60001, 60001), User(60002, 60002)
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="acting as other users needs root")
 
 
 async def _connect(cluster: LaunchedCluster, user: User) -> aio.AsyncFileSystem:
@@ -107,6 +108,7 @@ async def _mknod(fs: aio.AsyncFileSystem, path: bytes, type_: FileType) -> None:
     await fs.meta_call(methods.MKNOD, request, path)
 
 
+@NEEDS_ROOT
 def test_special_files_in_the_api_and_in_commands(cluster: LaunchedCluster, tmp_path: Path) -> None:
     async def body() -> None:
         async with await _connect(cluster, User()) as root:
@@ -136,6 +138,7 @@ def test_special_files_in_the_api_and_in_commands(cluster: LaunchedCluster, tmp_
     emberfs("rm", "-r", "ember:/special", cluster=cluster.address)
 
 
+@NEEDS_ROOT
 def test_commands_of_an_ordinary_user(cluster: LaunchedCluster) -> None:
     def command(*arguments: str, code: int = 0) -> str:
         result = emberfs(*arguments, cluster=cluster.address, user=ALICE.uid, code=code)

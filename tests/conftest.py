@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 
 # Before anything imports gRPC: its own handlers for fork end children of processes in which it was used. Tests fork
 # processes that act as other users, and none of these talks gRPC.
@@ -23,6 +24,10 @@ hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Shells let what they run in the background ignore Ctrl-C, and tests and their processes would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAST_SETTINGS = (
     "meta.heartbeat_interval_ms=200",

@@ -137,11 +137,14 @@ class Driver:
                     task.cancel()
                     self.loop.run_until_complete(ended([task]))
         finally:
+            alone = False
             with self._mutex:
-                if self._work:
-                    self._call_helper()
-                else:
+                if not self._work:
                     self._driven = False
+                elif not self._call_helper():
+                    self._helping = alone = True
+            if alone:
+                self._help()
 
     # Giving work to the thread that runs the loop
 
@@ -173,9 +176,8 @@ class Driver:
         """One more coroutine will be given to the loop. Under `_mutex`. False: it stays there until somebody leads."""
         self._work += 1
         if not self._driven:
-            self._driven = True
-            return self._call_helper()
-        return True
+            self._driven = self._call_helper()
+        return self._driven
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], waiter: "_Waiter | None") -> None:
         task = self.loop.create_task(coroutine)
@@ -198,13 +200,12 @@ class Driver:
     # The helper thread
 
     def _call_helper(self) -> bool:
-        """Under `_mutex`, with `_driven` set. False: there is none, because an interpreter that ends starts no threads
-        (from Python 3.12 on). What is left in the loop goes on when somebody leads, as closing at exit does."""
+        """Under `_mutex`. False: there is none, because an interpreter that ends starts no threads (from Python 3.12
+        on)."""
         if self._helper is None:
             try:
                 self._helper = _Helper(self._help)
             except RuntimeError:
-                self._driven = False
                 return False
         self._helping = True
         self._helper.wake.release()

@@ -368,6 +368,40 @@ def test_a_file_system_that_is_dropped_closes_its_connections(cluster: FakeClust
     assert ended.wait(10)
 
 
+def test_a_leader_without_a_helper_ends_what_others_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(help_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(process, "_Helper", refuse)
+    driver = process.Driver()
+    leads, ended = asyncio.Event(), threading.Event()
+    began = threading.Event()
+
+    async def first() -> str:
+        began.set()
+        await leads.wait()
+        return "first"
+
+    async def second() -> str:
+        leads.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        ended.set()
+        return "second"
+
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda one=one: results.append(driver.run(one()))) for one in (first, second)]
+    threads[0].start()
+    assert began.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(10)
+    assert ended.is_set() and sorted(results) == ["first", "second"]
+    driver.submit(second())
+    assert driver.run(asyncio.sleep(0, "led again")) == "led again"
+    driver.stop()
+
+
 def test_threads_that_outlive_the_main_one_may_start_none(cluster: FakeCluster) -> None:
     """An interpreter that ends refuses new threads, from Python 3.12 on; here it does whatever its version."""
     code = f"""

@@ -99,7 +99,10 @@ class Driver:
                 elif not self._enlist():
                     self._work -= 1
                     coroutine.close()
-                    raise ShutDown("the interpreter ends, so EmberFS cannot be called on another event loop any more")
+                    raise RuntimeError(
+                        "EmberFS needs a thread for calls from another event loop, and none can be started: the"
+                        " interpreter ends, or a limit of this machine is reached"
+                    )
             return self._lead(coroutine, guard) if leads else self._follow(coroutine, guard)
         finally:
             if guard is not None:
@@ -200,8 +203,8 @@ class Driver:
     # The helper thread
 
     def _call_helper(self) -> bool:
-        """Under `_mutex`. False: there is none, because an interpreter that ends starts no threads (from Python 3.12
-        on)."""
+        """Under `_mutex`. False: there is none, as no thread can be started; an interpreter that ends refuses (from
+        Python 3.12 on)."""
         if self._helper is None:
             try:
                 self._helper = _Helper(self._help)

@@ -53,7 +53,7 @@ class GiveBack:
 
     def consider(self) -> None:
         """Begin an interval if there is anything that may become spare. Called after each checkpoint."""
-        if self._timer is None and self._task is None and not self._closed and self._slots.has_reserve():
+        if self._timer is None and self._task is None and not self._closed and self._slots.has_surplus():
             self._slots.mark()
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._begin)
 

@@ -64,7 +64,7 @@ class _Class:
         self.free: list[int] = []
         """Free slots of backed units; the last one freed is used first, as it is most likely in the page cache."""
 
-    def idle_over(self) -> int:
+    def surplus(self) -> int:
         """Idle units beyond the reserve."""
         over = len(self.idle) - _SPARE_UNITS
         if over > 0:
@@ -207,23 +207,23 @@ class Slots:
             found += self._give(of_class, slots.idle | unknown, _HOLE)
         return found
 
-    def has_reserve(self) -> bool:
+    def has_surplus(self) -> bool:
         """Some class has more than it keeps, for the moment."""
         self._list_unpinned()
-        return any(slots.idle_over() > 0 for slots in self._classes.values())
+        return any(slots.surplus() > 0 for slots in self._classes.values())
 
     def mark(self) -> None:
         """An interval ends and another begins: what a class had over all through the one that ends is spare."""
         self._list_unpinned()
         for slots in self._classes.values():
-            slots.spare = max(0, slots.idle_over() - (len(slots.idle) - slots.idle_min))
+            slots.spare = max(0, slots.surplus() - (len(slots.idle) - slots.idle_min))
             slots.idle_min = len(slots.idle)
 
     def spare_units(self, at_most: int) -> list[Unit]:
         """Some of what is spare. It is leaving from now on: the caller punches it and says `given`."""
         found: list[Unit] = []
         for of_class, slots in self._classes.items():
-            count = min(slots.spare, slots.idle_over(), at_most - len(found))
+            count = min(slots.spare, slots.surplus(), at_most - len(found))
             if count > 0:
                 slots.spare -= count
                 # The last ones, so that the files' ends are holes and their beginnings full.

@@ -107,15 +107,21 @@ class SlowPunches(QuickDisk):
         self.punched += 1
 
 
+async def giving_back(directory: Path, disk: SlowPunches) -> EngineStore:
+    """A store at the moment when it begins to punch."""
+    store = await open_quick_store(directory, disk=disk, checkpoint_interval_s=1e9)
+    await fill(store, 100, 1)
+    await empty(store, 100, 2)
+    await asyncio.to_thread(disk.punching.wait)
+    return store
+
+
 def test_updates_do_not_wait_for_storage_that_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(give_back, "INTERVAL_S", 0.0)
 
     async def body() -> None:
         disk = SlowPunches()
-        store = await open_quick_store(tmp_path, disk=disk, checkpoint_interval_s=1e9)
-        await fill(store, 100, 1)
-        await empty(store, 100, 2)
-        await asyncio.to_thread(disk.punching.wait)
+        store = await giving_back(tmp_path, disk)
         try:
             await fill(store, 100, 3)
             assert disk.punched == 0
@@ -134,10 +140,7 @@ def test_who_needs_room_waits_for_all_of_it_without_pauses(tmp_path: Path, monke
 
     async def body() -> None:
         disk = SlowPunches()
-        store = await open_quick_store(tmp_path, disk=disk, checkpoint_interval_s=1e9)
-        await fill(store, 100, 1)
-        await empty(store, 100, 2)
-        await asyncio.to_thread(disk.punching.wait)
+        store = await giving_back(tmp_path, disk)
         disk.may.set()
         await store._checkpointer._give_back.finish()
         assert disk.punched >= 5
@@ -154,10 +157,7 @@ def test_storage_that_cannot_be_given_back_fences_the_store(tmp_path: Path, monk
     async def body() -> None:
         disk = SlowPunches()
         disk.failure = OSError(errno.EIO, "the device is gone")
-        store = await open_quick_store(tmp_path, disk=disk, checkpoint_interval_s=1e9)
-        await fill(store, 100, 1)
-        await empty(store, 100, 2)
-        await asyncio.to_thread(disk.punching.wait)
+        store = await giving_back(tmp_path, disk)
         disk.may.set()
         await store._checkpointer._give_back.finish()
         assert store.failed

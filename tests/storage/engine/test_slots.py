@@ -134,10 +134,10 @@ def test_a_class_keeps_a_reserve_and_has_the_rest_to_spare_if_it_was_not_needed_
     slots = Slots(0)
     taken = [take(slots, 22) for _ in range(160)]
     slots.mark()
-    assert not slots.has_reserve()
+    assert not slots.has_surplus()
     for slot in taken[20:]:
         slots.put_back(22, slot)
-    assert slots.has_reserve()
+    assert slots.has_surplus()
     slots.mark()
     assert slots.spare_units(1000) == [], "they were needed a moment ago"
     slots.mark()
@@ -147,7 +147,7 @@ def test_a_class_keeps_a_reserve_and_has_the_rest_to_spare_if_it_was_not_needed_
     backed = slots._classes[22].states.count(1)
     assert len(given) > 100 and backed - 20 >= 16
     assert all(unit.number >= 20 for unit in given)
-    assert slots.spare_units(1000) == [] and not slots.has_reserve()
+    assert slots.spare_units(1000) == [] and not slots.has_surplus()
     again = [slots.take(22) for _ in range(100)]
     new = [unit for _, units in again for unit in units]
     assert len(new) >= 100 - (backed - 20)

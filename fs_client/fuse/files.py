@@ -264,7 +264,6 @@ class File:
                 node.cached_version = own_version
             if node.told_version == self.version:
                 node.told_version = own_version
-                node.told_ctime_ns = attributes.ctime_ns
             self._mount.cache.follow(self.inode, own_version, self.ref.length)
         self.version = attributes.version
 

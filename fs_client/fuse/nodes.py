@@ -30,6 +30,8 @@ ATTRIBUTES, NAMES = Promised.ATTRIBUTES, Promised.NAMES
 NEVER = float("-inf")
 NOT_PROMISED = -1
 FOREVER = float("inf")
+UNTOLD = 0
+"""A ctime that the kernel does not believe: it asks for times after each write of a program."""
 
 
 class Node:
@@ -71,8 +73,8 @@ class Node:
         """Version of the contents that the kernel's pages are of; -1: it has none that could be kept."""
         self.told_version = -1
         """Version of the contents whose length the kernel was told last; -1: none that it may still believe."""
-        self.told_ctime_ns = 0
-        """Of the attributes that the kernel was told last: others that have the same version differ in it."""
+        self.told_ctime_ns = UNTOLD
+        """That the kernel was told last: attributes that have the same version differ in it."""
         self.plain_until = NEVER
         """Until then it has certainly no extended attributes."""
         self.removed = False

@@ -83,6 +83,23 @@ def size_and_mtime(node: Node) -> tuple[int, int]:
     return attributes.length, attributes.mtime_ns
 
 
+def ctime_ns(node: Node) -> int:
+    """A write that is not settled changes it as it changes mtime."""
+    attributes = node.attributes
+    assert attributes is not None
+    if node.file is not None and node.file.mtime_ns > attributes.ctime_ns:
+        return node.file.mtime_ns
+    return attributes.ctime_ns
+
+
+def tell(node: Node) -> None:
+    """The kernel is told the node's attributes now."""
+    attributes = node.attributes
+    assert attributes is not None
+    node.told_version = attributes.version
+    node.told_ctime_ns = ctime_ns(node)
+
+
 def blocks(node: Node, size: int) -> int:
     """Of 512 bytes: what its length takes, or, where this mount made holes, what is stored."""
     file = node.file
@@ -95,13 +112,9 @@ def _fields(node: Node) -> tuple[int, ...]:
     """Of `fuse_attr`, in order."""
     attributes = node.attributes
     assert attributes is not None
-    node.told_version = attributes.version
-    node.told_ctime_ns = attributes.ctime_ns
+    tell(node)
     size, mtime = size_and_mtime(node)
-    ctime = attributes.ctime_ns
-    if mtime > ctime and node.file is not None:
-        # A write that is not settled changes both.
-        ctime = mtime
+    ctime = node.told_ctime_ns
     atime = attributes.atime_ns
     return (
         attributes.inode,

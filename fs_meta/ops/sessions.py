@@ -42,6 +42,8 @@ from fs_meta.schema import Inode, Session
 _Reply = TypeVar("_Reply")
 ROUNDS_MAX: Final = 8
 """How often truncates may come between a question and its transaction before the caller is told BUSY."""
+REPORT_AGE_NS: Final = 60_000_000_000
+"""Writers report sooner than this after they wrote, unless something is wrong."""
 
 
 def length_max(layout: Layout) -> int:
@@ -157,6 +159,14 @@ async def measuring(context: Context, attempt: Callable[[Measured | None], Await
     raise EmberError(Code.BUSY, "the file is truncated again and again while its length is measured; retry")
 
 
+def _ctime_ns(before_ns: int, wrote_ns: int, now_ns: int) -> int:
+    """The ctime after a write that its writer dates `wrote_ns` (0: not at all): that date, which who looked at the
+    writer's machine has seen already, so that it does not change once more. Only if the writer's clock can be believed:
+    ctimes grow, and no write waits for `REPORT_AGE_NS`. Else now."""
+    believed = before_ns < wrote_ns <= now_ns and wrote_ns > now_ns - REPORT_AGE_NS
+    return wrote_ns if believed else now_ns
+
+
 async def settle(
     txn: Transaction, request: Close | Fsync, client: bytes, measured: Measured | None, now_ns: int
 ) -> Inode:
@@ -192,7 +202,7 @@ async def settle(
         drop_capability(txn, request.inode)
     if wrote or request.mtime_ns:
         record.mtime_ns = request.mtime_ns or now_ns
-        record.ctime_ns = now_ns
+        record.ctime_ns = _ctime_ns(record.ctime_ns, request.mtime_ns, now_ns)
     if request.clear_set_id:
         mode = without_set_id(record, None)
         if mode != record.mode:

@@ -64,6 +64,34 @@ def test_the_writers_mtime_is_taken() -> None:
     run(body())
 
 
+def test_a_writers_date_is_the_ctime_too_if_its_clock_can_be_believed() -> None:
+    """What was shown on its machine before stays; and who looks for changes by ctime finds each."""
+
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+
+            async def ctime_ns(wrote_ns: int) -> int:
+                seen = await w.fsync(inode, session, 5, mtime_ns=wrote_ns)
+                assert seen.mtime_ns == wrote_ns
+                return seen.ctime_ns
+
+            wrote_ns = w.clock()
+            for _ in range(5):
+                w.clock()
+            assert await ctime_ns(wrote_ns) == wrote_ns
+            before = w.clock()
+            assert await ctime_ns(wrote_ns) > before, "nothing changes without a later ctime"
+            before = w.clock()
+            assert before < await ctime_ns(before + 10**12) < before + 10**12, "a clock that runs ahead"
+            late_ns = w.clock()
+            w.clock.now_ns += 3600 * 10**9
+            assert await ctime_ns(late_ns) > late_ns + 3599 * 10**9, "a clock that stays behind"
+
+    run(body())
+
+
 def test_exact_asks_storage() -> None:
     async def body() -> None:
         async with world() as w:

@@ -16,6 +16,8 @@ import pytest
 from tests.posix import calls
 from tests.posix.files import clock_moves, exists, make, opened, pattern
 
+FUTURE_NS = 4_000_000_000_000_000_000
+
 
 class Stamps(NamedTuple):
     accessed: int
@@ -191,6 +193,39 @@ def test_mtime_is_settled_when_the_file_is_closed(directory: Path) -> None:
     assert stamps(path)[1:] == closed[1:]
 
 
+def asked(path: Path) -> Stamps:
+    """What the file system says, whatever the kernel believes."""
+    status = calls.statx(path, calls.AT_STATX_FORCE_SYNC)
+    return Stamps(status.accessed, status.modified, status.changed)
+
+
+def test_what_is_seen_of_a_write_stays(directory: Path) -> None:
+    """`tar` and `rsync` take a file whose ctime moves while they read it for one that is being changed."""
+    path = directory / "f"
+    with opened(path, os.O_WRONLY | os.O_CREAT) as descriptor:
+        os.write(descriptor, b"x")
+        status = os.fstat(descriptor)
+        clock_moves(directory)
+    seen = (status.st_mtime_ns, status.st_ctime_ns)
+    assert asked(path)[1:] == seen
+    with opened(path) as descriptor:
+        os.read(descriptor, 1)
+        assert asked(path)[1:] == seen
+    assert stamps(path)[1:] == seen
+
+
+def test_an_open_file_has_the_ctime_of_a_closed_one(directory: Path) -> None:
+    """Though its mtime is in the future."""
+    path = make(directory / "f", pattern(5000))
+    os.utime(path, ns=(0, FUTURE_NS))
+    seen = asked(path)
+    assert seen.changed < FUTURE_NS
+    with opened(path) as descriptor:
+        assert asked(path)[1:] == seen[1:]
+        os.read(descriptor, 1)
+        assert asked(path)[1:] == seen[1:]
+
+
 def test_later_writes_have_later_times(directory: Path) -> None:
     path = make(directory / "f")
     last = stamps(path).modified
@@ -203,7 +238,6 @@ def test_later_writes_have_later_times(directory: Path) -> None:
             last = modified
 
 
-FUTURE_NS = 4_000_000_000_000_000_000
 CHANGES: dict[str, Callable[[Path], object]] = {
     "create": lambda d: make(d / "new"),
     "mkdir": lambda d: os.mkdir(d / "new"),

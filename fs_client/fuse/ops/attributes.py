@@ -67,6 +67,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         node = await measured(request.node)
         attributes = node.attributes
         assert attributes is not None
+        shown.tell(node)
         size, mtime_ns = shown.size_and_mtime(node)
         left_ns = int(min(max(node.expires - mount.now(), 0.0), shown.FOREVER_S) * 1e9)
         return answers.statx_out(
@@ -79,7 +80,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             atime_ns=attributes.atime_ns,
             btime_ns=attributes.btime_ns,
             mtime_ns=mtime_ns,
-            ctime_ns=max(attributes.ctime_ns, mtime_ns if node.file is not None else 0),
+            ctime_ns=node.told_ctime_ns,
             nlink=0 if node.removed else attributes.links,
             uid=attributes.uid,
             gid=attributes.gid,

@@ -16,6 +16,7 @@ from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import LATER, Handler, Later, Request, Result
 from fs_client.fuse.mount import Mount
+from fs_client.fuse.nodes import UNTOLD
 from fs_common.errors import Code, EmberError
 from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX
 
@@ -96,6 +97,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if handle is None:
             handle = mount.handles.file(number)
         file = handle.file
+        if not flags & abi.WRITE_CACHE:
+            file.node.told_ctime_ns = UNTOLD
         if handle.append or handle.sync or file.cuts or file.back.busy or flags & abi.WRITE_KILL_SUIDGID:
             return write_slow(request, handle, offset, size, flags)
         take(request, file, offset, size)

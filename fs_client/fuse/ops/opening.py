@@ -9,14 +9,14 @@ import os
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from fs_client.fuse import abi, answers, requests
+from fs_client.fuse import abi, answers, requests, shown
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.locks import release_range_locks
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.nodes import Node
+from fs_client.fuse.nodes import UNTOLD, Node
 from fs_client.fuse.ops.lookup import new_entry
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User, user_of
@@ -130,7 +130,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         """The kernel may believe other attributes than those of this open."""
         if node.told_version == -1 or node.attributes is None:
             return False
-        return node.told_version != version or node.told_ctime_ns != node.attributes.ctime_ns
+        return node.told_version != version or node.told_ctime_ns not in (UNTOLD, shown.ctime_ns(node))
 
     async def certain(handle: Handle, reply: meta.OpenReply, stamp: int) -> int:
         """The version of the contents that the open is of. If a change of this mount crossed it (the end of an earlier

@@ -152,6 +152,7 @@ class AsyncFile:
         """
         self._check_open(writing=True)
         view = byte_view(data)
+        self._begin_at(offset)
         await self._write(offset, view)
         return len(view)
 
@@ -166,6 +167,11 @@ class AsyncFile:
         finally:
             self._unclaim()
         return len(view)
+
+    def _begin_at(self, offset: int) -> None:
+        """A write begins there: chunks between the end and it are left out, unless others on their way fill them."""
+        if offset - self.ref.length >= self.ref.layout.chunk_size:
+            self._unsettled.holes()
 
     def _claim(self, end: int) -> None:
         """The next append goes behind `end`, though what is before it is still on its way."""
@@ -214,6 +220,7 @@ class AsyncFile:
             await asyncio.wait(self._behind, return_when=asyncio.FIRST_COMPLETED)
         self._raise_behind_error()
         view = memoryview(data)
+        self._begin_at(offset)
         self._claim(offset + len(view))
         self._behind_bytes += len(view)
         task = self._fs.spawn(self._store_behind(offset, view))

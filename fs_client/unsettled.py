@@ -20,6 +20,7 @@ class Hint(NamedTuple):
     exact: bool
     mtime_ns: int
     clear_set_id: bool
+    sparse: bool
 
     @property
     def changes(self) -> int:
@@ -27,16 +28,16 @@ class Hint(NamedTuple):
         return 1 if self.written_end >= 0 or self.exact else 0
 
     def fsync(self, inode: int, session: bytes, request: bytes, *, relaxed: bool = False) -> meta.Fsync:
-        return meta.Fsync(inode, session, request, *self, relaxed)
+        return meta.Fsync(inode, session, request, *self[:-1], relaxed, self.sparse)
 
     def close(self, inode: int, session: bytes, request: bytes, *, relaxed: bool = False) -> meta.Close:
-        return meta.Close(inode, session, request, *self, relaxed)
+        return meta.Close(inode, session, request, *self[:-1], relaxed, self.sparse)
 
 
 class Unsettled:
     """See the module."""
 
-    __slots__ = ("_clear_set_id", "_inexact", "_mtime_ns", "_written_end", "truncate_version")
+    __slots__ = ("_clear_set_id", "_inexact", "_mtime_ns", "_sparse", "_written_end", "truncate_version")
 
     def __init__(self, truncate_version: int) -> None:
         self.truncate_version = truncate_version
@@ -48,6 +49,7 @@ class Unsettled:
         self._mtime_ns = 0
         """Of the newest write; 0: none."""
         self._clear_set_id = False
+        self._sparse = False
 
     def __bool__(self) -> bool:
         return self._written_end >= 0 or self._inexact or self._mtime_ns > 0 or self._clear_set_id
@@ -74,10 +76,21 @@ class Unsettled:
         """Somebody wrote whose writing takes the set-id bits."""
         self._clear_set_id = True
 
+    def holes(self) -> None:
+        """A write left chunks out, or they were removed."""
+        self._sparse = True
+
     def take(self) -> Hint:
         """What to tell the service now."""
-        hint = Hint(self._written_end, self.truncate_version, self._inexact, self._mtime_ns, self._clear_set_id)
-        self._written_end, self._inexact, self._mtime_ns, self._clear_set_id = -1, False, 0, False
+        hint = Hint(
+            self._written_end,
+            self.truncate_version,
+            self._inexact,
+            self._mtime_ns,
+            self._clear_set_id,
+            self._sparse,
+        )
+        self._written_end, self._inexact, self._mtime_ns, self._clear_set_id, self._sparse = -1, False, 0, False, False
         return hint
 
     def give_back(self, hint: Hint) -> None:
@@ -89,6 +102,7 @@ class Unsettled:
         self._inexact = self._inexact or hint.exact
         self._mtime_ns = max(self._mtime_ns, hint.mtime_ns)
         self._clear_set_id = self._clear_set_id or hint.clear_set_id
+        self._sparse = self._sparse or hint.sparse
 
     def settled(self, attributes: meta.Attributes) -> int:
         """The service's answer. Returns the file's length: what it says, or further what was written since."""

@@ -33,7 +33,7 @@ from fs_meta.locks.waits import get_locks, put_locks
 from fs_meta.ops.context import Context
 from fs_meta.ops.inodes import has_sessions, put_inode, queue_garbage
 from fs_meta.ops.permission import without_set_id
-from fs_meta.ops.sessions import Measured, MustMeasure, measuring
+from fs_meta.ops.sessions import Measured, MustMeasure, longer, measuring
 from fs_meta.ops.xattrs import drop_capability
 from fs_meta.schema import Pruned, Session
 
@@ -202,7 +202,7 @@ class Pruner:
                     return True
                 if measured is None or measured.truncate_version != record.truncate_version:
                     raise MustMeasure(inode, record)
-                record.length = max(record.length, measured.length)
+                longer(record, measured.length)
                 record.mtime_ns = record.ctime_ns = now_ns
                 record.version += 1
                 record.mode = without_set_id(record, None)

@@ -56,6 +56,8 @@ LINKABLE: Final = 1 << 33
 """In `Inode.flags`: an unnamed file that may get its first name."""
 WRITTEN: Final = 1 << 34
 """In `Inode.flags`: a file that was open for writing once, so it may have chunks."""
+SPARSE: Final = 1 << 35
+"""In `Inode.flags`: chunks may be missing before its end (`Attributes.sparse`); until it is cut to nothing."""
 
 _T = TypeVar("_T")
 
@@ -107,7 +109,7 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     target: bytes = b""
     """Symbolic links."""
     flags: int = 0
-    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`, `WRITTEN`."""
+    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`, `WRITTEN`, `SPARSE`."""
     device: int = 0
     """Devices only."""
     version: int = 0

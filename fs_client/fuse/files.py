@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fs_client.file_ref import FileRef
-from fs_client.fuse.nodes import NEVER, NOT_PROMISED, Node
+from fs_client.fuse.nodes import NEVER, NOT_PROMISED, UNMEASURED, Node
 from fs_client.fuse.write_back import WriteBack
 from fs_client.unsettled import Hint, Unsettled
 from fs_common import methods
@@ -77,9 +77,7 @@ class File:
         self.names_unsynced = True
         """The file's own record may not be durable: it was made or changed by a relaxed call."""
         self.sparse = False
-        """This mount made holes in it: what it takes on the daemons is asked for instead of taken from its length."""
-        self.stored_bytes: int | None = None
-        """What it takes, if it is sparse and nothing was changed since it was asked for."""
+        """This mount made holes in it."""
         self.settle_due = 0.0
         """Monotonic time at which a background settlement is due; 0: none is."""
 
@@ -126,12 +124,16 @@ class File:
     def wrote(self, end: int, begin: int = 0) -> None:
         """Bytes up to `end` were taken over. `begin`: where they begin; beyond the length a hole lies before it."""
         self.mtime_ns = time.time_ns()
-        self.stored_bytes = None
+        self.node.stored_version = UNMEASURED
         if begin - self.ref.length >= self.chunk_size:
-            self.sparse = True
+            self.has_holes()
         if end > self.ref.length:
             self.ref.length = end
         self._mount.writing.add(self)
+
+    def has_holes(self) -> None:
+        self.sparse = True
+        self.unsettled.holes()
 
     async def _store(self, offset: int, view: memoryview) -> None:
         """Bytes of write-back, to the daemons."""
@@ -264,6 +266,8 @@ class File:
                 node.cached_version = own_version
             if node.told_version == self.version:
                 node.told_version = own_version
+            if node.stored_version == self.version:
+                node.stored_version = own_version
             self._mount.cache.follow(self.inode, own_version, self.ref.length)
         self.version = attributes.version
 

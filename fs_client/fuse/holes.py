@@ -28,9 +28,9 @@ async def zero(mount: "Mount", file: File, start: int, end: int) -> None:
         else:
             await _write(mount, file, start, first * size)
             await mount.fs.writer.remove(file.ref, range(first, last))
+            file.has_holes()
             await _write(mount, file, last * size, end)
         file.wrote(0)
-        file.sparse = True
         file.unsettled.acknowledged(0, file.mtime_ns)
         file.unsynced.update(range(start // size, (end - 1) // size + 1))
     finally:

@@ -30,6 +30,7 @@ ATTRIBUTES, NAMES = Promised.ATTRIBUTES, Promised.NAMES
 NEVER = float("-inf")
 NOT_PROMISED = -1
 FOREVER = float("inf")
+UNMEASURED = -1
 UNTOLD = 0
 """A ctime that the kernel does not believe: it asks for times after each write of a program."""
 
@@ -49,6 +50,8 @@ class Node:
         "plain_until",
         "promised",
         "removed",
+        "stored_bytes",
+        "stored_version",
         "told_ctime_ns",
         "told_version",
     )
@@ -75,6 +78,10 @@ class Node:
         """Version of the contents whose length the kernel was told last; -1: none that it may still believe."""
         self.told_ctime_ns = UNTOLD
         """That the kernel was told last: attributes that have the same version differ in it."""
+        self.stored_bytes = 0
+        """Of a sparse file: what it takes on the daemons, once, whatever the replicas."""
+        self.stored_version = UNMEASURED
+        """Version of the contents that `stored_bytes` was asked for at."""
         self.plain_until = NEVER
         """Until then it has certainly no extended attributes."""
         self.removed = False

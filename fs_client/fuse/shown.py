@@ -38,13 +38,13 @@ assert _ATTR_OUT.size == abi.ATTR_OUT.size + abi.ATTR.size
 def entry(node: Node, name_until: float, now: float) -> bytes:
     """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up."""
     name_s, name_ns = _left(name_until, now)
-    attr_s, attr_ns = _left(node.expires, now)
+    attr_s, attr_ns = (0, 0) if unmeasured(node) else _left(node.expires, now)
     return _ENTRY.pack(node.inode, 0, name_s, attr_s, name_ns, attr_ns, *_fields(node))
 
 
 def attr_out(node: Node, now: float) -> bytes:
     """The answer to GETATTR and SETATTR."""
-    valid_s, valid_ns = _left(node.expires, now)
+    valid_s, valid_ns = (0, 0) if unmeasured(node) else _left(node.expires, now)
     return _ATTR_OUT.pack(valid_s, valid_ns, *_fields(node))
 
 
@@ -100,11 +100,26 @@ def tell(node: Node) -> None:
     node.told_ctime_ns = ctime_ns(node)
 
 
+def sparse(node: Node) -> bool:
+    """It may take less than its length."""
+    attributes = node.attributes
+    assert attributes is not None
+    return attributes.sparse or (node.file is not None and node.file.sparse)
+
+
+def unmeasured(node: Node) -> bool:
+    """Nobody knows what it takes until the daemons are asked; the kernel is not to believe what it is told."""
+    attributes = node.attributes
+    assert attributes is not None
+    return node.stored_version != attributes.version and sparse(node)
+
+
 def blocks(node: Node, size: int) -> int:
-    """Of 512 bytes: what its length takes, or, where this mount made holes, what is stored."""
-    file = node.file
-    if file is not None and file.sparse and file.stored_bytes is not None:
-        size = min(size, file.stored_bytes)
+    """Of 512 bytes: what its length takes, or, of a sparse file, what is stored."""
+    attributes = node.attributes
+    assert attributes is not None
+    if sparse(node) and node.stored_version == attributes.version:
+        size = min(size, node.stored_bytes)
     return (size + 511) >> 9
 
 

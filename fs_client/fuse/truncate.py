@@ -43,8 +43,6 @@ async def truncate(mount: "Mount", request: "Request", inode: int, length: int, 
         mount.nodes.change(inode)
         reply = await mount.call_as(request, methods.TRUNCATE, make, grouped=grouped)
         file.unsettled.cut(reply.attributes)
-        file.stored_bytes = None
-        file.sparse = file.sparse or length - old >= file.chunk_size
         file.names_unsynced = True
         mount.cache.invalidate(inode, file.chunk_size, min(old, length))
         # The version grew only if the service's length was another: a growth may be somebody else's.

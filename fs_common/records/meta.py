@@ -62,6 +62,8 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`InodeFlags`"""
     version: int = 0
     """Of the contents: grows whenever bytes or length of a file change, or the entries of a directory."""
+    sparse: bool = False
+    """A file that may have holes of whole chunks: what it takes on the daemons may be less than its length."""
 
 
 class User(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -230,6 +232,8 @@ class Close(msgspec.Struct, frozen=True, array_like=True):
     """Somebody without privilege wrote: the set-user-id and set-group-id bits go."""
     relaxed: bool = False
     """As in `Create`."""
+    sparse: bool = False
+    """Whole chunks were left out or removed; see `Attributes.sparse`."""
 
 
 class Fsync(msgspec.Struct, frozen=True, array_like=True):
@@ -246,6 +250,8 @@ class Fsync(msgspec.Struct, frozen=True, array_like=True):
     """As in `Close`."""
     relaxed: bool = False
     """As in `Create`."""
+    sparse: bool = False
+    """As in `Close`."""
 
 
 class Mkdir(msgspec.Struct, frozen=True, array_like=True):

@@ -46,6 +46,7 @@ def attributes(inode: int, record: Inode) -> Attributes:
         record.device,
         record.flags & schema.USER_FLAGS,
         record.version,
+        record.flags & schema.SPARSE != 0,
     )
 
 

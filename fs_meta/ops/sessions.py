@@ -159,6 +159,16 @@ async def measuring(context: Context, attempt: Callable[[Measured | None], Await
     raise EmberError(Code.BUSY, "the file is truncated again and again while its length is measured; retry")
 
 
+def longer(record: Inode, length: int) -> None:
+    """Set the length to `length`, where it grows, of a file whose bytes up to there need not all be stored."""
+    grown = length - record.length
+    if grown > 0:
+        record.length = length
+        assert record.layout is not None
+        if grown >= record.layout.chunk_size:
+            record.flags |= schema.SPARSE
+
+
 def _ctime_ns(before_ns: int, wrote_ns: int, now_ns: int) -> int:
     """The ctime after a write that its writer dates `wrote_ns` (0: not at all): that date, which who looked at the
     writer's machine has seen already, so that it does not change once more. Only if the writer's clock can be believed:
@@ -193,10 +203,12 @@ async def settle(
     if request.exact or (end > record.length and request.truncate_version < version):
         if measured is None or measured.truncate_version != version:
             raise MustMeasure(InodeId(request.inode), record)
-        record.length = max(record.length, measured.length)
+        longer(record, measured.length)
     elif end > record.length:
         record.length = end
     wrote = end >= 0 or request.exact
+    if request.sparse:
+        record.flags |= schema.SPARSE
     if wrote:
         record.version += 1
         drop_capability(txn, request.inode)

@@ -24,7 +24,7 @@ from fs_meta.ops.inodes import attributes, has_writers, put_inode
 from fs_meta.ops.once import answer, answered, once
 from fs_meta.ops.permission import FIXED, WRITE, check_rights, without_set_id
 from fs_meta.ops.resolve import get_inode
-from fs_meta.ops.sessions import ROUNDS_MAX, find_session, length_max
+from fs_meta.ops.sessions import ROUNDS_MAX, find_session, length_max, longer
 from fs_meta.ops.xattrs import drop_capability
 
 
@@ -85,7 +85,10 @@ async def _round(context: Context, request: Truncate, client: bytes) -> Attribut
             raise _Changed
         if length != record.length:
             record.version += 1
+        longer(record, length)
         record.length = length
+        if not length:
+            record.flags &= ~schema.SPARSE
         record.truncate_version += 1
         record.mtime_ns = record.ctime_ns = now_ns
         record.mode = without_set_id(record, request.user)

@@ -64,6 +64,32 @@ def test_the_writers_mtime_is_taken() -> None:
     run(body())
 
 
+def test_a_file_is_sparse_from_its_first_hole_until_it_is_cut_to_nothing() -> None:
+    """Told by a writer, made by a truncate, or possible where storage had to be asked for the length."""
+
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w)
+            inode, session = opened.attributes.inode, opened.session
+            assert opened.attributes.layout is not None
+            chunk = opened.attributes.layout.chunk_size
+
+            async def truncated(length: int) -> bool:
+                return (await w.truncate(inode, length)).sparse
+
+            assert not (await w.fsync(inode, session, 5 * chunk)).sparse
+            assert (await w.fsync(inode, session, 6 * chunk, sparse=True)).sparse
+            assert (await w.fsync(inode, session, 7 * chunk)).sparse
+            assert (await w.stat(b"f")).sparse
+            assert [await truncated(length) for length in (1, 0, chunk - 1, 2 * chunk - 2, 3 * chunk - 2, 1, 0)] == [
+                True, False, False, False, True, True, False,
+            ]  # fmt: skip
+            await _write(w, opened, 3 * chunk)
+            assert (await w.close(inode, session, exact=True)).sparse
+
+    run(body())
+
+
 def test_a_writers_date_is_the_ctime_too_if_its_clock_can_be_believed() -> None:
     """What was shown on its machine before stays; and who looks for changes by ctime finds each."""
 

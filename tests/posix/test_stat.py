@@ -84,6 +84,34 @@ def test_blocks_grow_with_data(directory: Path) -> None:
         assert os.fstat(descriptor).st_blksize >= 512
 
 
+HOLED = {
+    "written far out": lambda fd: os.pwrite(fd, pattern(5000), 60 << 20),
+    "grown": lambda fd: os.ftruncate(fd, 60 << 20),
+    "written, then punched": lambda fd: (
+        os.pwrite(fd, pattern(8 << 20), 0),
+        calls.fallocate(fd, calls.FALLOC_FL_PUNCH_HOLE | calls.FALLOC_FL_KEEP_SIZE, 1 << 20, 6 << 20),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOLED)
+def test_blocks_tell_of_holes_after_the_close_too(directory: Path, kind: str) -> None:
+    """`cp` and `tar` look for holes only where there are fewer blocks than the length needs; `du` adds them up."""
+    path = directory / "f"
+    with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+        HOLED[kind](descriptor)
+        os.fsync(descriptor)
+    status = path.stat()
+    assert status.st_blocks * 512 < status.st_size // 2
+    assert calls.statx(path, calls.AT_STATX_FORCE_SYNC).blocks == status.st_blocks
+    with os.scandir(directory) as entries:
+        assert [entry.stat().st_blocks for entry in entries] == [status.st_blocks]
+    with opened(path, os.O_WRONLY) as descriptor:
+        os.pwrite(descriptor, bytes(status.st_size), 0)
+        os.fsync(descriptor)
+    assert path.stat().st_blocks * 512 >= status.st_size
+
+
 def test_size_of_a_symlink_is_that_of_its_target(directory: Path) -> None:
     for target in ("x", "nowhere/at/all", "a" * 1000):
         (directory / f"link-{len(target)}").symlink_to(target)

@@ -243,6 +243,19 @@ def test_mode_and_times_of_an_open_are_fresh(subject: Subject) -> None:
             assert os.fstat(descriptor).st_mtime_ns == (subject.path / "f").stat().st_mtime_ns != number
 
 
+def test_blocks_tell_of_holes_that_the_other_made(subject: Subject) -> None:
+    path, other = subject.path / "f", subject.other / "f"
+    with opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+        os.pwrite(descriptor, pattern(5000), 40 << 20)
+    with opened(other) as descriptor:
+        assert os.fstat(descriptor).st_blocks * 512 < 20 << 20
+    with opened(path, os.O_RDWR) as descriptor:
+        os.pwrite(descriptor, bytes(30 << 20), 0)
+        os.fsync(descriptor)
+    with opened(other) as descriptor:
+        assert os.fstat(descriptor).st_blocks * 512 >= 30 << 20
+
+
 def test_file_that_is_open_here_survives_its_removal_there(subject: Subject) -> None:
     make(subject.path / "f", pattern(100_000))
     with opened(subject.path / "f", os.O_RDWR) as descriptor:

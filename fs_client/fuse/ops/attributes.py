@@ -1,16 +1,18 @@
 """GETATTR, STATX, SETATTR, ACCESS, STATFS."""
 
+import itertools
 import os
 import stat
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from fs_client.file_ref import file_ref
 from fs_client.fuse import abi, answers, requests, shown
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.extents import stored_bytes
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.nodes import Node
+from fs_client.fuse.nodes import UNMEASURED, Node
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User
 from fs_common import methods
@@ -19,6 +21,8 @@ from fs_common.limits import NAME_BYTES_MAX
 from fs_common.records import meta
 
 STATFS_S = 1.0
+MEASURE_MAX = 3
+"""How often what a file takes is asked for while it is being written, before its length has to do."""
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_ATTR_IMMUTABLE = 0x10
@@ -30,27 +34,42 @@ _STATX_FLAGS = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
+    questions = itertools.count(UNMEASURED - 1, -1)
+    """`Node.stored_version` while the daemons are asked."""
 
     def known(inode: int) -> Node | None:
         """The node if its attributes may be believed."""
         node = nodes.by_inode.get(inode)
         if node is not None and node.attributes is not None and (node.removed or nodes.fresh(node, mount.now())):
-            file = node.file
-            return node if file is None or not file.sparse or file.stored_bytes is not None else None
+            return None if shown.unmeasured(node) else node
         return None
 
     async def measured(inode: int) -> Node:
         """The node, with what is stored of a sparse file."""
         node = await mount.attributes(inode)
-        file = node.file
-        if file is not None and file.sparse and file.stored_bytes is None:
-            await file.back.flush()
-            try:
-                file.stored_bytes = await stored_bytes(mount.fs, file.ref)
-            except EmberError:
-                # Nobody can be told what it takes: its length has to do, until holes are made again.
-                file.sparse = False
+        for _ in range(MEASURE_MAX):
+            if not shown.unmeasured(node):
+                break
+            await measure(node)
         return node
+
+    async def measure(node: Node) -> None:
+        attributes = node.attributes
+        assert attributes is not None
+        file = node.file
+        if file is not None:
+            await file.back.flush()
+        ref = file_ref(attributes) if file is None else file.ref
+        assert ref is not None
+        question = node.stored_version = next(questions)
+        try:
+            found = await stored_bytes(mount.fs, ref)
+        except EmberError:
+            # Nobody can be told what it takes: its length has to do, until it changes.
+            found = ref.length
+        if node.stored_version == question:
+            # Nothing was written here meanwhile.
+            node.stored_bytes, node.stored_version = found, attributes.version
 
     def getattr_(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         node = known(request.node)

@@ -139,7 +139,7 @@ class Ledger:
             self._loop.call_soon(self.writer.pump)
 
     def store(self, request: Request, light_bytes: int | None) -> None:
-        """`put` a request of updates. If they are light it may be finished on return.
+        """`put` a request of updates, or of commits alone. If it is light it may be finished on return.
 
         `light_bytes`: storing it neither reads nor syncs nor allocates, and writes about so many bytes; None: it may.
         """
@@ -198,7 +198,7 @@ class Ledger:
     def _flush(self) -> None:
         self._flush_timer = None
         if self._notes:
-            self.put(Request())
+            self.store(Request(), 0)
 
     # -- and back ----------------------------------------------------------------------------------------------
 

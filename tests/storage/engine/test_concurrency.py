@@ -11,6 +11,7 @@ from fs_common.ids import chunk_id
 from fs_common.layout import Durability
 from fs_storage.engine.interface import Prepared
 from fs_storage.engine.store import EngineStore
+from fs_storage.engine.writer import Request
 from tests.storage.engine.audit import audit
 from tests.storage.engine.quick import QuickDisk, open_quick_store
 from tests.storage.engine.simulated import on_simulated, take_simulated
@@ -188,7 +189,7 @@ def test_a_checkpoint_finds_all_patches_in_their_blocks(tmp_path: Path) -> None:
             return append(body, count)  # type: ignore[arg-type]
 
         store._opened.log.append = slow  # type: ignore[method-assign, assignment]
-        store._ledger._flush()
+        store._ledger.put(Request())
         await asyncio.to_thread(begun.wait)
         checkpoint = asyncio.create_task(store.checkpoint())
         await asyncio.to_thread(store._checkpointer._executor.submit(lambda: None).result)  # type: ignore[union-attr]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fs_common.records import meta, routing, session, storage
+from fs_common.records import following, locks, meta, routing, session, storage
 
 
 class Method(NamedTuple):
@@ -49,11 +49,11 @@ GET_XATTR = Method("get_xattr", 125, meta.GetXattr, meta.XattrReply)
 LIST_XATTRS = Method("list_xattrs", 126, meta.ListXattrs, meta.ListXattrsReply)
 SET_XATTR = Method("set_xattr", 127, meta.SetXattr, session.Empty)
 REMOVE_XATTR = Method("remove_xattr", 128, meta.RemoveXattr, session.Empty)
-LOCK = Method("lock", 129, meta.Lock, meta.LockReply)
-GET_LOCK = Method("get_lock", 130, meta.GetLock, meta.GetLockReply)
-RELEASE_LOCKS = Method("release_locks", 131, meta.ReleaseLocks, session.Empty)
+LOCK = Method("lock", 129, locks.Lock, locks.LockReply)
+GET_LOCK = Method("get_lock", 130, locks.GetLock, locks.GetLockReply)
+RELEASE_LOCKS = Method("release_locks", 131, locks.ReleaseLocks, session.Empty)
 SYNC = Method("sync", 132, meta.Sync, session.Empty)
-FOLLOW = Method("follow", 133, meta.Follow, meta.FollowReply)
+FOLLOW = Method("follow", 133, following.Follow, following.FollowReply)
 
 READ_CHUNKS = Method("read_chunks", 200, storage.ReadChunks, storage.ReadChunksReply)
 UPDATE_CHUNKS = Method("update_chunks", 201, storage.UpdateChunks, storage.UpdateChunksReply)

@@ -18,16 +18,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from fs_common.records.meta import (
-    AttributesReply,
-    Follow,
-    FollowReply,
-    Lookup,
-    Mkdir,
-    OpenReply,
-    Promised,
-    ReaddirReply,
-)
+from fs_common.records.following import Follow, FollowReply, Promised
+from fs_common.records.meta import AttributesReply, Lookup, Mkdir, OpenReply, ReaddirReply
 from fs_meta import schema
 from fs_meta.kv.interface import KeyValueStore, T, Transaction, TransactionFunction
 from fs_meta.ops.resolve import SELF

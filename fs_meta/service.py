@@ -13,7 +13,8 @@ import msgspec
 
 from fs_common import methods
 from fs_common.methods import Method
-from fs_common.records.meta import AttributesReply, FollowReply, Open, OpenReply, ReaddirReply
+from fs_common.records.following import FollowReply
+from fs_common.records.meta import AttributesReply, Open, OpenReply, ReaddirReply
 from fs_common.records.routing import GetRouting, GetRoutingReply
 from fs_common.records.session import Hello
 from fs_common.rpc import Call, Handler, Reply, ServerSession, Service

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from fs_client.fuse.locks import wait_for_lock, withdraw_lock
 from fs_common import methods
 from fs_common.errors import EmberError
-from fs_common.records import meta
-from fs_common.records.meta import LockKind, LockType
+from fs_common.records.locks import LOCK_END, Lock, LockKind, LockReply, LockType, ReleaseLocks
 
 if TYPE_CHECKING:
     from fs_client.fuse.files import File
@@ -32,20 +31,20 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
     """Write the request's data at the end of the file, and settle it. Other appends here go behind this one."""
     file = handle.file
 
-    def given_up(lock: meta.Lock) -> None:
+    def given_up(lock: Lock) -> None:
         mount.spawn(_release_later(mount, file, lock))
 
     async with file.appending:
         stamp = mount.nodes.stamp()
         try:
-            reply: meta.LockReply = await wait_for_lock(
+            reply: LockReply = await wait_for_lock(
                 mount,
                 file.inode,
                 OWNER,
                 LockKind.APPEND,
                 LockType.EXCLUSIVE,
                 0,
-                meta.LOCK_END,
+                LOCK_END,
                 request.pid,
                 given_up=given_up,
             )
@@ -79,11 +78,11 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
 
 
 async def _release(mount: "Mount", file: "File") -> None:
-    unlock = meta.ReleaseLocks(file.inode, mount.client, OWNER, LockKind.APPEND, mount.request_id())
+    unlock = ReleaseLocks(file.inode, mount.client, OWNER, LockKind.APPEND, mount.request_id())
     await mount.call(methods.RELEASE_LOCKS, unlock)
 
 
-async def _release_later(mount: "Mount", file: "File", lock: meta.Lock | None = None) -> None:
+async def _release_later(mount: "Mount", file: "File", lock: Lock | None = None) -> None:
     """Give the lock up between two appends of this mount, once the service can be reached. `lock`: a request for it
     that may still wait there."""
     for _ in range(RELEASE_TRIES):

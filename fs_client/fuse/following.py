@@ -19,7 +19,7 @@ from fs_client.settle import ended
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
-from fs_common.records import meta
+from fs_common.records.following import Follow, FollowReply
 
 if TYPE_CHECKING:
     from fs_client.fuse.mount import Mount
@@ -122,8 +122,8 @@ class Following:
         mount = self._mount
         nodes = mount.nodes
         sent = mount.now()
-        request = meta.Follow(self._generation, self._heard)
-        reply: meta.FollowReply = await mount.fs.metadata.call(methods.FOLLOW, request, timeout_s=TRY_S)
+        request = Follow(self._generation, self._heard)
+        reply: FollowReply = await mount.fs.metadata.call(methods.FOLLOW, request, timeout_s=TRY_S)
         if not reply.lease_ms:
             return False
         if mount.now() < self._sure_at:

@@ -18,8 +18,7 @@ import msgspec
 from fs_client.settle import ended
 from fs_common import methods
 from fs_common.errors import Code, EmberError
-from fs_common.records import meta
-from fs_common.records.meta import LockKind, LockType
+from fs_common.records.locks import Lock, LockKind, LockReply, LockType, ReleaseLocks
 
 if TYPE_CHECKING:
     from fs_client.fuse.files import File
@@ -42,14 +41,14 @@ async def wait_for_lock(
     end: int,
     process: int,
     withdrawn: "asyncio.Future[None] | None" = None,
-    given_up: Callable[[meta.Lock], None] | None = None,
-) -> meta.LockReply:
+    given_up: Callable[[Lock], None] | None = None,
+) -> LockReply:
     """Take a lock, however long that takes, or until `withdrawn` is done: then InterruptedError, without the lock.
 
     `given_up`: called instead of withdrawing the request when the caller is cancelled; see `withdraw_lock`.
     """
     while True:
-        request = meta.Lock(inode, mount.client, owner, kind, type_, mount.request_id(), start, end, process, SLICE_MS)
+        request = Lock(inode, mount.client, owner, kind, type_, mount.request_id(), start, end, process, SLICE_MS)
         asking = mount.loop.create_task(mount.call(methods.LOCK, request))
         try:
             await asyncio.wait([asking] if withdrawn is None else [asking, withdrawn], return_when=FIRST_COMPLETED)
@@ -66,7 +65,7 @@ async def wait_for_lock(
             await ended([asking])
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
         try:
-            reply: meta.LockReply = asking.result()
+            reply: LockReply = asking.result()
             return reply
         except EmberError as error:
             if error.code is not Code.WOULD_BLOCK:
@@ -75,7 +74,7 @@ async def wait_for_lock(
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
 
-async def withdraw_lock(mount: "Mount", request: meta.Lock) -> None:
+async def withdraw_lock(mount: "Mount", request: Lock) -> None:
     """End a wait: the same request without waiting is told of the lock if it was taken, which is then given up."""
     try:
         await mount.call(methods.LOCK, msgspec.structs.replace(request, wait_ms=0))
@@ -87,7 +86,7 @@ async def withdraw_lock(mount: "Mount", request: meta.Lock) -> None:
     await mount.call(methods.LOCK, unlock)
 
 
-async def _withdraw_quietly(mount: "Mount", request: meta.Lock) -> None:
+async def _withdraw_quietly(mount: "Mount", request: Lock) -> None:
     try:
         await withdraw_lock(mount, request)
     except EmberError as error:
@@ -99,7 +98,7 @@ async def release_range_locks(mount: "Mount", handle: "Handle", owner: int) -> N
     file = handle.file
     if owner not in file.range_owners:
         return
-    request = meta.ReleaseLocks(file.inode, mount.client, owner, LockKind.RANGE, mount.request_id())
+    request = ReleaseLocks(file.inode, mount.client, owner, LockKind.RANGE, mount.request_id())
     await mount.call(methods.RELEASE_LOCKS, request)
     file.range_owners.discard(owner)
     for other in file.handles:
@@ -115,7 +114,7 @@ async def release_all_locks(mount: "Mount", handle: "Handle") -> None:
     file = handle.file
     for kind, owner in list(handle.lock_owners):
         if not any((kind, owner) in other.lock_owners for other in file.handles if other is not handle):
-            request = meta.ReleaseLocks(file.inode, mount.client, owner, kind, mount.request_id())
+            request = ReleaseLocks(file.inode, mount.client, owner, kind, mount.request_id())
             await mount.call(methods.RELEASE_LOCKS, request)
             if kind is LockKind.RANGE:
                 file.range_owners.discard(owner)

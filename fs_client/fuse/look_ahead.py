@@ -15,6 +15,7 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.limits import NAME_BYTES_MAX
 from fs_common.records import meta
+from fs_common.records.following import Promised
 
 if TYPE_CHECKING:
     from fs_client.fuse.kernel_request import Request
@@ -64,7 +65,7 @@ class LookAhead:
         now = mount.now()
         node = nodes.adopt(reply.attributes, stamp, now, reply.promised)
         if name not in (b".", b".."):
-            if reply.promised & meta.Promised.NAMES:
+            if reply.promised & Promised.NAMES:
                 nodes.promise_names(parent, stamp)
             nodes.adopt_name(parent, name, node.inode, stamp, now)
         return node, now + nodes.name_s

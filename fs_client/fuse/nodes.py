@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fs_common.records.meta import Attributes, DirectoryEntry, Promised
+from fs_common.records.following import Promised
+from fs_common.records.meta import Attributes, DirectoryEntry
 
 if TYPE_CHECKING:
     from fs_client.fuse.files import File

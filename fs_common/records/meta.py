@@ -81,20 +81,6 @@ class Stat(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
 
 
-class Promised:
-    """What a reply promises a client that follows the service (`Follow`): it is told before anybody is told that it has
-    changed it. Bits.
-
-    Replies may overtake each other on their way to who uses them: a promise counts if since the call was sent nothing
-    was told of its subject, and `FollowReply.generation` has stayed the same."""
-
-    ATTRIBUTES = 1
-    """Of the attributes in the reply."""
-    NAMES = 2
-    """Of the names of the directory that was asked: what the reply says of them, and those of later replies, until told
-    otherwise. Of a new directory: that it has no names."""
-
-
 class AttributesReply(msgspec.Struct, frozen=True, array_like=True):
     attributes: Attributes
     promised: int = 0
@@ -528,105 +514,5 @@ class RemoveXattr(msgspec.Struct, frozen=True, array_like=True):
     """As in `Create`."""
 
 
-class LockKind(enum.IntEnum):
-    """Locks of different kinds do not know of each other."""
-
-    FLOCK = 1
-    """flock(2): the whole file, owned by an open file description."""
-    RANGE = 2
-    """fcntl(2): byte ranges, owned by a process or an open file description; merged and split."""
-    APPEND = 3
-    """Taken by clients around an atomic append: exclusive, the whole file; the answer tells the file's length."""
-
-
-class LockType(enum.IntEnum):
-    UNLOCK = 0
-    SHARED = 1
-    EXCLUSIVE = 2
-
-
-LOCK_END = 2**63 - 1
-"""`end` of a lock to the end of the file, however far that is."""
-
-
-class Lock(msgspec.Struct, frozen=True, array_like=True):
-    """Take, change or give up a lock. WOULD_BLOCK: another owner has it, and did so for `wait_ms`."""
-
-    inode: int
-    client: bytes
-    owner: int
-    """64 bits, named by the client: who has the lock on it."""
-    kind: int
-    """`LockKind`"""
-    type: int
-    """`LockType`"""
-    request: bytes
-    start: int = 0
-    end: int = LOCK_END
-    """The last byte, inclusive."""
-    process: int = 0
-    """Process id, for `GetLock` of others."""
-    wait_ms: int = 0
-    """How long to wait for it, in the order of arrival; 0: not at all. DEADLOCK: range locks would wait in a circle."""
-
-
-class LockReply(msgspec.Struct, frozen=True, array_like=True):
-    attributes: Attributes | None = None
-    """For `APPEND` that was taken."""
-
-
-class GetLock(msgspec.Struct, frozen=True, array_like=True):
-    """Which lock stands in the way of this one?"""
-
-    inode: int
-    client: bytes
-    owner: int
-    kind: int
-    type: int
-    start: int = 0
-    end: int = LOCK_END
-
-
-class GetLockReply(msgspec.Struct, frozen=True, array_like=True):
-    type: int
-    """`LockType`; UNLOCK: nothing stands in the way."""
-    start: int = 0
-    end: int = 0
-    process: int = 0
-    """0 for a lock of another client."""
-
-
-class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
-    """Give up all locks of an owner on a file, of one kind."""
-
-    inode: int
-    client: bytes
-    owner: int
-    kind: int
-    request: bytes
-
-
 class Sync(msgspec.Struct, frozen=True, array_like=True):
     """Answered once everything that was answered before is durable."""
-
-
-class Follow(msgspec.Struct, frozen=True, array_like=True):
-    """The caller follows: replies may promise it something, and it is told here what of that has changed. It stays at
-    the service until there is something to tell, or for about `FollowReply.lease_ms` / 4; then it is sent again."""
-
-    generation: int = 0
-    """Of the last reply; 0: there was none."""
-    heard: int = 0
-    """`FollowReply.number` of the last reply: all it told is not believed any more."""
-
-
-class FollowReply(msgspec.Struct, frozen=True, array_like=True):
-    generation: int
-    """Another one than before: nothing holds that was promised to calls sent before this reply was there."""
-    number: int
-    inodes: list[int]
-    """Their attributes, or what else belongs to them, have been changed by others."""
-    directories: list[int]
-    """Their names have."""
-    lease_ms: int
-    """What was promised may be believed for so long, from when the call was sent on. 0: nothing is promised here."""

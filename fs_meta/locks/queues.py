@@ -23,7 +23,7 @@ Source: fcntl(2) on F_SETLKW and EDEADLK; DESIGN section 4.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from fs_common.records.meta import LockKind
+from fs_common.records.locks import LockKind
 from fs_meta.locks.ranges import Owner, conflict, conflicting, owner_of, take
 from fs_meta.schema import HeldLock
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
-from fs_common.records.meta import LockType
+from fs_common.records.locks import LockType
 from fs_meta.schema import HeldLock
 
 Owner = tuple[bytes, int]

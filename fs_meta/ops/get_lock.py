@@ -1,7 +1,7 @@
 """get_lock: what stands in the way of a lock."""
 
 from fs_common.errors import Code, EmberError
-from fs_common.records.meta import GetLock, GetLockReply, LockType
+from fs_common.records.locks import GetLock, GetLockReply, LockType
 from fs_meta.kv.interface import Transaction
 from fs_meta.locks.ranges import conflicting
 from fs_meta.locks.waits import get_locks

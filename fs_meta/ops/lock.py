@@ -20,7 +20,8 @@ from typing import Final
 from fs_common.errors import Code, EmberError
 from fs_common.limits import LOCKS_MAX
 from fs_common.methods import LOCK
-from fs_common.records.meta import LOCK_END, FileType, GetLock, Lock, LockKind, LockReply, LockType
+from fs_common.records.locks import LOCK_END, GetLock, Lock, LockKind, LockReply, LockType
+from fs_common.records.meta import FileType
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.locks.ranges import conflicting, give_up, give_up_all, owner_of, take

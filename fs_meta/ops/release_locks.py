@@ -2,7 +2,7 @@
 
 from fs_common.errors import Code, EmberError
 from fs_common.methods import RELEASE_LOCKS
-from fs_common.records.meta import LockKind, ReleaseLocks
+from fs_common.records.locks import LockKind, ReleaseLocks
 from fs_common.records.session import Empty
 from fs_meta.kv.interface import Transaction
 from fs_meta.locks.ranges import give_up_all

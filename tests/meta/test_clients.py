@@ -10,7 +10,8 @@ import pytest
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_common.records.meta import LOCK_END, LockKind, LockType, OpenReply
+from fs_common.records.locks import LOCK_END, LockKind, LockType
+from fs_common.records.meta import OpenReply
 from fs_meta import prune as prune_module
 from fs_meta import schema
 from fs_meta.clients import Clients

@@ -19,7 +19,9 @@ from fs_common import eager, methods
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records import meta
-from fs_common.records.meta import FileType, FollowReply, Promised, RenameFlags
+from fs_common.records.following import Follow, FollowReply, Promised
+from fs_common.records.locks import Lock, ReleaseLocks
+from fs_common.records.meta import FileType, RenameFlags
 from fs_common.records.session import Empty, Hello
 from fs_common.rpc import Call, Peer, ServerSession, Service
 from fs_common.transports import tcp
@@ -90,7 +92,7 @@ class FollowingClient:
         self.directories: set[int] = set()
 
     def calls(self) -> "asyncio.Task[FollowReply]":
-        return self.served.begins(self.client, methods.FOLLOW, meta.Follow(self.last.generation, self.last.number))
+        return self.served.begins(self.client, methods.FOLLOW, Follow(self.last.generation, self.last.number))
 
     async def follow(self) -> FollowReply:
         """One call; what it tells is taken with the next one."""
@@ -184,14 +186,14 @@ def test_over_sockets_a_relaxed_change_waits_for_the_follower(tmp_path: Path) ->
             other = await tcp.connect("127.0.0.1", c.running.port, Hello([1], "client", B, "test"), timeout=5)
             create = meta.Create(ROOT, b"f", 0o644, new_request())
             inode = (await c.call(methods.CREATE, create)).attributes.inode
-            first = await follow(meta.Follow())
+            first = await follow(Follow())
             assert (await c.call(methods.LOOKUP, meta.Lookup(ROOT, b"f"))).promised == BOTH
-            held = asyncio.create_task(follow(meta.Follow(first.generation, first.number)))
+            held = asyncio.create_task(follow(Follow(first.generation, first.number)))
             chmod = meta.SetAttr(inode, b"", new_request(), mode=0o600, relaxed=True)
             change = asyncio.create_task(other.call(methods.SET_ATTR, chmod, timeout=10))
             news = await held
             assert news.inodes == [inode] and not change.done()
-            last = asyncio.create_task(follow(meta.Follow(news.generation, news.number)))
+            last = asyncio.create_task(follow(Follow(news.generation, news.number)))
             assert (await change).attributes.mode == 0o600
             counters = (await c.call(methods.STATS, Empty())).counters
             assert (counters["followers"], counters["promises"]) == (1, 1)
@@ -266,7 +268,7 @@ def test_a_call_that_comes_late_ends_no_promise() -> None:
             a = await follower(s)
             f = await s.world.create(b"f")
             await a.lookup(b"f")
-            late = await s.call(A, methods.FOLLOW, meta.Follow())
+            late = await s.call(A, methods.FOLLOW, Follow())
             assert late.generation == a.last.generation
             change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
             await settled()
@@ -318,7 +320,7 @@ def test_followers_that_are_gone_are_forgotten_by_the_upkeep(tmp_path: Path, mon
 
     async def body() -> None:
         async with cluster(tmp_path) as c:
-            await c.call(methods.FOLLOW, meta.Follow())
+            await c.call(methods.FOLLOW, Follow())
 
             async def forgotten() -> None:
                 while (await c.call(methods.STATS, Empty())).counters["followers"]:
@@ -525,8 +527,8 @@ TOLD: list[tuple[Method, Callable[[Tree], msgspec.Struct], str, str]] = [
     (methods.FSYNC, lambda t: meta.Fsync(t["w"], t.session, new_request(), 7), "w", ""),
     (methods.CLOSE, lambda t: meta.Close(t["w"], t.session, new_request(), 7), "w", ""),
     (methods.OPEN, lambda t: meta.Open(ROOT, b"w", True, B, new_request()), "", ""),
-    (methods.LOCK, lambda t: meta.Lock(t["f"], B, 1, 1, 2, new_request()), "", ""),
-    (methods.RELEASE_LOCKS, lambda t: meta.ReleaseLocks(t["f"], B, 1, 1, new_request()), "", ""),
+    (methods.LOCK, lambda t: Lock(t["f"], B, 1, 1, 2, new_request()), "", ""),
+    (methods.RELEASE_LOCKS, lambda t: ReleaseLocks(t["f"], B, 1, 1, new_request()), "", ""),
 ]
 READING = {
     methods.STAT, methods.BATCH_STAT, methods.LOOKUP, methods.STATFS, methods.READDIR, methods.READLINK,
@@ -658,7 +660,7 @@ def test_who_does_not_follow_is_promised_nothing() -> None:
             await follower(s)
             assert (await s.lookup(B, b"f")).promised == 0
             assert (await s.lookup(b"", b"f")).promised == 0
-            assert (await s.call(b"", methods.FOLLOW, meta.Follow())).lease_ms == 0
+            assert (await s.call(b"", methods.FOLLOW, Follow())).lease_ms == 0
             assert s.service.stats()["promises"] == 0 and s.service.stats()["followers"] == 1
 
     run_virtual(body())
@@ -684,7 +686,7 @@ def test_a_store_that_others_change_too_is_not_followed() -> None:
     async def body() -> None:
         async with served(MemoryStore(exclusive=False)) as s:
             await s.world.create(b"f")
-            assert await s.call(A, methods.FOLLOW, meta.Follow()) == FollowReply(0, 0, [], [], 0)
+            assert await s.call(A, methods.FOLLOW, Follow()) == FollowReply(0, 0, [], [], 0)
             assert (await s.lookup(A, b"f")).promised == 0
 
     run_virtual(body())
@@ -781,11 +783,11 @@ def test_over_sockets_a_lost_follower_is_waited_for_and_so_is_a_restart(
         async with cluster(tmp_path) as c:
             other = await connected(c.running.port, B)
             begun = time.monotonic()
-            await other.call(methods.FOLLOW, meta.Follow(), timeout=5)
+            await other.call(methods.FOLLOW, Follow(), timeout=5)
             assert (await other.call(methods.STAT, meta.Stat(ROOT, b""), timeout=5)).promised == ATTRIBUTES
             await other.close()
             await change(c.peer, begun)
-            await c.call(methods.FOLLOW, meta.Follow())
+            await c.call(methods.FOLLOW, Follow())
         begun = time.monotonic()
         running = await started(tmp_path)
         peer = await connected(running.port, B)
@@ -804,8 +806,8 @@ def test_over_sockets_an_end_lets_calls_of_followers_return(tmp_path: Path, monk
             pass
         running = await started(tmp_path)
         peer = await connected(running.port, A)
-        first = await peer.call(methods.FOLLOW, meta.Follow(), timeout=5)
-        held = asyncio.create_task(peer.call(methods.FOLLOW, meta.Follow(first.generation, first.number), timeout=1000))
+        first = await peer.call(methods.FOLLOW, Follow(), timeout=5)
+        held = asyncio.create_task(peer.call(methods.FOLLOW, Follow(first.generation, first.number), timeout=1000))
         await asyncio.sleep(0)
         await peer.call(methods.STAT, meta.Stat(ROOT, b""), timeout=5)  # its answer comes when the other call is held
         await running.close(60)
@@ -822,7 +824,7 @@ def test_over_sockets_an_end_without_followers_leaves_nothing_to_wait_for(
 
     async def body() -> None:
         async with cluster(tmp_path) as c:
-            await c.call(methods.FOLLOW, meta.Follow())
+            await c.call(methods.FOLLOW, Follow())
             assert schema.FOLLOWED_KEY in dict(await dump(c.running.context.kv))
         kv = open_store(MetaConfig(cluster="test", directory=str(tmp_path)).store_url)
         assert schema.FOLLOWED_KEY not in dict(await dump(kv))

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from fs_common.errors import EmberError
 from fs_common.records import meta
-from fs_common.records.meta import LockType
+from fs_common.records.locks import LockType
 from fs_meta import fsck
 from fs_meta.clients import Clients
 from fs_meta.format import prepare_store

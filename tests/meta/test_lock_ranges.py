@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from fs_common.records.meta import LOCK_END, LockKind, LockType
+from fs_common.records.locks import LOCK_END, LockKind, LockType
 from fs_meta.locks.ranges import (
     conflict,
     conflicting,

@@ -10,7 +10,7 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.limits import LOCKS_MAX
-from fs_common.records.meta import LOCK_END, LockKind, LockType
+from fs_common.records.locks import LOCK_END, LockKind, LockType
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.locks import waits

@@ -12,6 +12,7 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
+from fs_common.records.locks import Lock, ReleaseLocks
 from fs_meta import schema
 from fs_meta.kv.interface import TransactionFunction
 from fs_meta.kv.memory_engine import MemoryStore
@@ -72,11 +73,11 @@ REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
     "link_unnamed": (methods.LINK, lambda t: meta.Link(t["unnamed"], b"", ROOT, b"new", R)),
     "set_xattr": (methods.SET_XATTR, lambda t: meta.SetXattr(t["g"], b"user.b", b"v", R, 1)),
     "remove_xattr": (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["g"], b"user.a", R)),
-    "lock": (methods.LOCK, lambda t: meta.Lock(t["g"], CLIENT, 2, 2, 2, R, 20, 30)),
-    "lock_flock": (methods.LOCK, lambda t: meta.Lock(t["g"], CLIENT, 2, 1, 1, R)),
-    "lock_append": (methods.LOCK, lambda t: meta.Lock(t["g"], CLIENT, 2, 3, 2, R)),
-    "unlock": (methods.LOCK, lambda t: meta.Lock(t["g"], CLIENT, 1, 2, 0, R, 5, 5)),
-    "release_locks": (methods.RELEASE_LOCKS, lambda t: meta.ReleaseLocks(t["g"], CLIENT, 1, 2, R)),
+    "lock": (methods.LOCK, lambda t: Lock(t["g"], CLIENT, 2, 2, 2, R, 20, 30)),
+    "lock_flock": (methods.LOCK, lambda t: Lock(t["g"], CLIENT, 2, 1, 1, R)),
+    "lock_append": (methods.LOCK, lambda t: Lock(t["g"], CLIENT, 2, 3, 2, R)),
+    "unlock": (methods.LOCK, lambda t: Lock(t["g"], CLIENT, 1, 2, 0, R, 5, 5)),
+    "release_locks": (methods.RELEASE_LOCKS, lambda t: ReleaseLocks(t["g"], CLIENT, 1, 2, R)),
     # The same for answers that are errors.
     "create_error": (methods.CREATE, lambda t: meta.Create(ROOT, b"g", 0o644, R)),
     "open_error": (methods.OPEN, lambda t: meta.Open(ROOT, b"d", True, CLIENT, R)),
@@ -95,7 +96,7 @@ REQUESTS: dict[str, tuple[methods.Method, Callable[[dict[str, Any]], Any]]] = {
     "batch_create_error": (methods.BATCH_CREATE, lambda t: meta.BatchCreate(t["g"], [b"x"], 0o644, R)),
     "truncate_error": (methods.TRUNCATE, lambda t: meta.Truncate(ROOT, 10, R)),
     "create_unnamed_error": (methods.CREATE_UNNAMED, lambda t: meta.CreateUnnamed(t["g"], 0o600, R, CLIENT)),
-    "lock_error": (methods.LOCK, lambda t: meta.Lock(t["g"], CLIENT, 2, 2, 1, R, 5, 5)),
+    "lock_error": (methods.LOCK, lambda t: Lock(t["g"], CLIENT, 2, 2, 1, R, 5, 5)),
     "set_xattr_error": (methods.SET_XATTR, lambda t: meta.SetXattr(t["g"], b"user.b", b"v", R, 2)),
     "remove_xattr_error": (methods.REMOVE_XATTR, lambda t: meta.RemoveXattr(t["g"], b"user.b", R)),
     "fsync_error": (methods.FSYNC, lambda t: meta.Fsync(t["inode"], b"x" * 16, R)),
@@ -137,7 +138,7 @@ def test_a_relaxed_request_is_a_relaxed_transaction_and_its_error_too(name: str,
             method, make = REQUESTS[name]
             kv.relaxed.clear()
             request, expected = make(tree), relaxed
-            if isinstance(request, meta.Lock | meta.ReleaseLocks):
+            if isinstance(request, Lock | ReleaseLocks):
                 expected = True  # locks are never durable
             else:
                 request = msgspec.structs.replace(request, relaxed=relaxed)

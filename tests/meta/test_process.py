@@ -15,6 +15,7 @@ import pytest
 from fs_common import methods
 from fs_common.errors import EmberError
 from fs_common.records import meta
+from fs_common.records.locks import GetLock, Lock
 from fs_common.records.session import Hello
 from fs_common.rpc import Peer
 from fs_common.transports import tcp
@@ -189,14 +190,14 @@ def test_locks_survive_a_kill(tmp_path: Path) -> None:
 
     async def take() -> None:
         peer = await _connect(port)
-        await peer.call(methods.LOCK, meta.Lock(ROOT, CLIENT, 1, 2, 2, request, 10, 19), timeout=START_S)
+        await peer.call(methods.LOCK, Lock(ROOT, CLIENT, 1, 2, 2, request, 10, 19), timeout=START_S)
         await peer.close()
 
     async def look() -> None:
         peer = await _connect(port)
-        found = await peer.call(methods.GET_LOCK, meta.GetLock(ROOT, CLIENT, 2, 2, 2), timeout=START_S)
+        found = await peer.call(methods.GET_LOCK, GetLock(ROOT, CLIENT, 2, 2, 2), timeout=START_S)
         assert (found.type, found.start, found.end) == (2, 10, 19)
-        again = meta.Lock(ROOT, CLIENT, 1, 2, 2, request, 10, 19)
+        again = Lock(ROOT, CLIENT, 1, 2, 2, request, 10, 19)
         await peer.call(methods.LOCK, again, timeout=START_S)
         await peer.close()
 

@@ -12,6 +12,7 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import stripe_chains
 from fs_common.records import meta
+from fs_common.records.locks import GetLock, Lock, ReleaseLocks
 from fs_common.records.routing import GetRouting, Routing
 from fs_common.records.session import Empty, Hello
 from fs_common.rpc import Peer
@@ -134,9 +135,9 @@ def test_a_files_life_through_every_method(tmp_path: Path) -> None:
             space = await call(methods.STATFS, meta.Statfs())
             assert (space.capacity_bytes, space.files) == (2 * 10**9, 7)
             await call(methods.CREATE_UNNAMED, meta.CreateUnnamed(ROOT, 0o600, new_request(), CLIENT))
-            await call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request()))
-            assert (await call(methods.GET_LOCK, meta.GetLock(inode, CLIENT, 2, 1, 1))).type == 2
-            await call(methods.RELEASE_LOCKS, meta.ReleaseLocks(inode, CLIENT, 1, 1, new_request()))
+            await call(methods.LOCK, Lock(inode, CLIENT, 1, 1, 2, new_request()))
+            assert (await call(methods.GET_LOCK, GetLock(inode, CLIENT, 2, 1, 1))).type == 2
+            await call(methods.RELEASE_LOCKS, ReleaseLocks(inode, CLIENT, 1, 1, new_request()))
             await call(methods.SET_XATTR, meta.SetXattr(inode, b"user.a", b"v", new_request()))
             assert (await call(methods.GET_XATTR, meta.GetXattr(inode, b"user.a"))).value == b"v"
             assert (await call(methods.LIST_XATTRS, meta.ListXattrs(inode))).names == [b"user.a"]
@@ -243,9 +244,9 @@ def test_a_wait_for_a_lock_ends_with_its_connection(tmp_path: Path) -> None:
         async with cluster(tmp_path) as c:
             request = meta.Create(ROOT, b"f", 0o644, new_request())
             inode = (await c.call(methods.CREATE, request)).attributes.inode
-            await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request()))
+            await c.call(methods.LOCK, Lock(inode, CLIENT, 1, 1, 2, new_request()))
             other = await tcp.connect("127.0.0.1", c.running.port, Hello([1], "client", b"o" * 16, "test"), timeout=5)
-            wanted = meta.Lock(inode, b"o" * 16, 1, 1, 2, new_request(), wait_ms=30_000)
+            wanted = Lock(inode, b"o" * 16, 1, 1, 2, new_request(), wait_ms=30_000)
             waiting = asyncio.create_task(other.call(methods.LOCK, wanted, timeout=30))
             await _waiting(c, inode, True)
             await other.close()
@@ -253,8 +254,8 @@ def test_a_wait_for_a_lock_ends_with_its_connection(tmp_path: Path) -> None:
                 await waiting
             assert caught.value.code is Code.PEER_GONE
             await _waiting(c, inode, False)
-            await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 0, new_request()))
-            assert (await c.call(methods.GET_LOCK, meta.GetLock(inode, CLIENT, 9, 1, 2))).type == 0
+            await c.call(methods.LOCK, Lock(inode, CLIENT, 1, 1, 0, new_request()))
+            assert (await c.call(methods.GET_LOCK, GetLock(inode, CLIENT, 9, 1, 2))).type == 0
 
     run(body())
 
@@ -262,8 +263,8 @@ def test_a_wait_for_a_lock_ends_with_its_connection(tmp_path: Path) -> None:
 def test_a_wait_for_a_lock_ends_with_the_request_and_with_the_server(tmp_path: Path) -> None:
     async def body() -> None:
         async with cluster(tmp_path) as c:
-            await c.call(methods.LOCK, meta.Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
-            wanted = meta.Lock(ROOT, CLIENT, 2, 1, 2, new_request(), wait_ms=30_000)
+            await c.call(methods.LOCK, Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
+            wanted = Lock(ROOT, CLIENT, 2, 1, 2, new_request(), wait_ms=30_000)
             with pytest.raises(EmberError) as caught:
                 await c.peer.call(methods.LOCK, wanted, timeout=0.1)
             assert caught.value.code is Code.TIMED_OUT
@@ -289,13 +290,13 @@ def test_a_client_that_is_gone_leaves_locks_and_sessions_to_the_others(tmp_path:
             inode = opened.attributes.inode
             chain = stripe_chains(opened.attributes.layout, [1, 2])[0]
             c.daemons[chain - 1].lengths[chain, inode, 0] = 77
-            await peers[0].call(methods.LOCK, meta.Lock(inode, b"o" * 16, 1, 1, 2, new_request()), timeout=5)
+            await peers[0].call(methods.LOCK, Lock(inode, b"o" * 16, 1, 1, 2, new_request()), timeout=5)
             await peers[0].close()
             with pytest.raises(EmberError) as caught:  # the other connection keeps it alive, whatever time passes
-                await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request(), wait_ms=100))
+                await c.call(methods.LOCK, Lock(inode, CLIENT, 1, 1, 2, new_request(), wait_ms=100))
             assert caught.value.code is Code.WOULD_BLOCK
             await peers[1].close()
-            await c.call(methods.LOCK, meta.Lock(inode, CLIENT, 1, 1, 2, new_request(), wait_ms=8_000))
+            await c.call(methods.LOCK, Lock(inode, CLIENT, 1, 1, 2, new_request(), wait_ms=8_000))
 
             async def settled() -> None:
                 while (await c.call(methods.STAT, meta.Stat(inode, b""))).attributes.length != 77:
@@ -319,13 +320,13 @@ def test_a_client_that_is_gone_leaves_locks_and_sessions_to_the_others(tmp_path:
 def test_a_client_from_before_a_restart_is_waited_for_and_then_cleared_up_after(tmp_path: Path) -> None:
     async def body() -> None:
         async with cluster(tmp_path, client_timeout_ms=60_000) as c:
-            await c.call(methods.LOCK, meta.Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
-            found = await c.call(methods.GET_LOCK, meta.GetLock(ROOT, b"o" * 16, 1, 1, 2))
+            await c.call(methods.LOCK, Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
+            found = await c.call(methods.GET_LOCK, GetLock(ROOT, b"o" * 16, 1, 1, 2))
             assert found.type == 2
         config = MetaConfig(cluster="test", directory=str(tmp_path), port=0, client_timeout_ms=20)
         running = await server.start(config, open_store(config.store_url), FakeManager(None))
         peer = await tcp.connect("127.0.0.1", running.port, Hello([1], "client", b"o" * 16, "test"), timeout=5)
-        wanted = meta.Lock(ROOT, b"o" * 16, 1, 1, 2, new_request(), wait_ms=8_000)
+        wanted = Lock(ROOT, b"o" * 16, 1, 1, 2, new_request(), wait_ms=8_000)
         await peer.call(methods.LOCK, wanted, timeout=10)
         await peer.close()
         await running.close(0)

@@ -11,7 +11,8 @@ import pytest
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_common.records.meta import Attributes, FileType, LockKind, LockType, User
+from fs_common.records.locks import GetLock, GetLockReply, Lock, LockKind, LockType, ReleaseLocks
+from fs_common.records.meta import Attributes, FileType, User
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_meta import fsck, schema
 from fs_meta.chain_allocator import ChainAllocator
@@ -297,7 +298,7 @@ class World:
         self, inode: int, owner: int, type_: int = LockType.EXCLUSIVE, kind: int = LockKind.RANGE, **more: Any
     ) -> Attributes | None:
         """The caller is this world."""
-        request = meta.Lock(
+        request = Lock(
             inode, more.pop("client", CLIENT), owner, kind, type_, more.pop("request", new_request()), **more
         )
         return (await lock(self.context, request, self)).attributes
@@ -307,12 +308,12 @@ class World:
 
     async def get_lock(
         self, inode: int, owner: int, type_: int = LockType.EXCLUSIVE, kind: int = LockKind.RANGE, **more: Any
-    ) -> meta.GetLockReply:
-        request = meta.GetLock(inode, more.pop("client", CLIENT), owner, kind, type_, **more)
+    ) -> GetLockReply:
+        request = GetLock(inode, more.pop("client", CLIENT), owner, kind, type_, **more)
         return await get_lock(self.context, request)
 
     async def release_locks(self, inode: int, owner: int, kind: int = LockKind.RANGE, client: bytes = CLIENT) -> None:
-        await release_locks(self.context, meta.ReleaseLocks(inode, client, owner, kind, new_request()))
+        await release_locks(self.context, ReleaseLocks(inode, client, owner, kind, new_request()))
 
     async def held(self, inode: int) -> list[tuple[int, int, int, int]]:
         """(owner, type, start, end) of each lock."""

@@ -21,6 +21,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.methods import Method
 from fs_common.records import meta
+from fs_common.records.locks import LockReply
 from tests.support import run
 
 INODE = 7
@@ -88,7 +89,7 @@ class Service:
         attributes = self.attributes()
         reply: Any = meta.AttributesReply(attributes)
         if method is methods.LOCK:
-            reply = meta.LockReply(attributes)
+            reply = LockReply(attributes)
         elif method is methods.OPEN:
             reply = meta.OpenReply(attributes, b"another session", True)
         return lambda: future.set_result(reply)

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from fs_client.fuse.following import Following
 from fs_client.fuse.nodes import FOREVER, Nodes
 from fs_common import methods
-from fs_common.records.meta import Attributes, DirectoryEntry, FileType, Promised
+from fs_common.records.following import Promised
+from fs_common.records.meta import Attributes, DirectoryEntry, FileType
 
 ROOT = 1
 

@@ -20,7 +20,8 @@ WRITER = """
 import asyncio, os, sys
 from fs_client import aio
 from fs_common.methods import LOCK
-from fs_common.records.meta import Lock
+from fs_common.records.locks import Lock
+
 
 async def main():
     fs = await aio.connect(sys.argv[1])
@@ -63,7 +64,7 @@ def _lock(cluster: LaunchedCluster, path: str) -> bool:
         "import asyncio, os, sys\n"
         "from fs_client import aio\n"
         "from fs_common.methods import LOCK\n"
-        "from fs_common.records.meta import Lock\n"
+        "from fs_common.records.locks import Lock\n"
         "async def main():\n"
         "    async with await aio.connect(sys.argv[1]) as fs:\n"
         "        inode = (await fs.stat(sys.argv[2])).st_ino\n"

@@ -12,8 +12,7 @@ from fs_client.fuse.locks import older_ends, wait_for_lock
 from fs_client.fuse.mount import Mount
 from fs_common import methods
 from fs_common.errors import Code, EmberError
-from fs_common.records import meta
-from fs_common.records.meta import LockKind, LockType
+from fs_common.records.locks import LOCK_END, GetLock, GetLockReply, Lock, LockKind, LockType
 
 _TYPES = {fcntl.F_RDLCK: LockType.SHARED, fcntl.F_WRLCK: LockType.EXCLUSIVE, fcntl.F_UNLCK: LockType.UNLOCK}
 _NUMBERS = {type_: number for number, type_ in _TYPES.items()}
@@ -23,16 +22,16 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def getlk(request: Request) -> Result:
         asked = requests.parse_lock(request.body)
         handle = mount.handles.file(asked.fh)
-        question = meta.GetLock(
+        question = GetLock(
             handle.file.inode,
             mount.client,
             asked.owner,
             LockKind.RANGE,
             _type(asked.type),
             asked.start,
-            min(asked.end, meta.LOCK_END),
+            min(asked.end, LOCK_END),
         )
-        reply: meta.GetLockReply = await mount.call(methods.GET_LOCK, question)
+        reply: GetLockReply = await mount.call(methods.GET_LOCK, question)
         return answers.lk_out(reply.start, reply.end, _NUMBERS[LockType(reply.type)], reply.process)
 
     async def setlk(request: Request) -> Result:
@@ -60,7 +59,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         owner = handle.number if kind is LockKind.FLOCK else asked.owner
         type_ = _type(asked.type)
         file = handle.file
-        start, end = (0, meta.LOCK_END) if kind is LockKind.FLOCK else (asked.start, min(asked.end, meta.LOCK_END))
+        start, end = (0, LOCK_END) if kind is LockKind.FLOCK else (asked.start, min(asked.end, LOCK_END))
         if type_ is LockType.UNLOCK:
             # What was written under the lock is there for who takes it next.
             if file.dirty:
@@ -73,7 +72,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if withdrawn is not None and type_ is not LockType.UNLOCK:
             await wait_for_lock(mount, file.inode, owner, kind, type_, start, end, asked.pid, withdrawn)
         else:
-            lock = meta.Lock(file.inode, mount.client, owner, kind, type_, mount.request_id(), start, end, asked.pid)
+            lock = Lock(file.inode, mount.client, owner, kind, type_, mount.request_id(), start, end, asked.pid)
             await mount.call(methods.LOCK, lock)
         if type_ is not LockType.UNLOCK:
             await renew(handle)

@@ -12,6 +12,7 @@ from fs_client.fuse.ops.lookup import new_entry
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records import meta
+from fs_common.records.following import Promised
 
 _RENAME_WHITEOUT = 4
 
@@ -56,7 +57,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 request.node, asked.name, mode, mount.request_id(), False, None, user, relaxed=True
             ),
         )
-        if reply.promised & meta.Promised.NAMES:
+        if reply.promised & Promised.NAMES:
             nodes.promise_names(reply.attributes.inode, stamp, empty=True)
         return made(request.node, asked.name, reply, stamp)
 

@@ -24,6 +24,7 @@ from fs_client.settle import run_all
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records import meta
+from fs_common.records.following import Promised
 
 _ACCESS = os.O_ACCMODE
 EXECUTE = 0x20
@@ -59,7 +60,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if not attributes.links or attributes.layout is None or told_others(node, attributes.version):
             return None
         looking_again.discard(request.pid)
-        reply = meta.OpenReply(attributes, promised=meta.Promised.ATTRIBUTES)
+        reply = meta.OpenReply(attributes, promised=Promised.ATTRIBUTES)
         handle = opened(request, flags, reply, nodes.stamp())
         return answers.open_out(handle.number, open_flags(handle, attributes.version))
 

@@ -1,0 +1,85 @@
+"""Requests to the metadata service about advisory locks: flock, byte ranges, and the lock around an atomic append."""
+
+import enum
+
+import msgspec
+
+from fs_common.records.meta import Attributes
+
+
+class LockKind(enum.IntEnum):
+    """Locks of different kinds do not know of each other."""
+
+    FLOCK = 1
+    """flock(2): the whole file, owned by an open file description."""
+    RANGE = 2
+    """fcntl(2): byte ranges, owned by a process or an open file description; merged and split."""
+    APPEND = 3
+    """Taken by clients around an atomic append: exclusive, the whole file; the answer tells the file's length."""
+
+
+class LockType(enum.IntEnum):
+    UNLOCK = 0
+    SHARED = 1
+    EXCLUSIVE = 2
+
+
+LOCK_END = 2**63 - 1
+"""`end` of a lock to the end of the file, however far that is."""
+
+
+class Lock(msgspec.Struct, frozen=True, array_like=True):
+    """Take, change or give up a lock. WOULD_BLOCK: another owner has it, and did so for `wait_ms`."""
+
+    inode: int
+    client: bytes
+    owner: int
+    """64 bits, named by the client: who has the lock on it."""
+    kind: int
+    """`LockKind`"""
+    type: int
+    """`LockType`"""
+    request: bytes
+    start: int = 0
+    end: int = LOCK_END
+    """The last byte, inclusive."""
+    process: int = 0
+    """Process id, for `GetLock` of others."""
+    wait_ms: int = 0
+    """How long to wait for it, in the order of arrival; 0: not at all. DEADLOCK: range locks would wait in a circle."""
+
+
+class LockReply(msgspec.Struct, frozen=True, array_like=True):
+    attributes: Attributes | None = None
+    """For `APPEND` that was taken."""
+
+
+class GetLock(msgspec.Struct, frozen=True, array_like=True):
+    """Which lock stands in the way of this one?"""
+
+    inode: int
+    client: bytes
+    owner: int
+    kind: int
+    type: int
+    start: int = 0
+    end: int = LOCK_END
+
+
+class GetLockReply(msgspec.Struct, frozen=True, array_like=True):
+    type: int
+    """`LockType`; UNLOCK: nothing stands in the way."""
+    start: int = 0
+    end: int = 0
+    process: int = 0
+    """0 for a lock of another client."""
+
+
+class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
+    """Give up all locks of an owner on a file, of one kind."""
+
+    inode: int
+    client: bytes
+    owner: int
+    kind: int
+    request: bytes

@@ -1,14 +1,20 @@
 """Where a file has data and where holes, as its chunks on the storage daemons tell."""
 
+from collections.abc import Callable
+from typing import Any
+
 from fs_client.aio import AsyncFileSystem
 from fs_client.backoff import Attempts
 from fs_client.file_ref import FileRef
 from fs_client.read_plan import nobody_serves
+from fs_client.routing_cache import Route
 from fs_client.settle import run_all
 from fs_client.storage_client import READ_TRY_S
 from fs_common.errors import EmberError, Retry
-from fs_common.methods import LIST_CHUNKS
-from fs_common.records.storage import ListChunks, ListChunksReply
+from fs_common.methods import LIST_CHUNKS, QUERY_LAST_CHUNK, Method
+from fs_common.records.storage import ListChunks, ListChunksReply, QueryLastChunk, QueryLastChunkReply
+
+Question = tuple[Method, ListChunks | QueryLastChunk]
 
 LIMIT = 1024
 """Chunks of one chain that are asked for at a time."""
@@ -45,60 +51,48 @@ async def next_hole(fs: AsyncFileSystem, file: FileRef, offset: int) -> int:
     return file.length
 
 
-async def stored_bytes(fs: AsyncFileSystem, file: FileRef) -> int:
-    """Bytes of all chunks of the file, once, whatever the replicas."""
-    total = first = 0
-    while True:
-        chunks = await _list(fs, file, first, LIMIT)
-        if not chunks:
-            return total
-        # Beyond the least of the chains' last chunks some may be missing in a full answer.
-        stripe = file.layout.stripe
-        last = max(chunks) if len(chunks) < LIMIT else min(_last_of_full_chains(chunks, stripe), max(chunks))
-        total += sum(length for index, length in chunks.items() if index <= last)
-        first = last + 1
+async def stored_bytes(fs: AsyncFileSystem, file: FileRef, timeout_s: float) -> int:
+    """Bytes of all chunks of the file, once, whatever the replicas. Raises what the daemons say after `timeout_s`."""
 
+    def question(route: Route) -> Question:
+        return QUERY_LAST_CHUNK, QueryLastChunk(route.chain, route.version, file.inode)
 
-def _last_of_full_chains(chunks: dict[int, int], stripe: int) -> int:
-    """Up to where all chains have told all of their chunks: those that told `LIMIT` may have more."""
-    told: dict[int, list[int]] = {}
-    for index in chunks:
-        told.setdefault(index % stripe, []).append(index)
-    return min((max(indexes) for indexes in told.values() if len(indexes) >= LIMIT), default=max(chunks))
+    replies: list[QueryLastChunkReply] = await _ask_heads(fs, file, question, timeout_s)
+    return sum(reply.total_bytes for reply in replies)
 
 
 async def _list(fs: AsyncFileSystem, file: FileRef, first: int, limit: int) -> dict[int, int]:
     """Index to bytes of chunks from `first` on: of each chain at least its next `limit`, so all below the least of
     the last ones are there."""
-    attempts = Attempts(fs.options.timeout_s)
+
+    def question(route: Route) -> Question:
+        return LIST_CHUNKS, ListChunks(route.chain, route.version, file.inode, first, limit)
+
+    replies: list[ListChunksReply] = await _ask_heads(fs, file, question, fs.options.timeout_s)
+    return {index: length for reply in replies for index, length in zip(reply.indexes, reply.lengths, strict=True)}
+
+
+async def _ask_heads(
+    fs: AsyncFileSystem, file: FileRef, question: Callable[[Route], Question], timeout_s: float
+) -> list[Any]:
+    """What the heads of all chains of the file answer. If one cannot be asked, all are asked once more."""
+    attempts = Attempts(timeout_s)
     while True:
         known = fs.routing.routing.version
+        replies: list[Any] = []
+
+        async def ask(route: Route, replies: list[Any] = replies) -> None:
+            if route.head is None:
+                raise nobody_serves(route.chain)
+            method, request = question(route)
+            left_s = attempts.left_s()
+            replies.append(await fs.storage.call(route.head, method, request, size=0, try_s=READ_TRY_S, left_s=left_s))
+
         try:
-            return await _list_once(fs, file, first, limit, attempts)
+            plan = fs.routing.plan(file)
+            await run_all([ask(route) for route in plan.routes[: plan.stripe]])
+            return replies
         except EmberError as error:
             if error.retry is Retry.FINAL or not await attempts.again(error):
                 raise
             await fs.routing.refresh_if_possible(known, attempts.left_s())
-
-
-async def _list_once(fs: AsyncFileSystem, file: FileRef, first: int, limit: int, attempts: Attempts) -> dict[int, int]:
-    plan = fs.routing.plan(file)
-    chunks: dict[int, int] = {}
-
-    async def ask(place: int) -> None:
-        route = plan.routes[place]
-        if route.head is None:
-            raise nobody_serves(route.chain)
-        reply: ListChunksReply = await fs.storage.call(
-            route.head,
-            LIST_CHUNKS,
-            ListChunks(route.chain, route.version, file.inode, first, limit),
-            size=0,
-            try_s=READ_TRY_S,
-            left_s=attempts.left_s(),
-        )
-        chunks.update(zip(reply.indexes, reply.lengths, strict=True))
-
-    stripe = min(plan.stripe, len(plan.routes))
-    await run_all([ask(place) for place in range(stripe)])
-    return chunks

@@ -21,6 +21,8 @@ from fs_common.limits import NAME_BYTES_MAX
 from fs_common.records import meta
 
 STATFS_S = 1.0
+MEASURE_S = 1.0
+"""A daemon that does not say within this time what a sparse file takes is not waited for: its length has to do."""
 MEASURE_MAX = 3
 """How often what a file takes is asked for while it is being written, before its length has to do."""
 STATX_BASIC_STATS = 0x7FF
@@ -63,7 +65,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         assert ref is not None
         question = node.stored_version = next(questions)
         try:
-            found = await stored_bytes(mount.fs, ref)
+            found = await stored_bytes(mount.fs, ref, MEASURE_S)
         except EmberError:
             # Nobody can be told what it takes: its length has to do, until it changes.
             found = ref.length

@@ -28,10 +28,10 @@ class Hint(NamedTuple):
         return 1 if self.written_end >= 0 or self.exact else 0
 
     def fsync(self, inode: int, session: bytes, request: bytes, *, relaxed: bool = False) -> meta.Fsync:
-        return meta.Fsync(inode, session, request, *self[:-1], relaxed, self.sparse)
+        return meta.Fsync(inode, session, request, *self, relaxed)
 
     def close(self, inode: int, session: bytes, request: bytes, *, relaxed: bool = False) -> meta.Close:
-        return meta.Close(inode, session, request, *self[:-1], relaxed, self.sparse)
+        return meta.Close(inode, session, request, *self, relaxed)
 
 
 class Unsettled:

@@ -38,13 +38,13 @@ assert _ATTR_OUT.size == abi.ATTR_OUT.size + abi.ATTR.size
 def entry(node: Node, name_until: float, now: float) -> bytes:
     """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up."""
     name_s, name_ns = _left(name_until, now)
-    attr_s, attr_ns = (0, 0) if unmeasured(node) else _left(node.expires, now)
+    attr_s, attr_ns = believed(node, now)
     return _ENTRY.pack(node.inode, 0, name_s, attr_s, name_ns, attr_ns, *_fields(node))
 
 
 def attr_out(node: Node, now: float) -> bytes:
     """The answer to GETATTR and SETATTR."""
-    valid_s, valid_ns = (0, 0) if unmeasured(node) else _left(node.expires, now)
+    valid_s, valid_ns = believed(node, now)
     return _ATTR_OUT.pack(valid_s, valid_ns, *_fields(node))
 
 
@@ -57,6 +57,11 @@ def no_entry(until: float, now: float) -> bytes:
 
 
 _NO_FIELDS = (0,) * (len(abi.ATTR.fields) + 1)
+
+
+def believed(node: Node, now: float) -> tuple[int, int]:
+    """(s, ns) that the kernel may believe its attributes."""
+    return (0, 0) if unmeasured(node) else _left(node.expires, now)
 
 
 def _left(until: float, now: float) -> tuple[int, int]:
@@ -108,7 +113,7 @@ def sparse(node: Node) -> bool:
 
 
 def unmeasured(node: Node) -> bool:
-    """Nobody knows what it takes until the daemons are asked; the kernel is not to believe what it is told."""
+    """Nobody knows what it takes until the daemons are asked."""
     attributes = node.attributes
     assert attributes is not None
     return node.stored_version != attributes.version and sparse(node)

@@ -216,10 +216,10 @@ class Close(msgspec.Struct, frozen=True, array_like=True):
     mtime_ns: int = 0
     clear_set_id: bool = False
     """Somebody without privilege wrote: the set-user-id and set-group-id bits go."""
-    relaxed: bool = False
-    """As in `Create`."""
     sparse: bool = False
     """Whole chunks were left out or removed; see `Attributes.sparse`."""
+    relaxed: bool = False
+    """As in `Create`."""
 
 
 class Fsync(msgspec.Struct, frozen=True, array_like=True):
@@ -233,11 +233,10 @@ class Fsync(msgspec.Struct, frozen=True, array_like=True):
     exact: bool = False
     mtime_ns: int = 0
     clear_set_id: bool = False
-    """As in `Close`."""
+    sparse: bool = False
+    """These as in `Close`."""
     relaxed: bool = False
     """As in `Create`."""
-    sparse: bool = False
-    """As in `Close`."""
 
 
 class Mkdir(msgspec.Struct, frozen=True, array_like=True):

@@ -85,8 +85,8 @@ async def _round(context: Context, request: Truncate, client: bytes) -> Attribut
             raise _Changed
         if length != record.length:
             record.version += 1
+        record.length = min(record.length, length)
         longer(record, length)
-        record.length = length
         if not length:
             record.flags &= ~schema.SPARSE
         record.truncate_version += 1

@@ -90,11 +90,11 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         assert attributes is not None
         shown.tell(node)
         size, mtime_ns = shown.size_and_mtime(node)
-        left_ns = int(min(max(node.expires - mount.now(), 0.0), shown.FOREVER_S) * 1e9)
+        left_s, left_ns = shown.believed(node, mount.now())
         return answers.statx_out(
             node.inode,
             shown.mode(attributes),
-            left_ns,
+            left_s * 1_000_000_000 + left_ns,
             mask=STATX_BASIC_STATS | STATX_BTIME,
             size=size,
             blocks=shown.blocks(node, size),

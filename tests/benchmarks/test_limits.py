@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import lmdb
+import pytest
+
 from benchmarks.limits.chain import FILE, MEMORY, SYNC, Chain
-from benchmarks.limits.lmdb_groups import creates_per_s
+from benchmarks.limits.lmdb_groups import GROUP, RECORDS, creates_per_s
 from benchmarks.limits.senders import Senders
 
 MIB = 1 << 20
@@ -32,5 +35,48 @@ def test_a_chain_passes_everything_on(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_lmdb_groups(tmp_path: Path) -> None:
+def test_lmdb_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record of every create is put, in transactions of a group each that are synced."""
+    opened = lmdb.open
+    puts: list[list[tuple[bytes, int]]] = []
+
+    class Transaction:
+        def __init__(self, real: lmdb.Transaction) -> None:
+            self.real = real
+
+        def __enter__(self) -> "Transaction":
+            self.real.__enter__()
+            puts.append([])
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.real.__exit__(*error)
+
+        def put(self, key: bytes, value: bytes) -> None:
+            puts[-1].append((key, len(value)))
+            assert self.real.put(key, value)
+
+        def drop(self, *arguments: object, **options: object) -> None:
+            assert self.real.stat(arguments[0])["entries"] == 100 * len(RECORDS)
+            self.real.drop(*arguments, **options)
+
+    class Environment:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            assert options["sync"]
+            self.real = opened(*arguments, **options)
+
+        def __enter__(self) -> "Environment":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.real.close()
+
+        def begin(self, **options: object) -> Transaction:
+            return Transaction(self.real.begin(**options))
+
+        def open_db(self, *arguments: object, txn: Transaction) -> object:
+            return self.real.open_db(*arguments, txn=txn.real)
+
+    monkeypatch.setattr(lmdb, "open", Environment)
     assert creates_per_s(tmp_path / "lmdb", 100) > 0
+    assert [len(group) for group in puts] == [GROUP * len(RECORDS), (100 - GROUP) * len(RECORDS), 0]

@@ -1,11 +1,13 @@
 """A daemon that does nothing but what its configuration says: for tests of the supervisor.
 
-As `meta` it answers the routing that the supervisor waits for. `behaviour`: "serve", "fail" (one line, exit 1),
+As `meta` it answers the routing that the supervisor waits for; as `storage` it notes, when it is told to end, whether
+the manager is there to be told. `behaviour`: "serve", "fail" (one line, exit 1),
 "silent" (never ready), "stubborn" (ignores SIGTERM).
 """
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 import tomllib
@@ -31,11 +33,32 @@ async def serve(config: dict[str, object]) -> None:
         routing = Routing(1, cluster, nodes, [Chain(1, 1, [])], [ChainTable(1, 1, [1])])
         service.register(GET_ROUTING, lambda call: Reply(GetRoutingReply(routing)))
     server = await tcp.serve(service, host, port)
+    manager = await asyncio.start_server(_hang_up, host, int(str(config["grpc_port"]))) if role == "meta" else None
     if config.get("behaviour") != "silent":
         print(f"ready {role} {host}:{port}", flush=True)
     print("serving", file=sys.stderr, flush=True)
     await ended.wait()
+    if role == "storage":
+        print("the manager", await _state_of(str(config["manager"])), file=sys.stderr, flush=True)
+    if manager is not None:
+        manager.close()
     await server.close(grace_s=1.0)
+
+
+def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def _state_of(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except ConnectionRefusedError:
+        return "is gone"
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return "listens"
 
 
 def main() -> None:

@@ -96,7 +96,10 @@ def test_starts_all_daemons_and_stops_storage_before_metadata(tmp_path: Path) ->
             assert record.supervisor.pid == os.getpid()
         kinds = [event.kind for event in cluster.events]
         assert kinds[-2:] == [Kind.STOPPING, Kind.STOPPED]
-        assert "serving" in cluster.directory.log("storage-2").read_text()
+        for name in ("storage-1", "storage-2"):
+            log = cluster.directory.log(name).read_text()
+            assert "serving" in log
+            assert "the manager listens" in log, "a storage daemon has somebody to tell that it leaves"
 
     run(scenario())
 

@@ -859,8 +859,12 @@ def test_closing_twice_is_closing_once(transport: ModuleType) -> None:
         async with connected(service(), transport) as peer:
             await peer.close()
             await peer.close()
+            assert peer.closed
         server = await transport.serve(service(), "127.0.0.1", 0)
         await server.close()
         await server.close()
+        with pytest.raises(EmberError) as caught:
+            await transport.connect("127.0.0.1", server.port, hello(), timeout=TIMEOUT)
+        assert caught.value.code is Code.UNREACHABLE
 
     run(main())

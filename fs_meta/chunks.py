@@ -20,9 +20,17 @@ from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.layout import Layout, stripe_chains
 from fs_common.limits import REMOVE_FILES_MAX
-from fs_common.methods import QUERY_LAST_CHUNK, REMOVE_CHUNKS, REMOVE_FILES, UPDATE_CHUNKS, Method
+from fs_common.methods import LIST_CHUNKS, QUERY_LAST_CHUNK, REMOVE_CHUNKS, REMOVE_FILES, UPDATE_CHUNKS, Method
 from fs_common.records.routing import Chain, PublicState, Routing
-from fs_common.records.storage import QueryLastChunk, RemoveChunks, RemoveFiles, UpdateChunks, UpdateItem, UpdateKind
+from fs_common.records.storage import (
+    ListChunks,
+    QueryLastChunk,
+    RemoveChunks,
+    RemoveFiles,
+    UpdateChunks,
+    UpdateItem,
+    UpdateKind,
+)
 
 T = TypeVar("T")
 
@@ -109,9 +117,9 @@ class ChunkClient:
             await self._remove_on(chain, inode, boundary + 1 if within else boundary, deadline)
             if chain != boundary_chain:
                 return
-            # Truncating would make a hole into a chunk of zeros, so look first.
-            last = await self._last(chain, inode, deadline)
-            if last.index == boundary and last.length > within:
+            # Truncating would make a hole into a chunk of zeros, so look first; at this chunk, since a writer may have
+            # made others behind it by now. What it puts into this one after the look is no byte of before.
+            if await self._length_of(chain, inode, boundary, deadline) > within:
                 await self._truncate_chunk(chain, inode, boundary, within, layout, deadline)
 
         await _all([cut_on(chain) for chain in chains])
@@ -162,6 +170,15 @@ class ChunkClient:
             return QueryLastChunk(chain.chain, chain.version, inode)
 
         return await self._on_head(chain_id, QUERY_LAST_CHUNK, request, deadline)
+
+    async def _length_of(self, chain_id: int, inode: int, index: int, deadline: float) -> int:
+        """Bytes of one chunk, all updates included that have begun; 0: there is none."""
+
+        def request(chain: Chain) -> ListChunks:
+            return ListChunks(chain.chain, chain.version, inode, index, 1)
+
+        listed = await self._on_head(chain_id, LIST_CHUNKS, request, deadline)
+        return int(listed.lengths[0]) if listed.indexes[:1] == [index] else 0
 
     async def _truncate_chunk(
         self, chain_id: int, inode: int, index: int, length: int, layout: Layout, deadline: float

@@ -134,12 +134,6 @@ async def has_sessions(txn: Transaction, inode: int) -> bool:
     return bool(await txn.range(begin, end, 1))
 
 
-async def has_writers(txn: Transaction, inode: int) -> bool:
-    """Whether the file is open for writing: it may have chunks that its length does not tell of."""
-    begin, end = schema.sessions_range(inode)
-    return any(schema.decode_session(value).write for _, value in await txn.range(begin, end))
-
-
 async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, due_ns: int) -> int:
     """Take a name from anything but a directory. Returns by how much the number of inodes changes.
 

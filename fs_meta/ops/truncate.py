@@ -1,13 +1,16 @@
 """truncate: the length of a file is set.
 
-Steps: (1) read the file, check rights; (2) if it may have chunks beyond the new length, cut them on the storage
-daemons; (3) one transaction sets the length and moves the truncate version on. Commit point: (3). A crash after some of
-(2) leaves the old length with a hole at the end where data was cut; the client's retry, under the same request id,
+Steps: (1) read the file, check rights; (2) unless it was never open for writing, cut its chunks on the storage daemons:
+on each chain of its stripe remove those that begin at or beyond the new length, then cut the one it falls into, if that
+is longer; (3) one transaction sets the length and moves the truncate version on. Commit point: (3). A crash after some
+of (2) leaves the old length with a hole at the end where data was cut; the client's retry, under the same request id,
 completes it.
 
-A writer may put chunks back between (2) and (3). If it reports them before (3), the file is not as (1) saw it and all
-is done again. If it reports them after (3), its hint is of an older version: storage is asked, and the write counts as
-made after the truncate. Either way no byte beyond the length comes back later.
+What a writer stored before (2) is cut by (2), whether it was reported or not: the length tells nothing of the chunks of
+a writer that has not reported, or cannot (it was pruned, its close failed). What a writer stores on a chain behind that
+chain's part of (2) is a write after the truncate, over zeros. If it reports before (3), the file is not as (1) saw it
+and all is done again. If it reports after (3), its hint is of an older version: storage is asked. Either way no byte of
+before comes back later, neither beyond the length nor when the file grows again.
 
 A retry of a request may arrive while the first copy is at (2) or (3). It must not cut again once the first was
 answered (a writer may have written since), so the truncates of one file come one after another in this process, and
@@ -20,7 +23,7 @@ from fs_common.records.meta import AttributesReply, FileType, Truncate
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import attributes, has_writers, put_inode
+from fs_meta.ops.inodes import attributes, put_inode
 from fs_meta.ops.once import answer, answered, once
 from fs_meta.ops.permission import FIXED, WRITE, check_rights, without_set_id
 from fs_meta.ops.resolve import get_inode
@@ -60,21 +63,19 @@ async def truncate(context: Context, request: Truncate, client: bytes = b"") -> 
 async def _round(context: Context, request: Truncate, client: bytes) -> AttributesReply:
     inode, length = request.inode, request.length
 
-    async def look(txn: Transaction) -> tuple[schema.Inode, bool] | EmberError:
+    async def look(txn: Transaction) -> schema.Inode | EmberError:
         try:
             record = await get_inode(txn, inode)
             await _check(txn, record, request, client)
         except EmberError as error:
             return error
-        return record, await has_writers(txn, inode)
+        return record
 
     # Rights and flags are those of before the cut: it cannot be undone if they change meanwhile.
-    looked = await context.kv.read(look)
-    if isinstance(looked, EmberError):
-        return await _refuse(context, request, looked)
-    seen, written = looked
-    # A writer may have chunks beyond any length that it has not reported; without one the length tells them all.
-    if length < seen.length or written:
+    seen = await context.kv.read(look)
+    if isinstance(seen, EmberError):
+        return await _refuse(context, request, seen)
+    if seen.flags & schema.WRITTEN or length < seen.length:
         assert seen.layout is not None
         await context.chunks.cut(inode, seen.layout, length)
     now_ns = context.now_ns()

@@ -7,6 +7,8 @@ from fs_common.errors import Code, EmberError
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_common.records.storage import (
     ItemError,
+    ListChunks,
+    ListChunksReply,
     QueryLastChunk,
     QueryLastChunkReply,
     RemoveChunks,
@@ -48,6 +50,7 @@ class FakeStorage:
     async def start(self) -> None:
         service = Service("storage", "test", self.node)
         service.register(methods.QUERY_LAST_CHUNK, self._told(self._last))
+        service.register(methods.LIST_CHUNKS, self._told(self._list))
         service.register(methods.REMOVE_CHUNKS, self._told(self._remove))
         service.register(methods.REMOVE_FILES, self._told(self._remove_files))
         service.register(methods.UPDATE_CHUNKS, self._told(self._update))
@@ -79,6 +82,16 @@ class FakeStorage:
         }
         last = max(found, default=-1)
         return Reply(QueryLastChunkReply(last, found.get(last, 0), len(found), sum(found.values())))
+
+    def _list(self, call: Call) -> Reply:
+        request: ListChunks = call.request
+        self.versions.add(request.chain_version)
+        found = sorted(
+            key for key in self.lengths if key[:2] == (request.chain, request.inode) and key[2] >= request.first
+        )
+        listed = found[: request.limit]
+        lengths = [self.lengths[key] for key in listed]
+        return Reply(ListChunksReply([key[2] for key in listed], lengths, len(listed) < len(found)))
 
     def _remove(self, call: Call) -> Reply:
         request: RemoveChunks = call.request

@@ -499,6 +499,24 @@ def test_what_a_write_takes_away_goes_as_nobody_knows_whether_it_wrote() -> None
     run(body())
 
 
+def test_what_a_pruned_writer_stored_does_not_outlive_a_truncate() -> None:
+    """It was cut off from here alone, and writes on. Then the file is truncated, and it comes back and reports."""
+
+    async def body() -> None:
+        async with bench() as b:
+            b.connect()
+            opened = await b.written(b"f", 100, settled=100)
+            inode = opened.attributes.inode
+            await b.die()
+            b.write(opened, 5000)
+            assert (await b.w.truncate(inode, 100)).length == 100
+            b.connect()
+            request = meta.Fsync(inode, opened.session, new_request(), 5000)
+            assert (await fsync(b.w.context, request, CLIENT)).attributes.length == 100
+
+    run(body())
+
+
 def test_pruned_sessions_are_remembered_for_a_day() -> None:
     async def body() -> None:
         async with bench() as b:

@@ -6,7 +6,7 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.limits import FILE_SIZE_MAX
-from fs_common.records.meta import OpenReply
+from fs_common.records.meta import OpenReply, User
 from fs_meta.ops.sessions import ROUNDS_MAX
 from tests.meta.world import CHUNK, World, fails, world
 from tests.support import run
@@ -266,7 +266,9 @@ def test_truncate_grows_by_a_hole() -> None:
     run(body())
 
 
-def test_truncate_to_the_same_length_cuts_only_under_a_writer() -> None:
+def test_truncate_to_the_same_length_cuts_what_the_length_does_not_tell_of() -> None:
+    """Of a writer that has not reported, and of one whose session is gone: nobody knows what it has stored."""
+
     async def body() -> None:
         async with world() as w:
             opened = await _file(w, 100)
@@ -275,8 +277,29 @@ def test_truncate_to_the_same_length_cuts_only_under_a_writer() -> None:
             await w.truncate(inode, 100)
             assert w.chunks.of(inode) == {0: 100}
             await w.close(inode, opened.session, truncate_version=1)
+            await _write(w, opened, 500)
             await w.truncate(inode, 100)
-            assert w.chunks.cuts == [(inode, 100)]
+            assert w.chunks.of(inode) == {0: 100}
+
+    run(body())
+
+
+@pytest.mark.parametrize("length", [0, 100])
+def test_truncate_to_the_same_length_marks_times_and_drops_set_id_bits(length: int) -> None:
+    """As open with O_TRUNC does, also of an empty file. root keeps the bits, and the version stays: the contents do."""
+
+    async def body() -> None:
+        async with world() as w:
+            opened = await _file(w, length)
+            inode = opened.attributes.inode
+            await w.set_attr(b"f", mode=0o6777)
+            before = await w.stat(b"f")
+            kept = await w.truncate(inode, length)
+            assert kept.mode == 0o6777
+            assert before.ctime_ns < kept.ctime_ns == kept.mtime_ns
+            seen = await w.acting(User(1000, 1000)).truncate(inode, length)
+            assert seen.mode == 0o777 and kept.ctime_ns < seen.ctime_ns == seen.mtime_ns
+            assert (seen.length, seen.version) == (length, before.version)
 
     run(body())
 

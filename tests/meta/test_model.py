@@ -321,6 +321,11 @@ class Namespace(RuleBasedStateMachine):
         reply = self.agree(TRUNCATE, meta.Truncate(node.inode, length, new_request(), user), number)
         if isinstance(node, File) and reply is not None:
             assert reply.attributes.truncate_version == node.version
+            self._is_cut(node, length)
+
+    def _is_cut(self, file: File, length: int) -> None:
+        ends = [index * CHUNK + within for index, within in self.w.chunks.of(file.inode).items()]
+        assert max(ends, default=0) <= length
 
     @rule(user=users, handle=handles, length=lengths)
     def truncate_what_is_open(self, user: User, handle: Any, length: int) -> None:
@@ -328,7 +333,8 @@ class Namespace(RuleBasedStateMachine):
         if session not in file.sessions:
             return
         _, number = self._of_model(lambda: self.model.truncate(user, file, length, True))
-        self.agree(TRUNCATE, meta.Truncate(file.inode, length, new_request(), user, session), number)
+        if self.agree(TRUNCATE, meta.Truncate(file.inode, length, new_request(), user, session), number) is not None:
+            self._is_cut(file, length)
 
     # Attributes
 

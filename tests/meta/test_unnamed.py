@@ -187,7 +187,7 @@ def test_a_hold_is_no_writer() -> None:
                 with fails(errno.EBADF):
                     await w.close(inode, session, **report)
             await w.truncate(inode, 0)
-            assert w.chunks.cuts == [], "nobody can have written beyond the length"
+            assert w.chunks.cuts == [], "nobody has ever written"
             written = await w.open(b"f")
             await w.truncate(inode, 0)
             assert w.chunks.cuts == [(inode, 0)]

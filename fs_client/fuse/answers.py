@@ -3,13 +3,35 @@
 What is named `..._out` gives the body of an answer; the channel puts the header in front. What is named `notify_...`
 gives a whole message. Valid times and times of files are nanoseconds; times of files count from 1970.
 
+Every value has a form for the kernel (`packed`): one that does not fit its field is a fault, and no reason for a
+program's call to fail.
+
 Pure. Layouts: `abi`.
 """
+
+import logging
+import struct
+from collections.abc import Sequence
 
 from fs_client.fuse import abi
 from fs_client.fuse.abi import Notify
 
+logger = logging.getLogger(__name__)
+
 _SECOND = 1_000_000_000
+_RANGES = {"H": (0, 2**16 - 1), "I": (0, 2**32 - 1), "Q": (0, 2**64 - 1), "q": (-(2**63), 2**63 - 1)}
+"""Of the field codes of `struct` that the layouts have."""
+
+
+def packed(layout: struct.Struct, values: Sequence[int]) -> bytes:
+    """The values, each as the nearest that fits its field. The log names those that do not fit."""
+    try:
+        return layout.pack(*values)
+    except struct.error:
+        ranges = [_RANGES[code] for code in layout.format if code in _RANGES]
+        fitting = [min(max(value, low), high) for value, (low, high) in zip(values, ranges, strict=True)]
+        logger.error("the kernel is shown %s as %s: not all of it fits the fields", values, fitting)
+        return layout.pack(*fitting)
 
 
 def attr(
@@ -32,28 +54,29 @@ def attr(
     atime, atimensec = divmod(atime_ns, _SECOND)
     mtime, mtimensec = divmod(mtime_ns, _SECOND)
     ctime, ctimensec = divmod(ctime_ns, _SECOND)
-    return abi.ATTR.pack(
+    fields = (
         inode, size, blocks, atime, mtime, ctime, atimensec, mtimensec, ctimensec, mode, nlink, uid, gid, rdev, blksize,
         flags,
     )  # fmt: skip
+    return packed(abi.ATTR, fields)
 
 
 def entry_out(node: int, attributes: bytes, entry_valid_ns: int, attr_valid_ns: int, generation: int = 0) -> bytes:
     """LOOKUP, MKNOD, MKDIR, SYMLINK, LINK. The kernel counts one look-up of `node` for it."""
     entry_s, entry_ns = divmod(entry_valid_ns, _SECOND)
     attr_s, attr_ns = divmod(attr_valid_ns, _SECOND)
-    return abi.ENTRY_OUT.pack(node, generation, entry_s, attr_s, entry_ns, attr_ns) + attributes
+    return packed(abi.ENTRY_OUT, (node, generation, entry_s, attr_s, entry_ns, attr_ns)) + attributes
 
 
 def no_entry_out(entry_valid_ns: int) -> bytes:
     """LOOKUP: there is no such name, and that may be believed for so long."""
     entry_s, entry_ns = divmod(entry_valid_ns, _SECOND)
-    return abi.ENTRY_OUT.pack(0, 0, entry_s, 0, entry_ns, 0) + bytes(abi.ATTR.size)
+    return packed(abi.ENTRY_OUT, (0, 0, entry_s, 0, entry_ns, 0)) + bytes(abi.ATTR.size)
 
 
 def attr_out(attributes: bytes, attr_valid_ns: int) -> bytes:
     """GETATTR, SETATTR."""
-    return abi.ATTR_OUT.pack(*divmod(attr_valid_ns, _SECOND)) + attributes
+    return packed(abi.ATTR_OUT, divmod(attr_valid_ns, _SECOND)) + attributes
 
 
 def statx_out(
@@ -79,11 +102,12 @@ def statx_out(
 ) -> bytes:
     """STATX. `mask`: `STATX_*` bits of what is given; `attributes`: `STATX_ATTR_*`."""
     valid_s, valid_ns = divmod(attr_valid_ns, _SECOND)
-    return abi.STATX_OUT.pack(valid_s, valid_ns, 0) + abi.STATX.pack(
+    fields = (
         mask, blksize, attributes, nlink, uid, gid, mode, inode, size, blocks, attributes_mask,
         *divmod(atime_ns, _SECOND), *divmod(btime_ns, _SECOND), *divmod(ctime_ns, _SECOND), *divmod(mtime_ns, _SECOND),
         rdev_major, rdev_minor, 0, 0,
     )  # fmt: skip
+    return packed(abi.STATX_OUT, (valid_s, valid_ns, 0)) + packed(abi.STATX, fields)
 
 
 def open_out(fh: int, open_flags: int = 0) -> bytes:
@@ -112,7 +136,7 @@ def statfs_out(
     frsize: int,
 ) -> bytes:
     """STATFS. Blocks of `frsize` bytes."""
-    return abi.STATFS_OUT.pack(blocks, bfree, bavail, files, ffree, bsize, namelen, frsize)
+    return packed(abi.STATFS_OUT, (blocks, bfree, bavail, files, ffree, bsize, namelen, frsize))
 
 
 def xattr_out(size: int) -> bytes:
@@ -122,11 +146,11 @@ def xattr_out(size: int) -> bytes:
 
 def lk_out(start: int, end: int, type: int, pid: int) -> bytes:
     """GETLK: a lock that is in the way, or one of type `F_UNLCK`."""
-    return abi.FILE_LOCK.pack(start, end, type, pid)
+    return packed(abi.FILE_LOCK, (start, end, type, pid))
 
 
 def lseek_out(offset: int) -> bytes:
-    return abi.LSEEK_OUT.pack(offset)
+    return packed(abi.LSEEK_OUT, (offset,))
 
 
 def bmap_out(block: int) -> bytes:
@@ -198,7 +222,7 @@ _PADDING = tuple(bytes(length) for length in range(8))
 
 def notify_inval_inode(node: int, offset: int, length: int) -> bytes:
     """Attributes, and cached pages from `offset` on (`length` 0: to the end; `offset` negative: no pages)."""
-    return _notification(Notify.INVAL_INODE, abi.NOTIFY_INVAL_INODE_OUT.pack(node, offset, length))
+    return _notification(Notify.INVAL_INODE, packed(abi.NOTIFY_INVAL_INODE_OUT, (node, offset, length)))
 
 
 def notify_inval_entry(parent: int, name: bytes, *, expire_only: bool = False) -> bytes:

@@ -48,6 +48,8 @@ CLOSE_PAUSE_MIN_S = 1.0
 CLOSE_PAUSE_MAX_S = 64.0
 """Pauses double between tries to close a file; about two minutes and the time of the calls in all."""
 QUIET_S = 10.0
+ASK_MAX = 3
+"""How often attributes are asked for that changes of this mount cross."""
 STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
 POOL_BYTES_MAX = 64 * MIB
@@ -167,16 +169,26 @@ class Mount:
         return await self.fresh_attributes(node)
 
     async def fresh_attributes(self, node: Node) -> Node:
-        stamp = self.nodes.stamp()
-        try:
-            reply: meta.AttributesReply = await self.call(methods.STAT, meta.Stat(node.inode, b"", False))
-        except EmberError as error:
-            if error.code is Code.STALE and node.removed and node.attributes is not None:
+        """The node with what the service has now. An answer that a change of this mount has crossed may be from before
+        that change: it is asked again, unless the change's own answer is believed by then. Where changes never stop,
+        the last answer is shown: it is of a moment behind the question, which is all that who asked can want."""
+        nodes = self.nodes
+        for _ in range(ASK_MAX):
+            stamp = nodes.stamp()
+            try:
+                reply: meta.AttributesReply = await self.call(methods.STAT, meta.Stat(node.inode, b"", False))
+            except EmberError as error:
+                if error.code is Code.STALE and node.removed and node.attributes is not None:
+                    return node
+                raise
+            node = nodes.adopt(reply.attributes, stamp, self.now(), reply.promised)
+            if stamp >= node.changed:
+                if node.file is not None:
+                    node.file.refresh(reply.attributes)
                 return node
-            raise
-        self.nodes.adopt(reply.attributes, stamp, self.now(), reply.promised)
-        if node.file is not None and stamp >= node.changed:
-            node.file.refresh(reply.attributes)
+            if node.removed or nodes.fresh(node, self.now()):
+                return node
+        nodes.show_once(reply.attributes, stamp)
         return node
 
     def file(self, attributes: meta.Attributes) -> File:

@@ -40,9 +40,11 @@ class Node:
     """An inode."""
 
     __slots__ = (
+        "asked",
         "attributes",
         "cached_version",
         "changed",
+        "counted",
         "directory",
         "expires",
         "file",
@@ -61,10 +63,15 @@ class Node:
         self.inode = inode
         self.attributes: Attributes | None = None
         """The last that were adopted."""
+        self.asked = 0
+        """Stamp of the question, or of the change, whose answer they are: what began before it may be in them."""
         self.expires = NEVER
         """Until when `attributes` are believed, if they are not promised."""
         self.promised = NOT_PROMISED
         """Stamp of the answer that promised them: the service tells if others change them."""
+        self.counted = NOT_PROMISED
+        """Of a directory whose promise ended for its times alone: the stamp of `promised`. Its number of links still is
+        the service's, less what this mount has under way."""
         self.changed = 0
         """Stamp of the last change made here."""
         self.lookups = 0
@@ -191,8 +198,7 @@ class Nodes:
         for inode in inodes:
             node = self.node(inode)
             node.changed = self._stamp
-            node.expires = NEVER
-            node.promised = NOT_PROMISED
+            self._doubted(node)
         return self._stamp
 
     def change_names(self, *directories: int) -> None:
@@ -201,27 +207,44 @@ class Nodes:
         for inode in directories:
             self.node(inode).changed = self._stamp
 
-    def touched(self, directory: int, time_ns: int, links: int = 0, sent: int | None = None) -> None:
-        """This mount changed names of the directory, at about `time_ns`, and it has so many more subdirectories.
+    def touched(
+        self, directory: int, time_ns: int, now: float, sent: int, links: int = 0, *, exact: bool = False
+    ) -> None:
+        """This mount changed names of the directory, at about `time_ns`, by a request that began at stamp `sent`, and
+        it has so many more subdirectories.
 
         What else is known of it stays believed as long as it was: the kernel asks for a directory's attributes after
-        every change in it, if only to check permissions. A promise goes on if the time is the service's own and no
-        other change of this mount crossed this one, which began at `sent`.
+        every change in it, if only to check permissions. A promise goes on if the time is `exact`, the service's own,
+        and no other change of this mount crossed this one.
+
+        A number of links is derived only from one that others cannot have changed unseen, and that was asked for before
+        this change began: so it has all changes but those of this mount that are under way, each of which is counted
+        here once. From any other nothing is derived: the next one who wants to know asks.
         """
         node = self.node(directory)
-        if links or node.changed != sent:
-            node.promised = NOT_PROMISED
+        promised = max(node.promised, node.counted)
+        known = promised >= self._promised_from and self.believed_until > now and node.asked < sent
+        if links and not known:
+            links = 0
+            self._doubted(node)
+        elif not exact or node.changed != sent:
+            node.promised, node.counted = NOT_PROMISED, promised
         self.change_names(directory)
         attributes = node.attributes
         if attributes is not None:
             if attributes.mtime_ns > time_ns + CLOCKS_APART_NS:
                 # Somebody set it: the service has its own time there now.
-                node.expires = NEVER
-                node.promised = NOT_PROMISED
+                self._doubted(node)
             time_ns = max(time_ns, attributes.mtime_ns)
             node.attributes = msgspec.structs.replace(
                 attributes, mtime_ns=time_ns, ctime_ns=time_ns, links=attributes.links + links
             )
+
+    @staticmethod
+    def _doubted(node: Node) -> None:
+        """Its attributes are old, or may be."""
+        node.expires = NEVER
+        node.promised = node.counted = NOT_PROMISED
 
     # Promises
 
@@ -261,8 +284,7 @@ class Nodes:
         for inode in inodes:
             node = by_inode.get(inode)
             if node is not None and not node.removed:
-                node.expires = NEVER
-                node.promised = NOT_PROMISED
+                self._doubted(node)
         for inode in directories:
             node = by_inode.get(inode)
             if node is not None and node.directory is not None:
@@ -313,12 +335,23 @@ class Nodes:
             self._loose.append((now + self.attribute_s, inode))
         if stamp >= node.changed:
             node.attributes = attributes
+            node.asked = stamp
             node.expires = now + self.attribute_s
             node.promised = stamp if promised & ATTRIBUTES else NOT_PROMISED
+            node.counted = NOT_PROMISED
             node.removed = False
         elif node.attributes is None:
             node.attributes = attributes
+            node.asked = stamp
         return node
+
+    def show_once(self, attributes: Attributes, stamp: int) -> None:
+        """The answer to a question sent at `stamp` that a change of this mount has crossed, as all before it: what the
+        service had after the question was asked is what the one who asked is shown, and nobody believes it."""
+        node = self.node(attributes.inode)
+        node.attributes = attributes
+        node.asked = stamp
+        self._doubted(node)
 
     def learn(
         self,
@@ -343,10 +376,11 @@ class Nodes:
         since = sent if alone else None
         if new_since is not None and node.changed <= new_since:
             since = new_since
-        node.changed = self._stamp
+        node.changed = node.asked = self._stamp
         node.attributes = attributes
         node.expires = now + self.attribute_s if alone else NEVER
         node.promised = since if promised & ATTRIBUTES and since is not None else NOT_PROMISED
+        node.counted = NOT_PROMISED
         node.removed = node.removed and not attributes.links
         return node
 

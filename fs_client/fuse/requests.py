@@ -17,6 +17,7 @@ from fs_client.fuse.abi import Layout
 
 Body = bytes | bytearray | memoryview
 _SECOND = 1_000_000_000
+TIME_NS_MIN, TIME_NS_MAX = -(2**63), 2**63 - 1
 
 
 _new = tuple.__new__
@@ -57,6 +58,12 @@ class Statx(NamedTuple):
     sx_mask: int
 
 
+def _nanoseconds(seconds: int, nsec: int) -> int:
+    """Since 1970. The kernel's seconds reach farther than times are kept (1677 to 2262): the nearest that is kept, as
+    Linux does on file systems of its own."""
+    return min(max(seconds * _SECOND + nsec, TIME_NS_MIN), TIME_NS_MAX)
+
+
 class SetAttr(NamedTuple):
     valid: int
     """`FATTR_*`: which of the others count."""
@@ -75,15 +82,15 @@ class SetAttr(NamedTuple):
 
     @property
     def atime_ns(self) -> int:
-        return self.atime * _SECOND + self.atimensec
+        return _nanoseconds(self.atime, self.atimensec)
 
     @property
     def mtime_ns(self) -> int:
-        return self.mtime * _SECOND + self.mtimensec
+        return _nanoseconds(self.mtime, self.mtimensec)
 
     @property
     def ctime_ns(self) -> int:
-        return self.ctime * _SECOND + self.ctimensec
+        return _nanoseconds(self.ctime, self.ctimensec)
 
 
 class Symlink(NamedTuple):

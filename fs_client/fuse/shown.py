@@ -1,6 +1,9 @@
 """What the kernel is shown of an inode: attributes and entries as bytes, with what was written here and is not settled.
 
 How long it may believe them is what is left of the time this daemon itself believes them.
+
+No call of a program fails for how something is shown: what does not fit its field is shown as the nearest that does
+(`answers.packed`).
 """
 
 import errno
@@ -8,7 +11,7 @@ import os
 import stat
 from struct import Struct
 
-from fs_client.fuse import abi
+from fs_client.fuse import abi, answers
 from fs_client.fuse.nodes import Node
 from fs_common.records.meta import Attributes, FileType
 
@@ -39,13 +42,13 @@ def entry(node: Node, name_until: float, now: float) -> bytes:
     """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up."""
     name_s, name_ns = _left(name_until, now)
     attr_s, attr_ns = believed(node, now)
-    return _ENTRY.pack(node.inode, 0, name_s, attr_s, name_ns, attr_ns, *_fields(node))
+    return answers.packed(_ENTRY, (node.inode, 0, name_s, attr_s, name_ns, attr_ns, *_fields(node)))
 
 
 def attr_out(node: Node, now: float) -> bytes:
     """The answer to GETATTR and SETATTR."""
     valid_s, valid_ns = believed(node, now)
-    return _ATTR_OUT.pack(valid_s, valid_ns, *_fields(node))
+    return answers.packed(_ATTR_OUT, (valid_s, valid_ns, *_fields(node)))
 
 
 def no_entry(until: float, now: float) -> bytes:
@@ -75,7 +78,12 @@ def _left(until: float, now: float) -> tuple[int, int]:
 
 
 def mode(attributes: Attributes) -> int:
-    return TYPE_BITS[attributes.type] | attributes.mode
+    return TYPE_BITS[attributes.type] | attributes.mode & 0o7777
+
+
+def device(attributes: Attributes) -> int:
+    """In the kernel's 32 bits."""
+    return min(max(attributes.device, 0), 2**32 - 1)
 
 
 def size_and_mtime(node: Node) -> tuple[int, int]:
@@ -146,7 +154,7 @@ def _fields(node: Node) -> tuple[int, ...]:
         atime % _SECOND,
         mtime % _SECOND,
         ctime % _SECOND,
-        TYPE_BITS[attributes.type] | attributes.mode,
+        TYPE_BITS[attributes.type] | attributes.mode & 0o7777,
         0 if node.removed else attributes.links,
         attributes.uid,
         attributes.gid,

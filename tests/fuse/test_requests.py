@@ -222,3 +222,12 @@ def test_structures_come_back_as_they_were_packed(data: st.DataObject) -> None:
 def test_a_structure_of_another_size_is_refused() -> None:
     with pytest.raises(AssertionError, match="8 bytes; the kernel's has 12"):
         Layout("wrong", 12, "I a, 4x")
+
+
+@pytest.mark.parametrize(
+    ("year_s", "kept_ns"), [(32_503_680_000, 2**63 - 1), (-11_676_096_000, -(2**63)), (5, 5 * 10**9)]
+)
+def test_times_beyond_those_that_are_kept_are_the_nearest_one(year_s: int, kept_ns: int) -> None:
+    body = abi.SETATTR_IN.pack(0, 0, 0, 0, year_s, year_s, year_s, 0, 0, 0, 0, 0, 0)
+    asked = requests.parse_setattr(bytearray(body))
+    assert (asked.atime_ns, asked.mtime_ns, asked.ctime_ns) == (kept_ns,) * 3

@@ -175,6 +175,39 @@ def test_an_answer_from_before_does_not_shorten_what_is_being_told() -> None:
     run(scenario())
 
 
+def test_an_answer_that_a_change_has_crossed_is_asked_for_again() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, _):
+            asking = asyncio.ensure_future(mount.fresh_attributes(file.node))
+            crossed = await service.next(methods.STAT)
+            mount.nodes.change(INODE)
+            service.length, service.version = 50, 1
+            crossed()
+            (await service.next(methods.STAT))()
+            node = await asking
+            assert node.attributes is not None and node.attributes.length == 50
+
+    run(scenario())
+
+
+def test_where_changes_never_stop_the_last_answer_is_shown_and_not_believed() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, _):
+            asking = asyncio.ensure_future(mount.fresh_attributes(file.node))
+            while not asking.done():
+                service.length += 10
+                crossed = await service.next(methods.STAT)
+                mount.nodes.change(INODE)
+                crossed()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            node = asking.result()
+            assert node.attributes is not None and node.attributes.length == service.length
+            assert not mount.nodes.fresh(node, mount.now())
+
+    run(scenario())
+
+
 def test_who_closes_waits_for_what_is_being_told() -> None:
     async def scenario() -> None:
         with opened() as (mount, service, _, file, _):

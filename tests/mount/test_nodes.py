@@ -155,15 +155,78 @@ def test_a_directory_stays_believed_through_changes_of_its_names_here() -> None:
     known.adopt(directory, known.stamp(), now=100.0)
     before = known.stamp()
     known.change_names(50)
-    known.touched(50, time_ns=7, links=1)
+    known.touched(50, 7, 100.2, known.stamp())
     node = known.node(50)
     assert node.expires == 101.0, "as long as before, and no longer"
     assert node.attributes is not None
-    assert (node.attributes.mtime_ns, node.attributes.ctime_ns, node.attributes.links) == (7, 7, 3)
+    assert (node.attributes.mtime_ns, node.attributes.ctime_ns) == (7, 7)
     known.adopt(directory, before, now=100.5)
-    assert node.attributes.links == 3, "what was asked before the change is older"
+    assert node.attributes.mtime_ns == 7, "what was asked before the change is older"
     known.adopt_page(50, b"", page(b"a"), False, before, now=100.5)
     assert known.find(50, b"b", 100.6) is None
+
+
+def directory(links: int) -> Attributes:
+    return attributes(50, type_=FileType.DIRECTORY, links=links)
+
+
+def links_of(known: Nodes) -> int:
+    found = known.node(50).attributes
+    assert found is not None
+    return found.links
+
+
+def began(known: Nodes) -> int:
+    """This mount begins to change names of the directory."""
+    known.change_names(50)
+    return known.stamp()
+
+
+def test_no_number_of_links_is_derived_from_one_that_may_be_old() -> None:
+    """Others may have made and removed subdirectories since."""
+    known = nodes()
+    known.adopt(directory(links=2), known.stamp(), now=100.0)
+    known.touched(50, 7, 100.1, began(known), links=-1)
+    assert links_of(known) == 2 and not known.fresh(known.node(50), 100.1), "nothing was promised"
+    known = leased()
+    known.adopt(directory(links=4), known.stamp(), 100.0, SURE)
+    known.told([50], [])
+    known.touched(50, 7, 100.1, began(known), links=-1)
+    assert links_of(known) == 4 and not known.fresh(known.node(50), 100.1)
+    known.adopt(directory(links=4), known.stamp(), 100.0, SURE)
+    known.change(50)
+    known.touched(50, 7, 100.1, began(known), links=-1)
+    assert links_of(known) == 4 and not known.fresh(known.node(50), 100.1), "a change of its own has made it old"
+
+
+def test_subdirectories_that_are_made_and_removed_side_by_side_are_counted_once_each() -> None:
+    known = leased()
+    known.adopt(directory(links=2), known.stamp(), 100.0, SURE)
+    first, second = began(known), began(known)
+    known.touched(50, 7, 100.1, second, links=1, exact=True)
+    known.touched(50, 7, 100.2, first, links=1, exact=True)
+    assert links_of(known) == 4
+    known.touched(50, 7, 100.3, began(known), links=-1)
+    assert links_of(known) == 3 and known.fresh(known.node(50), 100.3)
+
+
+def test_a_directory_is_promised_on_while_only_this_mount_makes_subdirectories() -> None:
+    known = leased()
+    known.adopt(directory(links=2), known.stamp(), 100.0, SURE)
+    known.touched(50, 7, 100.1, began(known), links=1, exact=True)
+    assert links_of(known) == 3 and known.fresh(known.node(50), 109.0)
+    known.touched(50, 7, 109.0, began(known), links=-1)
+    assert not known.certain(known.node(50), 109.1), "the time is not the service's"
+
+
+def test_a_change_that_an_answer_may_have_is_not_counted_on_top_of_it() -> None:
+    """The service looks behind the change, and that answer comes first."""
+    known = leased()
+    known.adopt(directory(links=2), known.stamp(), 100.0, SURE)
+    sent = began(known)
+    known.adopt(directory(links=3), known.stamp(), 100.1, SURE)
+    known.touched(50, 7, 100.2, sent, links=1)
+    assert links_of(known) == 3 and not known.fresh(known.node(50), 100.3)
 
 
 # Promises: ATTRIBUTES and NAMES of an answer

@@ -20,12 +20,12 @@ _RENAME_WHITEOUT = 4
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
 
-    def made(parent: int, name: bytes, reply: meta.AttributesReply, new_since: int | None = None) -> Result:
-        """The answer for a name that was just made; `new_since`: with an inode that is new, see `Nodes.learn`."""
+    def made(parent: int, name: bytes, reply: meta.AttributesReply, sent: int, *, new: bool = True) -> Result:
+        """The answer for a name that was just made by a request that began at stamp `sent`. `new`: with its inode."""
         now = mount.now()
         attributes = reply.attributes
-        nodes.touched(parent, attributes.ctime_ns, attributes.type is meta.FileType.DIRECTORY, new_since)
-        node = nodes.learn(attributes, now, promised=reply.promised, new_since=new_since)
+        nodes.touched(parent, attributes.ctime_ns, now, sent, attributes.type is meta.FileType.DIRECTORY, exact=new)
+        node = nodes.learn(attributes, now, promised=reply.promised, new_since=sent if new else None)
         nodes.put_name(parent, name, node.inode, now)
         return new_entry(mount, node)
 
@@ -76,6 +76,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         """Also gives a file that was made without a name its first one."""
         asked = requests.parse_link(request.body)
         nodes.change_names(request.node)
+        sent = nodes.stamp()
         nodes.change(asked.oldnodeid)
         reply: meta.AttributesReply = await mount.call_as(
             request,
@@ -85,7 +86,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             ),
         )
         nodes.node(asked.oldnodeid).removed = False
-        return made(request.node, asked.name, reply)
+        return made(request.node, asked.name, reply, sent, new=False)
 
     async def readlink(request: Request) -> Result:
         node = nodes.by_inode.get(request.node)
@@ -114,14 +115,15 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             raise
         return reply.attributes.inode
 
-    def gone(parent: int, name: bytes, inode: int, is_directory: bool | None) -> None:
-        """A name was taken from an inode. `is_directory` None: nobody knows."""
+    def gone(parent: int, name: bytes, inode: int, is_directory: bool | None, sent: int) -> None:
+        """A name was taken from an inode, by a request that began at stamp `sent`. `is_directory` None: nobody
+        knows."""
         now = mount.now()
         attributes = nodes.node(inode).attributes if inode else None
         if is_directory is None:
             nodes.change(parent)
         else:
-            nodes.touched(parent, time.time_ns(), -is_directory)
+            nodes.touched(parent, time.time_ns(), now, sent, -is_directory)
         nodes.put_name(parent, name, 0, now)
         if not inode:
             nodes.doubt()
@@ -141,20 +143,22 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if inode:
             await mount.hold(inode)
         nodes.change_names(request.node)
+        sent = nodes.stamp()
         await mount.call_as(
             request, methods.UNLINK, lambda user: meta.Unlink(request.node, name, mount.request_id(), user, True)
         )
-        gone(request.node, name, inode, False)
+        gone(request.node, name, inode, False, sent)
         return None
 
     async def rmdir(request: Request) -> Result:
         name = requests.parse_rmdir(request.body)
         known = nodes.names(request.node).entries.get(name)
         nodes.change_names(request.node)
+        sent = nodes.stamp()
         await mount.call_as(
             request, methods.RMDIR, lambda user: meta.Rmdir(request.node, name, mount.request_id(), user, True)
         )
-        gone(request.node, name, known[0] if known is not None else 0, True)
+        gone(request.node, name, known[0] if known is not None else 0, True, sent)
         return None
 
     async def rename(request: Request, asked: requests.Rename2) -> Result:
@@ -167,6 +171,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if replaced and not exchange and not asked.flags & meta.RenameFlags.NO_REPLACE:
             await mount.hold(replaced)
         nodes.change_names(request.node, asked.newdir)
+        sent = nodes.stamp()
         await mount.call_as(
             request,
             methods.RENAME,
@@ -180,7 +185,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         kinds = {is_directory(inode) for inode in ((source, replaced) if exchange else (source,))}
         if kinds == {False}:
             for parent in {request.node, asked.newdir}:
-                nodes.touched(parent, time.time_ns())
+                nodes.touched(parent, time.time_ns(), now, sent)
         else:
             # Links of both may have changed.
             nodes.change(request.node, asked.newdir)
@@ -196,7 +201,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             # Two names of one file: POSIX leaves both.
             return None
         if replaced:
-            gone(asked.newdir, asked.new, replaced, is_directory(replaced))
+            gone(asked.newdir, asked.new, replaced, is_directory(replaced), sent)
         nodes.put_name(request.node, asked.old, 0, now)
         if source:
             nodes.change(source)

@@ -203,7 +203,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if reply.existed:
             nodes.change_names(parent)
         else:
-            nodes.touched(parent, attributes.ctime_ns, sent=stamp)
+            nodes.touched(parent, attributes.ctime_ns, now, stamp, exact=True)
             node = nodes.learn(attributes, now, promised=reply.promised, new_since=stamp)
             node.plain_until = now + nodes.attribute_s
             node.cached_version = attributes.version

@@ -74,6 +74,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         asked = requests.parse_lseek(request.body)
         file = mount.handles.file(asked.fh).file
+        if asked.offset > FILE_SIZE_MAX:
+            # It is signed for the program, which asked before the file's beginning.
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
         if any(handle.writable for handle in file.handles):
             # Pages that were written through a mapping are still the kernel's, which asks without sending them.
             mount.channel.notify_inval_inode(file.inode, asked.offset - asked.offset % mmap.PAGESIZE)

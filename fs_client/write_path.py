@@ -16,7 +16,9 @@ Concurrency: docs/concurrency/client.md. Source: DESIGN sections 7 and 8.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+from crc32c import crc32c
 
 from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
 from fs_client.byte_budget import ByteBudget
@@ -31,6 +33,7 @@ from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import split
 from fs_common.limits import MIB, UPDATE_ITEMS_MAX
+from fs_common.records import scattered
 from fs_common.records.storage import UpdateItem, UpdateKind
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,9 @@ BYTES_IN_FLIGHT = 32 * MIB
 REMOVED_AT_ONCE = 4096
 """Chunks of one removal that are under way together."""
 _NOTHING = memoryview(b"")
+_ONE_BY_ONE = frozenset({Code.INVALID, Code.CHECKSUM, Code.DISK_FAILED})
+"""Refusals of a scattered update that its pieces may not meet: the daemon is older than such updates, or what lies
+between the pieces is damaged."""
 
 Acknowledged = Callable[[int], None]
 """Told the end offset in the file of each piece that is stored."""
@@ -63,6 +69,7 @@ class _Piece:
         "offset",
         "previous",
         "sequence",
+        "span",
     )
 
     def __init__(
@@ -75,6 +82,8 @@ class _Piece:
         self.data = data
         self.end = end
         """In the file."""
+        self.span = len(data)
+        """Bytes that the daemons have to hold for it."""
         self.checksums = b""
         self.channel = -1
         """-1: none is taken."""
@@ -117,6 +126,33 @@ class Writer:
             end += len(piece.data)
             piece.end = end
         await self._carry_out(file, pieces, acknowledged)
+
+    async def write_pieces(
+        self, file: FileRef, pieces: Sequence[tuple[int, memoryview]], acknowledged: Acknowledged
+    ) -> None:
+        """Store `pieces`, (offset in the file, bytes), of one chunk, ascending and without overlap, in one update:
+        all of them change together. At most `scattered.PIECES_MAX`.
+
+        Updates of the chunk by others may come between the pieces if the daemon refuses to take them together.
+        Otherwise as `write`.
+        """
+        if len(pieces) == 1:
+            await self.write(file, *pieces[0], acknowledged)
+            return
+        index, start = divmod(pieces[0][0], file.layout.chunk_size)
+        base = index * file.layout.chunk_size
+        payload = memoryview(scattered.pack([(offset - base, data) for offset, data in pieces]))
+        end = pieces[-1][0] + len(pieces[-1][1])
+        together = _Piece(index, start, payload, end, UpdateKind.SCATTER)
+        together.span = max(end - pieces[0][0], len(payload))
+        try:
+            await self._carry_out(file, [together], acknowledged)
+        except EmberError as error:
+            if error.code not in _ONE_BY_ONE:
+                raise
+            logger.info("%d pieces are written one by one: %s", len(pieces), error)
+            for offset, data in pieces:
+                await self.write(file, offset, data, acknowledged)
 
     async def remove(self, file: FileRef, indexes: Iterable[int]) -> None:
         """Remove whole chunks, in order with the writes: within the file's length they read as zeros afterwards.
@@ -165,11 +201,15 @@ class Writer:
         for piece in pieces:
             if piece.previous is not None and not piece.previous.done():
                 await asyncio.wait([piece.previous])
-        attempts = Attempts(self._timeout_s)
-        async with self._budget.share(sum(len(piece.data) for piece in pieces)):
+        async with self._budget.share(sum(piece.span for piece in pieces)):
+            # From here on: who waits for others that make progress has not begun to wait for the daemons.
+            attempts = Attempts(self._timeout_s)
             chunk_size = file.layout.chunk_size
             for piece in pieces:
-                piece.checksums = page_checksums(piece.data, piece.offset, chunk_size)
+                if piece.kind is UpdateKind.SCATTER:
+                    piece.checksums = crc32c(piece.data).to_bytes(4, "little")
+                else:
+                    piece.checksums = page_checksums(piece.data, piece.offset, chunk_size)
                 piece.channel, piece.sequence = self._channels.take()
             while True:
                 await self._try(file, pieces, attempts)

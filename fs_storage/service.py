@@ -28,6 +28,7 @@ from fs_storage.forward import Forwarder
 from fs_storage.payload import PayloadMemory
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
+from fs_storage.scattered import Joiner
 from fs_storage.settling import Settling
 from fs_storage.space import Disk
 from fs_storage.targets import OpenStore, Targets
@@ -77,7 +78,13 @@ class Daemon:
         counters = self.service.counters
         self._forwarder = Forwarder(hello, self.targets, self._pool, self._threads)
         self.updates = Updates(
-            self.targets, self._forwarder, self._memory, counters, config.updates_in_flight, self._on_violation
+            self.targets,
+            self._forwarder,
+            self._memory,
+            Joiner(self._memory, self._threads),
+            counters,
+            config.updates_in_flight,
+            self._on_violation,
         )
         self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
         self._queries = Queries(self.targets, self.updates, self._disk)

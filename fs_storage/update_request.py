@@ -24,6 +24,7 @@ class UpdateRequest:
         "errors",
         "give_up",
         "items",
+        "joined",
         "lengths",
         "payload",
         "reason",
@@ -37,8 +38,8 @@ class UpdateRequest:
         self,
         client: bytes,
         source: int,
-        items: Sequence[UpdateItem | None],
-        views: Sequence[memoryview],
+        items: list[UpdateItem | None],
+        views: list[memoryview],
         payload: Payload | None,
         give_up: float,
         done: "asyncio.Future[Reply]",
@@ -52,6 +53,8 @@ class UpdateRequest:
         """Each item's payload."""
         self.payload = payload
         """Held until every operation is done."""
+        self.joined: list[Payload] = []
+        """Payloads of WRITEs that scattered updates came to; held as long."""
         self.give_up = give_up
         """When to stop trying, on the clock of `loop.time()`."""
         self.versions = [0] * len(items)
@@ -82,9 +85,18 @@ class UpdateRequest:
             code = Code.CHAIN_BROKEN
         self.fail(operation.request_index, code, failure.message)
 
+    def join(self, index: int, item: UpdateItem, payload: Payload) -> None:
+        """Item `index`, a scattered update, is this WRITE from now on."""
+        self.items[index] = item
+        self.views[index] = payload[0]
+        self.joined.append(payload)
+
     def _one_less(self) -> None:
         self.remaining -= 1
         if self.remaining == 0:
+            for joined in self.joined:
+                joined.drop()
+            self.joined.clear()
             if self.payload is not None:
                 self.payload.drop()
                 self.payload = None
@@ -138,6 +150,6 @@ def frame_of(request: UpdateRequest, operations: list[Operation]) -> tuple[list[
         items.append(item)
         if item.length:
             send.append(request.views[operation.request_index])
-    if request.payload is not None and len(operations) == len(request.items):
+    if request.payload is not None and len(operations) == len(request.items) and not request.joined:
         send = list(request.payload)
     return items, send

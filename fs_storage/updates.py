@@ -28,6 +28,7 @@ from fs_storage.craq.operation import Duty, Failure, Operation, Step
 from fs_storage.engine.interface import Update
 from fs_storage.forward import Accepted, Forwarder, Outcome, Refused
 from fs_storage.payload import Payload, PayloadMemory
+from fs_storage.scattered import Joiner
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 from fs_storage.update_request import NO_PAYLOAD, UpdateRequest, frame_of, views_of
@@ -42,7 +43,7 @@ BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 _FORWARDED_FACTOR = 4
 """Updates from a predecessor are bounded where they entered the chain; here the bound only stops a runaway."""
-_CLIENT_KINDS = frozenset((UpdateKind.WRITE, UpdateKind.TRUNCATE, UpdateKind.REMOVE))
+_CLIENT_KINDS = frozenset((UpdateKind.WRITE, UpdateKind.TRUNCATE, UpdateKind.REMOVE, UpdateKind.SCATTER))
 _KINDS = {int(kind): kind for kind in UpdateKind}
 
 
@@ -54,6 +55,7 @@ class Updates:
         targets: Targets,
         forwarder: Forwarder,
         memory: PayloadMemory,
+        joiner: Joiner,
         counters: Counters,
         in_flight_max: int,
         on_violation: Callable[[InvariantViolation], None],
@@ -61,6 +63,7 @@ class Updates:
         self._targets = targets
         self._forwarder = forwarder
         self._memory = memory
+        self._joiner = joiner
         self._counters = counters
         self._in_flight_max = in_flight_max
         self._on_violation = on_violation
@@ -93,7 +96,7 @@ class Updates:
         views = views_of(items, payload)
         now = loop.time()
         give_up = now + patience_s(call.deadline - now)
-        request = UpdateRequest(message.client, message.source, items, views, payload, give_up, loop.create_future())
+        request = UpdateRequest(message.client, message.source, [*items], views, payload, give_up, loop.create_future())
         if payload is not None:
             payload.hold()
         touched: dict[int, Target] = {}
@@ -164,6 +167,8 @@ class Updates:
             kind = _KINDS.get(item.kind)
             if kind is None or (request.source == 0 and (kind not in _CLIENT_KINDS or item.version)):
                 raise EmberError(Code.INVALID, f"an update of kind {item.kind} and version {item.version} is not taken")
+            if request.source and kind is UpdateKind.SCATTER:
+                raise EmberError(Code.INVALID, "scattered updates are joined at the head")
             if request.source and item.version < 1:
                 raise EmberError(Code.INVALID, "an update from a predecessor names its version")
             if request.source == 0 and len(request.client) != 16:
@@ -263,6 +268,10 @@ class Updates:
             for operation in operations:
                 replica.prepare_refused(operation, Failure(Code.BUSY, "its time was over before its chunk was free"))
             return
+        for operation in operations:
+            if operation.kind is UpdateKind.SCATTER:
+                operations = await self._join(target, request, operations)
+                break
         position = target.position
         chain_version = position.version if position is not None else 0
         updates = []
@@ -303,6 +312,28 @@ class Updates:
                 replica.prepare_lost(operation, Failure(Code.CHAIN_BROKEN, f"target {target.id}: {result.message}"))
                 continue
             replica.prepare_refused(operation, Failure(result.code, f"target {target.id}: {result.message}"))
+
+    async def _join(self, target: Target, request: UpdateRequest, operations: list[Operation]) -> list[Operation]:
+        """Make WRITEs of scattered updates. Returns the operations that go on."""
+        ready = []
+        for operation in operations:
+            index = operation.request_index
+            item = request.items[index]
+            assert item is not None
+            if item.kind == UpdateKind.SCATTER:
+                try:
+                    joined = await self._joiner.join(target.store, operation.chunk, item, request.views[index])
+                except EmberError as error:
+                    target.refresh()
+                    target.replica.prepare_refused(
+                        operation, Failure(error.code, f"target {target.id}: {error.message}")
+                    )
+                    continue
+                request.join(index, *joined)
+                self._counters.add("updates_joined")
+            ready.append(operation)
+        target.refresh()
+        return ready
 
     async def _commit(self, target: Target, operations: list[Operation]) -> None:
         replica = target.replica

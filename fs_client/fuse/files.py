@@ -18,16 +18,18 @@ Errors of write-back: counted; each handle knows up to which count it was told, 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fs_client.file_ref import FileRef
+from fs_client.fuse.losses import report
 from fs_client.fuse.nodes import NEVER, NOT_PROMISED, UNMEASURED, Node
 from fs_client.fuse.write_back import WriteBack
+from fs_client.joined_writes import Piece
 from fs_client.unsettled import Hint, Unsettled
 from fs_common import methods
-from fs_common.errors import Code, EmberError
+from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import Durability, Layout
 from fs_common.records import meta
 
@@ -72,6 +74,8 @@ class File:
         self.error: EmberError | None = None
         """The last error of write-back."""
         self.error_count = 0
+        self.lost_bytes = 0
+        """Of write-back, that could not be stored and were not reported yet."""
         self.unsynced: set[int] = set()
         """Chunks that were written since they were last synced to the daemons' disks."""
         self.names_unsynced = True
@@ -135,31 +139,58 @@ class File:
         self.sparse = True
         self.unsettled.holes()
 
-    async def _store(self, offset: int, view: memoryview) -> None:
+    async def _store(self, pieces: Sequence[Piece]) -> None:
         """Bytes of write-back, to the daemons."""
+        start, end = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
         try:
             if not self.session():
                 await self._reopen()
-            await self._mount.fs.writer.write(self.ref, offset, view, self._acknowledged)
+            writer = self._mount.fs.writer
+            if len(pieces) == 1:
+                await writer.write(self.ref, start, pieces[0][1], self._acknowledged)
+            else:
+                await writer.write_pieces(self.ref, pieces, self._acknowledged)
+            self._mount.progressed()
         except EmberError as error:
-            self._failed(error)
+            self._failed(error, sum(len(data) for _, data in pieces))
+            if error.retry is not Retry.FINAL:
+                self._give_up_behind(start)
         except Exception as error:
-            logger.exception("storing %d bytes of inode %d", len(view), self.inode)
-            self._failed(EmberError(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+            logger.exception("storing bytes %d to %d of inode %d", start, end, self.inode)
+            self._failed(
+                EmberError(Code.INTERNAL, f"{type(error).__name__}: {error}"), sum(len(data) for _, data in pieces)
+            )
         except BaseException:
-            self._failed(EmberError(Code.CANCELLED, "the mount ended before the bytes were stored"))
+            self._failed(
+                EmberError(Code.CANCELLED, "the mount ended before the bytes were stored"),
+                sum(len(data) for _, data in pieces),
+            )
             raise
         finally:
             size = self.chunk_size
-            self.unsynced.update(range(offset // size, (offset + len(view) - 1) // size + 1))
+            self.unsynced.update(range(start // size, (end - 1) // size + 1))
             # A read that was under way while the bytes were stored may have got those before them.
-            self._mount.cache.invalidate(self.inode, size, offset, offset + len(view))
+            self._mount.cache.invalidate(self.inode, size, start, end)
 
     def _acknowledged(self, end: int) -> None:
         self.unsettled.acknowledged(end, self.mtime_ns or time.time_ns())
 
-    def _failed(self, error: EmberError) -> None:
-        logger.warning("inode %d: a write was lost: %s", self.inode, error)
+    def _give_up_behind(self, offset: int) -> None:
+        """A store was tried for as long as one may be. What waits for the same chain would fare no better, each after
+        as long again."""
+        back = self.back
+        stripe = self.ref.layout.stripe
+        pieces_of_chunk = self.chunk_size // back.piece_size
+        chain = offset // self.chunk_size % stripe
+        size, count = back.drop(lambda index: index // pieces_of_chunk % stripe == chain)
+        if count:
+            self.lost_bytes += size
+            logger.debug("inode %d: with it %d writes that waited behind it", self.inode, count)
+
+    def _failed(self, error: EmberError, size: int) -> None:
+        if not self.lost_bytes:
+            logger.warning("inode %d: what was written cannot be stored: %s", self.inode, error)
+        self.lost_bytes += size
         self.unsettled.failed()
         self.error = error
         self.error_count += 1
@@ -169,6 +200,7 @@ class File:
         if handle.error_seen != self.error_count:
             handle.error_seen = self.error_count
             assert self.error is not None
+            report(self._mount, self)
             raise EmberError(self.error.code, self.error.message)
 
     async def _reopen(self) -> None:

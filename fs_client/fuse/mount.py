@@ -20,6 +20,7 @@ from fs_client.fuse.files import SETTLE_AGE_S, File
 from fs_client.fuse.following import Following
 from fs_client.fuse.handles import Handle, Handles
 from fs_client.fuse.locks import release_all_locks
+from fs_client.fuse.losses import report
 from fs_client.fuse.nodes import FOREVER, Node, Nodes
 from fs_client.fuse.policy import Policy
 from fs_client.fuse.reads import ReadGather
@@ -108,24 +109,34 @@ class Mount:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
         """The end has come: what fails now is not tried again."""
+        self.progress_at = self.loop.time()
+        """On the loop's clock: when the cluster last stored something for this mount, or answered a call of it. Who
+        waits for what is to be stored waits while there is progress."""
         self._ticking: asyncio.TimerHandle | None = None
         self._known: asyncio.Task[None] | None = None
         self.following = Following(self)
 
     # Calls
 
+    def progressed(self) -> None:
+        self.progress_at = self.loop.time()
+
     async def call(self, method: Method, request: Any) -> Any:
         """Call the metadata service. Raises `EmberError` whose errno is what the program shall see."""
         try:
-            return await self.fs.metadata.call(method, request)
+            reply = await self.fs.metadata.call(method, request)
         except EmberError as error:
             if error.retry is not Retry.FINAL:
                 self.following.unsure(method)
+            else:
+                self.progressed()
             error.errno = self.errno(error)
             raise
         except asyncio.CancelledError:
             self.following.unsure(method)
             raise
+        self.progressed()
+        return reply
 
     async def call_as(
         self, request: "Request", method: Method, make: Callable[[User], Any], *, grouped: bool = False
@@ -262,6 +273,7 @@ class Mount:
         node = file.node
         node.file = None
         self.writing.discard(file)
+        report(self, file)
         if node.removed:
             self.cache.forget(file.inode)
         if hold:

@@ -55,6 +55,9 @@ class UpdateKind(enum.IntEnum):
     """Remove the chunk; removing a missing one succeeds. No payload."""
     REPLACE = 4
     """Between replicas only: the chunk becomes the payload."""
+    SCATTER = 5
+    """From clients only: put bytes at several places of the chunk, as `records.scattered` lays out the payload. The
+    head makes one WRITE of it, from the first place to the end of the last."""
 
 
 class UpdateItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
+from crc32c import crc32c
+
 from fs_common import methods
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
+from fs_common.records import scattered
 from fs_common.records.routing import Chain, PublicState
 from fs_common.records.session import Empty
 from fs_common.records.storage import (
@@ -49,6 +52,8 @@ class FakeStorage:
         """Raised instead of answering a read frame."""
         self.update_fault: Callable[[UpdateItem], EmberError | None] = lambda item: None
         """Answered instead of applying."""
+        self.refuse_scattered = False
+        """As a daemon of an older release does."""
         self.synced: list[list[int]] = []
         """Chains of each request to sync."""
         self.lost_replies = 0
@@ -145,9 +150,17 @@ class FakeStorage:
         serving = [t.node for t in chain.targets if t.state == PublicState.SERVING]
         if serving[0] != self.node:
             raise EmberError(Code.NOT_HEAD, f"node {self.node} is not the head of chain {item.chain}")
-        if page_checksums(data, item.offset, item.chunk_size) != item.checksums:
+        pieces = [(item.offset, data)]
+        if item.kind == UpdateKind.SCATTER:
+            if self.refuse_scattered:
+                raise EmberError(Code.INVALID, f"an update of kind {item.kind} is not taken")
+            if item.checksums != crc32c(data).to_bytes(4, "little"):
+                raise EmberError(Code.CHECKSUM, "the payload does not match its checksum")
+            pieces = scattered.unpack(data, item.chunk_size)
+            assert pieces[0][0] == item.offset
+        elif page_checksums(data, item.offset, item.chunk_size) != item.checksums:
             raise EmberError(Code.CHECKSUM, "the payload does not match its checksums")
-        if item.offset + item.length > item.chunk_size:
+        if any(offset + len(piece) > item.chunk_size for offset, piece in pieces):
             raise EmberError(Code.INVALID, "beyond the chunk's size")
         key = (client, item.channel)
         last, length = self.answers.get(key, (0, 0))
@@ -162,12 +175,13 @@ class FakeStorage:
                 self.others[node].chunks.pop((item.chain, item.inode, item.index), None)
                 self.others[node].answers[key] = (item.sequence, 0)
             return 0
-        assert item.kind == UpdateKind.WRITE
+        assert item.kind in (UpdateKind.WRITE, UpdateKind.SCATTER)
         for node in serving:
             chunk = self.others[node].chunks.setdefault((item.chain, item.inode, item.index), bytearray())
-            if len(chunk) < item.offset:
-                chunk.extend(bytes(item.offset - len(chunk)))
-            chunk[item.offset : item.offset + len(data)] = data
+            for offset, piece in pieces:
+                if len(chunk) < offset:
+                    chunk.extend(bytes(offset - len(chunk)))
+                chunk[offset : offset + len(piece)] = piece
             length = len(chunk)
             self.others[node].answers[key] = (item.sequence, length)
         return length

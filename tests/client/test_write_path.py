@@ -14,6 +14,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import stripe_chains
 from fs_common.methods import Method
 from fs_common.records.routing import PublicState
+from fs_common.records.storage import UpdateKind
 from tests.client.fake_cluster import CHUNK, FakeCluster
 from tests.client.test_read_ranges import on_servers
 from tests.support import run
@@ -300,3 +301,43 @@ def test_a_cancelled_write_frees_its_place(cluster: FakeCluster) -> None:
             assert closes[-1].exact
 
     run(main())
+
+
+PIECES = [(CHUNK + 10, b"ab"), (CHUNK + 500, b"c"), (CHUNK + 7000, b"defg")]
+
+
+def with_pieces(cluster: FakeCluster) -> bytes:
+    """A file of two chunks of dots, over which the pieces were written."""
+
+    async def main() -> bytes:
+        async with await aio.connect(cluster.address) as fs:
+            await fs.write_file("/f", b"." * (2 * CHUNK))
+            ends: list[int] = []
+            ref = await fs.ref("/f")
+            pieces = [(offset, memoryview(data)) for offset, data in PIECES]
+            await fs.writer.write_pieces(ref, pieces, ends.append)
+            assert max(ends) == CHUNK + 7004 and fs.writer._budget.held == 0
+            return await fs.read_file("/f")
+
+    expected = bytearray(b"." * (2 * CHUNK))
+    for offset, data in PIECES:
+        expected[offset : offset + len(data)] = data
+    assert run(main()) == expected
+    return bytes(expected)
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_pieces_of_a_chunk_are_one_update(cluster: FakeCluster, lost: int) -> None:
+    """Whatever becomes of the answers."""
+    for daemon in cluster.storage.values():
+        daemon.lost_replies = lost
+    with_pieces(cluster)
+    items = [item for daemon in cluster.storage.values() for item in daemon.updates if item.length != CHUNK]
+    assert [(item.kind, item.index, item.offset) for item in items] == [(UpdateKind.SCATTER, 1, 10)]
+
+
+def test_daemons_that_refuse_pieces_get_them_one_by_one(cluster: FakeCluster) -> None:
+    for daemon in cluster.storage.values():
+        daemon.refuse_scattered = True
+    with_pieces(cluster)
+    assert [place for place in applied(cluster) if place[2] != CHUNK] == [(1, 10, 2), (1, 500, 1), (1, 7000, 4)]

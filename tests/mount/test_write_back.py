@@ -2,8 +2,19 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 
-from fs_client.fuse.write_back import AGE_MAX_S, FILE_BYTES_MAX, Dirty, WriteBack
+from fs_client.fuse.write_back import (
+    AGE_MAX_S,
+    FILE_BYTES_MAX,
+    FILE_WRITES_MAX,
+    MOVING_MAX,
+    UPDATE_WORTH,
+    WRITES_MAX,
+    Dirty,
+    WriteBack,
+)
+from fs_client.joined_writes import Piece
 from fs_common.buffers import BufferPool
 from fs_common.limits import KIB, MIB
 from tests.support import run
@@ -28,15 +39,21 @@ class Daemons:
 
     def __init__(self, chunk_size: int = CHUNK, limit: int = 1 << 30) -> None:
         self.stored: list[tuple[int, bytes]] = []
+        self.stores = 0
         self.open = asyncio.Event()
         self.open.set()
         self.dirty = Dirty(limit)
         self.pool = BufferPool()
         self.back = WriteBack(chunk_size, self.dirty, self.pool, self._store, asyncio.ensure_future)
 
-    async def _store(self, offset: int, view: memoryview) -> None:
+    async def _store(self, pieces: Sequence[Piece]) -> None:
+        held = [(offset, bytes(data)) for offset, data in pieces]
+        touched = {offset // self.back.piece_size for offset, data in pieces if len(pieces) > 1}
+        assert len(touched) <= 1, "several pieces are of one chunk"
         await self.open.wait()
-        self.stored.append((offset, bytes(view)))
+        assert held == [(offset, bytes(data)) for offset, data in pieces], "memory was given back too early"
+        self.stored += held
+        self.stores += 1
 
     def write(self, offset: int, content: bytes, now: float = 0.0) -> Data:
         data = Data(content)
@@ -168,6 +185,149 @@ def test_gathered_bytes_of_other_files_make_room() -> None:
         other.add(0, Data(b"x" * 100), 0.0)
         await daemons.back.room()
         assert daemons.stored == [(0, b"x" * 100)]
+
+    run(scenario())
+
+
+def test_writes_of_a_chunk_that_wait_go_as_one_store() -> None:
+    """The first goes at once; what comes while it is on its way goes together, in order where it overlaps."""
+
+    async def scenario() -> None:
+        daemons = Daemons()
+        daemons.open.clear()
+        for place in range(1000):
+            daemons.write(64 * place, b"%8d" % place)
+        daemons.write(64 * 7 + 4, b"####XX")
+        daemons.write(64 * 9, b"later")
+        assert not daemons.pool.outstanding_bytes or daemons.pool.outstanding_bytes <= 2 * CHUNK
+        daemons.open.set()
+        await daemons.back.flush()
+        assert daemons.stores == 2
+        expected = b"".join((b"%8d" % place).ljust(64, b"\0") for place in range(1000))
+        expected = (
+            expected[: 64 * 7 + 4] + b"####XX" + expected[64 * 7 + 10 : 64 * 9] + b"later" + expected[64 * 9 + 5 :]
+        )
+        assert daemons.contents() == expected[: len(daemons.contents())] and len(daemons.contents()) == 999 * 64 + 8
+        assert daemons.back.empty and not daemons.dirty.held and not daemons.dirty.writes
+        assert not daemons.back.bytes_held and not daemons.back.writes
+
+    run(scenario())
+
+
+def test_far_apart_few_writes_go_one_by_one_in_their_order() -> None:
+    """What lies between them would cost the chain more than the updates that are saved."""
+
+    async def scenario() -> None:
+        daemons = Daemons(chunk_size=4 * MIB)
+        daemons.open.clear()
+        far = UPDATE_WORTH + KIB
+        for place in (0, 3 * far, far, 2 * far + 100):
+            daemons.write(place, b"x")
+        daemons.open.set()
+        await daemons.back.flush()
+        assert [offset for offset, _ in daemons.stored] == [0, 3 * far, far, 2 * far + 100]
+        assert daemons.stores == 4
+
+    run(scenario())
+
+
+def test_writes_are_bounded_as_bytes_are() -> None:
+    async def scenario() -> None:
+        daemons = Daemons()
+        daemons.open.clear()
+        count = 0
+        while not daemons.back.busy:
+            daemons.write(count * 2 * CHUNK, b"x")
+            count += 1
+        assert count == FILE_WRITES_MAX + 1, "and one that is gathered"
+        assert len(daemons.back._moving) == MOVING_MAX
+        waiting = asyncio.ensure_future(daemons.back.room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        daemons.open.set()
+        await waiting
+        await daemons.back.flush()
+        assert daemons.stores == count and not daemons.dirty.writes
+
+    run(scenario())
+
+
+def test_all_files_together_have_a_bound_of_writes() -> None:
+    async def scenario() -> None:
+        daemons = Daemons()
+        daemons.open.clear()
+        files = [WriteBack(CHUNK, daemons.dirty, daemons.pool, daemons._store, asyncio.ensure_future) for _ in range(5)]
+        for back in files[:4]:
+            for place in range(WRITES_MAX // 4):
+                back.add(place * CHUNK, Data(b"x"), 0.0)
+            back.push()
+        assert daemons.dirty.full and files[4].busy and not files[4].writes
+        waiting = asyncio.ensure_future(files[4].room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        daemons.open.set()
+        await waiting
+        for back in files:
+            await back.flush()
+        assert not daemons.dirty.writes and not daemons.dirty.held
+
+    run(scenario())
+
+
+def test_a_whole_chunk_over_one_that_is_on_its_way_waits_for_it() -> None:
+    async def scenario() -> None:
+        daemons = Daemons()
+        daemons.open.clear()
+        first = daemons.write(0, b"a" * CHUNK)
+        second = daemons.write(0, b"b" * (2 * CHUNK))
+        daemons.write(CHUNK + 5, b"c")
+        assert daemons.back.overlaps(2 * CHUNK - 1, 2 * CHUNK) and not daemons.back.overlaps(2 * CHUNK, 3 * CHUNK)
+        assert daemons.back.end == 2 * CHUNK
+        daemons.open.set()
+        await daemons.back.flush()
+        assert daemons.contents() == b"b" * CHUNK + b"b" * 5 + b"c" + b"b" * (CHUNK - 6)
+        assert first.released == second.released == 1
+
+    run(scenario())
+
+
+def test_a_flush_does_not_wait_for_what_comes_after_it() -> None:
+    async def scenario() -> None:
+        daemons = Daemons()
+        daemons.open.clear()
+        daemons.write(0, b"a")
+        daemons.back.push()
+        flushing = asyncio.ensure_future(daemons.back.flush())
+        await asyncio.sleep(0)
+        held, daemons.open = daemons.open, asyncio.Event()
+        daemons.write(0, b"b")
+        daemons.back.push()
+        held.set()
+        await flushing
+        assert daemons.stored == [(0, b"a")] and not daemons.back.empty
+        daemons.open.set()
+        await daemons.back.flush()
+        assert daemons.contents() == b"b"
+
+    run(scenario())
+
+
+def test_what_waits_can_be_given_up() -> None:
+    async def scenario() -> None:
+        daemons = Daemons()
+        daemons.open.clear()
+        datas = [daemons.write(0, b"a" * CHUNK), daemons.write(0, b"b" * CHUNK), daemons.write(CHUNK, b"c" * CHUNK)]
+        daemons.write(2 * CHUNK, b"x")
+        daemons.write(2 * CHUNK, b"y" * CHUNK)
+        flushing = asyncio.ensure_future(daemons.back.flush())
+        await asyncio.sleep(0)
+        assert daemons.back.drop(lambda index: index == 0) == (CHUNK, 1)
+        assert datas[1].released == 1 and not daemons.back.empty
+        assert daemons.back.drop() == (CHUNK, 1)
+        daemons.open.set()
+        await flushing
+        assert [(offset, data[:1]) for offset, data in daemons.stored] == [(0, b"a"), (CHUNK, b"c"), (2 * CHUNK, b"x")]
+        assert daemons.back.empty and not daemons.dirty.held and not daemons.dirty.writes
 
     run(scenario())
 

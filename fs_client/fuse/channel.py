@@ -30,7 +30,7 @@ from fs_client.fuse.counters import ChannelCounters
 from fs_client.fuse.in_work import InWork
 from fs_client.fuse.kernel_request import CHANGING, Handler, Later, Request, Result
 from fs_client.fuse.negotiation import Negotiated, Wanted, negotiate
-from fs_client.fuse.notifier import Notifier
+from fs_client.fuse.notifier import Notifiers
 from fs_client.fuse.payloads import Payload, PayloadMemory
 from fs_client.fuse.requests import ProtocolError
 from fs_common import eager
@@ -123,7 +123,7 @@ class Channel:
         self._paused = False
         self._ended: End | None = None
         self._closed = False
-        self._notifier = Notifier(descriptor, self._loop, self.counters)
+        self._notifiers = Notifiers(descriptor, self._loop, self.counters)
         self.negotiated = negotiated
         """None until the kernel's INIT is answered."""
         self._ready: asyncio.Future[Negotiated] = self._loop.create_future()
@@ -179,7 +179,7 @@ class Channel:
 
     async def _finish(self, grace_s: float, *, answer: bool) -> None:
         # What a notification waits for may be the answer to a request that is not read yet.
-        await self._notifier.close(grace_s)
+        await self._notifiers.close(grace_s)
         self.pause()
         self._closed = True
         if self._starved is not None:
@@ -217,7 +217,7 @@ class Channel:
             return
         self._ended = reason
         self._unwatch()
-        self._notifier.stop()
+        self._notifiers.stop()
         if self._starved is not None:
             self._starved.cancel()
             self._starved = None
@@ -552,34 +552,41 @@ class Channel:
     # Notifications
 
     def notify_inval_inode(self, node: int, offset: int = 0, length: int = 0) -> bool:
-        """Cached attributes of `node` are wrong, and its pages from `offset` on (`length` 0: to the end; `offset`
-        negative: no pages).
+        """Cached attributes of `node` are wrong, and its pages from `offset` on (`length` 0: to the end).
 
         This and the others return at once, and the kernel knows a little later (`notified`). False: too many wait.
         """
-        return self._notifier.send([answers.notify_inval_inode(node, offset, length)])
+        return self._notifiers.waiting.send([answers.notify_inval_inode(node, offset, length)])
 
     def notify_inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
         """What `name` is in `parent` has to be looked up again. `expire_only`: without dropping what is known, where
         the kernel can do that."""
         expire_only = expire_only and self.negotiated is not None and self.negotiated.has(abi.INIT_HAS_EXPIRE_ONLY)
-        return self._notifier.send([answers.notify_inval_entry(parent, name, expire_only=expire_only)])
+        return self._notifiers.waiting.send([answers.notify_inval_entry(parent, name, expire_only=expire_only)])
 
     def notify_delete(self, parent: int, child: int, name: bytes) -> bool:
         """`name` is no more."""
-        return self._notifier.send([answers.notify_delete(parent, child, name)])
+        return self._notifiers.waiting.send([answers.notify_delete(parent, child, name)])
 
     def notify_store(self, node: int, offset: int, data: bytes | memoryview) -> bool:
         """Put `data` into the kernel's pages of `node`; its memory is stable until `notified` returns."""
-        return self._notifier.send(answers.notify_store(node, offset, data))
+        return self._notifiers.waiting.send(answers.notify_store(node, offset, data))
 
     def notify_resend(self) -> bool:
         """Have all requests sent again that a reader before this one took and did not answer (HAS_RESEND)."""
-        return self._notifier.send([answers.notify_resend()])
+        return self._notifiers.waiting.send([answers.notify_resend()])
+
+    async def notify_attributes(self, node: int) -> None:
+        """Cached attributes of `node` are wrong; the kernel knows on return. An answer may wait for it."""
+        await self._notifiers.attributes.sent([answers.notify_inval_inode(node, -1, 0)])
+
+    def invalidate_attributes(self, node: int) -> bool:
+        """The same, a little later."""
+        return self._notifiers.attributes.send([answers.notify_inval_inode(node, -1, 0)])
 
     async def notified(self) -> None:
-        """The kernel has taken every notification sent so far."""
-        await self._notifier.flushed()
+        """The kernel has taken every notification sent so far, of more than attributes."""
+        await self._notifiers.waiting.flushed()
 
 
 def _ignore(request: Request) -> None:

@@ -105,6 +105,12 @@ class File:
                 return handle.session
         return b""
 
+    async def have_session(self) -> bytes:
+        """A write session: another, if a flush has ended the last one. BAD_SESSION: nobody has it open for writing."""
+        if not self.session():
+            await self._reopen()
+        return self.session()
+
     # Changes that must not meet writes
 
     @asynccontextmanager

@@ -138,7 +138,7 @@ class Following:
                 node = nodes.by_inode.get(inode)
                 if node is not None and node.lookups and not node.removed:
                     # The kernel believes for a moment; it need not. An open makes sure that it does not.
-                    mount.channel.notify_inval_inode(inode, -1)
+                    mount.channel.invalidate_attributes(inode)
         nodes.believed_until = sent + reply.lease_ms / 1000
         return True
 

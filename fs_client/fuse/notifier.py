@@ -1,10 +1,13 @@
-"""Notifications to the kernel, written by a thread of their own.
+"""Notifications to the kernel, written by threads of their own.
 
 The kernel takes the locks of what a notification is about before its write returns: a directory's for an entry, a
 page's for cached data. Whoever holds them may be waiting for an answer of ours. So the loop, which gives the answers,
 never writes notifications itself.
 
-Invariant: they go out in the order in which they were sent.
+Those of attributes alone take no lock that anybody holds while he waits for us. They have a thread to themselves, so
+an answer may wait until the kernel has taken one: whatever its caller has locked, and whatever else is being told.
+
+Invariant: those of one thread go out in the order in which they were sent.
 """
 
 import asyncio
@@ -27,13 +30,31 @@ _EXPECTED = frozenset({errno.ENOENT, errno.ENODEV, errno.ENOTCONN, errno.ECONNAB
 Message = Sequence[bytes | memoryview]
 
 
+class Notifiers:
+    """Of one channel."""
+
+    def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop, counters: ChannelCounters) -> None:
+        self.waiting = Notifier(descriptor, loop, counters, "fuse notifications")
+        """What may wait for locks of programs."""
+        self.attributes = Notifier(descriptor, loop, counters, "fuse attribute notifications")
+
+    def stop(self) -> None:
+        self.waiting.stop()
+        self.attributes.stop()
+
+    async def close(self, grace_s: float) -> None:
+        await self.attributes.close(grace_s)
+        await self.waiting.close(grace_s)
+
+
 class Notifier:
     """Used from the thread of the loop; the thread inside only writes."""
 
-    def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop, counters: ChannelCounters) -> None:
+    def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop, counters: ChannelCounters, name: str) -> None:
         self._file = descriptor
         self._loop = loop
         self._counters = counters
+        self._name = name
         self._queue: queue.SimpleQueue[Message | asyncio.Future[None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         """Started by the first notification."""
@@ -53,9 +74,15 @@ class Notifier:
         self._queue.put(message)
         if self._thread is None:
             self._gone = self._loop.create_future()
-            self._thread = threading.Thread(target=self._write_all, name="fuse notifications", daemon=True)
+            self._thread = threading.Thread(target=self._write_all, name=self._name, daemon=True)
             self._thread.start()
         return True
+
+    async def sent(self, message: Message) -> None:
+        """Write it, behind those before it."""
+        while not self.send(message):
+            await self.flushed()
+        await self.flushed()
 
     async def flushed(self) -> None:
         """All that were sent so far are written."""

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 async def truncate(mount: "Mount", request: "Request", inode: int, length: int, handle: "Handle | None") -> None:
     """`handle`: a descriptor that is open for writing, whose right was checked at its open; None: the user's right."""
     file = mount.nodes.node(inode).file
-    session = b"" if file is None or handle is None else handle.session or file.session()
+    session = b""
 
     def make(user: User) -> meta.Truncate:
-        # A handle whose session a flush has ended has the right all the same.
-        as_user = User() if handle is not None and not session else user
-        return meta.Truncate(inode, length, mount.request_id(), as_user, session, relaxed=True)
+        return meta.Truncate(inode, length, mount.request_id(), user, session, relaxed=True)
 
     attributes = mount.nodes.node(inode).attributes
     # Whether the set-group-id bit goes depends on the caller's groups.
@@ -39,6 +37,9 @@ async def truncate(mount: "Mount", request: "Request", inode: int, length: int, 
         return
     async with file.cutting():
         await file.back.flush()
+        if handle is not None:
+            # A handle whose session a flush has ended has the right all the same; but its user's privilege counts.
+            session = handle.session or await file.have_session()
         old = file.length
         mount.nodes.change(inode)
         reply = await mount.call_as(request, methods.TRUNCATE, make, grouped=grouped)

@@ -290,7 +290,8 @@ def test_notifications_wait_without_holding_up_answers(files: EmptyFileSystem, p
             told = asyncio.create_task(channel.notified())
             # Others are served although the first notification hangs in the kernel.
             assert (await in_thread(os.statvfs, place)).f_namemax == 255
-            assert not looking.done()
+            await channel.notify_attributes(FILE_NODE)
+            assert not looking.done() and not told.done()
             slow.result.set_result(answers.no_entry_out(0))
             assert await looking is False
             await told

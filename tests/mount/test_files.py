@@ -262,7 +262,7 @@ def test_a_copy_ends_where_its_source_was_cut_meanwhile() -> None:
 
             reader.before = cut
             body = abi.COPY_FILE_RANGE_IN.pack(handle.number, 1000, INODE, handle.number, 20_000, 5000, 0)
-            request = SimpleNamespace(body=body)
+            request = SimpleNamespace(body=body, uid=0)
             answer = space.handlers(mount)[abi.Opcode.COPY_FILE_RANGE](request)  # type: ignore[arg-type]
             assert inspect.isawaitable(answer)
             assert await answer == answers.write_out(2000)

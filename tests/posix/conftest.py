@@ -38,7 +38,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The file system under test: a directory that all tests share."""
     kind = request.param
     if kind == "mount":
-        with mounts.cluster_with_mounts(tmp_path_factory.mktemp("posix"), count=2) as (first, second):
+        with mounts.cluster_with_two_mounts(tmp_path_factory.mktemp("posix")) as (first, second):
             yield Subject(kind, first, second)
         return
     if kind == "tmpfs" and not os.access(SHARED_MEMORY, os.W_OK):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,8 +43,7 @@ def require_mount() -> None:
 def mounted(address: str, mountpoint: Path, *options: str) -> Iterator[Path]:
     """The cluster at `address`, mounted; unmounted at the end, by force if need be."""
     mountpoint.mkdir(exist_ok=True)
-    words = ("suid", "dev", *options) if os.geteuid() == 0 else options
-    flags = ("-o", ",".join(words)) if words else ()
+    flags = ("-o", ",".join(options)) if options else ()
     result = emberfs("mount", address, mountpoint, *flags)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
     try:
@@ -62,8 +61,9 @@ def unmount(mountpoint: Path) -> None:
 
 
 @contextlib.contextmanager
-def cluster_with_mounts(path: Path, *, count: int, options: Sequence[str] = ()) -> Iterator[list[Path]]:
-    """A cluster of three daemons and three replicas, its files in `path`, mounted `count` times for all users."""
+def cluster_with_two_mounts(path: Path) -> Iterator[tuple[Path, Path]]:
+    """A cluster of three daemons and three replicas, its files in `path`, mounted twice for all users: as a system has
+    its own file systems, with `suid` and `dev` where root mounts, and as it has those of others."""
     require_mount()
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="posix-mounts-")))
@@ -71,4 +71,8 @@ def cluster_with_mounts(path: Path, *, count: int, options: Sequence[str] = ()) 
         cluster = stack.enter_context(
             launch(path / "cluster", Options(port=0, durability="memory", settings=SETTINGS), restart=False)
         )
-        yield [stack.enter_context(mounted(cluster.address, place / str(number), *options)) for number in range(count)]
+        own = ("suid", "dev") if os.geteuid() == 0 else ()
+        yield (
+            stack.enter_context(mounted(cluster.address, place / "first", *own)),
+            stack.enter_context(mounted(cluster.address, place / "second")),
+        )

@@ -17,6 +17,7 @@ from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import LATER, Handler, Later, Request, Result
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import UNTOLD
+from fs_client.fuse.set_id import drop_set_id
 from fs_common.errors import Code, EmberError
 from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX
 
@@ -132,12 +133,3 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         return answers.write_out(size)
 
     return {Opcode.READ: read, Opcode.WRITE: write}
-
-
-async def drop_set_id(mount: Mount, file: File) -> None:
-    """Somebody without privilege wrote: set-id bits go, at once if there are any."""
-    node = await mount.attributes(file.inode)
-    assert node.attributes is not None
-    if node.attributes.mode & 0o6000:
-        file.unsettled.unprivileged()
-        await file.settle()

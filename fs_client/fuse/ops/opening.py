@@ -18,6 +18,7 @@ from fs_client.fuse.locks import release_range_locks
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import UNTOLD, Node
 from fs_client.fuse.ops.lookup import new_entry
+from fs_client.fuse.set_id import BITS
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User, user_of
 from fs_client.settle import run_all
@@ -93,12 +94,11 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         handle = opened(request, flags, reply, stamp)
         version = await certain(handle, reply, stamp)
         if flags & os.O_TRUNC and write:
-            version = await emptied(request, handle, version)
+            version = await emptied(request, handle)
         elif told_others(handle.file.node, version):
             # The kernel believes what others have changed, as its length; an open does not make it ask again.
             handle.file.node.told_version = -1
-            mount.channel.notify_inval_inode(handle.file.inode, -1)
-            await mount.channel.notified()
+            await mount.channel.notify_attributes(handle.file.inode)
         return answers.open_out(handle.number, open_flags(handle, version))
 
     def refuse_old_name(request: Request, reply: meta.OpenReply) -> None:
@@ -146,13 +146,14 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             raise
         return file.version
 
-    async def emptied(request: Request, handle: Handle, version: int) -> int:
-        """O_TRUNC. Returns the version of the contents."""
+    async def emptied(request: Request, handle: Handle) -> int:
+        """O_TRUNC, also of an empty file: its times change, and set-id bits go. Returns the version of the contents."""
         file = handle.file
-        if not file.length and not file.dirty:
-            return version
+        attributes = file.node.attributes
         try:
             await truncate(mount, request, file.inode, 0, handle)
+            if request.uid and attributes is not None and attributes.mode & BITS:
+                await mount.channel.notify_attributes(file.inode)
         except BaseException:
             mount.spawn(mount.close_handle(handle))
             raise
@@ -212,7 +213,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         node = handle.file.node
         version = await certain(handle, reply, stamp)
         if reply.existed and flags & os.O_TRUNC and write:
-            version = await emptied(request, handle, version)
+            version = await emptied(request, handle)
         if reply.existed:
             # By that name, or through a symbolic link that somebody has put there just now.
             nodes.drop_name(parent, asked.name)

@@ -12,7 +12,7 @@ from fs_client.fuse.files import File
 from fs_client.fuse.holes import zero
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.ops.data import drop_set_id
+from fs_client.fuse.set_id import drop_set_id
 from fs_common.errors import Code, EmberError
 from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX, MIB
 
@@ -105,6 +105,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         left = min(asked.len, source.length - asked.off_in, COPY_MAX)
         if source is target and asked.off_in < asked.off_out + left and asked.off_out < asked.off_in + left:
             raise EmberError(Code.INVALID, "the ranges overlap")
+        if left > 0 and request.uid:
+            await drop_set_id(mount, target)
         done = 0
         while done < left:
             size = min(COPY_PIECE, left - done)

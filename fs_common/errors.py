@@ -98,6 +98,7 @@ class Code(enum.Enum):
     DISK_FAILED = ErrorKind("DISK_FAILED", 308, errno.EIO, Retry.SAFE, "the target's disk failed; another replica may answer")
     UPDATE_STALE = ErrorKind("UPDATE_STALE", 309, errno.EIO, Retry.FINAL, "the channel has moved on to a later sequence")
     UPDATE_MISSING = ErrorKind("UPDATE_MISSING", 310, errno.EIO, Retry.SAFE, "a replica misses an earlier version of the chunk")
+    REPLICAS_DIFFER = ErrorKind("REPLICAS_DIFFER", 311, errno.EIO, Retry.MAYBE_APPLIED, "two replicas have different versions of a chunk; the daemons' logs name them")
 
     # Manager: 400..499
     NODE_UNKNOWN = ErrorKind("NODE_UNKNOWN", 400, errno.ENOENT, Retry.FINAL, "register the node first")

@@ -33,8 +33,10 @@ from fs_common.records.storage import (
     UpdateKind,
 )
 from fs_common.rpc import FileRange, Part
+from fs_storage.craq.apportion import Told
 from fs_storage.craq.operation import Failure, Operation
-from fs_storage.engine.interface import ChunkRead
+from fs_storage.engine.digest import NOTHING_DIGEST
+from fs_storage.engine.interface import ChunkRead, ChunkStore
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
@@ -47,6 +49,7 @@ _FINAL = frozenset(
         Code.DISK_FAILED,
         Code.UPDATE_MISSING,
         Code.UPDATE_STALE,
+        Code.REPLICAS_DIFFER,
         Code.TOO_LARGE,
         Code.BAD_BODY,
         Code.UNKNOWN_METHOD,
@@ -58,9 +61,12 @@ _FINAL = frozenset(
 _CORRUPT = frozenset((Code.CHECKSUM, Code.INTERNAL))
 """Answers that another attempt may change, but not many."""
 CORRUPT_ATTEMPTS_MAX = 3
+_UNCLEAR = frozenset((Code.BAD_FRAME, Code.BAD_BODY, Code.TOO_LARGE))
+"""What a call may also end with because its connection did, whatever has become of its own request: that one may have
+been applied, whatever the table promises of the answer."""
 RESENDS_MAX = 4
 """Whole chunks on their way to successors at the same time: their memory is not that of a request."""
-_TOLD = _FINAL | {Code.CHECKSUM}
+_TOLD = (_FINAL | {Code.CHECKSUM}) - _UNCLEAR
 """What the predecessor, or the client, is told under its own name."""
 
 
@@ -158,6 +164,8 @@ class Forwarder:
                 checksums,
                 Durability.DISK,
                 left.version,
+                target.store.digest(operation.chunk, pending=True),
+                _base(target.store, operation.chunk),
             )
             timeout = deadline - asyncio.get_running_loop().time()
             (outcome,) = await self.forward(target, left.client, [item], send, timeout, attempt)
@@ -167,7 +175,7 @@ class Forwarder:
             buffer.release()
         return outcome
 
-    async def committed_versions(self, target: Target, chunks: list[bytes], timeout: float) -> list[int]:
+    async def committed_versions(self, target: Target, chunks: list[bytes], timeout: float) -> list[Told]:
         """What the tail of `target`'s chain has committed of `chunks`. Raises CHAIN_BROKEN, NOT_SERVING."""
         position = target.position
         if position is None:
@@ -184,11 +192,11 @@ class Forwarder:
                 Code.NOT_SERVING,
                 f"chain {position.chain}: its tail, node {node}, cannot say which version is committed: {error}",
             ) from None
-        if len(reply.versions) != len(chunks):
+        if len(reply.versions) != len(chunks) or len(reply.digests) != len(chunks):
             raise EmberError(
                 Code.NOT_SERVING, f"node {node} answered for {len(reply.versions)} of {len(chunks)} chunks"
             )
-        return reply.versions
+        return list(map(Told, reply.versions, reply.digests))
 
     async def _call(
         self, target: Target, client: bytes, items: Sequence[UpdateItem], send: Sequence[Part], timeout: float
@@ -224,7 +232,7 @@ class Forwarder:
         final = code in _FINAL or (code in _CORRUPT and attempt >= CORRUPT_ATTEMPTS_MAX)
         if code in _TOLD:
             told = code
-        elif code.value.retry is Retry.MAYBE_APPLIED:
+        elif code in _UNCLEAR or code.value.retry is Retry.MAYBE_APPLIED:
             told = Code.CHAIN_BROKEN
         else:
             told = Code.UNREACHABLE
@@ -240,6 +248,12 @@ class Forwarder:
             raise EmberError(
                 Code.DISK_FAILED, f"target {target.id} has {read.length} of {len(view)} bytes of chunk {chunk.hex()}"
             )
+
+
+def _base(store: ChunkStore, chunk: bytes) -> int:
+    """Digest of what the pending version follows."""
+    state = store.state(chunk)
+    return NOTHING_DIGEST if state is None or state.removed else store.digest(chunk)
 
 
 def _read_pending(target: Target, chunk: bytes, view: memoryview) -> ChunkRead:

@@ -63,8 +63,9 @@ class Queries:
         position = target.require(request.chain_version)
         if not position.is_tail:
             raise EmberError(Code.CHAIN_VERSION, f"target {target.id} is not the tail of chain {request.chain}")
-        states = map(target.store.state, request.chunks)
-        return Reply(CommittedVersionsReply([state.version if state is not None else 0 for state in states]))
+        store = target.store
+        versions = [state.version if state is not None else 0 for state in map(store.state, request.chunks)]
+        return Reply(CommittedVersionsReply(versions, list(map(store.digest, request.chunks))))
 
     async def query_last_chunk(self, call: Call) -> Reply:
         """QUERY_LAST_CHUNK. Raises also NOT_HEAD, and CHAIN_BROKEN when a pending version cannot be settled."""

@@ -23,7 +23,7 @@ from fs_common.limits import PAYLOAD_BYTES_MAX, READ_ITEMS_MAX
 from fs_common.records.storage import ItemError, ReadChunks, ReadChunksReply, ReadItem
 from fs_common.rpc import Call, FileRange, Part, Reply
 from fs_common.telemetry import Counters
-from fs_storage.craq.apportion import Serve, serve
+from fs_storage.craq.apportion import Serve, Told, serve
 from fs_storage.engine.interface import ChunkRead, WouldBlock
 from fs_storage.forward import Forwarder
 from fs_storage.target import Target
@@ -237,14 +237,14 @@ class Reads:
             before = [target.store.state(chunk) for chunk in chunks]
             try:
                 timeout = min(call.deadline - loop.time(), ASK_S_MAX)
-                versions = await self._forwarder.committed_versions(target, chunks, timeout)
+                told = await self._forwarder.committed_versions(target, chunks, timeout)
             except EmberError as error:
                 for left in group:
                     batch.fail(left.at, error)
                 return
             committed = {
-                chunk: (state.version if state is not None else 0, version)
-                for chunk, state, version in zip(chunks, before, versions, strict=True)
+                chunk: (state.version if state is not None else 0, tail)
+                for chunk, state, tail in zip(chunks, before, told, strict=True)
             }
             changed = await asyncio.gather(*(self._read_told(batch, left, *committed[left.chunk]) for left in group))
             group = [left for left, again in zip(group, changed, strict=True) if again]
@@ -253,21 +253,23 @@ class Reads:
         for left in group:
             batch.fail(left.at, EmberError(Code.BUSY, f"chunk {left.chunk.hex()} changes faster than it is read"))
 
-    async def _read_told(self, batch: _Batch, left: _Left, committed_before: int, tail_version: int) -> bool:
+    async def _read_told(self, batch: _Batch, left: _Left, committed_before: int, tail: Told) -> bool:
         """Serve the version the tail committed. True: the chunk changed meanwhile; ask again."""
         item = batch.items[left.at]
         target = left.target
         try:
             target.require(item.chain_version)
             state = target.store.state(left.chunk)
-            choice = serve(committed_before, state, tail_version)
+            digests = target.store.digest(left.chunk), target.store.digest(left.chunk, pending=True)
+            left_pending = target.store.pending_update(left.chunk)
+            removing = left_pending is not None and left_pending.removed
+            choice = serve(committed_before, state, digests, tail, removing=removing)
             if choice is Serve.GONE:
                 raise EmberError(Code.CHUNK_NOT_FOUND, f"chunk {left.chunk.hex()} has been removed")
             if choice is Serve.BEHIND:
-                logger.error("target %d misses version %d of %s", target.id, tail_version, left.chunk.hex())
-                raise EmberError(
-                    Code.NOT_SERVING, f"target {target.id} misses version {tail_version} of chunk {left.chunk.hex()}"
-                )
+                message = f"target {target.id} misses version {tail.version} of chunk {left.chunk.hex()}"
+                logger.error("%s, which the tail has committed", message)
+                raise EmberError(Code.NOT_SERVING, message)
             pending = choice is Serve.PENDING
             try:
                 view = batch.view[left.start : left.start + item.length]

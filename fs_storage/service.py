@@ -157,6 +157,7 @@ class Daemon:
         }
         for target in self.targets.all():
             stats["updates_in_flight"] = stats.get("updates_in_flight", 0) + target.in_flight
+            stats["chunks_differing"] = stats.get("chunks_differing", 0) + len(target.replica.differing)
             stats["chunks_pending"] = stats.get("chunks_pending", 0) + len(target.replica.unsettled)
             for name, value in target.store.counters().items():
                 stats[f"engine_{name}"] = stats.get(f"engine_{name}", 0) + value

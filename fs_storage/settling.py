@@ -76,9 +76,8 @@ class Settling:
         if position is None or not target.may_act:
             return
         if not position.is_tail:
-            versions = await self._forwarder.committed_versions(target, chunks, TIMEOUT_S)
-            told = list(zip(chunks, versions, strict=True))
-            await self._updates.confirm(target, told, TIMEOUT_S)
+            told = await self._forwarder.committed_versions(target, chunks, TIMEOUT_S)
+            await self._updates.confirm(target, list(zip(chunks, told, strict=True)), TIMEOUT_S)
             chunks = [chunk for chunk in chunks if chunk in target.replica.unsettled]
         if chunks and (position.is_head or position.is_tail):
             await self._updates.settle(target, chunks, TIMEOUT_S)

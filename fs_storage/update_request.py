@@ -79,9 +79,9 @@ class UpdateRequest:
             self._one_less()
             return
         code = failure.code
-        if code is Code.UNREACHABLE and self.source == 0:
-            # A predecessor has to know that nothing was applied. To a client the chain is broken; it sends the same
-            # update again in either case.
+        if self.source == 0 and code in (Code.UNREACHABLE, Code.REPLICAS_DIFFER):
+            # A predecessor has to know that nothing was applied, or that replicas differ. To a client the chain is
+            # broken; it sends the same update again in either case.
             code = Code.CHAIN_BROKEN
         self.fail(operation.request_index, code, failure.message)
 
@@ -146,6 +146,8 @@ def frame_of(request: UpdateRequest, operations: list[Operation]) -> tuple[list[
                 item.checksums,
                 item.durability,
                 operation.version,
+                operation.digest,
+                operation.base,
             )
         items.append(item)
         if item.length:

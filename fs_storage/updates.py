@@ -24,6 +24,7 @@ from fs_common.limits import UPDATE_ITEMS_MAX
 from fs_common.records.storage import UpdateChunks, UpdateItem, UpdateKind
 from fs_common.rpc import Allocation, Call, Reply
 from fs_common.telemetry import Counters
+from fs_storage.craq.apportion import Told
 from fs_storage.craq.operation import Duty, Failure, Operation, Step
 from fs_storage.engine.interface import Update
 from fs_storage.forward import Accepted, Forwarder, Outcome, Refused
@@ -135,14 +136,14 @@ class Updates:
         self._counters.add("settles", len(operations))
         return await self.perform(target, operations, [None] * len(operations), timeout)
 
-    async def confirm(self, target: Target, versions: Sequence[tuple[bytes, int]], timeout: float) -> None:
+    async def confirm(self, target: Target, told: Sequence[tuple[bytes, Told]], timeout: float) -> None:
         """Commit what is pending here and, as the tail says, committed there."""
         position = target.position
-        if not versions or position is None:
+        if not told or position is None:
             return
         operations = [
-            Operation(chunk, Duty.CONFIRM, chain_version=position.version, version=version)
-            for chunk, version in versions
+            Operation(chunk, Duty.CONFIRM, chain_version=position.version, version=version, digest=digest)
+            for chunk, (version, digest) in told
         ]
         self._counters.add("confirms", len(operations))
         await self.perform(target, operations, [None] * len(operations), timeout)
@@ -169,8 +170,8 @@ class Updates:
                 raise EmberError(Code.INVALID, f"an update of kind {item.kind} and version {item.version} is not taken")
             if request.source and kind is UpdateKind.SCATTER:
                 raise EmberError(Code.INVALID, "scattered updates are joined at the head")
-            if request.source and item.version < 1:
-                raise EmberError(Code.INVALID, "an update from a predecessor names its version")
+            if request.source and (item.version < 1 or item.digest < 1):
+                raise EmberError(Code.INVALID, "an update from a predecessor names its version and that one's digest")
             if request.source == 0 and len(request.client) != 16:
                 raise EmberError(Code.INVALID, f"a client id has 16 bytes, not {len(request.client)}")
             limit = self._in_flight_max * _FORWARDED_FACTOR if request.source else self._in_flight_max
@@ -195,6 +196,8 @@ class Updates:
                 client=request.client,
                 channel=item.channel,
                 sequence=item.sequence,
+                digest=item.digest,
+                base=item.base,
                 request=request,
                 request_index=index,
             ),
@@ -229,6 +232,9 @@ class Updates:
                 returned.append(operation)
             else:
                 others.setdefault(request, []).append(operation)
+        for report in target.replica.take_reports():
+            self._counters.add("chunks_differed")
+            logger.error("chain %d: %s", target.position.chain if target.position is not None else 0, report)
         for request, operations in others.items():
             # Not its first step now: a queue of updates that never suspend would become a recursion.
             self._keep(

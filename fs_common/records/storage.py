@@ -82,6 +82,11 @@ class UpdateItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`Durability`"""
     version: int = 0
     """0 from clients. From the predecessor: the version this update makes."""
+    digest: int = 0
+    """0 from clients. From the predecessor: what the version it makes has to be (`engine/digest`)."""
+    base: int = 0
+    """0 from clients. From the predecessor: digest of the committed version this one follows; 0: there is none, or it
+    is a removal, so that any higher version may be made."""
 
 
 class UpdateChunks(msgspec.Struct, frozen=True, array_like=True):
@@ -112,6 +117,8 @@ class CommittedVersions(msgspec.Struct, frozen=True, array_like=True):
 class CommittedVersionsReply(msgspec.Struct, frozen=True, array_like=True):
     versions: list[int]
     """0: no such chunk."""
+    digests: list[int] = []
+    """Of these versions; 0: no such chunk."""
 
 
 class QueryLastChunk(msgspec.Struct, frozen=True, array_like=True):

@@ -5,7 +5,7 @@ committed is here (prefix order, `replica`). With a version pending, only the ta
 """
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from fs_storage.engine.interface import ChunkState
@@ -17,23 +17,38 @@ class Serve(enum.Enum):
     GONE = "gone"
     """Removed: nothing is to be read."""
     BEHIND = "behind"
-    """The tail has committed a version that is not here: this replica lost data and must not answer."""
+    """The tail has committed a version that is not here, or is another one here: one of them lost data, and this one
+    must not answer."""
 
 
-def serve(committed_before: int, state: "ChunkState | None", tail_version: int) -> Serve:
-    """What to serve when the tail says that `tail_version` is committed.
+class Told(NamedTuple):
+    """A committed version, by what replicas compare."""
 
-    `committed_before` is this replica's committed version when the tail was asked, `state` the present one, which may
-    have moved on meanwhile: a committed version newer than the tail's word is committed at the tail too by now, and a
-    read may return it. A tail that knows nothing of a chunk whose committed version was here before the question has
-    committed its removal, and has forgotten the tombstone since.
+    version: int
+    """0: there is none."""
+    digest: int
+
+
+def serve(
+    committed_before: int, state: "ChunkState | None", digests: tuple[int, int], tail: Told, *, removing: bool
+) -> Serve:
+    """What to serve when the tail says that `tail` is committed.
+
+    `committed_before` is this replica's committed version when the tail was asked; `state`, `digests` (of the committed
+    and of the pending version) and `removing` (a removal is pending) are of now. They may have moved on meanwhile: a
+    committed version newer than the tail's word is committed at the tail too by now, and a read may return it. A tail
+    that knows nothing of a chunk whose committed version was here before the question, and whose removal is here, has
+    committed that removal, and has forgotten the tombstone since.
     """
-    if tail_version == 0 and committed_before > 0:
-        return Serve.GONE
+    if tail.version == 0 and committed_before > 0:
+        return Serve.GONE if removing or state is None or state.removed else Serve.BEHIND
     if state is None:
-        return Serve.COMMITTED if tail_version == 0 else Serve.BEHIND
-    if state.version >= tail_version:
+        return Serve.COMMITTED if tail.version == 0 else Serve.BEHIND
+    if state.version > tail.version:
         return Serve.COMMITTED
-    if state.pending_version == tail_version:
+    committed, pending = digests
+    if state.version == tail.version:
+        return Serve.COMMITTED if tail.version == 0 or committed == tail.digest else Serve.BEHIND
+    if state.pending_version == tail.version and pending == tail.digest:
         return Serve.PENDING
     return Serve.BEHIND

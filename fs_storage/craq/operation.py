@@ -9,6 +9,7 @@ from typing import Any
 
 from fs_common.errors import Code
 from fs_common.records.storage import UpdateKind
+from fs_storage.engine.digest import NOTHING_DIGEST
 
 NO_IDENTITY = (b"", 0, 0)
 
@@ -40,7 +41,7 @@ class Duty(enum.Enum):
     SETTLE = "settle"
     """Drive whatever is pending to its end."""
     CONFIRM = "confirm"
-    """The tail has committed everything up to `version`: commit it here."""
+    """The tail has committed the version `version` of digest `digest`: commit it here, if it is what is pending."""
 
 
 class Failure:
@@ -60,10 +61,12 @@ class Operation:
     """A chunk's update on its way through one replica. Plain slots: tens of thousands a second are made."""
 
     __slots__ = (
+        "base",
         "chain_version",
         "channel",
         "chunk",
         "client",
+        "digest",
         "failure",
         "kind",
         "leftover",
@@ -90,6 +93,8 @@ class Operation:
         client: bytes = b"",
         channel: int = 0,
         sequence: int = 0,
+        digest: int = NOTHING_DIGEST,
+        base: int = NOTHING_DIGEST,
         request: Any = None,
         request_index: int = 0,
     ) -> None:
@@ -106,6 +111,11 @@ class Operation:
         self.client = client
         self.channel = channel
         self.sequence = sequence
+        self.digest = digest
+        """Of the version it makes: from a predecessor, as that has it; at the head, from FORWARD on. CONFIRM: of the
+        tail's committed version."""
+        self.base = base
+        """Digest of the committed version it changes. NOTHING_DIGEST: there is none, or it is a removal."""
         self.request = request
         """The shell's; the core never looks."""
         self.request_index = request_index

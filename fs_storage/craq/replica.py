@@ -11,7 +11,9 @@ States of a chunk = step of the operation that holds it:
     (idle)      nothing, no operation                submit -> judged: RESEND, CONFIRM, PREPARE or DONE
     RESEND      successor: leftover, whole chunk     forwarded -> CONFIRM; forward_failed -> DONE (leftover stays)
     CONFIRM     store: commit of the leftover        committed -> judged again; commit_failed -> DONE
-    PREPARE     store: this update pending           prepared -> FORWARD (tail: COMMIT); prepare_refused, _lost -> DONE
+    PREPARE     store: this update pending           prepared -> FORWARD (tail: COMMIT), or ABANDON if it became
+                                                     another version than the predecessor's; prepare_refused, _lost
+                                                     -> DONE
     FORWARD     successor: this update               forwarded -> COMMIT; forward_failed -> ABANDON or DONE
     COMMIT      store: commit of this update         committed -> DONE; commit_failed -> DONE (pending stays)
     ABANDON     store: this update dropped           abandoned -> DONE
@@ -22,7 +24,11 @@ Invariants:
 * Prefix order: whatever version a replica has, committed or pending, its predecessor has. Hence prepare (durable)
   comes before forward, on every replica, and forward before commit.
 * A version is committed once the tail has prepared it; the tail commits at once.
-* At a replica at most one version is pending, the committed one plus 1 (a REPLACE or a REMOVE may skip versions).
+* At a replica at most one version is pending: the committed one plus 1, or any higher one where nothing is committed
+  or a removal is.
+* Two replicas have the same version only if its digest is the same. A successor takes an update only over the very
+  version that its predecessor had, and calls it done, or commits what it has pending, only if it is the very version
+  that its predecessor, or the tail, has. Anything else is REPLICAS_DIFFER: the version stays pending, and is reported.
 * A version number, once it may have left this replica, is never given to another update: a pending version is
   abandoned only if every attempt to forward it was answered by a refusal that promises "not applied".
 * An update with an identity is applied at most once: its answer is kept with the chunk and looked up in turn.
@@ -33,11 +39,12 @@ Source: DESIGN section 7; `reference` rules of chain replication in `docs/concur
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from fs_common.checks import check, violated
+from fs_common.checks import violated
 from fs_common.errors import Code, Retry
 from fs_common.records.storage import UpdateKind
 from fs_storage.craq.operation import NO_IDENTITY, Duty, Failure, Operation, Step
 from fs_storage.craq.position import Position
+from fs_storage.engine.digest import NOTHING_DIGEST
 
 if TYPE_CHECKING:
     from fs_storage.engine.interface import Answer, ChunkState, PendingUpdate
@@ -51,6 +58,8 @@ class View(Protocol):
     def answer(self, client: bytes, channel: int) -> "Answer | None": ...
 
     def pending_update(self, chunk: bytes) -> "PendingUpdate | None": ...
+
+    def digest(self, chunk: bytes, *, pending: bool = False) -> int: ...
 
 
 class Replica:
@@ -66,6 +75,10 @@ class Replica:
         self._queues: dict[bytes, deque[Operation]] = {}
         """For each busy chunk: the operation that holds it, then those that wait, in order of arrival."""
         self._out: list[Operation] = []
+        self.differing: dict[bytes, str] = {}
+        """Of the unsettled chunks, those whose pending version stays because another replica has something else, and
+        what that is."""
+        self._reports: list[str] = []
 
     # -- events ------------------------------------------------------------------------------------------------
 
@@ -82,13 +95,26 @@ class Replica:
         """The store has the update pending, durably; the chunk will have `length` bytes."""
         self._expect(operation, Step.PREPARE)
         operation.length = length
-        operation.step = Step.COMMIT if self._is_tail() else Step.FORWARD
+        tail = self._is_tail()
+        if operation.source or not tail:
+            digest = self._view.digest(operation.chunk, pending=True)
+            if operation.source and digest != operation.digest:
+                operation.failure = Failure(
+                    Code.REPLICAS_DIFFER,
+                    f"version {operation.version} of chunk {operation.chunk.hex()} became another one at"
+                    f" {self._name()} than at target {operation.source}",
+                )
+                operation.step = Step.ABANDON
+                self._out.append(operation)
+                return
+            operation.digest = digest
+        operation.step = Step.COMMIT if tail else Step.FORWARD
         self._out.append(operation)
 
     def prepare_refused(self, operation: Operation, failure: Failure) -> None:
         """The store has no trace of the update (or it was never asked)."""
         self._expect(operation, Step.PREPARE)
-        self.unsettled.discard(operation.chunk)
+        self._settled(operation.chunk)
         self._finish(operation, failure)
 
     def prepare_lost(self, operation: Operation, failure: Failure) -> None:
@@ -101,13 +127,13 @@ class Replica:
         if operation.step is Step.RESEND:
             self._expect(operation, Step.RESEND)
             if (version, length) != (operation.leftover, operation.leftover_length):
-                self._diverged(operation, operation.leftover, operation.leftover_length, version, length)
+                self._answered_otherwise(operation, operation.leftover, operation.leftover_length, version, length)
                 return
             operation.step = Step.CONFIRM
         else:
             self._expect(operation, Step.FORWARD)
             if (version, length) != (operation.version, operation.length):
-                self._diverged(operation, operation.version, operation.length, version, length)
+                self._answered_otherwise(operation, operation.version, operation.length, version, length)
                 return
             operation.step = Step.COMMIT
         self._out.append(operation)
@@ -117,6 +143,8 @@ class Replica:
         self._expect(operation, Step.FORWARD, Step.RESEND)
         if failure.code.value.retry is Retry.MAYBE_APPLIED:
             operation.uncertain = True
+            if failure.code is Code.REPLICAS_DIFFER:
+                self._report(operation.chunk, failure.message)
 
     def forward_failed(self, operation: Operation, failure: Failure) -> None:
         """The last attempt failed.
@@ -135,7 +163,7 @@ class Replica:
     def committed(self, operation: Operation) -> None:
         """The store's committed version is now `version` (CONFIRM: `leftover`)."""
         self._expect(operation, Step.COMMIT, Step.CONFIRM)
-        self.unsettled.discard(operation.chunk)
+        self._settled(operation.chunk)
         if operation.step is Step.COMMIT:
             self._finish(operation, None)
             return
@@ -149,7 +177,7 @@ class Replica:
     def abandoned(self, operation: Operation) -> None:
         """The store has durably forgotten the pending version and the answer that went with it."""
         self._expect(operation, Step.ABANDON)
-        self.unsettled.discard(operation.chunk)
+        self._settled(operation.chunk)
         self._finish(operation, operation.failure)
 
     def abandon_failed(self, operation: Operation, failure: Failure) -> None:
@@ -164,6 +192,12 @@ class Replica:
         out = self._out
         self._out = []
         return out
+
+    def take_reports(self) -> list[str]:
+        """Chunks that were found to differ since the last call: one line for each."""
+        reports = self._reports
+        self._reports = []
+        return reports
 
     @property
     def busy_chunks(self) -> int:
@@ -205,10 +239,23 @@ class Replica:
         if state is None or not state.pending_version:
             self._done(operation, None)
         elif operation.kind is Duty.CONFIRM:
-            if state.pending_version <= operation.version:
+            if state.pending_version > operation.version:
+                self._done(operation, None)
+            elif (
+                state.pending_version == operation.version
+                and self._view.digest(operation.chunk, pending=True) == operation.digest
+            ):
                 self._confirm(operation, state)
             else:
-                self._done(operation, None)
+                # Whatever the tail had committed when it was asked was here before (prefix order).
+                same = state.pending_version == operation.version
+                message = (
+                    f"{self._name()} has version {state.pending_version} of chunk {operation.chunk.hex()} pending, the"
+                    f" tail, target {position.tail.target}, has committed"
+                    f" {'another one under that number' if same else operation.version}"
+                )
+                self._report(operation.chunk, message)
+                self._done(operation, Failure(Code.REPLICAS_DIFFER, message))
         elif position.is_tail:
             self._confirm(operation, state)
         elif position.is_head:
@@ -263,6 +310,7 @@ class Replica:
             self._done(operation, None)
             return
         operation.version = (state.version if state is not None else 0) + 1
+        operation.base = NOTHING_DIGEST if position.is_tail or _missing(state) else self._view.digest(operation.chunk)
         self._prepare(operation)
 
     def _judge_as_successor(self, operation: Operation, position: Position) -> None:
@@ -280,41 +328,33 @@ class Replica:
         committed = state.version if state is not None else 0
         pending = state.pending_version if state is not None else 0
         version = operation.version
-        if version <= committed:
-            check(state is not None, "a committed version has a state", operation)
-            assert state is not None
-            operation.version = committed
-            operation.length = state.length
-            self._done(operation, None)
-        elif pending > version:
-            message = f"version {pending} of chunk {operation.chunk.hex()} is under way, past {version}"
-            self._done(operation, Failure(Code.UPDATE_STALE, message))
+        if version <= committed or pending > version:
+            if version == committed and self._view.digest(operation.chunk) == operation.digest:
+                assert state is not None
+                operation.length = state.length
+                self._done(operation, None)
+            else:
+                # Or it is a late copy of an attempt that its sender has given up: then nobody hears this.
+                self._differs(operation, committed, pending)
         elif pending == 0:
-            # A REPLACE and a REMOVE need nothing of what was before.
-            if version == committed + 1 or operation.kind in (UpdateKind.REPLACE, UpdateKind.REMOVE):
+            if _missing(state):
+                # A removal needs nothing: the tombstone that it made here before may be forgotten.
+                follows = operation.base == NOTHING_DIGEST or operation.kind is UpdateKind.REMOVE
+            else:
+                follows = operation.version == committed + 1 and self._view.digest(operation.chunk) == operation.base
+            if follows:
                 self._prepare(operation)
             else:
-                self._done(
-                    operation,
-                    Failure(
-                        Code.UPDATE_MISSING,
-                        f"target {position.target} has version {committed} of chunk {operation.chunk.hex()},"
-                        f" its predecessor sends {version}",
-                    ),
-                )
+                self._differs(operation, committed, pending)
         elif pending < version:
             # The predecessor makes a version only when the one before is committed on the whole chain.
             assert state is not None
-            self._confirm(operation, state)
-        elif not self._same_update(operation):
-            self._done(
-                operation,
-                Failure(
-                    Code.CHECKSUM,
-                    f"target {position.target} has another update pending as version {version}"
-                    f" of chunk {operation.chunk.hex()}: the replicas differ",
-                ),
-            )
+            if self._base_is_pending(operation, pending):
+                self._confirm(operation, state)
+            else:
+                self._differs(operation, committed, pending)
+        elif self._view.digest(operation.chunk, pending=True) != operation.digest:
+            self._differs(operation, committed, pending)
         elif position.is_tail:
             assert state is not None
             self._confirm(operation, state)
@@ -322,16 +362,12 @@ class Replica:
             assert state is not None
             self._resend(operation, state)
 
-    def _same_update(self, operation: Operation) -> bool:
-        """The pending update is the one that arrives again, as itself or as the whole chunk it made."""
-        left = self._view.pending_update(operation.chunk)
-        check(left is not None, "a pending version has an update", operation)
-        assert left is not None
-        return (
-            (left.client, left.channel, left.sequence) == operation.identity
-            and left.removed == (operation.kind is UpdateKind.REMOVE)
-            and (operation.kind is not UpdateKind.REPLACE or operation.length == left.length)
-        )
+    def _base_is_pending(self, operation: Operation, pending: int) -> bool:
+        """The pending version is the one that the predecessor made the update over."""
+        if operation.base == NOTHING_DIGEST:
+            left = self._view.pending_update(operation.chunk)
+            return left is not None and left.removed
+        return operation.version == pending + 1 and self._view.digest(operation.chunk, pending=True) == operation.base
 
     # -- moves -------------------------------------------------------------------------------------------------
 
@@ -366,15 +402,45 @@ class Replica:
         else:
             del self._queues[operation.chunk]
 
-    def _diverged(self, operation: Operation, version: int, length: int, its_version: int, its_length: int) -> None:
-        self._finish(
+    def _differs(self, operation: Operation, committed: int, pending: int) -> None:
+        """What the predecessor sends does not follow from what is here."""
+        here = (
+            f"committed version {committed}" + (f", {pending} pending" if pending else "")
+            if committed
+            else (f"only version {pending}, pending" if pending else "nothing")
+        )
+        self._done(
             operation,
             Failure(
-                Code.CHAIN_BROKEN,
-                f"replicas of chunk {operation.chunk.hex()} differ: version {version} of {length} bytes here,"
-                f" version {its_version} of {its_length} bytes at the successor",
+                Code.REPLICAS_DIFFER,
+                f"version {operation.version} of chunk {operation.chunk.hex()} at target {operation.source} does not"
+                f" go with what {self._name()} has: {here}",
             ),
         )
+
+    def _answered_otherwise(
+        self, operation: Operation, version: int, length: int, its_version: int, its_length: int
+    ) -> None:
+        message = (
+            f"replicas of chunk {operation.chunk.hex()} differ: version {version} of {length} bytes at {self._name()},"
+            f" version {its_version} of {its_length} bytes at its successor"
+        )
+        self._report(operation.chunk, message)
+        self._finish(operation, Failure(Code.REPLICAS_DIFFER, message))
+
+    def _report(self, chunk: bytes, message: str) -> None:
+        if chunk in self.unsettled and chunk not in self.differing:
+            self.differing[chunk] = message
+            self._reports.append(message)
+
+    def _settled(self, chunk: bytes) -> None:
+        """Nothing is pending any more."""
+        self.unsettled.discard(chunk)
+        if self.differing:
+            self.differing.pop(chunk, None)
+
+    def _name(self) -> str:
+        return f"target {self.position.target}" if self.position is not None else "a target that does not serve"
 
     def _is_tail(self) -> bool:
         position = self.position

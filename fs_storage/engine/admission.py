@@ -4,8 +4,9 @@ Pure.
 
 Invariants:
 
-* A version follows the committed one by exactly 1; a REPLACE names its own, and a REMOVE may skip some: it needs
-  nothing of what was before, and the tombstone it follows may be forgotten here.
+* A version follows the committed one by exactly 1. Where nothing is committed, or a removal is, any higher one may be
+  made: the tombstones it follows may be forgotten here, or not yet. A REMOVE may skip versions, and a REPLACE names its
+  own: they need nothing of what was before.
 * An update is stored at most once: the same one again (same version and identity) changes nothing.
 
 Source: `interface.ChunkStore.prepare`.
@@ -48,7 +49,10 @@ def admit(update: Update, state: ChunkState | None, pending: PendingUpdate | Non
     if update.kind == UpdateKind.REPLACE:
         return True
     committed = state.version if state is not None else 0
-    if update.version != committed + 1 and (update.kind != UpdateKind.REMOVE or update.version <= committed):
+    follows = update.version == committed + 1
+    if not follows and update.version > committed:
+        follows = update.kind == UpdateKind.REMOVE or state is None or state.removed or not committed
+    if not follows:
         raise EmberError(
             Code.UPDATE_MISSING,
             f"chunk {update.chunk.hex()} is at version {committed}, the update makes {update.version}",

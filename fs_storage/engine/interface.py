@@ -135,12 +135,19 @@ class ChunkStore(Protocol):
     def pending_update(self, chunk: bytes) -> PendingUpdate | None:
         """The update behind the chunk's pending version; None when nothing is pending."""
 
+    def digest(self, chunk: bytes, *, pending: bool = False) -> int:
+        """Of the chunk's committed (or pending) version, a removal too; `NOTHING_DIGEST` when there is none.
+
+        Versions with one digest are the same, number and bytes, on whatever replica (`engine/digest`).
+        """
+
     async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
         """Store each update as its chunk's pending version, together; durable as `durability` says on return.
 
         Each succeeds or fails by itself: CHECKSUM (payload is not what its checksums say), NO_SPACE, INVALID (beyond
-        the chunk size), UPDATE_MISSING (version is not committed + 1; a REMOVE may skip versions), DISK_FAILED. A
-        failed one leaves no trace. Preparing the same pending version again succeeds and changes nothing. Committed
+        the chunk size), UPDATE_MISSING (version is not committed + 1; a REMOVE, and what is made over nothing or over a
+        removal, may skip versions), DISK_FAILED. A failed one leaves no trace. Preparing the same pending version again
+        succeeds and changes nothing. Committed
         data stays readable.
         """
 

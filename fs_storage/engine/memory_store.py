@@ -14,6 +14,7 @@ from fs_common.ids import chunk_id, split_chunk_id
 from fs_common.limits import page_size
 from fs_common.records.storage import UpdateKind
 from fs_storage.engine.admission import TOMBSTONE_S, admit, length_after
+from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.interface import (
     Answer,
     ChunkRead,
@@ -84,6 +85,14 @@ class MemoryStore:
             return None
         made = entry.pending
         return PendingUpdate(made.number, len(made.data), made.removed, made.chunk_size, *made.identity)
+
+    def digest(self, chunk: bytes, *, pending: bool = False) -> int:
+        entry = self._get(chunk)
+        version = None if entry is None else entry.pending if pending else entry.committed
+        if version is None:
+            return NOTHING_DIGEST
+        checksums = page_checksums(memoryview(version.data), 0, version.chunk_size)
+        return digest_of(version.number, len(version.data), version.removed, checksums)
 
     async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
         results: list[Prepared | EmberError] = []

@@ -20,6 +20,7 @@ from fs_common.layout import Durability
 from fs_storage.engine.admission import TOMBSTONE_S, admit
 from fs_storage.engine.blocks import BlockFiles
 from fs_storage.engine.checkpoint import Checkpointer
+from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.disk import Disk, RealDisk
 from fs_storage.engine.index import Index
 from fs_storage.engine.index_format import answer_key
@@ -131,6 +132,13 @@ class EngineStore:
         if pending is None:
             return None
         return PendingUpdate(pending.number, pending.length, pending.removed, 1 << pending.chunk_bits, *record.identity)
+
+    def digest(self, chunk: bytes, *, pending: bool = False) -> int:
+        record = self._table.get(chunk)
+        version = record.pending if pending else record.committed
+        if version is None:
+            return NOTHING_DIGEST
+        return digest_of(version.number, version.length, version.removed, version.checksums)
 
     def pending(self) -> list[bytes]:
         return list(self._table.pending)

@@ -59,6 +59,7 @@ GOLDEN = {
     "DISK_FAILED": (308, errno.EIO, Retry.SAFE),
     "UPDATE_STALE": (309, errno.EIO, Retry.FINAL),
     "UPDATE_MISSING": (310, errno.EIO, Retry.SAFE),
+    "REPLICAS_DIFFER": (311, errno.EIO, Retry.MAYBE_APPLIED),
     "NODE_UNKNOWN": (400, errno.ENOENT, Retry.FINAL),
     "CLUSTER_NOT_READY": (401, errno.EAGAIN, Retry.SAFE),
     "NODE_TAKEN": (402, errno.EBUSY, Retry.SAFE),

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fs_common.errors import Code, EmberError, Retry
+from fs_common.ids import chunk_id
 from fs_common.methods import PING
 from fs_common.records.session import Ping
 from fs_common.records.storage import UpdateItem, UpdateKind
-from fs_storage.engine.interface import ChunkRead
-from tests.storage.chain import TIMEOUT_S, ChainOfDaemons, chain_of, eventually
+from fs_storage.engine.interface import ChunkRead, Update
+from tests.storage.chain import CHUNK, TIMEOUT_S, ChainOfDaemons, HeldStore, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
 
@@ -278,17 +280,21 @@ def test_a_stranger_in_the_predecessors_place_is_refused(tmp_path: Path) -> None
         from fs_common.records.storage import UpdateChunks
 
         async with chain_of(tmp_path) as chain:
-            item = chain.item(b"x")
-            fields = [getattr(item, name) for name in item.__struct_fields__]
-            fields[-1] = 1
+            item = replace(chain.item(b"x"), version=1, digest=1)
             for source in (301, 999):
-                request = UpdateChunks(OTHER, [UpdateItem(*fields)], source)
+                request = UpdateChunks(OTHER, [item], source)
                 reply = await chain.pool.call(chain.address(2), UPDATE_CHUNKS, request, send=[b"x"], timeout=TIMEOUT_S)
                 assert [error.code for error in reply.errors] == [Code.CHAIN_VERSION.value.number]
-            fields[-1] = 5
-            request = UpdateChunks(OTHER, [UpdateItem(*fields)], 101)
-            reply = await chain.pool.call(chain.address(2), UPDATE_CHUNKS, request, send=[b"x"], timeout=TIMEOUT_S)
-            assert [error.code for error in reply.errors] == [Code.UPDATE_MISSING.value.number]
+            for other, code in (
+                (replace(item, version=5, base=1), Code.REPLICAS_DIFFER),  # made of what is not here
+                (replace(item, version=5), Code.REPLICAS_DIFFER),  # it does not become what it says it is
+                (replace(item, digest=0), Code.INVALID),
+                (replace(item, version=0), Code.INVALID),
+            ):
+                request = UpdateChunks(OTHER, [other], 101)
+                reply = await chain.pool.call(chain.address(2), UPDATE_CHUNKS, request, send=[b"x"], timeout=TIMEOUT_S)
+                assert [error.code for error in reply.errors] == [code.value.number]
+                assert chain.store(1, 1).state(chunk_id(7, 0)) is None
 
     run(scenario())
 
@@ -303,9 +309,7 @@ def test_a_different_update_under_a_pending_version_is_reported(tmp_path: Path) 
             chain.store(1, 2).before_prepare.hold()
             update = asyncio.create_task(chain.update(b"mine"))
             await chain.store(1, 2).before_prepare.reached.wait()
-            fields = [getattr(chain.item(b"else"), name) for name in UpdateItem.__struct_fields__]
-            fields[-1] = 1
-            request = UpdateChunks(OTHER, [UpdateItem(*fields)], 101)
+            request = UpdateChunks(OTHER, [replace(chain.item(b"else"), version=1, digest=1)], 101)
             other = asyncio.create_task(
                 chain.pool.call(chain.address(2), UPDATE_CHUNKS, request, send=[b"else"], timeout=TIMEOUT_S)
             )
@@ -320,10 +324,96 @@ def test_a_different_update_under_a_pending_version_is_reported(tmp_path: Path) 
             await chain.restart(2)
             await eventually(lambda: 1 in chain.daemons[2].targets.by_chain)
             reply = await chain.pool.call(chain.address(2), UPDATE_CHUNKS, request, send=[b"else"], timeout=TIMEOUT_S)
-            assert [error.code for error in reply.errors] == [Code.CHECKSUM.value.number]
+            assert [error.code for error in reply.errors] == [Code.REPLICAS_DIFFER.value.number]
             await chain.restart(3)
             await chain.serving()
             assert await chain.read_everywhere() == b"mine"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_replica_that_has_lost_everything_makes_updates_fail_and_none_is_lost(tmp_path: Path, place: int) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old" * 100)
+            node = chain.node(1, place)
+            await chain.crash(node)
+            chain.stores[node * 100 + 1] = HeldStore()
+            await chain.restart(node)
+            await eventually(lambda: 1 in chain.daemons[node].targets.by_chain and chain.target(1, place).serves)
+            counters = chain.daemons[1].service.counters
+            for _ in range(3):
+                # The client sends it again, after the background has tried to settle what is pending.
+                with refused(Code.CHAIN_BROKEN) as failure:
+                    await chain.update(b"new", sequence=9, timeout=0.3)
+                assert chunk_id(7, 0).hex() in failure.value.message
+                settles = counters["settles"]
+                while counters["settles"] == settles:
+                    await asyncio.sleep(0.001)
+            assert chain.store(1, 0).pending() == [chunk_id(7, 0)]
+            assert chain.target(1, 0).replica.differing.keys() == {chunk_id(7, 0)}
+            for other in {0, 1, 2} - {place, 0}:
+                if place == 2:
+                    with refused(Code.NOT_SERVING):  # what is pending here may be committed: the tail does not know
+                        await chain.read(place=other)
+                else:
+                    assert await chain.read(place=other) == b"old" * 100
+
+    run(scenario())
+
+
+def test_an_update_fails_where_a_stranger_has_put_another_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old")
+            tail = chain.store(1, 2)
+            item = replace(chain.item(b"evil", kind=UpdateKind.REPLACE), version=1 << 62)
+            update = Update(
+                chunk_id(7, 0),
+                item.kind,
+                0,
+                memoryview(b"evil"),
+                item.checksums,
+                CHUNK,
+                item.version,
+                1,
+                0,
+                OTHER,
+                1,
+                1,
+            )
+            await tail.prepare([update])
+            await tail.commit([(chunk_id(7, 0), item.version)])
+            for _ in range(2):
+                with refused(Code.CHAIN_BROKEN) as failure:
+                    await chain.update(b"new", sequence=9, timeout=0.3)
+                assert "target 301" in failure.value.message and "target 201" in failure.value.message
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("code", [Code.BAD_FRAME, Code.BAD_BODY, Code.TOO_LARGE, Code.PEER_GONE])
+def test_a_connection_that_fails_leaves_open_whether_an_update_was_applied(tmp_path: Path, code: Code) -> None:
+    """A damaged frame may be any other's, and the peer that answers so may have the update already."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            peers = chain.daemons[1]._forwarder._peers
+            await chain.update(b"old")
+            call = peers[1].call
+
+            async def damaged(*arguments: Any, **rest: Any) -> Any:
+                await call(*arguments, **rest)
+                raise EmberError(code, "the connection is broken")
+
+            peers[1].call = damaged  # type: ignore[method-assign]
+            with refused(Code.CHAIN_BROKEN):
+                await chain.update(b"new", sequence=9, timeout=0.3)
+            assert chain.daemons[1].service.counters["abandons"] == 0
+            peers[1].call = call  # type: ignore[method-assign]
+            await chain.serving()
+            assert await chain.read_everywhere() == b"new"
 
     run(scenario())
 

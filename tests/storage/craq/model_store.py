@@ -3,6 +3,7 @@
 Content is a tuple of markers: a write appends its marker, so an update applied twice or lost is visible for ever.
 """
 
+import zlib
 from dataclasses import dataclass
 
 from fs_common.records.storage import UpdateKind
@@ -10,6 +11,10 @@ from fs_storage.engine.interface import Answer, ChunkState, PendingUpdate
 
 Content = tuple[str, ...] | None
 """None: removed or never written."""
+
+
+def digest(version: int, content: Content) -> int:
+    return zlib.crc32(repr((version, content)).encode()) or 1
 
 
 @dataclass
@@ -68,6 +73,14 @@ class ModelStore:
     def answer(self, client: bytes, channel: int) -> Answer | None:
         return self.answers.get((client, channel))
 
+    def digest(self, chunk: bytes, *, pending: bool = False) -> int:
+        found = self.chunks.get(chunk)
+        if found is None:
+            return 0
+        if pending:
+            return digest(found.pending.version, found.pending.content) if found.pending is not None else 0
+        return digest(found.version, found.content) if found.version else 0
+
     def pending_update(self, chunk: bytes) -> PendingUpdate | None:
         found = self.chunks.get(chunk)
         if found is None or found.pending is None:
@@ -90,7 +103,8 @@ class ModelStore:
             assert found.pending.version == version, "a pending version is replaced"
             assert found.pending.content == content, "a pending version is replaced by other content"
             return len(content or ())
-        assert version == found.version + 1 or kind in (UpdateKind.REPLACE, UpdateKind.REMOVE), "a version is skipped"
+        assert version > found.version, "a version is made again"
+        assert version == found.version + 1 or found.content is None, "a version is skipped"
         found.pending = Pending(version, content, identity)
         found.last_commit = None
         client, channel, sequence = identity

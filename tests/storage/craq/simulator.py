@@ -11,18 +11,19 @@ The simulator is the shell of the real core (`fs_storage.craq`): it runs instruc
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from fs_common.errors import Code, Retry
 from fs_common.records.routing import Chain, ChainTarget, PublicState
 from fs_common.records.storage import UpdateKind
-from fs_storage.craq.apportion import Serve, serve
+from fs_storage.craq.apportion import Serve, Told, serve
 from fs_storage.craq.operation import Duty, Failure, Operation, Step
 from fs_storage.craq.position import Position, position_of
 from fs_storage.craq.replica import Replica
 from tests.storage.craq.linearizable import FOREVER, Event, TooHard, linearizable
-from tests.storage.craq.model_store import Content, ModelStore
+from tests.storage.craq.model_store import Chunk, Content, ModelStore
 
 CHAIN_VERSION = 1
 
@@ -41,6 +42,8 @@ class Plan:
     crashes: int = 2
     attempts: int = 3
     """Of a replica to forward, and of a client."""
+    losses: int = 0
+    """Replicas that forget, unnoticed, some or all of what they have told others is durable."""
 
 
 def plan_of(random: Random) -> Plan:
@@ -55,6 +58,11 @@ def plan_of(random: Random) -> Plan:
         no_space=random.choice((0.0, 0.0, 0.1)),
         crashes=random.choice((0, 0, 1, 3, 5)),
     )
+
+
+def plan_of_losses(random: Random) -> Plan:
+    """Runs in which replicas lose what they have."""
+    return replace(plan_of(random), replicas=random.choice((2, 3)), chunks=1, losses=random.choice((1, 1, 2)))
 
 
 class Violation(AssertionError):
@@ -80,6 +88,8 @@ class Message:
     argument: object
     identity: tuple[bytes, int, int]
     source: int
+    digest: int
+    base: int
 
 
 @dataclass(eq=False)
@@ -94,6 +104,8 @@ class Node:
     life: int = 0
     under_way: dict[int, Operation] = field(default_factory=dict)
     """Disk work of this life that has not ended."""
+    copy: ModelStore = field(default_factory=ModelStore)
+    """The store as it was some time ago."""
 
 
 class Simulation:
@@ -119,7 +131,11 @@ class Simulation:
         self.chunks = [b"chunk-%06d" % n for n in range(self.plan.chunks)]
         self.history: dict[bytes, list[Event]] = {chunk: [] for chunk in self.chunks}
         self.statistics = {"acknowledged": 0, "failed": 0, "reads": 0, "abandoned": 0, "resent": 0, "undecided": 0}
+        if self.plan.losses:
+            self.statistics |= {"lost": 0, "differing": 0, "acknowledged_after_loss": 0}
         self._clients_left = self.plan.clients
+        self.lost_at = FOREVER if self.plan.losses else 0.0
+        """When a replica last lost something. What began before may be lost with it."""
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -132,7 +148,12 @@ class Simulation:
             self.after(self.random.uniform(0, 25 * self.plan.steps), self.crash_one)
         for _ in range(3):
             self.after(self.random.uniform(0, 25 * self.plan.steps), self.settle_one)
+        for _ in range(self.plan.losses):
+            self.after(self.random.uniform(0, 15 * self.plan.steps), self.copy_one)
+            self.after(self.random.uniform(0, 15 * self.plan.steps), self.lose_one)
         self._drain(lambda: self._clients_left == 0)
+        if self.plan.losses:
+            return
         self._heal()
         self._check_end()
 
@@ -194,9 +215,11 @@ class Simulation:
     def _confirm_by_tail(self, node: Node, chunk: bytes) -> None:
         life = node.life
 
-        def heard(version: int) -> None:
+        def heard(told: Told) -> None:
             if node.life == life and node.replica is not None:
-                duty = Operation(chunk, Duty.CONFIRM, chain_version=CHAIN_VERSION, version=version)
+                duty = Operation(
+                    chunk, Duty.CONFIRM, chain_version=CHAIN_VERSION, version=told.version, digest=told.digest
+                )
                 self.submit(node, duty, None, ignore)
 
         self.ask_tail(chunk, heard, lambda: None)
@@ -225,6 +248,41 @@ class Simulation:
             if chunk in node.store.chunks and self.random.random() < 0.5:
                 node.store.lose_last_commit(chunk)
         self.after(self.random.expovariate(0.1), lambda: self.start(node))
+
+    def copy_one(self) -> None:
+        node = self.random.choice(self.nodes)
+        node.copy = deepcopy(node.store)
+
+    def lose_one(self) -> None:
+        """A replica comes back without some or all of what it had: an old copy, an empty disk, a log cut short."""
+        node = self.random.choice(self.nodes)
+        if node.replica is None:
+            return
+        self.crash(node)
+        self.lost_at = self.now
+        self.statistics["lost"] += 1
+        kind = self.random.choice(("everything", "everything since", "some since"))
+        if kind == "everything":
+            node.store = ModelStore()
+        elif kind == "everything since":
+            node.store = deepcopy(node.copy)
+        else:
+            for chunk in list(node.store.chunks):
+                if self.random.random() < 0.5:
+                    node.store.chunks[chunk] = deepcopy(node.copy.chunks.get(chunk, Chunk()))
+            node.store.answers = deepcopy(node.copy.answers)
+
+    def check_acknowledged(self, operation: Operation) -> None:
+        """An update that began after the last loss is acknowledged: every replica has it, and nothing else."""
+        self.statistics["acknowledged_after_loss"] += 1
+        newest = self.nodes[0].store.newest(operation.chunk)
+        for node in self.nodes:
+            version, content = node.store.newest(operation.chunk)
+            if not operation.version <= version <= newest[0] or (version == newest[0] and content != newest[1]):
+                raise Violation(
+                    f"version {operation.version} is acknowledged, target {node.target} has {version, content},"
+                    f" the head {newest}"
+                )
 
     # -- the shell of the core -------------------------------------------------------------------------------------
 
@@ -345,14 +403,24 @@ class Simulation:
         work: Work = operation.request
         if operation.step is Step.FORWARD:
             return Message(
-                operation.chunk, operation.version, work.kind, work.argument, operation.identity, node.target
+                operation.chunk,
+                operation.version,
+                work.kind,
+                work.argument,
+                operation.identity,
+                node.target,
+                operation.digest,
+                operation.base,
             )
         self.statistics["resent"] += 1
         pending = node.store.chunks[operation.chunk].pending
         if pending is None or pending.version != operation.leftover:
             raise Violation(f"nothing to resend: {operation}")
         kind = UpdateKind.REMOVE if pending.content is None else UpdateKind.REPLACE
-        return Message(operation.chunk, pending.version, kind, pending.content, pending.identity, node.target)
+        store, chunk = node.store, operation.chunk
+        base = store.digest(chunk) if store.chunks[chunk].content is not None else 0
+        digest = store.digest(chunk, pending=True)
+        return Message(chunk, pending.version, kind, pending.content, pending.identity, node.target, digest, base)
 
     def _deliver(self, node: Node, message: Message, reply: Callable[[Operation], None]) -> None:
         if node.replica is None:
@@ -369,12 +437,14 @@ class Simulation:
             client=client,
             channel=channel,
             sequence=sequence,
+            digest=message.digest,
+            base=message.base,
         )
         self.submit(node, operation, Work(message.kind, message.argument, reply), reply)
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
-    def ask_tail(self, chunk: bytes, heard: Callable[[int], None], failed: Callable[[], None]) -> None:
+    def ask_tail(self, chunk: bytes, heard: Callable[[Told], None], failed: Callable[[], None]) -> None:
         tail = self.nodes[-1]
 
         def arrives() -> None:
@@ -382,8 +452,8 @@ class Simulation:
                 self.after(self.delay(), failed)
                 return
             state = tail.store.state(chunk)
-            version = state.version if state is not None else 0
-            self.after(self.delay(), lambda: heard(version))
+            told = Told(state.version if state is not None else 0, tail.store.digest(chunk))
+            self.after(self.delay(), lambda: heard(told))
 
         if self.lost():
             self.after(self.delay(), failed)
@@ -403,12 +473,16 @@ class Simulation:
         before = node.store.state(chunk)
         committed_before = before.version if before is not None else 0
 
-        def told(version: int) -> None:
+        def told(tail: Told) -> None:
             if node.life != life:
                 failed()
                 return
             found = node.store.chunks.get(chunk)
-            match serve(committed_before, node.store.state(chunk), version):
+            store = node.store
+            digests = store.digest(chunk), store.digest(chunk, pending=True)
+            left = store.pending_update(chunk)
+            removing = left is not None and left.removed
+            match serve(committed_before, store.state(chunk), digests, tail, removing=removing):
                 case Serve.COMMITTED:
                     heard(found.content if found is not None else None)
                 case Serve.PENDING:
@@ -416,8 +490,10 @@ class Simulation:
                     heard(found.pending.content)
                 case Serve.GONE:
                     heard(None)
+                case Serve.BEHIND if self.plan.losses:
+                    failed()
                 case Serve.BEHIND:
-                    raise Violation(f"target {node.target} misses version {version} that the tail committed")
+                    raise Violation(f"target {node.target} misses version {tail.version} that the tail committed")
 
         self.ask_tail(chunk, told, failed)
 
@@ -432,6 +508,8 @@ class Simulation:
 
     def check_prefix_order(self) -> None:
         """Whatever a replica has, its predecessor has, with the same content."""
+        if self.plan.losses:
+            return
         for before, after in zip(self.nodes, self.nodes[1:], strict=False):
             for chunk in self.chunks:
                 newest_before, content_before = before.store.newest(chunk)
@@ -557,6 +635,11 @@ class Client:
 
         def reply(operation: Operation) -> None:
             failure = operation.failure
+            if simulation.plan.losses:
+                if failure is None and event.start > simulation.lost_at:
+                    simulation.check_acknowledged(operation)
+                elif failure is not None and failure.code is Code.REPLICAS_DIFFER:
+                    simulation.statistics["differing"] += 1
             if not simulation.lost():
                 simulation.after(simulation.delay(), lambda: finished(failure))
 

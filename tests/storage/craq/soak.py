@@ -1,21 +1,23 @@
-"""`python -m tests.storage.craq.soak --seeds N [--first S]`: run many seeds; the first violation prints its seed."""
+"""`python -m tests.storage.craq.soak --seeds N [--first S] [--losses]`: the first violation prints its seed."""
 
 import argparse
 import sys
 import time
+from random import Random
 
-from tests.storage.craq.simulator import Simulation
+from tests.storage.craq.simulator import Simulation, plan_of_losses
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--losses", action="store_true", help="replicas forget what they have")
     arguments = parser.parse_args()
     totals: dict[str, int] = {}
     began = time.perf_counter()
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        simulation = Simulation(seed)
+        simulation = Simulation(seed, plan_of_losses(Random(seed)) if arguments.losses else None)
         try:
             simulation.run()
         except Exception:

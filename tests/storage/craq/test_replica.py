@@ -1,17 +1,19 @@
 """The replica's table of states, event by event."""
 
+from collections.abc import Callable
+
 import pytest
 
 from fs_common.checks import InvariantViolation
 from fs_common.errors import Code, Retry
 from fs_common.records.routing import Chain, ChainTarget, PublicState
 from fs_common.records.storage import UpdateKind
-from fs_storage.craq.apportion import Serve, serve
+from fs_storage.craq.apportion import Serve, Told, serve
 from fs_storage.craq.operation import Duty, Failure, Operation, Step
 from fs_storage.craq.position import position_of
 from fs_storage.craq.replica import Replica
 from fs_storage.engine.interface import ChunkState
-from tests.storage.craq.model_store import ModelStore
+from tests.storage.craq.model_store import Chunk, ModelStore, digest
 
 CHAIN = Chain(7, 3, [ChainTarget(101 + n * 100, 1 + n, PublicState.SERVING) for n in range(3)])
 HEAD, MIDDLE, TAIL = 101, 201, 301
@@ -31,9 +33,25 @@ class Bench:
     def submit(self, **changes: object) -> Operation:
         what: dict[str, object] = {"kind": UpdateKind.WRITE, "chain_version": 3, "client": b"c" * 16, "sequence": 1}
         what |= changes
+        if "source" in changes:
+            what = {**self.as_the_predecessor_has_it(what), **what}
         operation = Operation(CHUNK, what.pop("kind"), **what)  # type: ignore[arg-type]
         self.replica.submit(operation)
         return operation
+
+    def as_the_predecessor_has_it(self, what: dict[str, object]) -> dict[str, object]:
+        """Digest and base of an update that a predecessor sends which has what is here, and made this of it."""
+        version = what.get("version", 0)
+        found = self.store.chunks.get(CHUNK, Chunk())
+        if found.pending is not None and found.pending.version == version:
+            return {"digest": self.store.digest(CHUNK, pending=True), "base": self.store.digest(CHUNK)}
+        if found.version == version:
+            return {"digest": self.store.digest(CHUNK)}
+        before = found.pending.content if found.pending is not None else found.content
+        marker = f"{what['client']!r}{what['sequence']}"
+        content = (*(before or ()), marker) if what["kind"] is UpdateKind.WRITE else None
+        base = self.store.digest(CHUNK, pending=found.pending is not None) if before is not None else 0
+        return {"digest": digest(version, content), "base": base}  # type: ignore[arg-type]
 
     def do(self, operation: Operation) -> None:
         """What the store does for the operation's step, reported."""
@@ -75,6 +93,14 @@ def left(target: int) -> Bench:
     bench = settled(target)
     bench.store.prepare(CHUNK, 2, UpdateKind.WRITE, "second", (b"c" * 16, 0, 1))
     return Bench(target, bench.store)
+
+
+def removed(target: int) -> Bench:
+    """A replica whose chunk is removed, as version 2."""
+    bench = settled(target)
+    bench.store.prepare(CHUNK, 2, UpdateKind.REMOVE, None, (b"d" * 16, 1, 2))
+    bench.store.commit(CHUNK, 2)
+    return bench
 
 
 def test_the_head_prepares_forwards_commits() -> None:
@@ -172,8 +198,16 @@ def test_settling_by_place(target: int, step: Step) -> None:
 
 
 def test_the_tails_word_confirms_up_to_its_version() -> None:
-    assert left(MIDDLE).submit(kind=Duty.CONFIRM, version=1).step is Step.DONE
-    assert left(MIDDLE).submit(kind=Duty.CONFIRM, version=2).step is Step.CONFIRM
+    first, second = digest(1, ("first",)), digest(2, ("first", "second"))
+    for place in (HEAD, MIDDLE):
+        behind = left(place).submit(kind=Duty.CONFIRM, version=1, digest=first)
+        assert behind.step is Step.DONE and behind.failure is None
+        assert left(place).submit(kind=Duty.CONFIRM, version=2, digest=second).step is Step.CONFIRM
+        for version, other in ((2, first), (2, 0), (3, second)):
+            bench = left(place)
+            operation = bench.submit(kind=Duty.CONFIRM, version=version, digest=other)
+            assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
+            assert len(bench.replica.take_reports()) == 1 and bench.store.pending() == [CHUNK]
 
 
 def test_what_a_successor_makes_of_versions() -> None:
@@ -181,10 +215,9 @@ def test_what_a_successor_makes_of_versions() -> None:
     assert settled(MIDDLE).submit(version=2, source=source).step is Step.PREPARE
     done = settled(MIDDLE).submit(version=1, source=source)
     assert (done.step, done.failure, done.version, done.length) == (Step.DONE, None, 1, 1)
-    gap = settled(MIDDLE).submit(version=3, source=source)
-    assert gap.failure is not None and gap.failure.code is Code.UPDATE_MISSING
-    assert settled(MIDDLE).submit(version=9, source=source, kind=UpdateKind.REPLACE).step is Step.PREPARE
-    assert settled(MIDDLE).submit(version=9, source=source, kind=UpdateKind.REMOVE).step is Step.PREPARE
+    assert Bench(MIDDLE).submit(version=9, source=source).step is Step.PREPARE, "nothing is followed by any version"
+    # Whatever the predecessor removed here is forgotten, or is removed once more.
+    assert Bench(MIDDLE).submit(version=9, source=source, base=5, kind=UpdateKind.REMOVE).step is Step.PREPARE
     # The same pending version again goes on from the store; one after it proves that it is committed.
     assert left(MIDDLE).submit(version=2, source=source).step is Step.RESEND
     assert left(TAIL).submit(version=2, source=MIDDLE).step is Step.CONFIRM
@@ -195,20 +228,74 @@ def test_what_a_successor_makes_of_versions() -> None:
     assert operation.step is Step.PREPARE
 
 
+@pytest.mark.parametrize("kind", [UpdateKind.WRITE, UpdateKind.TRUNCATE, UpdateKind.REMOVE, UpdateKind.REPLACE])
 @pytest.mark.parametrize(
-    "changes",
+    ("bench", "version", "base"),
     [
-        {"sequence": 9},
-        {"client": b"e" * 16},
-        {"kind": UpdateKind.REMOVE},
-        {"kind": UpdateKind.REPLACE, "length": 77},
+        (settled, 1, "nothing"),  # another version under a number that is committed here
+        (settled, 2, "other"),  # a version of something else
+        (settled, 2, "nothing"),  # a predecessor that has forgotten what is here
+        (settled, 3, "committed"),  # one that knows more
+        (settled, 9, "nothing"),
+        (left, 1, "nothing"),
+        (left, 2, "committed"),  # another version under a number that is pending here
+        (left, 3, "committed"),
+        (left, 3, "other"),
+        (removed, 2, "nothing"),
+        (removed, 1, "nothing"),
     ],
 )
-def test_other_content_under_a_pending_version_is_reported(changes: dict[str, object]) -> None:
+@pytest.mark.parametrize("place", [MIDDLE, TAIL])
+def test_what_does_not_follow_from_what_is_here_is_refused(
+    bench: Callable[[int], Bench], version: int, base: str, place: int, kind: UpdateKind
+) -> None:
+    replica = bench(place)
+    before = (replica.store.newest(CHUNK), replica.store.state(CHUNK))
+    bases = {"nothing": 0, "other": 77, "committed": replica.store.digest(CHUNK)}
+    operation = replica.submit(
+        version=version, source=HEAD if place == MIDDLE else MIDDLE, kind=kind, digest=78, base=bases[base]
+    )
+    assert operation.step is Step.DONE and operation.failure is not None
+    assert operation.failure.code is Code.REPLICAS_DIFFER
+    assert CHUNK.hex() in operation.failure.message and f"target {place}" in operation.failure.message
+    assert (replica.store.newest(CHUNK), replica.store.state(CHUNK)) == before
+    assert not replica.replica.take_reports(), "it may be late: only whoever still waits for the answer reports it"
+
+
+@pytest.mark.parametrize("kind", [UpdateKind.WRITE, UpdateKind.TRUNCATE, UpdateKind.REPLACE])
+def test_only_a_removal_follows_from_nothing_whatever_it_was_made_of(kind: UpdateKind) -> None:
+    for bench in (Bench(MIDDLE), removed(MIDDLE)):
+        operation = bench.submit(version=5, source=HEAD, kind=kind, digest=78, base=77)
+        assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
     bench = left(MIDDLE)
-    operation = bench.submit(version=2, source=HEAD, **changes)
-    assert operation.failure is not None and operation.failure.code is Code.CHECKSUM
-    assert bench.store.newest(CHUNK) == (2, ("first", "second"))
+    operation = bench.submit(version=3, source=HEAD, kind=kind, digest=78, base=0)
+    assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
+
+
+def test_what_became_another_version_than_the_predecessors_is_dropped() -> None:
+    bench = settled(TAIL)
+    operation = bench.submit(version=2, source=MIDDLE, digest=77)
+    bench.do(operation)
+    assert operation.step is Step.ABANDON
+    bench.do(operation)
+    assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
+    assert bench.store.newest(CHUNK) == (1, ("first",)) and not bench.store.pending()
+
+
+def test_a_successor_that_has_something_else_is_reported_once_and_nothing_is_committed() -> None:
+    bench = left(HEAD)
+    for _ in range(2):
+        operation = bench.submit(client=b"e" * 16)
+        assert operation.step is Step.RESEND
+        bench.replica.forward_failed(operation, Failure(Code.REPLICAS_DIFFER, "it has something else"))
+        assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
+    assert bench.replica.take_reports() == ["it has something else"] and not bench.replica.take_reports()
+    assert bench.replica.differing.keys() == bench.replica.unsettled == {CHUNK}
+    again = bench.submit()
+    assert again.step is Step.RESEND
+    bench.replica.forwarded(again, 2, 2)
+    bench.do(again)
+    assert not bench.replica.differing, "settled"
 
 
 def test_a_successor_that_answers_differently_stops_the_commit() -> None:
@@ -217,7 +304,7 @@ def test_a_successor_that_answers_differently_stops_the_commit() -> None:
         operation = bench.submit()
         bench.do(operation)
         bench.replica.forwarded(operation, version, length)
-        assert operation.failure is not None and operation.failure.code is Code.CHAIN_BROKEN
+        assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
         assert bench.store.pending() == [CHUNK]
 
 
@@ -275,26 +362,33 @@ def test_a_failed_store_leaves_the_answer_open() -> None:
     assert bench.replica.unsettled == {CHUNK}
 
 
-def state(version: int, pending: int = 0) -> ChunkState:
-    return ChunkState(version, 1, False, pending, 1, 1)
+def state(version: int, pending: int = 0, *, removed: bool = False) -> ChunkState:
+    return ChunkState(version, 1, removed, pending, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "tail", "expected"),
+    ("before", "now", "tail", "removing", "expected"),
     [
-        (1, state(1, 2), 1, Serve.COMMITTED),
-        (1, state(1, 2), 2, Serve.PENDING),
-        (1, state(2), 2, Serve.COMMITTED),
-        (1, state(3, 4), 2, Serve.COMMITTED),
-        (1, state(1, 2), 3, Serve.BEHIND),
-        (0, state(0, 1), 0, Serve.COMMITTED),
-        (0, None, 0, Serve.COMMITTED),
-        (0, None, 1, Serve.BEHIND),
-        (6, state(6, 7), 0, Serve.GONE),
+        (1, state(1, 2), Told(1, 10), False, Serve.COMMITTED),
+        (1, state(1, 2), Told(1, 11), False, Serve.BEHIND),
+        (1, state(1, 2), Told(2, 20), False, Serve.PENDING),
+        (1, state(1, 2), Told(2, 21), False, Serve.BEHIND),
+        (1, state(2), Told(2, 10), False, Serve.COMMITTED),
+        (1, state(3, 4), Told(2, 99), False, Serve.COMMITTED),
+        (1, state(1, 2), Told(3, 20), False, Serve.BEHIND),
+        (0, state(0, 1), Told(0, 0), False, Serve.COMMITTED),
+        (0, None, Told(0, 0), False, Serve.COMMITTED),
+        (0, None, Told(1, 10), False, Serve.BEHIND),
+        (6, state(6, 7), Told(0, 0), True, Serve.GONE),
+        (6, state(7, removed=True), Told(0, 0), False, Serve.GONE),
+        (6, None, Told(0, 0), False, Serve.GONE),
+        (6, state(6, 7), Told(0, 0), False, Serve.BEHIND),  # a tail that has lost the chunk
     ],
 )
-def test_which_version_is_served(before: int, now: ChunkState | None, tail: int, expected: Serve) -> None:
-    assert serve(before, now, tail) is expected
+def test_which_version_is_served(
+    before: int, now: ChunkState | None, tail: Told, removing: bool, expected: Serve
+) -> None:
+    assert serve(before, now, (10, 20), tail, removing=removing) is expected
 
 
 def test_positions() -> None:

@@ -1,11 +1,14 @@
 """The simulator finds nothing in the core, and finds every defect that is planted in it."""
 
+from random import Random
+
 import pytest
 
 from fs_common.errors import Code
-from fs_storage.craq.operation import Failure, Operation, Step
-from fs_storage.craq.replica import Replica
-from tests.storage.craq.simulator import Node, Plan, Simulation
+from fs_storage.craq.operation import Duty, Failure, Operation, Step
+from fs_storage.craq.position import Position
+from fs_storage.craq.replica import Replica, View
+from tests.storage.craq.simulator import Node, Plan, Simulation, plan_of_losses
 
 
 @pytest.mark.parametrize("first", range(0, 1500, 250))
@@ -44,6 +47,56 @@ def test_the_runs_reach_what_they_are_for() -> None:
             totals[name] = totals.get(name, 0) + value
     assert totals.pop("undecided") <= 2
     assert min(totals.values()) > 20, totals
+
+
+def test_what_is_acknowledged_after_a_silent_loss_is_on_every_replica() -> None:
+    totals: dict[str, int] = {}
+    for seed in range(400):
+        simulation = Simulation(seed, plan_of_losses(Random(seed)))
+        try:
+            simulation.run()
+        except Exception as error:
+            error.add_note(f"seed {seed}, {simulation.plan}")
+            raise
+        for name, value in simulation.statistics.items():
+            totals[name] = totals.get(name, 0) + value
+    assert min(totals["lost"], totals["differing"], totals["acknowledged_after_loss"]) > 100, totals
+
+
+class ComparesNumbers(Replica):
+    def __init__(self, view: View, unsettled: set[bytes]) -> None:
+        super().__init__(Numbers(view), unsettled)
+
+
+class Numbers:
+    """A store whose versions are the same when their numbers are."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.state = view.state
+        self.answer = view.answer
+        self.pending_update = view.pending_update
+
+    def digest(self, chunk: bytes, *, pending: bool = False) -> int:
+        state = self._view.state(chunk)
+        return 0 if state is None else state.pending_version if pending else state.version
+
+
+class CommitsWhatTheTailIsPast(Replica):
+    def _judge_duty(self, operation: Operation, position: Position) -> None:
+        state = self._view.state(operation.chunk)
+        if operation.kind is Duty.CONFIRM and state is not None and 0 < state.pending_version <= operation.version:
+            self._confirm(operation, state)
+        else:
+            super()._judge_duty(operation, position)
+
+
+@pytest.mark.parametrize("defect", [ComparesNumbers, CommitsWhatTheTailIsPast])
+def test_a_defect_that_believes_a_replica_which_lost_something_is_found(defect: type[Replica]) -> None:
+    class Defective(Simulation):
+        replica_class = defect
+
+    assert any(fails(Defective(seed, plan_of_losses(Random(seed)))) for seed in range(1500))
 
 
 class ForwardsBeforeItIsDurable(Replica):

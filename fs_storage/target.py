@@ -1,8 +1,9 @@
 """One target of this daemon: its store, its replica of a chain, and whether it may serve.
 
 A target serves while all of this holds: its engine is open and what it had pending as a tail is committed (`ready`),
-its disk works (`failed` is None), routing says it is SERVING (`position`), and the node's lease is valid. The first
-three change rarely and are kept here; the lease is asked for at each decision.
+its disk works (`failed` is None), its store holds everything it ever acknowledged (`store.whole`), routing says it is
+SERVING (`position`), and the node's lease is valid. All but the lease change rarely and are kept; the lease is asked
+for at each decision.
 """
 
 import logging
@@ -66,7 +67,7 @@ class Target:
     @property
     def may_act(self) -> bool:
         """May take part in the replication of updates."""
-        return self.position is not None and self.failed is None and self.membership.lease_valid()
+        return self.position is not None and self.failed is None and self.store.whole and self.membership.lease_valid()
 
     @property
     def serves(self) -> bool:
@@ -91,6 +92,8 @@ class Target:
             return f"target {self.id} has failed: {self.failed}"
         if self.position is None:
             return f"target {self.id} serves on no chain"
+        if not self.store.whole:
+            return f"target {self.id} may have lost something and has not got it back from its chain yet"
         if not self.membership.lease_valid():
             return f"the lease of target {self.id} is over: its daemon hears nothing from the manager"
         if not self.ready:
@@ -109,4 +112,4 @@ class Target:
         """For the heartbeat."""
         if self.failed is not None:
             return LocalState.OFFLINE
-        return LocalState.UPTODATE if self.ready else LocalState.ONLINE
+        return LocalState.UPTODATE if self.ready and self.store.whole else LocalState.ONLINE

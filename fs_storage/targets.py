@@ -3,6 +3,9 @@
 Owns: opening an engine for each target routing gives this node, and closing them. A target appears in `by_chain` once
 its engine is open. Routing is applied in the order it arrives; opening takes time and is retried with the next one.
 
+A target that is alone on its chain and not whole has nobody to ask for what it lost: what it has is all there is, so it
+is declared whole, under its new incarnation.
+
 Called by: the service (on the event loop).
 """
 
@@ -35,6 +38,8 @@ class Targets:
         self._by_id: dict[int, Target] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._addresses: dict[int, tuple[str, int]] = {}
+        self._alone: dict[int, asyncio.Task[None]] = {}
+        """Declaring whole what is alone on its chain."""
         self._refused: dict[int, str] = {}
         """Targets whose engine did not open, and why."""
         self._closed = False
@@ -55,6 +60,13 @@ class Targets:
         for target_id in mine.keys() - self._by_id.keys() - self._opening.keys():
             task = asyncio.get_running_loop().create_task(self._open(target_id), name=f"open target {target_id}")
             self._opening[target_id] = task
+        for target_id, chain in mine.items():
+            found = self._by_id.get(target_id)
+            if found is None or found.store.whole or found.failed is not None or target_id in self._alone:
+                continue
+            if len(chain.targets) == 1:
+                alone = self._declare_whole(found)
+                self._alone[target_id] = asyncio.get_running_loop().create_task(alone, name=f"whole {target_id}")
         self.changed()
 
     def address(self, node: int) -> tuple[str, int]:
@@ -97,7 +109,7 @@ class Targets:
     async def close(self) -> None:
         """Wait for what is opening, then close every engine. Nothing may be in work any more."""
         self._closed = True
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await asyncio.gather(*self._opening.values(), *self._alone.values(), return_exceptions=True)
         for target in self._by_id.values():
             target.place(None)
             try:
@@ -106,6 +118,20 @@ class Targets:
                 logger.error("target %d did not close cleanly: %s", target.id, error)
         self._by_id.clear()
         self.by_chain.clear()
+
+    async def _declare_whole(self, target: Target) -> None:
+        try:
+            await target.store.sync()
+            await target.store.declare_whole()
+        except EmberError as error:
+            logger.error("target %d, alone on its chain, cannot be declared whole: %s", target.id, error)
+            if error.code is Code.DISK_FAILED:
+                target.fail(error.message)
+            return
+        finally:
+            del self._alone[target.id]
+        logger.warning("target %d may have lost something and is alone on its chain: it serves what it has", target.id)
+        self.changed()
 
     async def _open(self, target_id: int) -> None:
         try:

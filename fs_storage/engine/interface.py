@@ -121,7 +121,28 @@ class Space(NamedTuple):
 
 
 class ChunkStore(Protocol):
-    """All methods are called on the event loop, except `read_blocking`."""
+    """All methods are called on the event loop, except `read_blocking`.
+
+    A store says which one it is and whether it can be believed. Whoever replicates serves nothing from a store that is
+    not `whole`: something that it acknowledged may be gone, until its chain has given it back.
+    """
+
+    identity: bytes
+    """16 random bytes, made once with the store."""
+    opening: int
+    """How often it was opened: durably greater each time. A copy of the store that was put back is behind."""
+    incarnation: int
+    """Durably greater at each opening that may have lost something that was acknowledged, and at `renew`."""
+    whole: bool
+    """Holds everything it ever acknowledged, or got it back. Durable."""
+
+    async def renew(self, opening: int, incarnation: int) -> None:
+        """This is an old copy: elsewhere `opening` and `incarnation` are known of it. Both become greater than those,
+        and it is not whole. Durable on return. Raises DISK_FAILED."""
+
+    async def declare_whole(self) -> None:
+        """Whatever was lost has been given back and is durable (the caller has called `sync`). Durable on return.
+        Raises DISK_FAILED."""
 
     def state(self, chunk: bytes) -> ChunkState | None:
         """None: the chunk has never been heard of (or its tombstone is gone)."""

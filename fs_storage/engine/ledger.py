@@ -64,7 +64,13 @@ class Ledger:
         """Called after each group is published."""
         self._threaded = threaded
         self.writer = Writer(
-            disk, opened.log, opened.blocks, f"engine-{directory.name}", self._give_back, threaded=threaded
+            disk,
+            opened.log,
+            opened.blocks,
+            f"engine-{directory.name}",
+            self._give_back,
+            opened.mark.fail,
+            threaded=threaded,
         )
         self.busy: dict[bytes, Request] = {}
         self._notes: list[bytes] = []
@@ -83,6 +89,8 @@ class Ledger:
         self._here_from_s = 0.0
         """From when on, by the loop's clock, small updates may be stored on the event loop."""
         self.stored_here = 0
+        self._noted_failure: asyncio.Future[None] | None = None
+        """Done when the mark says that a write or sync failed."""
         self.failure: EmberError | None = None
         """Why nothing is done any more."""
         self.prepared = 0
@@ -103,6 +111,11 @@ class Ledger:
         if self.failure is None:
             logger.error("%s: %s; the target is out of service until it is opened again", self._directory, failure)
             self.failure = failure
+        mark = self._opened.mark
+        if not self._threaded:
+            mark.fail()
+        elif self._noted_failure is None:
+            self._noted_failure = self._loop.run_in_executor(None, mark.fail)
 
     async def close(self) -> None:
         """Let the writer finish, and end it."""
@@ -113,6 +126,8 @@ class Ledger:
             self.failure = EmberError(Code.CLOSING, "the store is closed")
         if self._threaded:
             await self._loop.run_in_executor(None, self.writer.stop)
+            if self._noted_failure is not None:
+                await self._noted_failure
         else:
             self.writer.stop()
 

@@ -5,6 +5,7 @@ durable; `close` forgets it all. Single-threaded, except `read_blocking`.
 """
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,18 @@ class MemoryStore:
         self._clock = clock
         self._chunks: dict[bytes, _Chunk] = {}
         self._answers: dict[tuple[bytes, int], Answer] = {}
+        self.identity = uuid.uuid4().bytes
+        self.opening = 1
+        self.incarnation = 1
+        self.whole = True
+
+    async def renew(self, opening: int, incarnation: int) -> None:
+        self.opening = max(self.opening, opening) + 1
+        self.incarnation = max(self.incarnation, incarnation) + 1
+        self.whole = False
+
+    async def declare_whole(self) -> None:
+        self.whole = True
 
     def state(self, chunk: bytes) -> ChunkState | None:
         entry = self._get(chunk)

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fs_common.checks import check
@@ -16,6 +16,8 @@ from fs_storage.engine.index import ANSWER_S, Expiry, Index, LmdbIndex
 from fs_storage.engine.index_format import IndexDamaged, decode_record, encode_record, glance
 from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import LogDamaged
+from fs_storage.engine.mark import NO_BOOT, MarkFile, write_mark
+from fs_storage.engine.mark import opened as mark_of_opening
 from fs_storage.engine.recovery import Recovered, replay
 from fs_storage.engine.slots import Slots
 from fs_storage.engine.table import Table
@@ -51,6 +53,7 @@ class Opened:
     table: Table
     slots: Slots
     recovered: Recovered
+    mark: MarkFile
 
     def close(self, disk: Disk) -> None:
         """Release everything. Nobody reads or writes any more."""
@@ -96,7 +99,7 @@ def _open(
 ) -> Opened:
     lock_file = lock_directory(disk, directory)
     undo.append(lambda: disk.close(lock_file))
-    marker = open_directory(disk, directory, settings.target)
+    marker, mark = open_directory(disk, directory, settings.target)
     total = disk.space(directory).total_bytes
     if open_index is not None:
         index = open_index(directory / INDEX)
@@ -111,17 +114,27 @@ def _open(
     undo.append(log.close)
     log.open()
     disk.probe(log.files[0])
-    recovered = replay(disk, index, log, blocks.locate)
+    recovered = replay(disk, index, log, blocks.locate, believed=not mark.failed)
+    boot = disk.boot_id()
+    if mark.boot == NO_BOOT:
+        # The log knows, until recovery has begun a new one.
+        mark = replace(mark, boot=min(recovered.boots - {boot}, default=boot))
+        write_mark(disk, directory, mark)
     scan = _scan(index, blocks, recovered)
     _finish_recovery(disk, index, log, blocks, recovered, scan, clock)
+    # Only now: a crash before leaves the mark of the life before, and the next opening judges by it again.
+    # Something that the store acknowledged may be gone.
+    lost = mark.failed or (not mark.clean and mark.boot != boot)
+    mark = mark_of_opening(mark, boot, lost=lost)
+    write_mark(disk, directory, mark)
     slots = Slots(settings.capacity_bytes)
     slots.restore(units, scan.taken)
     table = Table(index, blocks.locate, settings.records_cached)
     table.pending = scan.pending
     table.chunks = scan.chunks
-    return Opened(
-        settings, lock_file, log, marker.log_step_bytes * LOG_STEPS_MAX, blocks, index, table, slots, recovered
-    )
+    log_bytes_max = marker.log_step_bytes * LOG_STEPS_MAX
+    mark_file = MarkFile(disk, directory, mark)
+    return Opened(settings, lock_file, log, log_bytes_max, blocks, index, table, slots, recovered, mark_file)
 
 
 @dataclass(slots=True)

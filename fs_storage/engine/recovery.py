@@ -2,7 +2,8 @@
 
     1  Frames after the checkpoint are replayed over the index, in memory.
     2  Bytes that updates put into blocks directly, and that no frame says were on the disk, are verified, unless the
-       machine is still in the boot that wrote them (a process that died loses nothing of the page cache). A version
+       machine is still in the boot that wrote them (a process that died loses nothing of the page cache) and no sync
+       had failed in it. A version
        whose bytes are not there was never acknowledged as durable: it is dropped, with all that came after it.
     3  Patches of committed versions are written into their blocks.
     4  Everything is synced, the index gets it as a checkpoint (the commit point), and the log begins anew.
@@ -45,6 +46,8 @@ class Recovered(NamedTuple):
     verified_bytes: int
     dropped: int
     """Versions whose bytes were not there."""
+    boots: frozenset[bytes]
+    """Boots of the machine that wrote what was replayed."""
 
 
 class _Made:
@@ -272,8 +275,11 @@ class _Replay:
             self.answers[key] = made.answer_before
 
 
-def replay(disk: Disk, index: Index, log: RedoLog, locate: Locate) -> Recovered:
-    """Steps 1 and 2. Raises `LogDamaged`, `IndexDamaged`."""
+def replay(disk: Disk, index: Index, log: RedoLog, locate: Locate, *, believed: bool) -> Recovered:
+    """Steps 1 and 2. Raises `LogDamaged`, `IndexDamaged`.
+
+    `believed`: what this boot has written is there.
+    """
     state = _Replay(disk, index, locate)
     sequence = index.sequence()
     data_synced = frames = 0
@@ -290,7 +296,9 @@ def replay(disk: Disk, index: Index, log: RedoLog, locate: Locate) -> Recovered:
         sequence = frame.sequence
         data_synced = max(data_synced, frame.data_synced)
         frames += 1
-    if state.boots != {disk.boot_id()}:
+    if not believed or state.boots != {disk.boot_id()}:
         state.verify(data_synced)
     records = {name: chunk.record for name, chunk in state.chunks.items()}
-    return Recovered(records, state.answers, sequence, frames, state.verified_bytes, state.dropped)
+    return Recovered(
+        records, state.answers, sequence, frames, state.verified_bytes, state.dropped, frozenset(state.boots)
+    )

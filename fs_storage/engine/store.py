@@ -64,6 +64,7 @@ class EngineStore:
         threaded: bool,
     ) -> None:
         self._loop = loop
+        self._threaded = threaded
         self._disk = disk
         self._directory = directory
         self._opened = opened
@@ -74,6 +75,12 @@ class EngineStore:
         self._reader = Reader(disk, opened.table, opened.slots)
         self._ledger = Ledger(loop, disk, directory, opened, self._consider, threaded=threaded)
         self._checkpointer = Checkpointer(self._ledger, opened, clock, threaded=threaded)
+        self._mark = opened.mark
+        mark = opened.mark.mark
+        self.identity = mark.uuid
+        self.opening = mark.opening
+        self.incarnation = mark.incarnation
+        self.whole = mark.whole
         self._closing = False
         self._committed = 0
         self._refused = 0
@@ -341,12 +348,44 @@ class EngineStore:
         """Move all changes so far from the log into the index."""
         await self._checkpointer.checkpoint()
 
+    # -- what can be believed of it ----------------------------------------------------------------------------
+
+    async def renew(self, opening: int, incarnation: int) -> None:
+        self.whole = False
+        await self._note(partial(self._mark.renew, opening, incarnation))
+        self.opening = self._mark.mark.opening
+        self.incarnation = self._mark.mark.incarnation
+
+    async def declare_whole(self) -> None:
+        await self._note(self._mark.declare_whole)
+        self.whole = self._mark.mark.whole
+
+    async def _note(self, change: Callable[[], None]) -> None:
+        """Change the mark, which waits for the disk."""
+        if self._ledger.failure is not None:
+            raise self._ledger.failure
+        try:
+            if self._threaded:
+                await self._loop.run_in_executor(None, change)
+            else:
+                change()
+        except OSError as error:
+            failure = EmberError(Code.DISK_FAILED, f"the target's mark cannot be written: {error.strerror or error}")
+            self._ledger.fence(failure)
+            raise failure from error
+
     async def close(self) -> None:
         if self._closing:
             return
         self._closing = True
         await self._checkpointer.close()
+        failed = self._ledger.failed
         await self._ledger.close()
+        if not failed and not self._ledger.writer.failed:
+            if self._threaded:
+                await self._loop.run_in_executor(None, self._mark.close)
+            else:
+                self._mark.close()
         self._opened.close(self._disk)
 
 

@@ -172,6 +172,7 @@ class Writer:
         blocks: BlockFiles,
         name: str,
         give_back: Callable[[list[Request]], None],
+        note_failure: Callable[[], None],
         *,
         threaded: bool = True,
     ) -> None:
@@ -180,6 +181,8 @@ class Writer:
         self._blocks = blocks
         self._give_back = give_back
         """Called in the thread with a group that is finished."""
+        self._note_failure = note_failure
+        """Called in the thread after a write or sync that failed, before anybody is told."""
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._failure: EmberError | None = None
         self._unbacked: set[Unit] = set()
@@ -190,6 +193,11 @@ class Writer:
         self.syncs = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True) if threaded else None
         """None: nothing happens until `pump`, so that a simulation decides when."""
+
+    @property
+    def failed(self) -> bool:
+        """A write or sync failed. From any thread."""
+        return self._failure is not None
 
     def start(self) -> None:
         if self._thread is not None:
@@ -234,14 +242,18 @@ class Writer:
             size += _payload(request)
             full = request.switch or size >= GROUP_BYTES_MAX or len(group) >= GROUP_REQUESTS_MAX
             if full or self._queue.empty():
-                self._process(group)
-                self._give_back(group)
+                self._finish(group)
                 return True
             request = self._queue.get()
         if group:
-            self._process(group)
-            self._give_back(group)
+            self._finish(group)
         return False
+
+    def _finish(self, group: list[Request]) -> None:
+        self._process(group)
+        if self._failure is not None:
+            self._note_failure()
+        self._give_back(group)
 
     def _process(self, group: list[Request]) -> None:
         try:

@@ -97,7 +97,8 @@ def test_a_target_without_its_marker_is_an_error(tmp_path: Path) -> None:
     [
         ("", Code.DISK_FAILED, "is damaged"),
         ('{"format": 1}', Code.DISK_FAILED, "is damaged"),
-        ('{"format": 2, "target": 101, "file_bytes": 1, "log_step_bytes": 1}', Code.INVALID, "upgrade"),
+        ('{"format": 2, "target": 101, "file_bytes": 1, "log_step_bytes": 1}', Code.DISK_FAILED, "is damaged"),
+        ('{"format": 3, "target": 101, "file_bytes": 1, "log_step_bytes": 1}', Code.INVALID, "upgrade"),
     ],
 )
 def test_a_marker_that_cannot_be_used_is_an_error(tmp_path: Path, marker: str, code: Code, what: str) -> None:
@@ -129,8 +130,9 @@ def test_the_marker_names_what_cannot_change(tmp_path: Path) -> None:
 
     run(body())
     marker = json.loads((tmp_path / "target.json").read_text())
-    assert marker["format"] == 1 and marker["target"] == TARGET and marker["file_bytes"] == 4 << 30
-    assert sorted(child.name for child in tmp_path.iterdir()) == ["blocks", "index", "lock", "log", "target.json"]
+    assert marker["format"] == 2 and marker["target"] == TARGET and marker["file_bytes"] == 4 << 30
+    names = ["blocks", "index", "lock", "log", "mark.json", "target.json"]
+    assert sorted(child.name for child in tmp_path.iterdir()) == names
 
 
 def test_a_file_among_the_blocks_that_is_not_ours_is_an_error(tmp_path: Path) -> None:

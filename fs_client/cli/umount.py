@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from fs_client.cli.failure import Failure
+
 
 @click.command()
 @click.argument("mountpoint", type=click.Path(path_type=Path))
@@ -12,13 +14,24 @@ import click
 def umount(mountpoint: Path, lazy: bool, force: bool) -> None:
     """Unmount what `emberfs mount` has mounted.
 
-    What programs have written is stored before the mount's daemon ends. Works also when the daemon is dead, and with
-    --force when the cluster is.
+    Returns when what programs have written is stored and the mount's daemon has ended, and says meanwhile what is left;
+    with --lazy and --force at once. Works also when the daemon is dead, and with --force when the cluster is.
 
     \b
     Example:
       emberfs umount /mnt/ember
     """
+    from fs_client.fuse import ending
     from fs_client.fuse.mountpoint import unmount
 
+    daemon = None if lazy or force else ending.connect(str(mountpoint))
     unmount(str(mountpoint), lazy=lazy, force=force)
+    if daemon is not None:
+        lost = ""
+        for line in ending.lines(daemon):
+            if line.startswith(ending.LOST):
+                lost = line
+            else:
+                click.echo(line, err=True)
+        if lost:
+            raise Failure(lost)

@@ -78,11 +78,13 @@ class Channel:
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
         max_pages_limit: int = 256,
         on_end: Callable[[End], None] | None = None,
+        progress: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`descriptor`: /dev/fuse, mounted or about to be. `negotiated`: INIT is over, by a process before this one.
 
-        `timeout_s`: how long a request may take in all before its caller gets ETIMEDOUT. A handler's `OSError` is
-        answered with its errno, any other exception is logged and answered with EIO; an operation without handler
+        `timeout_s`: how long a request may wait without progress before its caller gets ETIMEDOUT; `progress`: when
+        there was some last, on the loop's clock (`in_work`). A handler's `OSError` is answered with its errno, any
+        other exception is logged and answered with EIO; an operation without handler
         with ENOSYS. A handler that returns a coroutine has its first step run at once; what is left of it is a task.
         """
         self._loop = asyncio.get_running_loop()
@@ -116,7 +118,7 @@ class Channel:
         """There was no room for WRITEs for a whole deadline: they are refused until there is."""
         self._starved: asyncio.TimerHandle | None = None
         """Set while reading pauses for want of room."""
-        self._in_work = InWork(self._loop, timeout_s, self._give_up)
+        self._in_work = InWork(self._loop, timeout_s, self._give_up, progress)
         self._tasks: set[asyncio.Task[None]] = set()
         """Also of requests that are answered and still carried through."""
         self._reading = False

@@ -3,7 +3,8 @@
     connect -> mount(2) -> INIT -> ready -> serve -> (SIGTERM, umount) -> store everything -> end
 
 It ends when it is told to (SIGTERM, SIGINT: it unmounts), when somebody else has unmounted, or when another daemon has
-taken over (`handover`). What programs have written is stored before it ends, within `END_S`.
+taken over (`handover`). What programs have written is stored before it ends, however long that takes while there is
+progress (`ending`).
 
 A cluster that does not answer does not end it: calls are tried again until their deadline, and connections are made
 anew at every call.
@@ -23,6 +24,7 @@ from fs_client import aio
 from fs_client.fuse import handover, mountpoint
 from fs_client.fuse.channel import Channel, End
 from fs_client.fuse.control import Control
+from fs_client.fuse.ending import Audience, give_up, while_progress
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
@@ -32,13 +34,15 @@ from fs_client.fuse.wakeful import Wakeful
 from fs_client.options import Options
 from fs_client.settle import ended
 from fs_common import heap
+from fs_common.errors import Code, EmberError
 from fs_common.ids import ClientId
 from fs_common.limits import MIB
 
 logger = logging.getLogger(__name__)
 
-END_S = 30.0
-"""For storing what was written, at the end."""
+STALL_MARGIN_S = 1.0
+"""At the end, what is not stored is given up when nothing was stored for as long as a call may take, and so much more:
+a call that fails says why."""
 INIT_S = 10.0
 """The kernel sends INIT as soon as it has mounted."""
 WRITEBACK_PERCENT = 40
@@ -109,6 +113,7 @@ class _Daemon:
         if settings.policy.control:
             self.mount.control = Control(self.mount, settings.mountpoint)
         self._wakeful = Wakeful(self._loop) if settings.low_latency else None
+        self._audience = Audience(settings.mountpoint)
         self._handlers = all_handlers(self.mount)
         self._taken_over = negotiated is not None
         self._ended: asyncio.Future[End | None] = self._loop.create_future()
@@ -124,6 +129,7 @@ class _Daemon:
             timeout_s=self._settings.cluster.timeout_s,
             max_pages_limit=mountpoint.max_pages_limit(),
             on_end=self._end_with,
+            progress=lambda: self.mount.progress_at,
         )
         channel.turn_done = self.mount.reads.turn_done if self._wakeful is None else self._turn_done
         channel.memory_wanted = self.mount.push_all
@@ -155,6 +161,10 @@ class _Daemon:
             mount.begin()
             heap.freeze()
             relief = loop.create_task(self._wait_for_relief())
+            try:
+                self._audience.listen()
+            except OSError as error:
+                logger.warning("`emberfs umount` cannot wait for the end of %s: %s", settings.mountpoint, error)
             logger.info("%s is mounted at %s", settings.cluster.cluster, settings.mountpoint)
             ready()
             waited: list[asyncio.Future[Any]] = [stopping, self._ended]
@@ -170,12 +180,48 @@ class _Daemon:
                 await ended([relief])
             handed_over = self._ended.done() and self._ended.result() is None
             if handed_over:
+                self._audience.close(unlink=False)
                 await mount.leave()
                 logger.info("another daemon serves %s now", settings.mountpoint)
             else:
-                await _end(settings, mount, mount.channel)
+                try:
+                    await self._end()
+                finally:
+                    self._audience.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    @property
+    def _stall_s(self) -> float:
+        return self._settings.cluster.timeout_s + STALL_MARGIN_S
+
+    async def _end(self) -> None:
+        """Unmount if we are still mounted, store everything, close."""
+        mount, channel = self.mount, self.mount.channel
+        if channel.ended is None:
+            # In a thread: unmounting makes the kernel send requests, which this loop answers.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(mountpoint.unmount, self._settings.mountpoint, lazy=True)
+
+        async def work() -> None:
+            for error in await mount.flush_all():
+                logger.error("at the end: %s", error)
+            await channel.close()
+            await mount.close()
+
+        try:
+            if not await while_progress(mount, self._loop.create_task(work()), self._stall_s, self._audience):
+                give_up(mount, self._stall_s, self._audience)
+        finally:
+            await mount.fs.close()
+        logger.info("%s is unmounted", self._settings.mountpoint)
+
+    async def _flush(self) -> list[EmberError]:
+        """Store and settle everything; what went wrong."""
+        flushing = self._loop.create_task(self.mount.flush_all())
+        if await while_progress(self.mount, flushing, self._stall_s, None):
+            return flushing.result()
+        return [EmberError(Code.TIMED_OUT, f"nothing could be stored for {self._stall_s:.0f} s")]
 
     async def _wait_for_relief(self) -> None:
         """Until somebody takes over: whoever connects to the mount's socket as the same user."""
@@ -203,11 +249,13 @@ class _Daemon:
         if negotiated is None or mount.channel.ended is not None:
             return False
         logger.info("another daemon wants to take over %s", self._settings.mountpoint)
+        # Most of it while programs go on; what they write meanwhile is little.
+        await self._flush()
         descriptor = await mount.channel.detach()
         await mount.quiet()
         # The other one follows as the same client: what it is told must not be heard here.
         await mount.following.close()
-        errors = await mount.flush_all()
+        errors = await self._flush()
         if not errors and await handover.give(connection, handover.capture(mount, negotiated), descriptor):
             os.close(descriptor)
             return True
@@ -226,22 +274,3 @@ def _set_up_device(settings: DaemonSettings) -> None:
         logger.info("the kernel's read-ahead stays as it is: only root may change it")
     if entry is not None and settings.policy.writeback:
         mountpoint.set_dirty_share(entry, WRITEBACK_PERCENT)
-
-
-async def _end(settings: DaemonSettings, mount: Mount, channel: Channel) -> None:
-    """Unmount if we are still mounted, store everything, close."""
-    if channel.ended is None:
-        # In a thread: unmounting makes the kernel send requests, which this loop answers.
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(mountpoint.unmount, settings.mountpoint, lazy=True)
-    try:
-        async with asyncio.timeout(END_S):
-            for error in await mount.flush_all():
-                logger.error("at the end: %s", error)
-            await channel.close()
-            await mount.close()
-    except TimeoutError:
-        logger.error("what programs wrote was not stored within %.0f s; giving up", END_S)
-    finally:
-        await mount.fs.close()
-    logger.info("%s is unmounted", settings.mountpoint)

@@ -194,7 +194,7 @@ class File:
             logger.debug("inode %d: with it %d writes that waited behind it", self.inode, count)
 
     def _failed(self, error: EmberError, size: int) -> None:
-        if not self.lost_bytes:
+        if not self.lost_bytes and error.code is not Code.CANCELLED:
             logger.warning("inode %d: what was written cannot be stored: %s", self.inode, error)
         self.lost_bytes += size
         self.unsettled.failed()

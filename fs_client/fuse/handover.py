@@ -109,7 +109,10 @@ def socket_path(mountpoint: str) -> Path:
 
 def listen(mountpoint: str) -> socket.socket:
     """The socket of this mount; only its own user can connect. Raises OSError."""
-    path = socket_path(mountpoint)
+    return listen_at(socket_path(mountpoint))
+
+
+def listen_at(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -153,19 +156,20 @@ def receive(mountpoint: str) -> tuple[socket.socket, State, int]:
     """The connection to the old daemon, the state, the descriptor. Raises `EmberError`, OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # The old daemon stores what was written first, which may take long.
-        connection.settimeout(2 * TAKEN_S)
         try:
             connection.connect(str(socket_path(mountpoint)))
         except (FileNotFoundError, ConnectionRefusedError):
             raise EmberError(
                 Code.NOT_FOUND, f"{mountpoint} has no daemon that could be relieved; mount without --takeover"
             ) from None
+        # However long that takes: the old daemon stores what was written first, for as long as there is progress, and
+        # its end is the connection's.
         head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 1)
         if len(head) < _LENGTH.size or not descriptors:
             raise EmberError(Code.CANCELLED, f"the daemon of {mountpoint} does not hand over; its log says why")
         os.set_inheritable(descriptors[0], False)
         (length,) = _LENGTH.unpack(head)
+        connection.settimeout(TAKEN_S)
         if length > STATE_BYTES_MAX:
             raise EmberError(Code.BAD_BODY, f"a state of {length} bytes")
         try:

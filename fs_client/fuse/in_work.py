@@ -1,7 +1,12 @@
 """Requests that wait for something: their deadlines, and what interrupts do to them.
 
-A request has a constant time in all. An interrupt gives it a moment to end by itself, or none if it waits for others.
-When the time is over the owner is told to give the request up.
+A request waits while there is progress: its time is over when the mount's cluster has stored nothing and answered no
+call for so long. An interrupt gives it a moment to end by itself, or none if it waits for others. When the time is over
+the owner is told to give the request up.
+
+A change may have been sent: an error would be a lie if it is applied later. What a change waits for has deadlines of
+its own (the retries of calls), so it gets the time for several of them one after another, and ends with their outcome.
+The deadline here is for what should not be.
 
 A change is given up at an interrupt only if its caller is about to end. A program that handles the signal would take
 EINTR for "not done" and try again, and a name it made would be there already; from a close it would be an error.
@@ -25,6 +30,9 @@ INTERRUPT_GRACE_S = 1.0
 """What an interrupted operation gets to end by itself."""
 WITHDRAW_S = 1.0
 """What a wait that is withdrawn gets to undo itself."""
+CHANGE_WAITS = 4
+"""Times that a change may wait for as long as one call may last, without any progress: to store, to get a session, to
+be made, and one to spare."""
 SWEEP_INTERVAL_S = 0.1
 SWEEP_LATE_S = 0.5
 """A sweep that comes so late says that the process stood still: answers may be waiting behind it."""
@@ -34,14 +42,20 @@ class InWork:
     """The requests of one channel that have no answer yet."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, timeout_s: float, give_up: Callable[[Request, int], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeout_s: float,
+        give_up: Callable[[Request, int], None],
+        progress: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._loop = loop
+        self._progress = progress
+        """When there was progress last, on the loop's clock."""
         self._timeout_s = timeout_s
         self._give_up = give_up
         """Answers the request with an errno and removes it from here."""
         self._bounded: dict[int, Request] = {}
-        """Those with a deadline, by `unique`: oldest first, which is also the order of their deadlines."""
+        """Those with a deadline, by `unique`, in the order in which they are looked at."""
         self._open_ended: dict[int, Request] = {}
         """Those without."""
         self._interrupted: deque[tuple[float, Request]] = deque()
@@ -67,7 +81,8 @@ class InWork:
         if request.open_ended:
             self._open_ended[request.unique] = request
         else:
-            request.deadline = self._loop.time() + self._timeout_s
+            request.waits_since = self._loop.time()
+            request.deadline = request.waits_since + self._timeout_s
             self._bounded[request.unique] = request
             if self._sweep is None:
                 self._arm()
@@ -153,11 +168,24 @@ class InWork:
             for request in self._insisted:
                 if is_ending(request.pid):
                     self._give_up(request, errno.EINTR)
-        overdue = []
+        due = []
         for request in self._bounded.values():
             if request.deadline > now:
                 break
-            overdue.append(request)
-        for request in overdue:
-            logger.warning("%s of node %d took longer than %.0f s", request.name, request.node, self._timeout_s)
+            due.append(request)
+        for request in due:
+            waits = CHANGE_WAITS if request.opcode in CHANGING else 1
+            end = max(self._progress(), request.waits_since) + waits * self._timeout_s
+            if end > now:
+                request.deadline = min(end, now + self._timeout_s)
+                del self._bounded[request.unique]
+                self._bounded[request.unique] = request
+                continue
+            logger.warning(
+                "%s of node %d waits for %.0f s, without progress for %.0f s",
+                request.name,
+                request.node,
+                now - request.waits_since,
+                waits * self._timeout_s,
+            )
             self._give_up(request, errno.ETIMEDOUT)

@@ -51,6 +51,8 @@ class Request(msgspec.Struct, eq=False):
     """Set by a handler that ends by itself, and soon, when this is called: at an interrupt."""
     task: "asyncio.Task[None] | None" = None
     deadline: float = 0.0
+    """On the loop's clock; set once it waits: when it is looked at whether it may wait on."""
+    waits_since: float = 0.0
     """On the loop's clock; set once it waits."""
 
     def split_extensions(self, size: int) -> None:

@@ -53,6 +53,8 @@ ASK_MAX = 3
 """How often attributes are asked for that changes of this mount cross."""
 STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
+SETTLING_MAX = 32
+"""Files that are settled side by side when all are."""
 POOL_BYTES_MAX = 64 * MIB
 """Unused buffers that are kept."""
 
@@ -373,11 +375,17 @@ class Mount:
     async def flush_all(self) -> list[EmberError]:
         """Everything that programs have written is stored and settled. Returns what went wrong."""
         errors: list[EmberError] = []
-        for file in list(self.writing):
-            try:
-                await file.settle()
-            except EmberError as error:
-                errors.append(error)
+        turns = asyncio.Semaphore(SETTLING_MAX)
+
+        async def settle(file: File) -> None:
+            async with turns:
+                try:
+                    await file.settle()
+                except EmberError as error:
+                    errors.append(error)
+
+        self.push_all()
+        await run_all([settle(file) for file in self.writing])
         return errors
 
     async def leave(self) -> None:

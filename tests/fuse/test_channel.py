@@ -535,7 +535,46 @@ def test_deadline(opcode: Opcode, outcome: str, caplog: pytest.LogCaptureFixture
             assert await kernel.answer() == Answer(endless, 0, b"result")
 
     run(test())
-    assert f"{opcode.name} of node 1 took longer" in caplog.text
+    assert f"{opcode.name} of node 1 waits for" in caplog.text
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_request_waits_while_there_is_progress() -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        looks = 0
+
+        def progress() -> float:
+            nonlocal looks
+            looks += 1
+            return loop.time() if looks <= 5 else 0.0
+
+        late = Waiting()
+        async with connected({Opcode.READ: late}, timeout_s=0.02, progress=progress) as (_, kernel):
+            began = loop.time()
+            unique = kernel.send(Opcode.READ, read_body())
+            assert await kernel.answer() == Answer(unique, errno.ETIMEDOUT, b"")
+            assert looks >= 6 and loop.time() - began >= 5 * 0.02
+
+    run(test())
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("opcode", [Opcode.SETATTR, Opcode.FLUSH, Opcode.RENAME2])
+def test_a_change_gets_the_time_of_what_it_waits_for(opcode: Opcode) -> None:
+    """An error before its outcome could be a lie: it is applied later."""
+
+    async def test() -> None:
+        change, read = Waiting(), Waiting()
+        async with connected({opcode: change, Opcode.READ: read}, timeout_s=0.1) as (_, kernel):
+            changing = kernel.send(opcode, bytes(48))
+            reading = kernel.send(Opcode.READ, read_body())
+            assert await kernel.answer() == Answer(reading, errno.ETIMEDOUT, b"")
+            assert kernel.nothing()
+            change.gate.set_result(None)
+            assert await kernel.answer() == Answer(changing, 0, b"result")
+
+    run(test())
 
 
 def test_a_process_that_stood_still_looks_at_what_arrived_before_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:

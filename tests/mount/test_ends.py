@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +49,26 @@ def test_umount_stores_what_was_written(cluster: LaunchedCluster, mount: MakeMou
     one.close()
     assert mountpoints.find(str(one.path)) is None
     assert (mount(cluster).path / "file").read_bytes() == b"y" * 3_000_000
+
+
+SCATTERS = """
+import os, signal, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+for place in range(5000):
+    os.pwrite(file, b"%8d" % place, place * 4096)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_umount_waits_until_small_writes_all_over_a_file_are_stored(cluster: LaunchedCluster, mount: MakeMount) -> None:
+    one = mount(cluster)
+    subprocess.run([sys.executable, "-c", SCATTERS, one.path / "scattered"], check=False)
+    emberfs("umount", one.path)
+    assert one.daemon.poll() == 0 or one.daemon.wait(SLACK_S) == 0
+    stored = (mount(cluster, "other").path / "scattered").read_bytes()
+    assert [stored[place * 4096 : place * 4096 + 8] for place in range(5000)] == [
+        b"%8d" % place for place in range(5000)
+    ]
 
 
 def test_the_metadata_server_dies_and_comes_back(

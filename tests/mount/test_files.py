@@ -96,14 +96,26 @@ class Service:
 
 
 class Storage:
-    """Stores at once; remembers where."""
+    """Stores at once, or when `open` is set; remembers where."""
 
     def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.fault: Callable[[int], EmberError | None] = lambda offset: None
+        """Raised instead of storing."""
         self.stored: list[tuple[int, int]] = []
         self.bytes: set[int] = set()
         """Which ones came."""
 
+    async def write_pieces(self, ref: Any, pieces: Any, acknowledged: Callable[[int], None]) -> None:
+        for offset, view in pieces:
+            await self.write(ref, offset, view, acknowledged)
+
     async def write(self, ref: Any, offset: int, view: memoryview, acknowledged: Callable[[int], None]) -> None:
+        await self.open.wait()
+        fault = self.fault(offset)
+        if fault is not None:
+            raise fault
         self.stored.append((offset, offset + len(view)))
         self.bytes |= set(view)
         acknowledged(offset + len(view))

@@ -78,6 +78,24 @@ def test_a_silent_daemon_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> 
     run(scenario())
 
 
+def test_what_waits_to_be_stored_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts by its bytes until it is."""
+    daemons = Daemons(4096)
+    monkeypatch.setattr(attributes, "stored_bytes", daemons.stored_bytes)
+    monkeypatch.setattr(attributes, "MEASURE_S", 0.02)
+
+    async def scenario() -> None:
+        with opened() as (mount, _, storage, file, _):
+            storage.open.clear()
+            sparse(mount, file)
+            write(mount, file, 0, 1024)
+            assert await told(mount) == (8 + 2, True)
+            storage.open.set()
+            await file.back.flush()
+
+    run(scenario())
+
+
 def test_what_is_written_all_the_time_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     daemons = Daemons(4096)
     monkeypatch.setattr(attributes, "stored_bytes", daemons.stored_bytes)

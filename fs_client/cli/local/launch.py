@@ -20,7 +20,7 @@ from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord
 from fs_client.cli.local.events import Event, Kind
 from fs_client.cli.local.process import module_environment, python_module
 
-STOP_TIMEOUT_S = 45.0
+STOP_TIMEOUT_S = 660.0
 """More than the supervisor gives its daemons, storage and metadata one after the other."""
 
 

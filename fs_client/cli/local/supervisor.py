@@ -28,6 +28,8 @@ SERVING_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 60.0
 STOP_GRACE_S = 15.0
 """From SIGTERM to SIGKILL, for the storage daemons together and then for the metadata service."""
+MOUNT_GRACE_S = 600.0
+"""The same for a mount, which ends by itself when everything is stored, or when nothing is stored any more."""
 RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 15.0
 STEADY_S = 30.0
@@ -207,7 +209,7 @@ class Supervisor:
                 continue
             for one in running:
                 one.send_signal(signal.SIGTERM)
-            _, late = await asyncio.wait(ends, timeout=STOP_GRACE_S)
+            _, late = await asyncio.wait(ends, timeout=MOUNT_GRACE_S if role == "mount" else STOP_GRACE_S)
             if late:
                 for one in running:
                     one.send_signal(signal.SIGKILL)

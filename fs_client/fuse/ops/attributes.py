@@ -1,5 +1,7 @@
 """GETATTR, STATX, SETATTR, ACCESS, STATFS."""
 
+import asyncio
+import contextlib
 import itertools
 import os
 import stat
@@ -22,7 +24,8 @@ from fs_common.records import meta
 
 STATFS_S = 1.0
 MEASURE_S = 1.0
-"""A daemon that does not say within this time what a sparse file takes is not waited for: its length has to do."""
+"""A daemon that does not say within this time what a sparse file takes is not waited for: its length has to do. Half of
+it is for what was written here to be stored; what is not stored by then counts as it is."""
 MEASURE_MAX = 3
 """How often what a file takes is asked for while it is being written, before its length has to do."""
 STATX_BASIC_STATS = 0x7FF
@@ -59,13 +62,16 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         attributes = node.attributes
         assert attributes is not None
         file = node.file
-        if file is not None:
-            await file.back.flush()
+        if file is not None and not file.back.empty:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(file.back.flush(), MEASURE_S / 2)
         ref = file_ref(attributes) if file is None else file.ref
         assert ref is not None
         question = node.stored_version = next(questions)
         try:
-            found = await stored_bytes(mount.fs, ref, MEASURE_S)
+            found = await stored_bytes(mount.fs, ref, MEASURE_S / 2)
+            if file is not None:
+                found += file.back.bytes_held
         except EmberError:
             # Nobody can be told what it takes: its length has to do, until it changes.
             found = ref.length

@@ -21,7 +21,6 @@ import contextlib
 import logging
 import os
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ import grpc.aio
 
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
+from fs_common.clocks import boottime_s
 from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB
@@ -45,11 +45,6 @@ BACKOFF_S_MAX = 1.0
 FIRST_LEASE_S = 5.0
 """How long an answer may take before the manager has told its lease."""
 ROUTING_BYTES_MAX = 64 * MIB
-
-
-def monotonic_s() -> float:
-    """Seconds that pass also while the machine sleeps, where the system can tell."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class TargetStatus(NamedTuple):
@@ -92,7 +87,7 @@ class ManagerClient:
         addresses: str,
         who: NodeAddress,
         status: Callable[[], NodeStatus],
-        clock: Callable[[], float] = monotonic_s,
+        clock: Callable[[], float] = boottime_s,
     ) -> None:
         self._addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         if not self._addresses:

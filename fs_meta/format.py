@@ -34,6 +34,7 @@ async def prepare_store(kv: KeyValueStore, cluster: str, root_layout: Layout, ui
         put_inode(txn, ROOT_INODE, root)
         txn.put(schema.NEXT_INODE_KEY, schema.encode(schema.Counter(FIRST_INODE)))
         txn.put(schema.INODES_IN_USE_KEY, schema.encode(schema.Counter(1)))
+        txn.put(schema.SERVICE_TIME_KEY, schema.encode(schema.Counter(now_ns)))
         return True
 
     return await kv.transact(prepare)

@@ -105,7 +105,7 @@ def _read_pair(dump: Dump, key: bytes, value: bytes) -> None:
             dump.ages.add(schema.split_age_key(key))
         case b"N":
             dump.next_inode = schema.decode_counter(value).value
-        case b"C":
+        case b"C" | b"T":
             schema.decode_counter(value)
         case b"F":
             schema.decode_format(value)
@@ -206,6 +206,8 @@ def _check_rest(dump: Dump, findings: list[Finding]) -> None:
         elif record.links or record.type is not garbage.type:
             findings.append(Finding("queue", inode, f"queued inode {inode} has names, or is no {garbage.type!r}"))
     for inode, record in dump.inodes.items():
+        if record.due_ns and inode not in dump.garbage:
+            findings.append(Finding("due", inode, f"inode {inode} is due for collection, and not queued"))
         if record.flags & (schema.UNNAMED | schema.LINKABLE) and (record.links or record.type is not FileType.FILE):
             findings.append(Finding("unnamed", inode, f"inode {inode} is marked as an unnamed file, and is none"))
         if inode >= dump.next_inode:

@@ -20,7 +20,8 @@ two, so calls in the foreground wait for one step at most. Storage daemons have 
 long a rest after each.
 
 Its transactions are relaxed: an inode that comes back after the machine's death has its queue entry with it. The
-removal itself is made durable before any chunk is taken away, since a name that comes back must find its bytes.
+removal itself is made durable before any chunk is taken away, since a name that comes back must find its bytes, and so
+is the service's time by which the file is due (`fs_meta.service_time`).
 
 Tasks: `run` is one task of the process; a pass works on up to `CONCURRENCY` batches and directories side by side and
 waits for them. It may be cut at any point.
@@ -47,7 +48,7 @@ from fs_meta import schema
 from fs_meta.background import passes
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import delete_inode, has_sessions
+from fs_meta.ops.inodes import delete_inode, has_sessions, put_inode
 from fs_meta.pace import Pace
 from fs_meta.schema import CorruptRecord, Garbage, Inode
 from fs_meta.trees import ORPHANS, NeedsInode, Taken, take_entries
@@ -92,6 +93,9 @@ class Collector:
         due = await self._due()
         if not due:
             return 0
+        # Whether a file is kept is a question of the time, in the process that comes after this one, too: so what makes
+        # files due is durable before any chunk of theirs is taken.
+        await self._context.service_time.keep()
         await self._context.kv.sync()
         files = [item for item in due if item.garbage.type is not FileType.DIRECTORY]
         works: list[Callable[[], Awaitable[int]]] = []
@@ -128,7 +132,7 @@ class Collector:
         await passes(stop, interval_s, one_pass)
 
     async def _due(self) -> list[_Due]:
-        begin, end = schema.garbage_range(self._context.now_ns())
+        begin, end = schema.garbage_range(self._context.service_time.now_ns())
 
         async def look(txn: Transaction) -> list[tuple[bytes, bytes]]:
             return await txn.range(begin, end, PAGE)
@@ -229,9 +233,12 @@ class Collector:
             delete_inode(txn, directory)
             txn.delete(item.key)
             return True, Taken(-1)
-        now_ns = self._context.now_ns()
-        due_ns = now_ns + self._context.gc_delay_ns
-        return False, await take_entries(txn, directory, record, item.garbage, pairs, now_ns, due_ns, spare)
+        context = self._context
+        service_ns = context.service_time.now_ns()
+        due_ns = service_ns + context.gc_delay_ns
+        return False, await take_entries(
+            txn, directory, record, item.garbage, pairs, context.now_ns(), service_ns, due_ns, spare
+        )
 
     # Both
 
@@ -241,7 +248,7 @@ class Collector:
         self.counters.add("gc_failures")
         log = _log.warning if garbage.attempts == 0 else _log.debug
         log("inode %d cannot be freed now, tried again later: %s", inode, error)
-        later = schema.garbage_key(self._context.now_ns() + self._retry_ns, inode)
+        later = schema.garbage_key(self._context.service_time.now_ns() + self._retry_ns, inode)
         value = schema.encode(msgspec.structs.replace(garbage, attempts=garbage.attempts + 1))
 
         async def move(txn: Transaction) -> None:
@@ -286,8 +293,14 @@ async def _delete(txn: Transaction, items: Sequence[_Due]) -> int:
     for key, inode, _ in items:
         txn.delete(key)
         value = await txn.get(schema.inode_key(inode))
-        if value is None or schema.decode_inode(value).links or await has_sessions(txn, inode):
-            continue  # freed by another server, or in use: the close of its last session queues it again
+        if value is None:
+            continue  # freed by another server
+        record = schema.decode_inode(value)
+        if record.links or await has_sessions(txn, inode):
+            # In use: the close of its last session queues it again.
+            record.due_ns = 0
+            put_inode(txn, inode, record)
+            continue
         delete_inode(txn, inode)
         freed += 1
     return freed

@@ -7,8 +7,8 @@ A write session ends as its close would have: the file's length is what storage 
 and what else a write changes is changed, since nobody can tell any more whether it wrote. What cannot be done now (a
 storage daemon is away) stays and is tried again, the rest goes on.
 
-The session is kept as *pruned* for `KEEP_S`: a client that was only cut off from here has it again with its next fsync
-or close (`fs_meta.ops.sessions`), if the file is still there.
+The session is kept as *pruned* for `KEEP_S` of the service's time: a client that was only cut off from here has it
+again with its next fsync or close (`fs_meta.ops.sessions`), if the file is still there.
 
 Tasks: `run` has one for locks and one for sessions; a pass works on up to `CONCURRENCY` sessions side by side and waits
 for them. It may be cut at any point.
@@ -23,7 +23,6 @@ from typing import Final
 
 from fs_common.errors import EmberError
 from fs_common.ids import InodeId
-from fs_common.records.meta import FileType
 from fs_common.telemetry import Counters
 from fs_meta import schema
 from fs_meta.background import passes
@@ -31,7 +30,7 @@ from fs_meta.clients import Clients
 from fs_meta.kv.interface import Transaction
 from fs_meta.locks.waits import get_locks, put_locks
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import has_sessions, put_inode, queue_garbage
+from fs_meta.ops.inodes import has_sessions, put_inode, queue_file
 from fs_meta.ops.permission import without_set_id
 from fs_meta.ops.sessions import Measured, MustMeasure, longer, measuring
 from fs_meta.ops.xattrs import drop_capability
@@ -194,10 +193,13 @@ class Pruner:
                 now_ns = context.now_ns()
                 if not record.links and not await has_sessions(txn, inode):
                     # Nobody will look at its length again.
-                    delay_ns = 0 if record.flags & schema.UNNAMED else context.gc_delay_ns
-                    queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + delay_ns)
+                    unnamed = record.flags & schema.UNNAMED
+                    due_ns = context.service_time.now_ns() if unnamed else context.due_ns()
+                    queue_file(txn, inode, record, now_ns, due_ns)
+                    put_inode(txn, inode, record)
                     return True
-                txn.put(schema.pruned_key(session), schema.encode(Pruned(client, inode, now_ns, ended)))
+                pruned = Pruned(client, inode, context.service_time.now_ns(), ended)
+                txn.put(schema.pruned_key(session), schema.encode(pruned))
                 if not ended.write:
                     return True
                 if measured is None or measured.truncate_version != record.truncate_version:
@@ -219,7 +221,7 @@ class Pruner:
         if self._clock() < self._sweep_at:
             return
         self._sweep_at = self._clock() + SWEEP_S
-        before_ns = self._context.now_ns() - int(KEEP_S * _NS)
+        before_ns = self._context.service_time.now_ns() - int(KEEP_S * _NS)
         async for key, value in self._pages(schema.all_pruned_range):
             if schema.decode_pruned(value).pruned_ns < before_ns:
 

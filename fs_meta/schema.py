@@ -20,6 +20,7 @@ version byte and a new `SCHEMA_VERSION`.
 | inode counter    | "N"                                          | Counter: the next inode id          |
 | inodes in use    | "C"                                          | Counter: approximate, for `statfs`  |
 | followed         | "W"                                          | Counter: clients may hold promises  |
+| service time     | "T"                                          | Counter: ns, as it was last kept    |
 
 Keys that begin with the byte 2 belong to the cluster manager. Names are raw bytes without "/" and NUL.
 
@@ -29,6 +30,7 @@ Invariants (checked by `fs_meta.fsck`):
 * a directory is in exactly one entry, which is the one its `parent` and `name` say; `links` is 2 + subdirectories;
 * an inode with `links` 0 is a file with a session or a queue entry, or a detached directory (parent 0) with a queue
   entry; an unnamed file has `links` 0;
+* a file that is queued, and no other inode, has the service time from which its chunks may be gone (`due_ns`);
 * files and directories alone have a layout and flags, symbolic links alone a target, devices alone a device number;
 * extended attributes, locks and sessions belong to an inode that exists;
 * the next inode id is above every inode.
@@ -114,6 +116,8 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     """Devices only."""
     version: int = 0
     """Of the contents: grows with every change of bytes, length or entries."""
+    due_ns: int = 0
+    """Files that are queued for collection: from when on, in the service's time, chunks may be missing. Else 0."""
 
 
 class InodeHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -139,6 +143,7 @@ class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     client: bytes
     opened_ns: int
+    """The wall clock's, for people."""
     write: bool = True
     """False: it only holds the contents, for readers."""
     append: bool = False
@@ -151,6 +156,7 @@ class Pruned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     client: bytes
     inode: int
     pruned_ns: int
+    """The service's time."""
     session: Session
 
 
@@ -188,7 +194,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     method: int
     """Number of the method; a request id used for another method is a caller's bug."""
     time_ns: int
-    """Where its age entry is."""
+    """The service's; where its age entry is."""
     error: int = 0
     """Number in the error table; 0: it succeeded."""
     message: str = ""
@@ -202,6 +208,7 @@ class Garbage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     type: FileType
     """FILE: its chunks, then its inode. DIRECTORY: its entries, then its inode."""
     removed_ns: int
+    """The wall clock's, for people."""
     attempts: int = 0
     """How often freeing failed."""
     user: User = User()
@@ -297,6 +304,8 @@ def decode_counter(value: bytes) -> Counter:
 FORMAT_KEY: Final = b"F"
 NEXT_INODE_KEY: Final = b"N"
 INODES_IN_USE_KEY: Final = b"C"
+SERVICE_TIME_KEY: Final = b"T"
+"""`fs_meta.service_time`"""
 FOLLOWED_KEY: Final = b"W"
 """There once it may matter that clients hold promises (`fs_meta.following`); a counter that means nothing."""
 
@@ -306,7 +315,7 @@ _PREFIXED = struct.Struct(">cQ")
 _QUEUE = struct.Struct(">cQQ")
 _AGE = struct.Struct(">cQ16s")
 
-NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNCW"
+NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNCWT"
 """First bytes of all keys of this schema."""
 
 
@@ -376,6 +385,10 @@ def ages_range(before_ns: int) -> tuple[bytes, bytes]:
     return b"X", _pack_id(b"X", before_ns)
 
 
+def all_ages_range() -> tuple[bytes, bytes]:
+    return b"X", b"Y"
+
+
 def garbage_key(due_ns: int, inode: int) -> bytes:
     return _pack_two(b"G", due_ns, inode)
 
@@ -383,6 +396,10 @@ def garbage_key(due_ns: int, inode: int) -> bytes:
 def garbage_range(until_ns: int) -> tuple[bytes, bytes]:
     """Queue entries due at a time (inclusive), the longest due first."""
     return b"G", _pack_id(b"G", until_ns + 1)
+
+
+def all_garbage_range() -> tuple[bytes, bytes]:
+    return b"G", b"H"
 
 
 def _unpack(table: str, form: struct.Struct, prefix: bytes, key: bytes) -> tuple[Any, ...]:

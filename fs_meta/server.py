@@ -32,13 +32,14 @@ from fs_meta.kv.interface import KeyValueStore
 from fs_meta.ops.context import Context
 from fs_meta.prune import Pruner
 from fs_meta.service import make_service
+from fs_meta.service_time import ServiceTime
 
 _log = logging.getLogger(__name__)
 
 _MS = 1_000_000
 UPKEEP_INTERVAL_S = 5.0
-"""Pause between two rounds of upkeep: what a crash may lose of the inode count, and how old answers get beyond their
-time."""
+"""Pause between two rounds of upkeep: what a crash may lose of the inode count and of the service's time, and how old
+answers get beyond their time."""
 
 
 CLIENTS_INTERVAL_S = 1.0
@@ -101,8 +102,9 @@ class MetaServer:
         await self.context.inode_ids.close()
         try:
             await self.context.inode_count.flush()
+            await self.context.service_time.keep()
         except EmberError as error:
-            _log.warning("the count of inodes could not be stored: %s", error)
+            _log.warning("the count of inodes or the service's time could not be stored: %s", error)
         await self._manager.close()
         try:
             await self._following.close()
@@ -111,12 +113,15 @@ class MetaServer:
         await self._kv.close()
 
     async def _upkeep(self) -> None:
-        """Store the inode count, forget old answers and followers that are gone, every `UPKEEP_INTERVAL_S`."""
+        """Store the inode count and the service's time, forget old answers and followers that are gone, every
+        `UPKEEP_INTERVAL_S`."""
         while True:
             self._following.forget()
             try:
                 await self.context.inode_count.flush()
-                await forget_answers(self._kv, self.context.now_ns() - self._config.request_keep_ms * _MS)
+                await self.context.service_time.keep()
+                keep_ns = self._config.request_keep_ms * _MS
+                await forget_answers(self._kv, max(self.context.service_time.now_ns() - keep_ns, 0))
             except EmberError as error:
                 _log.error("upkeep failed: %s", error)
             if getattr(self._kv, "failure", None) is not None:
@@ -141,6 +146,8 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
 
     following = Following(kv, time.monotonic)
     await following.begin()
+    service_time = ServiceTime(kv)
+    await service_time.begin(config.request_keep_ms * _MS, config.gc_delay_ms * _MS)
     context = Context(
         kv=FollowedStore(kv, following),
         inode_ids=InodeIds(kv),
@@ -149,6 +156,7 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
         chunks=ChunkClient(pool, routing, client, timeout_s=config.storage_timeout_ms / 1000),
         routing=routing,
         now_ns=time.time_ns,
+        service_time=service_time,
         gc_delay_ns=config.gc_delay_ms * _MS,
     )
     await context.inode_count.flush()

@@ -61,13 +61,15 @@ async def take_entries(
     garbage: Garbage,
     pairs: Sequence[tuple[bytes, bytes]],
     now_ns: int,
+    service_ns: int,
     due_ns: int,
     spare: InodeId | None,
 ) -> Taken:
     """Take the entries `pairs` from a detached directory.
 
-    `due_ns`: when the contents of a file that loses its last name may go. `spare`: an inode id that nobody has, for the
-    place of orphans. Raises `NeedsInode` if it is needed and None.
+    `service_ns`: now, in the service's time; `due_ns`: when, in that, the contents of a file that loses its last name
+    may go. `spare`: an inode id that nobody has, for the place of orphans. Raises `NeedsInode` if that is needed and
+    None.
     """
     taken = Taken()
     user = garbage.user
@@ -86,7 +88,7 @@ async def take_entries(
             taken.kept.append((path, refusal.message))
             continue
         if is_directory:
-            detach(txn, entry.inode, child, user, path, now_ns)
+            detach(txn, entry.inode, child, user, path, now_ns, service_ns)
         else:
             taken.change += await drop_link(txn, entry.inode, child, now_ns, due_ns)
     return taken

@@ -30,6 +30,7 @@ from fs_client.settle import ended, run_all
 from fs_client.sync_chains import sync_chunks
 from fs_common import methods
 from fs_common.buffers import BufferPool
+from fs_common.clocks import boottime_s
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.ids import ROOT_INODE
 from fs_common.limits import MIB
@@ -88,7 +89,8 @@ class Mount:
         self.client = fs.client
         self.request_id = fs.request_id
         self.loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = time.monotonic
+        self.now: Callable[[], float] = boottime_s
+        """What is believed is believed by a lease of the service: no longer because the machine slept."""
         self.nodes = Nodes(
             ROOT_INODE, policy.attribute_s, policy.name_s, policy.absent_s, listings_exclude=policy.dataset
         )

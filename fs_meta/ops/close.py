@@ -1,11 +1,11 @@
 """close: the end of a session."""
 
 from fs_common.methods import CLOSE
-from fs_common.records.meta import AttributesReply, Close, FileType
+from fs_common.records.meta import AttributesReply, Close
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import attributes, has_sessions, put_inode, queue_garbage
+from fs_meta.ops.inodes import attributes, has_sessions, put_inode, queue_file
 from fs_meta.ops.once import once
 from fs_meta.ops.sessions import Measured, measuring, settle
 
@@ -26,8 +26,8 @@ async def close(context: Context, request: Close, client: bytes = b"") -> Attrib
             txn.delete(schema.session_key(inode, request.session))
             if not record.links and not await has_sessions(txn, inode):
                 # Without a name it never had readers elsewhere, who would need the delay.
-                delay_ns = 0 if record.flags & schema.UNNAMED else context.gc_delay_ns
-                queue_garbage(txn, inode, FileType.FILE, now_ns, now_ns + delay_ns)
+                unnamed = record.flags & schema.UNNAMED
+                queue_file(txn, inode, record, now_ns, context.service_time.now_ns() if unnamed else context.due_ns())
             put_inode(txn, inode, record)
             return AttributesReply(attributes(inode, record)), 0
 

@@ -14,6 +14,7 @@ from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.locks.waits import LockWaits
 from fs_meta.ops.turns import Turns
+from fs_meta.service_time import ServiceTime
 
 
 class Chunks(Protocol):
@@ -42,7 +43,9 @@ class Context:
     routing: Callable[[], Routing | None]
     """The newest routing this process knows; None before the manager has any."""
     now_ns: Callable[[], int]
-    """Wall clock; every time in an inode comes from it."""
+    """Wall clock; every time in an inode comes from it, and nothing else does."""
+    service_time: ServiceTime
+    """By which things are forgotten and freed."""
     gc_delay_ns: int
     """How long a removed file's chunks stay for readers that have it open."""
     new_session: Callable[[], bytes] = field(default=lambda: os.urandom(16))
@@ -50,3 +53,7 @@ class Context:
     """Who waits for advisory locks."""
     truncating: Turns = field(default_factory=Turns)
     """Truncates of one file come one after another: see `fs_meta.ops.truncate`."""
+
+    def due_ns(self) -> int:
+        """When the contents may go, in the service's time, of a file that loses its last name now."""
+        return self.service_time.now_ns() + self.gc_delay_ns

@@ -138,7 +138,7 @@ async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, du
     """Take a name from anything but a directory. Returns by how much the number of inodes changes.
 
     The last one: what has no contents goes at once; a file stays with `links` 0 and is queued for collection at
-    `due_ns`, unless it is open for writing or held: then the close of its last session queues it.
+    `due_ns` (the service's time), unless it is open for writing or held: then the close of its last session queues it.
     """
     check(
         record.type is not _DIRECTORY and record.links > 0, "an entry's child has a link to lose", inode, record.links
@@ -150,14 +150,15 @@ async def drop_link(txn: Transaction, inode: int, record: Inode, now_ns: int, du
             delete_inode(txn, inode)
             return -1
         if not await has_sessions(txn, inode):
-            queue_garbage(txn, inode, FileType.FILE, now_ns, due_ns)
+            queue_file(txn, inode, record, now_ns, due_ns)
     put_inode(txn, inode, record)
     return 0
 
 
-def queue_garbage(txn: Transaction, inode: int, type_: FileType, now_ns: int, due_ns: int) -> None:
-    """Hand an inode without links to the collector, not before `due_ns`."""
-    txn.put(schema.garbage_key(due_ns, inode), schema.encode(Garbage(type_, now_ns)))
+def queue_file(txn: Transaction, inode: int, record: Inode, now_ns: int, due_ns: int) -> None:
+    """Hand a file without links to the collector, not before `due_ns`; the caller puts it."""
+    record.due_ns = due_ns
+    txn.put(schema.garbage_key(due_ns, inode), schema.encode(Garbage(FileType.FILE, now_ns)))
 
 
 async def is_empty(txn: Transaction, directory: int) -> bool:

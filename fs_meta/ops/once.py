@@ -7,7 +7,7 @@ is there by then; the transaction that found it is aborted, whatever it had writ
 
 Commit point: the transaction of `once`. A crash before it leaves nothing; after it, a retry gets the answer.
 
-Answers live for `request_keep_ms` (see `fs_meta.forget`), which is longer than a client retries.
+Answers live for `request_keep_ms` of the service's time (see `fs_meta.forget`), which is longer than a client retries.
 
 Source: DESIGN section 4; reference 3.4.
 """
@@ -52,7 +52,7 @@ async def once(
     """
     check_request(request)
     key = b"R" + request
-    time_ns = context.now_ns()
+    time_ns = context.service_time.now_ns()
     number = method.number
 
     async def transaction(txn: Transaction) -> tuple[_Reply, int] | bytes:

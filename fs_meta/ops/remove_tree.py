@@ -73,13 +73,14 @@ async def remove_tree(context: Context, request: RemoveTree) -> Empty:
             raise refusal
         txn.delete(schema.entry_key(parent_id, name))
         touch_directory(txn, parent_id, parent, now_ns, -1)
-        detach(txn, entry.inode, record, user, await _path_of(txn, parent_id, parent, name), now_ns)
+        path = await _path_of(txn, parent_id, parent, name)
+        detach(txn, entry.inode, record, user, path, now_ns, context.service_time.now_ns())
         return EMPTY, 0
 
     return await once(context, REMOVE_TREE, request.request, apply, relaxed=request.relaxed)
 
 
-def detach(txn: Transaction, directory: int, record: Inode, user: User, path: bytes, now_ns: int) -> None:
+def detach(txn: Transaction, directory: int, record: Inode, user: User, path: bytes, now_ns: int, due_ns: int) -> None:
     """Make a directory that has lost its entry the root of a tree for the collector, due at once.
 
     `user` removes it; `path` is where it was.
@@ -89,7 +90,7 @@ def detach(txn: Transaction, directory: int, record: Inode, user: User, path: by
     record.ctime_ns = now_ns
     put_inode(txn, directory, record)
     garbage = Garbage(FileType.DIRECTORY, now_ns, 0, user, path)
-    txn.put(schema.garbage_key(now_ns, directory), schema.encode(garbage))
+    txn.put(schema.garbage_key(due_ns, directory), schema.encode(garbage))
 
 
 async def _sample(txn: Transaction, request: RemoveTree) -> EmberError | None:

@@ -194,7 +194,7 @@ async def _move(txn: Transaction, context: Context, request: bytes, source: _Sid
             target.directory.links -= 1
             change = -1
         else:
-            change = await drop_link(txn, replaced, record, now_ns, now_ns + context.gc_delay_ns)
+            change = await drop_link(txn, replaced, record, now_ns, context.due_ns())
     _settle_in(txn, request, source, target, now_ns)
     _touch_both(txn, source, target, now_ns)
     return change

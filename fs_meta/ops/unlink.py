@@ -52,4 +52,4 @@ async def remove_name(
         raise EmberError(Code.IS_DIRECTORY, f"{name!r} in directory {parent_id} is a directory")
     txn.delete(schema.entry_key(parent_id, name))
     touch_directory(txn, parent_id, parent, now_ns)
-    return await drop_link(txn, entry.inode, record, now_ns, now_ns + context.gc_delay_ns)
+    return await drop_link(txn, entry.inode, record, now_ns, context.due_ns())

@@ -95,6 +95,7 @@ DAMAGE: list[tuple[str, int, Callable[[Pairs], Any]]] = [
         lambda p: p.update({schema.xattr_key(4, b"user.%0250d" % n): schema.encode(Xattr(b"")) for n in range(257)}),
     ),
     ("unreadable", 0, lambda p: p.update({schema.xattr_key(4, b"user.a"): b"\x01?"})),
+    ("due", 4, lambda p: _inode(p, 4, due_ns=5)),
     ("queue", 77, lambda p: p.update({schema.garbage_key(5, 77): schema.encode(Garbage(FileType.FILE, 1))})),
     ("queue", 4, lambda p: p.update({schema.garbage_key(5, 4): schema.encode(Garbage(FileType.FILE, 1))})),
     ("inode counter", 4, lambda p: p.update({b"N": schema.encode(Counter(4))})),

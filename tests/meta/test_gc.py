@@ -29,10 +29,10 @@ def test_a_removed_file_goes_after_the_delay_chunks_first() -> None:
         async with world() as w:
             f = await _written(w, b"f")
             await w.unlink(b"f")
-            w.clock.now_ns += GC_DELAY_NS - 10**9
+            w.monotonic.now_ns += GC_DELAY_NS - 10**9
             assert await w.collector.collect() == 0
             assert w.chunks.of(f.inode)
-            w.clock.now_ns += 10**9
+            w.monotonic.now_ns += 10**9
             assert await w.collector.collect() == 1
             assert w.chunks.lengths == {} and await w.inodes() == {ROOT} and await w.table(b"G") == []
             assert w.collector.counters["gc_files"] == 1
@@ -53,15 +53,15 @@ def test_storage_that_does_not_answer_delays_only_what_is_on_it() -> None:
             w.chunks.remove = remove_if_up  # type: ignore[method-assign]
             await w.unlink(b"broken")
             await w.unlink(b"fine")
-            w.clock.now_ns += GC_DELAY_NS
+            w.monotonic.now_ns += GC_DELAY_NS
             assert await w.collector.collect() == 1
             assert not w.chunks.of(fine.inode) and w.chunks.of(broken.inode)
             [(key, value)] = await w.table(b"G")
             assert schema.decode_garbage(value).attempts == 1
-            assert schema.split_garbage_key(key)[0] > w.clock.now_ns + RETRY_NS - 10**9
+            assert schema.split_garbage_key(key)[0] > w.service_time.now_ns() + RETRY_NS - 10**9
             assert await w.collector.collect() == 0
             w.chunks.remove = remove  # type: ignore[method-assign]
-            w.clock.now_ns += RETRY_NS
+            w.monotonic.now_ns += RETRY_NS
             assert await w.collector.collect() == 1
             assert await w.inodes() == {ROOT}
 
@@ -76,7 +76,7 @@ def test_a_crash_between_chunks_and_inode_is_repeated() -> None:
         async with world() as w:
             f = await _written(w, b"f")
             await w.unlink(b"f")
-            w.clock.now_ns += GC_DELAY_NS
+            w.monotonic.now_ns += GC_DELAY_NS
             remove = w.chunks.remove
 
             async def remove_and_crash(files: Sequence[tuple[int, Layout]]) -> list[EmberError | None]:
@@ -131,7 +131,7 @@ def test_a_damaged_inode_keeps_no_others() -> None:
                 txn.put(key, value)
 
             await w.kv.transact(put)
-            w.clock.now_ns += GC_DELAY_NS
+            w.monotonic.now_ns += GC_DELAY_NS
             assert await w.collector.collect() == 1
             assert not w.chunks.of(fine.inode) and w.chunks.of(damaged.inode)
             await w.kv.transact(lambda txn: put(txn, sound))
@@ -231,7 +231,7 @@ def test_more_than_a_page_in_batches_side_by_side() -> None:
                 return outcomes
 
             w.chunks.remove = counted  # type: ignore[method-assign]
-            w.clock.now_ns += GC_DELAY_NS
+            w.monotonic.now_ns += GC_DELAY_NS
             assert await w.collector.collect() == PAGE
             assert await w.collector.collect() == 20
             assert most <= CONCURRENCY and all(len(inodes) <= BATCH for inodes in w.chunks.removals)
@@ -269,7 +269,7 @@ def test_the_loop_collects_and_stops() -> None:
         async with world() as w:
             await w.create(b"f")
             await w.unlink(b"f")
-            w.clock.now_ns += GC_DELAY_NS
+            w.monotonic.now_ns += GC_DELAY_NS
             stop = asyncio.Event()
             finished = asyncio.Event()
             collect = w.collector.collect
@@ -298,7 +298,7 @@ def test_two_collectors_of_one_queue_do_no_harm() -> None:
             await w.remove_tree(b"d")
             other = Collector(w.context, retry_ns=RETRY_NS)
             for _ in range(8):
-                w.clock.now_ns += GC_DELAY_NS
+                w.monotonic.now_ns += GC_DELAY_NS
                 await asyncio.gather(w.collector.collect(), other.collect())
             assert len(await w.inodes()) == w.context.inode_count.estimate == 21
 

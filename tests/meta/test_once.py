@@ -303,7 +303,7 @@ def test_answers_are_forgotten_by_age() -> None:
         async with world() as w:
             for number in range(STEP + 10):
                 await w.create(b"%d" % number)
-            border = w.clock()
+            border = w.service_time.now_ns()
             late = meta.Mkdir(ROOT, b"late", 0o755, R)
             await _outcome(w, methods.MKDIR, late)
             assert await forget_answers(w.kv, border) == STEP + 10

@@ -227,7 +227,7 @@ def test_with_no_place_at_all_the_tree_waits() -> None:
             garbage = schema.decode_garbage(value)
             assert (garbage.attempts, garbage.path) == (1, b"/d")
             await w.unlink(b"lost+found.9")
-            w.clock.now_ns += RETRY_NS
+            w.monotonic.now_ns += RETRY_NS
             assert await w.collector.collect() > 0
             assert await w.names((await w.stat(b"lost+found.9")).inode) == [b"%d:d:f" % f.inode]
 

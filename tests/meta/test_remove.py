@@ -13,6 +13,7 @@ def test_unlink_takes_the_name_and_keeps_the_file_for_its_readers() -> None:
     async def body() -> None:
         async with world() as w:
             f = await w.create(b"f")
+            before_ns = w.service_time.now_ns()
             await w.unlink(b"f")
             assert await w.names() == []
             gone = await w.stat(b"", at=f.inode)
@@ -21,7 +22,9 @@ def test_unlink_takes_the_name_and_keeps_the_file_for_its_readers() -> None:
             assert root.mtime_ns == root.ctime_ns == gone.ctime_ns
             [(key, _value)] = await w.table(b"G")
             due_ns, inode = schema.split_garbage_key(key)
-            assert (inode, due_ns) == (f.inode, gone.ctime_ns + GC_DELAY_NS)
+            assert inode == f.inode and before_ns < due_ns - GC_DELAY_NS < w.service_time.now_ns()
+            [record] = [schema.decode_inode(value) for key, value in await w.table(b"I") if key[-1] == f.inode]
+            assert record.due_ns == due_ns
 
     run(body())
 

@@ -35,14 +35,14 @@ GOLDEN: list[tuple[Any, Callable[[bytes], Any], str]] = [
     (
         FILE,
         schema.decode_inode,
-        "01dc001201cd01a4cd03e8cd03e902050102030497ce0010000010010305cf80000000000000050107" + "00c400c400000000",
+        "01dc001301cd01a4cd03e8cd03e902050102030497ce0010000010010305cf80000000000000050107" + "00c400c40000000000",
     ),
     (
         DIRECTORY,
         schema.decode_inode,
-        "01dc001202cd05ed000002000102030497ce00010000010100000000" + "0001c4046e616d65c400000000",
+        "01dc001302cd05ed000002000102030497ce00010000010100000000" + "0001c4046e616d65c40000000000",
     ),
-    (SYMLINK, schema.decode_inode, "01dc001203cd01ff0000010201020304c00000c400c4022f78000000"),
+    (SYMLINK, schema.decode_inode, "01dc001303cd01ff0000010201020304c00000c400c4022f7800000000"),
     (Entry(9, FileType.FILE, b"r" * 16), schema.decode_entry, "01930901c410" + "72" * 16),
     (Session(b"c" * 16, 5), schema.decode_session, "0194c410" + "63" * 16 + "05c3c2"),
     (
@@ -85,6 +85,7 @@ def test_golden_keys() -> None:
     assert schema.age_key(0x102, b"r" * 16).hex() == "58" + eight + "72" * 16
     assert schema.garbage_key(0x102, 3).hex() == "47" + eight + "0000000000000003"
     assert (schema.FORMAT_KEY, schema.NEXT_INODE_KEY, schema.INODES_IN_USE_KEY) == (b"F", b"N", b"C")
+    assert (schema.FOLLOWED_KEY, schema.SERVICE_TIME_KEY) == (b"W", b"T")
 
 
 def test_a_value_without_later_fields_still_decodes() -> None:

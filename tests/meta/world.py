@@ -56,21 +56,23 @@ from fs_meta.ops.symlink import symlink
 from fs_meta.ops.truncate import truncate
 from fs_meta.ops.unlink import unlink
 from fs_meta.ops.usage import usage
+from fs_meta.service_time import ServiceTime
 
 ROOT = 1
 CHUNK = 64 * 1024
 ROOT_LAYOUT = Layout(chunk_size=CHUNK, stripe=2)
 GC_DELAY_NS = 300 * 10**9
+KEEP_NS = 600 * 10**9
 RETRY_NS = 60 * 10**9
 CLIENT = b"c" * 16
 SUPERUSER = User()
 
 
 class Clock:
-    """Every look at it is a millisecond later, so that times in inodes can be told apart."""
+    """Every look at it is a millisecond later, so that times can be told apart."""
 
-    def __init__(self) -> None:
-        self.now_ns = 1_700_000_000 * 10**9
+    def __init__(self, now_ns: int = 1_700_000_000 * 10**9) -> None:
+        self.now_ns = now_ns
 
     def __call__(self) -> int:
         self.now_ns += 10**6
@@ -167,6 +169,10 @@ class World:
         self.user = SUPERUSER
         """As whom its calls are made, where they do not say otherwise."""
         self.clock = Clock()
+        """The wall clock."""
+        self.monotonic = Clock(10**9)
+        """What the service's time grows with."""
+        self.service_time = ServiceTime(kv, self.monotonic)
         self.chunks = FakeChunks()
         self.routing: Routing | None = make_routing()
         self.context = self.new_context()
@@ -188,6 +194,7 @@ class World:
             chunks=self.chunks,
             routing=lambda: self.routing,
             now_ns=self.clock,
+            service_time=self.service_time,
             gc_delay_ns=GC_DELAY_NS,
         )
 
@@ -322,9 +329,9 @@ class World:
 
     async def collect_all(self) -> None:
         """Let the GC delay pass and run the collector until it finds nothing."""
-        self.clock.now_ns += GC_DELAY_NS + RETRY_NS
+        self.monotonic.now_ns += GC_DELAY_NS + RETRY_NS
         while await self.collector.collect():
-            self.clock.now_ns += GC_DELAY_NS
+            self.monotonic.now_ns += GC_DELAY_NS
 
     async def dump(self) -> list[tuple[bytes, bytes]]:
         return await dump(self.kv)
@@ -357,6 +364,7 @@ async def world(kv: KeyValueStore | None = None) -> AsyncIterator[World]:
     await store.transact(_open_root)
     made = World(store)
     await made.context.inode_count.flush()
+    await made.service_time.begin(KEEP_NS, GC_DELAY_NS)
     yield made
     await made.context.inode_ids.close()
     findings = fsck.check(await made.dump())

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import inspect
 import os
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from fs_client.file_ref import FileRef
 from fs_client.fuse import abi, answers
@@ -336,5 +339,19 @@ def test_own_writes_leave_what_is_cached() -> None:
             (await service.next(methods.FSYNC))()
             await settling
             assert file.version == file.node.cached_version == 1
+
+    run(scenario())
+
+
+def test_the_lease_of_promises_runs_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else names and attributes would be believed after a suspend that the service lets others change by then."""
+    seconds = {time.CLOCK_BOOTTIME: 100.0, time.CLOCK_MONOTONIC: 100.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: seconds[clock])
+
+    async def scenario() -> None:
+        with opened() as (mount, _, _, _, _):
+            before = mount.now()
+            seconds[time.CLOCK_BOOTTIME] += 3600
+            assert mount.now() == before + 3600
 
     run(scenario())

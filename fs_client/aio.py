@@ -106,6 +106,8 @@ class AsyncFileSystem(Namespace):
         self._spawn = spawn
         self._background: set[asyncio.Task[None]] = set()
         """What `spawn` started and has not ended."""
+        self._leaving = asyncio.Event()
+        """Set when this is closed."""
 
     async def _begin(self) -> None:
         reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
@@ -127,9 +129,20 @@ class AsyncFileSystem(Namespace):
         task.add_done_callback(self._background.discard)
         return task
 
+    async def pause(self, seconds: float) -> bool:
+        """Wait for what goes on in the background. False, at once: this is being closed."""
+        if not self.closed:
+            waiting = asyncio.ensure_future(self._leaving.wait())
+            try:
+                await asyncio.wait([waiting], timeout=seconds)
+            finally:
+                waiting.cancel()
+        return not self.closed
+
     async def close(self) -> None:
         """Wait for what goes on in the background, then close all connections. Files should be closed before."""
         self.closed = True
+        self._leaving.set()
         await ended(list(self._background))
         await self.pool.close()
 

@@ -18,6 +18,7 @@ rules of length in the design's reference section 3.1.
 import asyncio
 import errno
 import io
+import logging
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 from fs_client.file_ref import FileRef
 from fs_client.memory import FreshBytes
 from fs_client.paths import Path
+from fs_client.sync_chains import lost, sync_file
 from fs_client.unsettled import Unsettled
 from fs_common import methods
 from fs_common.checks import check
-from fs_common.errors import Code, EmberError, to_os_error
+from fs_common.errors import Code, EmberError, Retry, to_os_error
 from fs_common.layout import Layout
 from fs_common.limits import FILE_SIZE_MAX, MIB
 from fs_common.records import meta
@@ -37,8 +39,15 @@ from fs_common.rpc import byte_view
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
 
+logger = logging.getLogger(__name__)
+
 BEHIND_BYTES_MAX = 16 * MIB
 """Given away and not stored, for one file: what a writer may be ahead of the daemons."""
+TELL_PAUSE_MIN_S = 1.0
+TELL_PAUSE_MAX_S = 64.0
+"""Between tries to tell the service of a close that failed."""
+TELL_TRY_S = 5.0
+"""A client that is being closed waits no longer for one."""
 _FRESH_FROM = 64 * 1024
 """Smaller results are copied: that is cheaper than the care of `FreshBytes`."""
 
@@ -58,6 +67,10 @@ class AsyncFile:
         self._session = opened.session
         """Empty for a file that is open for reading only."""
         self._unsettled = Unsettled(opened.attributes.truncate_version)
+        self._unsynced = fs.storage.unsynced.open(self.ref.inode) if opened.session else None
+        """What was stored and is not on disks yet, of all who write this file here. None: not open for writing."""
+        self._losses = self._unsynced.losses if self._unsynced is not None else 0
+        """Those of it that are no concern of this file, or that it was told of."""
         self._behind: set[asyncio.Task[None]] = set()
         """Writes on their way; each ends by itself."""
         self._behind_bytes = 0
@@ -260,11 +273,34 @@ class AsyncFile:
         return length
 
     async def fsync(self) -> None:
-        """Wait for writes given away, then settle the file's length and times, so that others see them."""
+        """Wait for writes given away; on return everything written is on the disks of all replicas, and others see the
+        file's length and times.
+
+        Raises, once, what went wrong with earlier writes; EIO also where daemons lost what was written and not synced.
+        """
         self._check_open()
         await self.settle()
-        if not self._session:
+        unsynced = self._unsynced
+        if unsynced is None:
             return
+        storage = self._fs.storage
+        try:
+            await sync_file(storage, unsynced, self._fs.options.timeout_s)
+        except EmberError as error:
+            raise to_os_error(error, self.name) from error
+        await self._tell()
+        self._raise_losses()
+
+    def _raise_losses(self) -> None:
+        unsynced = self._unsynced
+        if unsynced is not None:
+            self._fs.storage.unsynced.look(unsynced)
+            if unsynced.losses != self._losses:
+                self._losses = unsynced.losses
+                raise to_os_error(lost(f"inode {self.inode}"), self.name)
+
+    async def _tell(self) -> None:
+        """Settle length and times."""
         async with self._asking:
             hint = self._unsettled.take()
             try:
@@ -276,9 +312,10 @@ class AsyncFile:
             self._learn(self._unsettled.settled(reply.attributes))
 
     async def close(self) -> None:
-        """End the session, the file's length being exact afterwards. Raises what went wrong with earlier writes.
+        """End the session, the file's length being exact afterwards. Raises what went wrong with earlier writes, as
+        far as it is known: what is to survive a power cut is for `fsync`.
 
-        The file is closed in any case. Closing twice does nothing.
+        The file is closed in any case. Closing twice does nothing. If the service cannot be told now, it is told later.
         """
         if self.closed:
             return
@@ -286,11 +323,38 @@ class AsyncFile:
         try:
             await self.settle()
         finally:
-            if self._session:
-                async with self._asking:
-                    request = self._unsettled.take().close(self.inode, self._session, self._fs.request_id())
-                    reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
-                    self._learn(self._unsettled.settled(reply.attributes))
+            if self._unsynced is not None:
+                try:
+                    async with self._asking:
+                        await self._end_session()
+                    self._raise_losses()
+                finally:
+                    self._fs.storage.unsynced.close(self._unsynced)
+
+    async def _end_session(self) -> None:
+        request = self._unsettled.take().close(self.inode, self._session, self._fs.request_id())
+        try:
+            reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
+        except BaseException as error:
+            cause = error.__cause__
+            if not (isinstance(cause, EmberError) and cause.retry is Retry.FINAL):
+                self._fs.spawn(self._end_session_later(request))
+            raise
+        self._learn(self._unsettled.settled(reply.attributes))
+
+    async def _end_session_later(self, request: meta.Close) -> None:
+        """The file's length depends on it. Under the same request id: it may have been carried out."""
+        fs = self._fs
+        pause_s = TELL_PAUSE_MIN_S
+        while await fs.pause(pause_s):
+            try:
+                await fs.metadata.call(methods.CLOSE, request, timeout_s=min(TELL_TRY_S, fs.options.timeout_s))
+                return
+            except EmberError as error:
+                logger.warning("closing inode %d: %s", self.inode, error)
+                if error.retry is Retry.FINAL:
+                    return
+            pause_s = min(2 * pause_s, TELL_PAUSE_MAX_S)
 
     def _check_open(self, *, reading: bool = False, writing: bool = False) -> None:
         self._fs.check_open()

@@ -201,6 +201,11 @@ class RoutingCache:
         head = serving[0] if serving else None
         return chain, tuple(healthy + rest), head, len(healthy) or len(serving)
 
+    def serving(self, chain: int) -> tuple[int, tuple[Server, ...]]:
+        """A chain's version and serving replicas. Raises CHAIN_UNKNOWN."""
+        known, replicas, _, _ = self._serving(chain, time.monotonic())
+        return known.version, replicas
+
     def suspect(self, server: Server) -> None:
         """A call to `server` failed as if it were gone: leave it out of reads for a while."""
         now = time.monotonic()

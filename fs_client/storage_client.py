@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fs_client.routing_cache import RoutingCache, Server
+from fs_client.unsynced import Unsynced
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.methods import UPDATE_CHUNKS, Method
 from fs_common.peers import PeerPool
@@ -32,6 +33,7 @@ class StorageClient:
     def __init__(self, pool: PeerPool, routing: RoutingCache) -> None:
         self._pool = pool
         self.routing = routing
+        self.unsynced = Unsynced()
 
     async def call(
         self,
@@ -77,6 +79,7 @@ class StorageClient:
             return [error] * len(items)
         finally:
             head.outstanding -= size
+        self.unsynced.stored(items, reply.errors, reply.holders)
         outcomes: list[Outcome] = [None] * len(items)
         for failed in reply.errors:
             outcomes[failed.index] = EmberError(code_of(failed.code), f"{head}: {failed.message}")

@@ -99,6 +99,7 @@ class Code(enum.Enum):
     UPDATE_STALE = ErrorKind("UPDATE_STALE", 309, errno.EIO, Retry.FINAL, "the channel has moved on to a later sequence")
     UPDATE_MISSING = ErrorKind("UPDATE_MISSING", 310, errno.EIO, Retry.SAFE, "a replica misses an earlier version of the chunk")
     REPLICAS_DIFFER = ErrorKind("REPLICAS_DIFFER", 311, errno.EIO, Retry.MAYBE_APPLIED, "two replicas have different versions of a chunk; the daemons' logs name them")
+    WRITES_LOST = ErrorKind("WRITES_LOST", 312, errno.EIO, Retry.FINAL, "daemons lost what was written and not synced; write it again")
 
     # Manager: 400..499
     NODE_UNKNOWN = ErrorKind("NODE_UNKNOWN", 400, errno.ENOENT, Retry.FINAL, "register the node first")

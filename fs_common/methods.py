@@ -62,7 +62,7 @@ QUERY_LAST_CHUNK = Method("query_last_chunk", 203, storage.QueryLastChunk, stora
 REMOVE_CHUNKS = Method("remove_chunks", 204, storage.RemoveChunks, storage.RemoveChunksReply)
 SPACE_INFO = Method("space_info", 205, storage.SpaceInfo, storage.SpaceInfoReply)
 LIST_CHUNKS = Method("list_chunks", 206, storage.ListChunks, storage.ListChunksReply)
-SYNC_CHAINS = Method("sync_chains", 207, storage.SyncChains, session.Empty)
+SYNC_CHAINS = Method("sync_chains", 207, storage.SyncChains, storage.SyncChainsReply)
 REMOVE_FILES = Method("remove_files", 208, storage.RemoveFiles, storage.RemoveFilesReply)
 
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

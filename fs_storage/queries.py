@@ -10,7 +10,6 @@ import struct
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
 from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, REMOVE_FILES_MAX, UPDATE_ITEMS_MAX
-from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
     CommittedVersionsReply,
@@ -24,6 +23,7 @@ from fs_common.records.storage import (
     RemoveFilesReply,
     SpaceInfoReply,
     SyncChains,
+    SyncChainsReply,
     TargetSpace,
     UpdateItem,
     UpdateKind,
@@ -116,7 +116,7 @@ class Queries:
                 raise outcome
             # A replica that the chain went on without meanwhile does not have all that was acknowledged.
             target.require(version)
-        return Reply(Empty())
+        return Reply(SyncChainsReply())
 
     async def remove_chunks(self, call: Call) -> Reply:
         """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry."""

@@ -44,6 +44,7 @@ PURE = (
     "fs_client/fuse/requests.py",
     "fs_client/fuse/answers.py",
     "fs_client/fuse/negotiation.py",
+    "fs_client/unsynced.py",
     "fs_client/loader/permutation.py",
     "fs_client/loader/sampler.py",
     "fs_client/loader/packed_format.py",

@@ -27,6 +27,7 @@ from fs_client.fuse.losses import report
 from fs_client.fuse.nodes import NEVER, NOT_PROMISED, UNMEASURED, Node
 from fs_client.fuse.write_back import WriteBack
 from fs_client.joined_writes import Piece
+from fs_client.sync_chains import lost
 from fs_client.unsettled import Hint, Unsettled
 from fs_common import methods
 from fs_common.errors import Code, EmberError, Retry
@@ -76,8 +77,10 @@ class File:
         self.error_count = 0
         self.lost_bytes = 0
         """Of write-back, that could not be stored and were not reported yet."""
-        self.unsynced: set[int] = set()
-        """Chunks that were written since they were last synced to the daemons' disks."""
+        self.unsynced = mount.fs.storage.unsynced.open(self.inode)
+        """What was stored since it was last synced to the daemons' disks; closed with the last handle."""
+        self._losses = self.unsynced.losses
+        """Those of it that have become errors here."""
         self.names_unsynced = True
         """The file's own record may not be durable: it was made or changed by a relaxed call."""
         self.sparse = False
@@ -173,10 +176,8 @@ class File:
             )
             raise
         finally:
-            size = self.chunk_size
-            self.unsynced.update(range(start // size, (end - 1) // size + 1))
             # A read that was under way while the bytes were stored may have got those before them.
-            self._mount.cache.invalidate(self.inode, size, start, end)
+            self._mount.cache.invalidate(self.inode, self.chunk_size, start, end)
 
     def _acknowledged(self, end: int) -> None:
         self.unsettled.acknowledged(end, self.mtime_ns or time.time_ns())
@@ -200,6 +201,24 @@ class File:
         self.unsettled.failed()
         self.error = error
         self.error_count += 1
+
+    def look_for_losses(self) -> None:
+        """What daemons are known to have lost before it was synced is an error of write-back like any other."""
+        self._mount.fs.storage.unsynced.look(self.unsynced)
+        if self._losses != self.unsynced.losses:
+            self._losses = self.unsynced.losses
+            self.error = lost(f"inode {self.inode}")
+            self.error_count += 1
+            logger.warning("%s", self.error)
+
+    def lost_before(self, handle: "Handle") -> None:
+        """A write was lost under an earlier daemon, and this handle was not told."""
+        if not self.error_count:
+            self.error = lost(f"inode {self.inode}")
+            self.error_count = 1
+            for other in self.handles:
+                other.error_seen = 1
+        handle.error_seen = 0
 
     def raise_error(self, handle: "Handle") -> None:
         """Tell the handle of errors it was not told of. Raises the last."""

@@ -38,6 +38,7 @@ from fs_client.fuse.nodes import FOREVER
 from fs_client.fuse.users import User
 from fs_common.errors import Code, EmberError
 from fs_common.records.meta import Attributes, DirectoryEntry
+from fs_common.records.storage import Holder
 
 if TYPE_CHECKING:
     from fs_client.fuse.mount import Mount
@@ -59,6 +60,8 @@ class OpenFile(msgspec.Struct, array_like=True):
     removed: bool
     range_owners: list[int]
     cached_version: int
+    unsynced: list[int] = []
+    """Chains with something of it that was not synced."""
 
 
 class OpenHandle(msgspec.Struct, array_like=True):
@@ -70,6 +73,8 @@ class OpenHandle(msgspec.Struct, array_like=True):
     session: bytes
     direct: bool
     lock_owners: list[tuple[int, int]]
+    lost: bool = False
+    """A write was lost, and it was not told."""
 
 
 class OpenDirectory(msgspec.Struct, array_like=True):
@@ -94,6 +99,10 @@ class State(msgspec.Struct, array_like=True):
     directories: list[OpenDirectory]
     removed: list[Attributes]
     """Of removed inodes that may still be open."""
+    holders: list[Holder] = []
+    """Who has what was not synced."""
+    unsynced: list[int] = []
+    """Chains with something of closed files that was not synced."""
 
 
 def socket_path(mountpoint: str) -> Path:
@@ -199,6 +208,9 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 def capture(mount: "Mount", negotiated: Negotiated) -> State:
     """All that is open. Nothing of it is in work, and everything is settled."""
     files = {handle.file.inode: handle.file for handle in mount.handles.files.values()}
+    for file in files.values():
+        file.look_for_losses()
+    holders, unsynced = mount.fs.storage.unsynced.captured()
     return State(
         FORMAT,
         mount.client,
@@ -219,6 +231,7 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
                 file.node.removed,
                 list(file.range_owners),
                 file.node.cached_version,
+                list(file.unsynced.marks),
             )
             for file in files.values()
             if file.node.attributes is not None
@@ -233,6 +246,7 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
                 handle.session,
                 handle.direct,
                 list(handle.lock_owners),
+                handle.error_seen != handle.file.error_count,
             )
             for handle in mount.handles.files.values()
         ],
@@ -253,12 +267,16 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
             for node in mount.nodes.by_inode.values()
             if node.removed and node.file is None and node.attributes is not None
         ],
+        holders,
+        unsynced,
     )
 
 
 def restore(mount: "Mount", state: State) -> None:
     """Everything that the old daemon had open is open here."""
     handles = mount.handles
+    unsynced = mount.fs.storage.unsynced
+    unsynced.restore(state.holders, state.unsynced)
     for kept in state.files:
         node = mount.nodes.node(kept.attributes.inode)
         node.attributes = kept.attributes
@@ -270,6 +288,7 @@ def restore(mount: "Mount", state: State) -> None:
         file.ref.length = kept.length
         file.hold = kept.hold
         file.range_owners = set(kept.range_owners)
+        unsynced.restore_share(file.unsynced, kept.unsynced)
     for attributes in state.removed:
         node = mount.nodes.node(attributes.inode)
         node.attributes, node.removed, node.expires = attributes, True, FOREVER
@@ -278,6 +297,8 @@ def restore(mount: "Mount", state: State) -> None:
         handle = Handle(one.number, file, one.flags, User(one.uid, one.gid, []), one.session)
         handle.direct = one.direct
         handle.lock_owners = set(one.lock_owners)
+        if one.lost:
+            file.lost_before(handle)
         handles.files[one.number] = handle
         file.handles.add(handle)
     for listing in state.directories:

@@ -32,7 +32,6 @@ async def zero(mount: "Mount", file: File, start: int, end: int) -> None:
             await _write(mount, file, last * size, end)
         file.wrote(0)
         file.unsettled.acknowledged(0, file.mtime_ns)
-        file.unsynced.update(range(start // size, (end - 1) // size + 1))
     finally:
         mount.cache.invalidate(file.inode, size, start, end)
 

@@ -27,7 +27,7 @@ from fs_client.fuse.reads import ReadGather
 from fs_client.fuse.users import User, groups_of, user_of
 from fs_client.fuse.write_back import Dirty
 from fs_client.settle import ended, run_all
-from fs_client.sync_chains import sync_chunks
+from fs_client.sync_chains import lost, sync_everything, sync_file
 from fs_common import methods
 from fs_common.buffers import BufferPool
 from fs_common.clocks import boottime_s
@@ -257,18 +257,28 @@ class Mount:
         """fsync: on return what was written before is on the disks of all replicas, and the file's record and names
         on the service's. Errors of the writes themselves are the handles'."""
         await file.back.flush()
-        indexes, file.unsynced = file.unsynced, set()
         try:
             await run_all(
-                [sync_chunks(self.fs.storage, file.ref, indexes, self.fs.options.timeout_s), file.settle(durable=True)]
+                [sync_file(self.fs.storage, file.unsynced, self.fs.options.timeout_s), file.settle(durable=True)]
             )
         except EmberError as error:
-            file.unsynced |= indexes
             error.errno = self.errno(error)
             raise
-        except BaseException:
-            file.unsynced |= indexes
+        finally:
+            file.look_for_losses()
+
+    async def make_all_durable(self) -> None:
+        """syncfs: `make_durable` for everything that was written here, in files that were closed since, too, and for
+        all names. Raises WRITES_LOST if something of it was lost before it could be synced."""
+        await run_all([file.settle() for file in self.writing])
+        try:
+            whole = await sync_everything(self.fs.storage, self.fs.options.timeout_s)
+        except EmberError as error:
+            error.errno = self.errno(error)
             raise
+        await self.call(methods.SYNC, meta.Sync())
+        if not whole:
+            raise lost("the file system")
 
     async def _last_close(self, file: File) -> None:
         if file.handles:
@@ -276,6 +286,7 @@ class Mount:
         hold, file.hold = file.hold, b""
         node = file.node
         node.file = None
+        self.fs.storage.unsynced.close(file.unsynced)
         self.writing.discard(file)
         report(self, file)
         if node.removed:

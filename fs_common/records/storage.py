@@ -98,12 +98,25 @@ class UpdateChunks(msgspec.Struct, frozen=True, array_like=True):
     """0 from clients; the sender's target id when forwarded."""
 
 
+class Holder(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A replica that has what it acknowledged, in memory at least. Once its store may have lost something it has
+    another incarnation, and serves again only when its chain has given it what the other replicas had."""
+
+    chain: int
+    target: int
+    incarnation: int
+    """Of the target's store."""
+
+
 class UpdateChunksReply(msgspec.Struct, frozen=True, array_like=True):
     versions: list[int]
     """The committed version each item made; 0 for a failed item."""
     lengths: list[int]
     """The chunk's length after it."""
     errors: list[ItemError] = []
+    holders: list[Holder] = []
+    """For each chain of which an item is stored: the receiver, and those behind it on the chain that are known to have
+    stored all of them."""
 
 
 class CommittedVersions(msgspec.Struct, frozen=True, array_like=True):
@@ -195,6 +208,11 @@ class SyncChains(msgspec.Struct, frozen=True, array_like=True):
 
     chains: list[int]
     chain_versions: list[int]
+
+
+class SyncChainsReply(msgspec.Struct, frozen=True, array_like=True):
+    holders: list[Holder] = []
+    """The receiver's targets of these chains, as they were from before the sync until after it."""
 
 
 class SpaceInfo(msgspec.Struct, frozen=True, array_like=True):

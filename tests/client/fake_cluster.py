@@ -130,6 +130,21 @@ class FakeCluster:
     def start_node(self, node: int) -> None:
         self.run(self._serve(node))
 
+    def power_cut(self, *nodes: int) -> None:
+        """These storage nodes start again at once; without any named, all machines. What was acknowledged and not
+        synced is gone, but for what other nodes have."""
+
+        def cut() -> None:
+            if not nodes:
+                self.metadata.power_cut()
+            for node in nodes or self.storage:
+                self.storage[node].power_cut()
+            for node in nodes:
+                for other in self.storage.keys() - set(nodes):
+                    self.storage[node].mend(self.storage[other])
+
+        self.call(cut)
+
     async def _serve(self, node: int) -> None:
         daemon = self.storage[node]
         daemon.server = await tcp.serve(daemon.service, "127.0.0.1", self.ports.get(node, 0))

@@ -39,6 +39,8 @@ class FakeMetadata:
         self.cut: Callable[[int, int, int], None] = lambda inode, length, chunk_size: None
         self.stored_length: Callable[[int, int], int] = lambda inode, chunk_size: 0
         self.page_size = 1024
+        self._on_disk: tuple[dict[int, Attributes], dict[int, dict[bytes, int]]] = {}, {}
+        """What a power cut leaves of `inodes` and `children`."""
         self._numbers = itertools.count(2)
         self._firsts = itertools.count()
         self._make_root(layout)
@@ -52,6 +54,15 @@ class FakeMetadata:
     def _make_root(self, layout: Layout) -> None:
         self.inodes[1] = Attributes(1, FileType.DIRECTORY, 0o755, 0, 0, 2, 0, 0, 0, 0, layout, parent=1)
         self.children[1] = {}
+        self._to_disk()
+
+    def _to_disk(self) -> None:
+        self._on_disk = dict(self.inodes), {inode: dict(names) for inode, names in self.children.items()}
+
+    def power_cut(self) -> None:
+        """The service starts again with what was on its disk."""
+        inodes, children = self._on_disk
+        self.inodes, self.children = dict(inodes), {inode: dict(names) for inode, names in children.items()}
 
     def _answering(self, method: Method, handler: Callable[[Any], msgspec.Struct]) -> Callable[[Call], Reply]:
         def answer(call: Call) -> Reply:
@@ -65,6 +76,8 @@ class FakeMetadata:
                 return Reply(handler(request))
             if number not in self.remembered:
                 self.remembered[number] = handler(request)
+                if not getattr(request, "relaxed", False):
+                    self._to_disk()
             if self.lost_replies:
                 self.lost_replies -= 1
                 raise EmberError(Code.PEER_GONE, "the connection broke before the answer came")
@@ -211,6 +224,10 @@ class FakeMetadata:
             length = request.written_end
         changed = self._change(found.inode, length=length, mtime_ns=request.mtime_ns or found.mtime_ns)
         return meta.AttributesReply(changed)
+
+    def _sync(self, request: meta.Sync) -> Empty:
+        self._to_disk()
+        return Empty()
 
     def _mkdir(self, request: meta.Mkdir) -> meta.AttributesReply:
         if request.parents:

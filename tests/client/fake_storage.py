@@ -8,13 +8,15 @@ from crc32c import crc32c
 from fs_common import methods
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
+from fs_common.layout import Durability
 from fs_common.records import scattered
 from fs_common.records.routing import Chain, PublicState
-from fs_common.records.session import Empty
 from fs_common.records.storage import (
+    Holder,
     ItemError,
     ReadChunksReply,
     ReadItem,
+    SyncChainsReply,
     UpdateChunksReply,
     UpdateItem,
     UpdateKind,
@@ -56,12 +58,16 @@ class FakeStorage:
         """As a daemon of an older release does."""
         self.synced: list[list[int]] = []
         """Chains of each request to sync."""
+        self.on_disk: dict[ChunkKey, bytes] = {}
+        """What a power cut leaves of `chunks`."""
+        self.incarnation = 1
+        """Of its store: grows with each power cut."""
         self.lost_replies = 0
         """So many update frames are applied, and then the connection seems to break."""
         self.gate: asyncio.Event | None = None
-        """Reads and updates wait for it before they are answered. Belongs to the servers' loop."""
+        """Reads, updates and syncs wait for it before they are answered. Belongs to the servers' loop."""
         self.arrived = asyncio.Event()
-        """A read or update waits at the gate."""
+        """Something waits at the gate."""
         self.server: tcp.Server | None = None
         self.service = Service("storage", cluster, node)
         self.service.register(methods.READ_CHUNKS, self._read)
@@ -140,7 +146,14 @@ class FakeStorage:
         if self.lost_replies:
             self.lost_replies -= 1
             raise EmberError(Code.PEER_GONE, "the connection broke before the answer came")
-        return Reply(UpdateChunksReply(versions, lengths, errors))
+        chains = dict.fromkeys(item.chain for item, version in zip(items, versions, strict=True) if version)
+        holders = [
+            self.others[target.node]._holder(chain)
+            for chain in chains
+            for target in self.chains[chain].targets
+            if target.state == PublicState.SERVING
+        ]
+        return Reply(UpdateChunksReply(versions, lengths, errors, holders))
 
     def _update_one(self, client: bytes, item: UpdateItem, data: memoryview) -> int:
         fault = self.update_fault(item)
@@ -174,6 +187,7 @@ class FakeStorage:
             for node in serving:
                 self.others[node].chunks.pop((item.chain, item.inode, item.index), None)
                 self.others[node].answers[key] = (item.sequence, 0)
+                self.others[node]._applied(item)
             return 0
         assert item.kind in (UpdateKind.WRITE, UpdateKind.SCATTER)
         for node in serving:
@@ -184,13 +198,40 @@ class FakeStorage:
                 chunk[offset : offset + len(piece)] = piece
             length = len(chunk)
             self.others[node].answers[key] = (item.sequence, length)
+            self.others[node]._applied(item)
         return length
 
-    def _sync(self, call: Call) -> Reply:
+    def _applied(self, item: UpdateItem) -> None:
+        if item.durability == Durability.DISK:
+            self._to_disk(lambda key: key == (item.chain, item.inode, item.index))
+
+    def _to_disk(self, which: Callable[[ChunkKey], bool]) -> None:
+        self.on_disk = {key: data for key, data in self.on_disk.items() if not which(key)}
+        self.on_disk |= {key: bytes(chunk) for key, chunk in self.chunks.items() if which(key)}
+
+    def power_cut(self) -> None:
+        """The machine of this daemon starts again: it has what was on its disk."""
+        self.incarnation += 1
+        self.chunks = {key: bytearray(data) for key, data in self.on_disk.items()}
+
+    def mend(self, other: "FakeStorage") -> None:
+        """Before it serves again, a replica is given what the others of its chains have."""
+        for key, chunk in other.chunks.items():
+            if self.node in [target.node for target in self.chains[key[0]].targets]:
+                self.chunks[key] = bytearray(chunk)
+        self._to_disk(lambda key: True)
+
+    def _holder(self, chain: int) -> Holder:
+        (target,) = [target.target for target in self.chains[chain].targets if target.node == self.node]
+        return Holder(chain, target, self.incarnation)
+
+    async def _sync(self, call: Call) -> Reply:
+        await self._pass_gate()
         for chain, version in zip(call.request.chains, call.request.chain_versions, strict=True):
             self._check_chain(chain, version)
+        self._to_disk(lambda key: key[0] in call.request.chains)
         self.synced.append(list(call.request.chains))
-        return Reply(Empty())
+        return Reply(SyncChainsReply(list(map(self._holder, call.request.chains))))
 
     async def _pass_gate(self) -> None:
         if self.gate is not None:

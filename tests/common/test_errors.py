@@ -60,6 +60,7 @@ GOLDEN = {
     "UPDATE_STALE": (309, errno.EIO, Retry.FINAL),
     "UPDATE_MISSING": (310, errno.EIO, Retry.SAFE),
     "REPLICAS_DIFFER": (311, errno.EIO, Retry.MAYBE_APPLIED),
+    "WRITES_LOST": (312, errno.EIO, Retry.FINAL),
     "NODE_UNKNOWN": (400, errno.ENOENT, Retry.FINAL),
     "CLUSTER_NOT_READY": (401, errno.EAGAIN, Retry.SAFE),
     "NODE_TAKEN": (402, errno.EBUSY, Retry.SAFE),

@@ -19,6 +19,7 @@ from fs_client.fuse.handles import Handle
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.ops import opening, space
 from fs_client.fuse.policy import Policy
+from fs_client.unsynced import Unsynced
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
@@ -144,6 +145,7 @@ class FileSystem:
     def __init__(self) -> None:
         self.metadata = Service()
         self.writer = Storage()
+        self.storage = SimpleNamespace(unsynced=Unsynced())
         self.reader = Reader()
 
     def request_id(self) -> bytes:

@@ -11,7 +11,6 @@ from typing import Any
 
 from fs_client.fuse import abi, answers, requests, shown
 from fs_client.fuse.abi import Opcode
-from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.locks import release_range_locks
@@ -21,7 +20,6 @@ from fs_client.fuse.ops.lookup import new_entry
 from fs_client.fuse.set_id import BITS
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User, user_of
-from fs_client.settle import run_all
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records import meta
@@ -243,6 +241,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         asked = requests.parse_flush(request.body)
         handle = mount.handles.file(asked.fh)
         file = handle.file
+        file.look_for_losses()
         untold = file.dirty or handle.error_seen != file.error_count
         if asked.lock_owner in file.range_owners or (handle.writable and untold):
             return flush_slow(handle, asked.lock_owner)
@@ -284,17 +283,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def fsync(request: Request) -> Result:
         handle = mount.handles.file(requests.parse_fsync(request.body).fh)
-        await durable(handle.file)
+        await mount.make_durable(handle.file)
         handle.file.raise_error(handle)
         return None
 
-    async def durable(file: File) -> None:
-        await mount.make_durable(file)
-
     async def syncfs(request: Request) -> Result:
-        files = [*mount.writing, *(handle.file for handle in mount.handles.files.values() if handle.file.unsynced)]
-        await run_all([durable(file) for file in set(files)])
-        await mount.call(methods.SYNC, meta.Sync())
+        await mount.make_all_durable()
         return None
 
     def unwanted(request: Request, result: Result) -> None:

@@ -79,6 +79,9 @@ class StorageClient:
             return [error] * len(items)
         finally:
             head.outstanding -= size
+        if len(reply.versions) != len(items) or any(not 0 <= failed.index < len(items) for failed in reply.errors):
+            message = f"{head} answered for {len(reply.versions)} of {len(items)} updates"
+            return [EmberError(Code.INTERNAL, message)] * len(items)
         self.unsynced.stored(items, reply.errors, reply.holders)
         outcomes: list[Outcome] = [None] * len(items)
         for failed in reply.errors:

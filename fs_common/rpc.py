@@ -7,11 +7,14 @@ Invariants of a call:
 * Once `call` has returned or raised, for whatever reason, the caller's memory is neither read nor written any more.
 * Every call ends: with its answer, by its timeout, or with the connection.
 * A call that fails without its request having left is refused with an error that is safe to retry.
+* A call whose request began to leave fails as "not applied" only when its server has said so in an answer to this very
+  call. A connection that breaks, a frame that is bad and an answer that cannot be read leave it open.
 
 Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,13 +23,13 @@ import msgspec
 
 from fs_common import frames
 from fs_common.checks import check
-from fs_common.errors import Code, EmberError, code_of
+from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.frames import FrameError
 from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
 from fs_common.link import Link
 from fs_common.methods import HELLO, PING, STATS, Method
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
-from fs_common.telemetry import Counters
+from fs_common.telemetry import Counters, LimitedLog
 from fs_common.wire import FileRange as FileRange
 from fs_common.wire import Frame, Outgoing
 from fs_common.wire import Part as Part
@@ -35,8 +38,9 @@ SWEEP_INTERVAL_S = 0.05
 """How late a timeout may be noticed: one timer for a connection instead of one for each call."""
 
 encode = msgspec.msgpack.Encoder().encode
-MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
-"""What decoding raises for bytes that are no such record: a string that is not UTF-8 is no `DecodeError` to msgspec."""
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError, OverflowError)
+"""What decoding raises for bytes that are no such record. To msgspec a string that is not UTF-8, and lists within lists
+beyond the interpreter's depth (a field that this release does not know may be anything), are no `DecodeError`."""
 _decoders: dict[type[msgspec.Struct], Callable[[Any], Any]] = {}
 
 
@@ -158,6 +162,10 @@ class Service:
         self.calls_in_flight_max = CALLS_IN_FLIGHT_MAX
         self.bytes_in_flight_max = BYTES_IN_FLIGHT_MAX
         """For each connection: reading stops at these bounds and goes on below them."""
+        self.strangers_log = LimitedLog(logging.getLogger("fs_common.serving"))
+        """About callers that do not speak the protocol."""
+        self.defects_log = LimitedLog(logging.getLogger("fs_common.serving"))
+        """About requests that found a defect of this process, which a caller may do again and again."""
         self.registrations: dict[int, Registration] = {}
         self._stats_sources: list[Callable[[], dict[str, int]]] = [self.counters.snapshot]
         self.register(PING, lambda call: Reply(Ping(call.request.text)))
@@ -266,8 +274,9 @@ class Peer:
         The memory of both belongs to the call until it returns or raises, cancellation included, and is not touched
         after that. `timeout` is in seconds, noticed up to `SWEEP_INTERVAL_S` late.
 
-        Raises `EmberError`: what the server raised; PEER_GONE (the connection broke after the request began to
-        leave); UNREACHABLE or CLOSING (it has not left); TIMED_OUT; TOO_LARGE; BAD_BODY (the response is malformed).
+        Raises `EmberError`: what the server raised; PEER_GONE (the connection broke, or was ended for a bad frame,
+        after the request began to leave); INTERNAL (the response is malformed); UNREACHABLE or CLOSING (it has not
+        left); TIMED_OUT; TOO_LARGE (it is not sent).
         """
         if self.closed or self.closing:
             raise self._refusal()
@@ -381,8 +390,9 @@ class Peer:
             try:
                 response = decoder(pending.method.response)(frame.body)
             except MALFORMED as error:
+                # Not BAD_BODY, which says that a request was refused: this one was worked on.
                 message = f"{self._link.name} answered {pending.method.name} with a malformed record: {error}"
-                self._fail(number, Code.BAD_BODY, message)
+                self._fail(number, Code.INTERNAL, message)
                 return None
             if not frame.payload_length:
                 del self._pending[number]
@@ -394,7 +404,7 @@ class Peer:
                     f"{self._link.name} answered {pending.method.name} with {frame.payload_length} bytes of payload"
                     f" that do not fit the {sum(map(len, pending.into))} bytes given for it"
                 )
-                self._fail(number, Code.BAD_BODY, message)
+                self._fail(number, Code.INTERNAL, message)
                 return None
             pending.response = response
             self._landing = number
@@ -433,8 +443,11 @@ class Peer:
             self._sweep.cancel()
             self._sweep = None
         self._landing = 0
-        for number in list(self._pending):
-            self._fail(number, error.code, error.message)
+        # What is wrong with a connection says nothing about the requests that went over it: each may have been worked
+        # on. Only a hello has no effect, and whoever greets wants to know why it is turned away.
+        code = error.code if error.retry is Retry.MAYBE_APPLIED else Code.PEER_GONE
+        for number, pending in list(self._pending.items()):
+            self._fail(number, error.code if pending.method is HELLO else code, error.message)
         self._refuse_waiting()
 
     def _on_error(self, frame: Frame) -> None:

@@ -168,7 +168,7 @@ class ServingConnection:
             self._run(active)
 
     def frame_bad(self, error: FrameError) -> None:
-        logger.warning("%s: %s; closing", self._link.name, error)
+        self._service.strangers_log.line(logging.WARNING, "%s: %s; closing", self._link.name, error)
         self._send_error(0, 0, Code.VERSION_MISMATCH if error.field == "version" else Code.BAD_FRAME, str(error))
         self._last = True
         self._settle()
@@ -231,7 +231,7 @@ class ServingConnection:
             service.admit(hello)
 
     def _turn_away(self, number: int, code: Code, message: str) -> None:
-        logger.warning("%s turned away: %s", self._link.name, message)
+        self._service.strangers_log.line(logging.WARNING, "%s turned away: %s", self._link.name, message)
         self._send_error(number, HELLO.number, code, message)
         self._last = True
         self._settle()
@@ -259,8 +259,10 @@ class ServingConnection:
             check(sum(map(len, views)) == length, "allocated memory is as long as the payload", method.name, length)
         except EmberError as error:
             self._send_error(active.number, method.number, error.code, error.message)
-        except Exception:
-            logger.exception("allocating for %s of %s failed", method.name, self._link.name)
+        except Exception as error:
+            self._service.defects_log.line(
+                logging.ERROR, "allocating for %s of %s failed", method.name, self._link.name, error=error
+            )
             self._send_error(active.number, method.number, Code.INTERNAL, f"{method.name} failed; see the server's log")
         else:
             return views
@@ -315,7 +317,7 @@ class ServingConnection:
             if release is not None:
                 release()
             if len(body) > BODY_BYTES_MAX:
-                self._fail(active, Code.TOO_LARGE, f"the answer's record of {len(body)} bytes is over the bound")
+                self._fail(active, Code.INTERNAL, f"the answer's record of {len(body)} bytes is over the bound")
                 return
             if not self._lost:
                 frame = frames.pack(frames.RESPONSE, method.number, active.number, len(body)) + body
@@ -326,7 +328,8 @@ class ServingConnection:
         if self._lost or length > PAYLOAD_BYTES_MAX or len(body) > BODY_BYTES_MAX:
             if release is not None:
                 release()
-            self._fail(active, Code.TOO_LARGE, f"an answer of {len(body)} and {length} bytes is over the bound")
+            # Not TOO_LARGE, which says that a request was refused: this one was worked on.
+            self._fail(active, Code.INTERNAL, f"an answer of {len(body)} and {length} bytes is over the bound")
             return
         frame = frames.pack(frames.RESPONSE, method.number, active.number, len(body), length) + body
         allocated, active.release = active.release, None
@@ -342,7 +345,7 @@ class ServingConnection:
         elif isinstance(error, asyncio.CancelledError):
             self._fail(active, Code.CANCELLED, f"{name} was cancelled by the server")
         else:
-            logger.error("%s of %s failed", name, self._link.name, exc_info=error)
+            self._service.defects_log.line(logging.ERROR, "%s of %s failed", name, self._link.name, error=error)
             self._fail(active, Code.INTERNAL, f"{name} failed: {type(error).__name__}; see the server's log")
             if not isinstance(error, Exception):
                 raise error

@@ -5,6 +5,8 @@ Modules log through `logging.getLogger(__name__)`; a process calls `configure_lo
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -32,6 +34,47 @@ class Counters:
         return dict(self._values)
 
 
+class LimitedLog:
+    """Lines about what strangers send: at most `lines_max` within `period_s`, and then how many were left out.
+
+    Whoever reaches a port can have such a line written as often as he likes, and logs are on a disk.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        lines_max: int = 20,
+        period_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger
+        self._lines_max = lines_max
+        self._period_s = period_s
+        self._clock = clock
+        self._until = float("-inf")
+        """End of the period that has begun."""
+        self._lines = 0
+        """Written in it."""
+        self._left_out = 0
+        """Since the last line."""
+
+    def line(self, level: int, message: str, *arguments: object, error: BaseException | None = None) -> None:
+        """As `Logger.log`; `error`: with its traceback."""
+        now = self._clock()
+        if now >= self._until:
+            self._until = now + self._period_s
+            self._lines = 0
+        if self._lines >= self._lines_max:
+            self._left_out += 1
+            return
+        self._lines += 1
+        if self._left_out:
+            self._logger.log(level, "%d lines like the next one were left out", self._left_out)
+            self._left_out = 0
+        self._logger.log(level, message, *arguments, exc_info=error)
+
+
 def configure_logging(process_name: str, json: bool = False, level: str = "INFO") -> None:
     """Send all records of this process to stderr: one JSON object a line, or one readable line.
 
@@ -53,7 +96,9 @@ def configure_logging(process_name: str, json: bool = False, level: str = "INFO"
     if json:
         rendering: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Plain: richer tracebacks show local variables, and those are what others sent, tokens among it.
+        plain = structlog.dev.plain_traceback
+        rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -232,6 +232,14 @@ class FrameReader:
         self._discard = True
         self._begin_payload(self._header.payload_length)
 
+    def release(self) -> None:
+        """The connection is over: the memory goes now, whoever still refers to the reader. It is of no use any more."""
+        self._staging = bytearray()
+        self._view = memoryview(self._staging)
+        self._start = self._end = 0
+        self._large_body = None
+        self._views = ()
+
     def _begin_payload(self, length: int) -> None:
         self._state = _State.PAYLOAD
         self._remaining = length

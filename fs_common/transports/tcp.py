@@ -22,9 +22,11 @@ from fs_common.link import Receiver
 from fs_common.records.session import Hello
 from fs_common.rpc import Peer, Service
 from fs_common.serving import ServingConnection
+from fs_common.telemetry import LimitedLog
 from fs_common.wire import PAYLOAD_DONE, FileRange, FrameReader, FrameWriter, Outgoing, Part
 
 logger = logging.getLogger(__name__)
+_defects = LimitedLog(logger)
 
 TURN_BYTES_MAX = 1 * MIB
 """One connection moves this much in one turn of the loop before others get theirs: some tenths of a millisecond."""
@@ -172,8 +174,11 @@ class TcpLink:
         self._writer.drop()
         if not self._closed.done():
             self._closed.set_result(None)
-        if self._receiver is not None:
-            self._receiver.link_lost(error)
+        # Link and receiver refer to each other, and the collector of cycles comes rarely: what they hold goes now.
+        self._reader.release()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.link_lost(error)
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
@@ -224,8 +229,8 @@ class TcpLink:
             self._set_wake_bytes(reader.payload_left)
         except OSError as error:
             self._on_failure(error)
-        except Exception:
-            self._on_defect()
+        except Exception as error:
+            self._on_defect(error)
         finally:
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
@@ -275,8 +280,8 @@ class TcpLink:
         self._in_turn = True
         try:
             self._take_events()
-        except Exception:
-            self._on_defect()
+        except Exception as error:
+            self._on_defect(error)
         finally:
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
@@ -293,8 +298,9 @@ class TcpLink:
     def _on_failure(self, error: OSError) -> None:
         self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} broke: {error.strerror}"))
 
-    def _on_defect(self) -> None:
-        logger.exception("connection %s is ended by a defect of this process", self.name)
+    def _on_defect(self, error: Exception) -> None:
+        message = "connection %s is ended by a defect of this process"
+        _defects.line(logging.ERROR, message, self.name, error=error)
         self.abort(EmberError(Code.INTERNAL, f"connection {self.name} was ended by a defect; see the log"))
 
     # Writing
@@ -343,8 +349,7 @@ class TcpLink:
         except OSError as error:
             self._on_failure(error)
             return
-        if had:
-            assert self._receiver is not None
+        if had and self._receiver is not None:
             self._receiver.drained()
         if self._finishing and not writer.unsent_bytes:
             self._begin_linger()

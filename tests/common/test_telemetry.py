@@ -1,12 +1,13 @@
 """Counters, and log lines of a process of its own (logging is global)."""
 
 import json
+import logging
 import subprocess
 import sys
 
 import pytest
 
-from fs_common.telemetry import Counters
+from fs_common.telemetry import Counters, LimitedLog
 
 
 def test_counters_start_at_zero_and_grow() -> None:
@@ -21,6 +22,21 @@ def test_counters_start_at_zero_and_grow() -> None:
     assert before["reads"] == 3
 
 
+def test_lines_about_strangers_are_bounded_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    log = LimitedLog(logging.getLogger("limited"), lines_max=3, period_s=10.0, clock=lambda: now)
+    for number in range(50):
+        log.line(logging.WARNING, "stranger %d", number)
+    now = 109.9
+    log.line(logging.WARNING, "stranger %d", 50)
+    assert caplog.messages == ["stranger 0", "stranger 1", "stranger 2"]
+    caplog.clear()
+    now = 110.0
+    log.line(logging.WARNING, "stranger %d", 51)
+    log.line(logging.WARNING, "stranger %d", 52)
+    assert caplog.messages == ["48 lines like the next one were left out", "stranger 51", "stranger 52"]
+
+
 PROGRAM = """
 import logging, sys
 from fs_common.telemetry import configure_logging
@@ -29,6 +45,7 @@ configure_logging("meta", json={json}, level="{level}")
 logger = logging.getLogger("fs_meta.example")
 logger.debug("quiet %s", 1)
 logger.info("loud %s", 2, extra={{"node": 7}})
+token = "what-a-" + "peer-sent"
 try:
     raise ValueError("why")
 except ValueError:
@@ -57,6 +74,14 @@ def test_readable_lines() -> None:
     assert "loud 2" in text
     assert "node=7" in text
     assert "ValueError: why" in text
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_logs_show_no_variables(json: bool) -> None:
+    """They hold what others have sent."""
+    text = "\n".join(lines_of(json))
+    assert "ValueError: why" in text
+    assert "what-a-peer-sent" not in text
 
 
 def test_an_unknown_level_is_refused() -> None:

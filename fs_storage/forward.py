@@ -216,6 +216,8 @@ class Forwarder:
             raise EmberError(Code.INTERNAL, f"it answered for {len(reply.versions)} of {len(items)} updates")
         if any(not 0 <= failed.index < len(items) for failed in reply.errors):
             raise EmberError(Code.INTERNAL, "it answered for an update it was not sent")
+        if reply.holders:
+            target.behind = reply.holders
         return reply
 
     def _refused(self, target: Target, code: Code, message: str, attempt: int) -> Refused:

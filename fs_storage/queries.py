@@ -107,6 +107,7 @@ class Queries:
         ]
         for target, version in asked:
             target.require(version)
+        before = [target.holders[0] for target, _ in asked]
         syncs = await asyncio.gather(*(target.store.sync() for target, _ in asked), return_exceptions=True)
         for (target, version), outcome in zip(asked, syncs, strict=True):
             if isinstance(outcome, BaseException):
@@ -116,7 +117,9 @@ class Queries:
                 raise outcome
             # A replica that the chain went on without meanwhile does not have all that was acknowledged.
             target.require(version)
-        return Reply(SyncChainsReply())
+        if before != [target.holders[0] for target, _ in asked]:
+            raise EmberError(Code.NOT_SERVING, "a target was found to have lost something while it was synced")
+        return Reply(SyncChainsReply(before))
 
     async def remove_chunks(self, call: Call) -> Reply:
         """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import LocalState, Routing
+from fs_common.records.storage import Holder
 from fs_storage.craq.position import Position
 from fs_storage.craq.replica import Replica
 from fs_storage.engine.interface import ChunkStore
@@ -48,12 +49,19 @@ class Target:
         """Operations submitted and not done."""
         self.uncertain: AbstractSet[bytes] = self.replica.unsettled
         """Chunks whose readers have to be told by the tail what is committed; empty at the tail itself."""
+        self.behind: list[Holder] = []
+        """The replicas behind this one, as its successor named them with its last answer; empty: it has not answered.
+        Each has, under the incarnation named, everything that is committed here: it had it when it answered, or was
+        given it before it served again."""
+        self._store_number = int.from_bytes(store.identity[:4], "big") << 32
 
     def place(self, position: Position | None) -> None:
         """Take a place on the chain, from routing.
 
         What a tail has pending is committed by definition, so it says nothing to readers before it has committed it.
         """
+        if position != self.position:
+            self.behind = []
         if position is not None and not (position.is_tail and self.position is not None and self.position.is_tail):
             self.ready = not position.is_tail or not self.replica.unsettled
         self.position = position
@@ -73,6 +81,15 @@ class Target:
     def serves(self) -> bool:
         """May answer reads and take updates."""
         return self.ready and self.may_act
+
+    @property
+    def holders(self) -> list[Holder]:
+        """Who has what is committed here: this replica, and those behind it."""
+        position = self.position
+        if position is None:
+            return []
+        # Another store in this one's place is another incarnation, whatever it counts.
+        return [Holder(position.chain, self.id, self._store_number | self.store.incarnation), *self.behind]
 
     def require(self, chain_version: int) -> Position:
         """The place it serves from. Raises NOT_SERVING, CHAIN_VERSION."""

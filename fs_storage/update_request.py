@@ -4,13 +4,14 @@ Called by: `updates`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.storage import ItemError, UpdateChunksReply, UpdateItem
 from fs_common.rpc import Reply
 from fs_storage.craq.operation import Operation
 from fs_storage.payload import Payload
+from fs_storage.target import Target
 
 NO_PAYLOAD = memoryview(b"")
 
@@ -30,6 +31,7 @@ class UpdateRequest:
         "reason",
         "remaining",
         "source",
+        "touched",
         "versions",
         "views",
     )
@@ -63,6 +65,8 @@ class UpdateRequest:
         self.remaining = len(items)
         self.reason = ""
         """Why the last attempt to forward that was answered was refused."""
+        self.touched: Collection[Target] = ()
+        """What the answer names the holders of: the targets with an update of it, unless it is this daemon's own."""
         self.done = done
         """Of the answer."""
 
@@ -101,7 +105,8 @@ class UpdateRequest:
                 self.payload.drop()
                 self.payload = None
             if not self.done.done():
-                self.done.set_result(Reply(UpdateChunksReply(self.versions, self.lengths, self.errors)))
+                holders = [holder for target in self.touched for holder in target.holders]
+                self.done.set_result(Reply(UpdateChunksReply(self.versions, self.lengths, self.errors, holders)))
 
 
 def views_of(items: Sequence[UpdateItem], payload: Payload | None) -> list[memoryview]:

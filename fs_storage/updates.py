@@ -105,6 +105,7 @@ class Updates:
             target = self._submit_item(request, index, item)
             if target is not None:
                 touched[target.id] = target
+        request.touched = touched.values()
         for target in touched.values():
             self._start(target, request)
         self._counters.add("updates", len(items))

@@ -1,0 +1,102 @@
+"""Whom the answers to updates and syncs name as those that have what was stored."""
+
+import asyncio
+from pathlib import Path
+
+from fs_common.errors import Code
+from fs_common.methods import SYNC_CHAINS
+from fs_common.records.storage import Holder, SyncChains, SyncChainsReply, UpdateChunksReply, UpdateKind
+from tests.storage.chain import TIMEOUT_S, ChainOfDaemons, chain_of
+from tests.storage.refusals import refused
+from tests.support import run
+
+DATA = b"x" * 100
+
+
+def holders(chain: ChainOfDaemons, number: int = 1) -> list[Holder]:
+    """Of a chain, head to tail, as they are now."""
+    found = []
+    for place in range(chain.replicas):
+        target, store = chain.target(number, place), chain.store(number, place)
+        found.append(Holder(number, target.id, int.from_bytes(store.identity[:4], "big") << 32 | store.incarnation))
+    return found
+
+
+async def sync(chain: ChainOfDaemons, place: int) -> list[Holder]:
+    reply: SyncChainsReply = await chain.pool.call(
+        chain.address(chain.node(1, place)), SYNC_CHAINS, SyncChains([1], [1]), timeout=TIMEOUT_S
+    )
+    return reply.holders
+
+
+def test_an_update_names_all_that_stored_it_on_each_of_its_chains(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            first, second = chain.item(DATA, channel=1), chain.item(DATA, channel=2, index=1)
+            reply: UpdateChunksReply = await chain.send([first, second], [DATA, DATA])
+            assert reply.holders == holders(chain), "once for a chain, however many items"
+            assert len({holder.incarnation for holder in reply.holders}) == 3, "each counts for itself"
+
+    run(scenario())
+
+
+def test_one_that_may_have_lost_something_is_named_under_another_incarnation(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            before = holders(chain)
+            await chain.update(DATA)
+            await chain.store(1, 1).renew(0, 0)
+            await chain.store(1, 1).declare_whole()
+            reply: UpdateChunksReply = await chain.send([chain.item(DATA)], [DATA])
+            after = holders(chain)
+            assert reply.holders == after
+            assert [was == is_ for was, is_ in zip(before, after, strict=True)] == [True, False, True]
+            assert await sync(chain, 1) == [after[1]]
+
+    run(scenario())
+
+
+def test_a_resend_names_those_behind_the_head_too(tmp_path: Path) -> None:
+    """The head answers it alone; it has heard of the others what they were when they had it, or later."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            item = chain.item(DATA)
+            await chain.send([item], [DATA])
+            prepared = chain.store(1, 1).prepares
+            reply: UpdateChunksReply = await chain.send([item], [DATA])
+            assert not reply.errors and reply.holders == holders(chain)
+            assert chain.store(1, 1).prepares == prepared
+            # Of those behind it a head that was started anew knows nothing.
+            await chain.crash(1)
+            await chain.restart(1)
+            await chain.serving()
+            reply = await chain.send([item], [DATA])
+            assert reply.holders == holders(chain)[:1]
+
+    run(scenario())
+
+
+def test_nobody_has_an_update_that_failed_before_it_began(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            reply: UpdateChunksReply = await chain.send([chain.item(DATA, kind=UpdateKind.REPLACE)], [DATA])
+            assert reply.errors and not reply.holders
+
+    run(scenario())
+
+
+def test_a_target_that_is_found_to_be_an_old_copy_during_a_sync_has_synced_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            store = chain.store(1, 0)
+            store.before_sync.hold()
+            syncing = asyncio.create_task(sync(chain, 0))
+            await store.before_sync.reached.wait()
+            await store.renew(5, 5)
+            await store.declare_whole()
+            store.before_sync.release()
+            with refused(Code.NOT_SERVING):
+                await syncing
+
+    run(scenario())

@@ -36,6 +36,10 @@ def launch(
 
     Raises `Failure` with the daemon's own line. The daemon is in a session of its own, without a terminal.
     """
+    from fs_client.fuse.mountpoint import resolved
+
+    if f"{os.path.realpath(log)}/".startswith(f"{resolved(str(mountpoint))}/"):
+        raise Failure(f"the log {log} would be in the mount itself, whose daemon writes it; name another with --log")
     log.parent.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
     try:

@@ -36,9 +36,10 @@ _LINKS_FROM = FIRST + 4096
 
 
 class Control:
-    def __init__(self, mount: "Mount", mountpoint: str) -> None:
+    def __init__(self, mount: "Mount", mountpoint: tuple[str, ...]) -> None:
+        """`mountpoint`: all absolute paths by which users name the mount's root."""
         self._mount = mount
-        self._mountpoint = os.fsencode(os.path.abspath(mountpoint))
+        self._mountpoint = tuple(map(os.fsencode, mountpoint))
         self._open: dict[int, bytes] = {}
         """Handle -> what its readers see: as of the open."""
         self._links = _LINKS_FROM
@@ -156,8 +157,10 @@ class Control:
 
     def _path(self, target: bytes) -> bytes:
         """From the root of the mount."""
-        if target == self._mountpoint or target.startswith(self._mountpoint + b"/"):
-            target = target[len(self._mountpoint) :]
+        for root in self._mountpoint:
+            if target == root or target.startswith(root + b"/"):
+                target = target[len(root) :]
+                break
         path = target.strip(b"/")
         if not path or b".." in path.split(b"/"):
             raise OSError(errno.EINVAL, "name what is below the mountpoint, without `..`")

@@ -6,6 +6,9 @@ It ends when it is told to (SIGTERM, SIGINT: it unmounts), when somebody else ha
 taken over (`handover`). What programs have written is stored before it ends, however long that takes while there is
 progress (`ending`).
 
+It never waits for itself: the mountpoint is resolved once, before it is mounted on, and nothing that this process does
+afterwards on the loop's thread looks at a path in its own mount (`_stay_outside`).
+
 A cluster that does not answer does not end it: calls are tried again until their deadline, and connections are made
 anew at every call.
 """
@@ -16,12 +19,13 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fs_client import aio
-from fs_client.fuse import handover, mountpoint
+from fs_client.fuse import handover, mountpoint, sockets
 from fs_client.fuse.channel import Channel, End
 from fs_client.fuse.control import Control
 from fs_client.fuse.ending import Audience, give_up, while_progress
@@ -30,6 +34,7 @@ from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
 from fs_client.fuse.ops.table import all_handlers
 from fs_client.fuse.policy import Policy
+from fs_client.fuse.sockets import Role
 from fs_client.fuse.wakeful import Wakeful
 from fs_client.options import Options
 from fs_client.settle import ended
@@ -55,6 +60,7 @@ class DaemonSettings:
 
     cluster: Options
     mountpoint: str
+    """As the user names it; the daemon resolves it before it mounts."""
     policy: Policy = field(default_factory=Policy)
     kernel: MountSettings = field(default_factory=lambda: MountSettings(source="emberfs"))
     wanted: Wanted = field(default_factory=Wanted)
@@ -72,19 +78,29 @@ async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
 
     Raises `OSError` when the cluster does not answer or the mount is not possible; then nothing is mounted.
     """
+    asked = os.path.abspath(settings.mountpoint)
+    settings = replace(settings, mountpoint=mountpoint.resolved(settings.mountpoint))
+    _stay_outside(settings.mountpoint)
     if settings.takeover:
-        return await _take_over(settings, ready)
+        return await _take_over(settings, asked, ready)
     fs = await aio.connect_with(settings.cluster)
     try:
         descriptor = mountpoint.mount(settings.mountpoint, settings.kernel)
     except BaseException:
         await fs.close()
         raise
-    daemon = _Daemon(settings, fs, descriptor)
+    daemon = _Daemon(settings, asked, fs, descriptor)
     return await daemon.run(ready)
 
 
-async def _take_over(settings: DaemonSettings, ready: Callable[[], None]) -> End:
+def _stay_outside(path: str) -> None:
+    """Modules that are imported later, and the lines of a traceback, are looked for along `sys.path`; and a process
+    that is in a directory keeps it in use."""
+    os.chdir("/")
+    sys.path[:] = [place for place in sys.path if place and not f"{os.path.realpath(place)}/".startswith(f"{path}/")]
+
+
+async def _take_over(settings: DaemonSettings, asked: str, ready: Callable[[], None]) -> End:
     """Go on where the daemon that serves the mountpoint now ends. Raises `OSError`; then that one serves on."""
     connection, state, descriptor = handover.receive(settings.mountpoint)
     with connection:
@@ -93,7 +109,7 @@ async def _take_over(settings: DaemonSettings, ready: Callable[[], None]) -> End
         except BaseException:
             os.close(descriptor)
             raise
-        daemon = _Daemon(settings, fs, descriptor, handover.negotiated_of(state))
+        daemon = _Daemon(settings, asked, fs, descriptor, handover.negotiated_of(state))
         handover.restore(daemon.mount, state)
         connection.sendall(handover.TAKEN)
     logger.info("took over %s with %d open files", settings.mountpoint, len(state.handles))
@@ -104,14 +120,20 @@ class _Daemon:
     """What runs between the mount and its end."""
 
     def __init__(
-        self, settings: DaemonSettings, fs: aio.AsyncFileSystem, descriptor: int, negotiated: Negotiated | None = None
+        self,
+        settings: DaemonSettings,
+        asked: str,
+        fs: aio.AsyncFileSystem,
+        descriptor: int,
+        negotiated: Negotiated | None = None,
     ) -> None:
-        """`negotiated`: the kernel's INIT was answered by another daemon."""
+        """`settings`: with a resolved mountpoint, `asked`: as the user named it. `negotiated`: the kernel's INIT was
+        answered by another daemon."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.mount = Mount(fs, settings.policy)
         if settings.policy.control:
-            self.mount.control = Control(self.mount, settings.mountpoint)
+            self.mount.control = Control(self.mount, (settings.mountpoint, asked))
         self._wakeful = Wakeful(self._loop) if settings.low_latency else None
         self._audience = Audience(settings.mountpoint)
         self._handlers = all_handlers(self.mount)
@@ -121,6 +143,7 @@ class _Daemon:
         self._open_channel(descriptor, negotiated)
 
     def _open_channel(self, descriptor: int, negotiated: Negotiated | None) -> None:
+        self._descriptor = descriptor
         channel = self.mount.channel = Channel(
             descriptor,
             self._handlers,
@@ -226,7 +249,7 @@ class _Daemon:
     async def _wait_for_relief(self) -> None:
         """Until somebody takes over: whoever connects to the mount's socket as the same user."""
         try:
-            listener = handover.listen(self._settings.mountpoint)
+            listener = sockets.listen(self._settings.mountpoint, Role.TAKEOVER)
         except OSError as error:
             logger.warning("nobody can take over %s: %s", self._settings.mountpoint, error)
             return
@@ -235,12 +258,12 @@ class _Daemon:
                 while not self._ended.done():
                     connection, _ = await self._loop.sock_accept(listener)
                     with connection:
-                        if handover.is_ours(connection) and await self._hand_over(connection):
+                        if sockets.is_ours(connection) and await self._hand_over(connection):
                             self._end_with(None)
             finally:
                 if not self._ended.done() or self._ended.result() is not None:
                     # Otherwise it is the other daemon's by now.
-                    handover.socket_path(self._settings.mountpoint).unlink(missing_ok=True)
+                    sockets.leave(self._settings.mountpoint, Role.TAKEOVER)
 
     async def _hand_over(self, connection: socket.socket) -> bool:
         """Whether the mount is the other process's now. If not, this one serves on."""
@@ -249,27 +272,42 @@ class _Daemon:
         if negotiated is None or mount.channel.ended is not None:
             return False
         logger.info("another daemon wants to take over %s", self._settings.mountpoint)
-        # Most of it while programs go on; what they write meanwhile is little.
-        await self._flush()
-        descriptor = await mount.channel.detach()
-        await mount.quiet()
-        # The other one follows as the same client: what it is told must not be heard here.
-        await mount.following.close()
-        errors = await self._flush()
-        if not errors and await handover.give(connection, handover.capture(mount, negotiated), descriptor):
-            os.close(descriptor)
-            return True
-        for error in errors:
-            logger.error("not handed over: %s", error)
-        mount.following.begin()
-        self._open_channel(descriptor, negotiated)
-        mount.channel.start()
-        mount.channel.notify_resend()
+        descriptor = self._descriptor
+        detached = False
+        try:
+            # Most of it while programs go on; what they write meanwhile is little.
+            await self._flush()
+            detached = True
+            await mount.channel.detach()
+            await mount.quiet()
+            # The other one follows as the same client: what it is told must not be heard here.
+            await mount.following.close()
+            errors = await self._flush()
+            for error in errors:
+                logger.error("not handed over: %s", error)
+            if not errors and await handover.give(connection, handover.capture(mount, negotiated), descriptor):
+                os.close(descriptor)
+                return True
+        except Exception:
+            logger.exception("not handed over by a defect")
+        except BaseException:
+            if detached:
+                self._serve_on(descriptor, negotiated)
+            raise
+        if detached:
+            self._serve_on(descriptor, negotiated)
         return False
+
+    def _serve_on(self, descriptor: int, negotiated: Negotiated) -> None:
+        """After a hand-over that came to nothing."""
+        self.mount.following.begin()
+        self._open_channel(descriptor, negotiated)
+        self.mount.channel.start()
+        self.mount.channel.notify_resend()
 
 
 def _set_up_device(settings: DaemonSettings) -> None:
-    entry = mountpoint.find(os.path.abspath(settings.mountpoint))
+    entry = mountpoint.entry_of(settings.mountpoint)
     if entry is None or not mountpoint.set_read_ahead(entry, settings.read_ahead_bytes):
         logger.info("the kernel's read-ahead stays as it is: only root may change it")
     if entry is not None and settings.policy.writeback:

@@ -10,11 +10,12 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fs_client.fuse import handover
+from fs_client.fuse import mountpoint as mountpoints
+from fs_client.fuse import sockets
 from fs_client.fuse.losses import report
+from fs_client.fuse.sockets import Role
 from fs_client.settle import ended
 from fs_common.errors import Code, EmberError
 
@@ -34,21 +35,21 @@ class Audience:
     """Who waits for the end of a mount. Belongs to its daemon."""
 
     def __init__(self, mountpoint: str) -> None:
-        self._path = socket_path(mountpoint)
+        self._mountpoint = mountpoint
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
         self._connections: list[socket.socket] = []
 
     def listen(self) -> None:
         """Raises OSError."""
-        self._listener = handover.listen_at(self._path)
+        self._listener = sockets.listen(self._mountpoint, Role.END)
         self._loop.add_reader(self._listener.fileno(), self._on_connection)
 
     def _on_connection(self) -> None:
         assert self._listener is not None
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
-            if handover.is_ours(connection):
+            if sockets.is_ours(connection):
                 connection.setblocking(False)
                 self._connections.append(connection)
             else:
@@ -67,25 +68,18 @@ class Audience:
             self._listener.close()
             self._listener = None
             if unlink:
-                self._path.unlink(missing_ok=True)
+                sockets.leave(self._mountpoint, Role.END)
         for connection in self._connections:
             connection.close()
         self._connections.clear()
 
 
-def socket_path(mountpoint: str) -> Path:
-    return handover.socket_path(mountpoint).with_suffix(".end")
-
-
 def connect(mountpoint: str) -> socket.socket | None:
     """To the daemon of a mount, before it is unmounted. None: it cannot be reached, and nobody tells of its end."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(str(socket_path(mountpoint)))
+        return sockets.connect(mountpoints.resolved(mountpoint), Role.END)
     except OSError:
-        connection.close()
         return None
-    return connection
 
 
 def lines(connection: socket.socket) -> Iterator[str]:

@@ -18,6 +18,8 @@ What goes over is small. Inode numbers mean the same to every daemon, so what th
 and locks are the metadata service's, by client id, so the new process is the same client. It writes under an identity
 of its own, because the daemons tell old updates from new ones by that.
 
+Who the two are to each other: `sockets`.
+
 The message: 8 bytes length, little-endian, then `State` as msgpack; the descriptor comes with the first byte.
 """
 
@@ -26,15 +28,16 @@ import logging
 import os
 import socket
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fs_client.fuse import sockets
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import DirectoryHandle, Handle
 from fs_client.fuse.negotiation import Negotiated
 from fs_client.fuse.nodes import FOREVER
+from fs_client.fuse.sockets import Role
 from fs_client.fuse.users import User
 from fs_common.errors import Code, EmberError
 from fs_common.records.meta import Attributes, DirectoryEntry
@@ -50,7 +53,6 @@ TAKEN = b"taken"
 TAKEN_S = 30.0
 STATE_BYTES_MAX = 1 << 30
 _LENGTH = struct.Struct("<Q")
-_PEER_CREDENTIALS = struct.Struct("3i")
 
 
 class OpenFile(msgspec.Struct, array_like=True):
@@ -105,44 +107,6 @@ class State(msgspec.Struct, array_like=True):
     """Chains with something of closed files that was not synced."""
 
 
-def socket_path(mountpoint: str) -> Path:
-    """Where the daemon of a mount listens for the one that takes its place."""
-    if os.geteuid() == 0:
-        folder = Path("/run/emberfs")
-    else:
-        folder = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/emberfs-{os.geteuid()}")
-    name = os.path.abspath(mountpoint).strip("/").replace("/", "-")
-    # The address of a socket has 108 bytes.
-    return folder / f"mount-{name[-60:]}.sock"
-
-
-def listen(mountpoint: str) -> socket.socket:
-    """The socket of this mount; only its own user can connect. Raises OSError."""
-    return listen_at(socket_path(mountpoint))
-
-
-def listen_at(path: Path) -> socket.socket:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        os.chmod(path, 0o600)
-        listener.listen(1)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def is_ours(connection: socket.socket) -> bool:
-    """Whether the other end is root or the user that we are."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    _, uid, _ = _PEER_CREDENTIALS.unpack(data)
-    return uid in (0, os.geteuid())
-
-
 async def give(connection: socket.socket, state: State, descriptor: int) -> bool:
     """Send everything; whether the other side has taken it."""
     connection.settimeout(TAKEN_S)
@@ -163,14 +127,13 @@ async def give(connection: socket.socket, state: State, descriptor: int) -> bool
 
 def receive(mountpoint: str) -> tuple[socket.socket, State, int]:
     """The connection to the old daemon, the state, the descriptor. Raises `EmberError`, OSError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            connection.connect(str(socket_path(mountpoint)))
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise EmberError(
-                Code.NOT_FOUND, f"{mountpoint} has no daemon that could be relieved; mount without --takeover"
-            ) from None
+        connection = sockets.connect(mountpoint, Role.TAKEOVER)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise EmberError(
+            Code.NOT_FOUND, f"{mountpoint} has no daemon that could be relieved; mount without --takeover"
+        ) from None
+    try:
         # However long that takes: the old daemon stores what was written first, for as long as there is progress, and
         # its end is the connection's.
         head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 1)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fs_common.limits import SYMLINK_FOLLOW_MAX
+
 DEVICE = "/dev/fuse"
 FUSE_CONF = "/etc/fuse.conf"
 TYPE = "fuse.emberfs"
@@ -146,20 +148,35 @@ def may_allow_other() -> bool:
 
 def find(mountpoint: str) -> MountEntry | None:
     """What is mounted at this path: the topmost, if several are. Asks what is mounted there nothing."""
-    path = resolved(mountpoint)
-    return next((entry for entry in reversed(mounts()) if entry.mountpoint == path), None)
+    return entry_of(resolved(mountpoint))
 
 
 def resolved(mountpoint: str) -> str:
     """The path as the kernel writes it: absolute, without symbolic links.
 
-    What is mounted at its end is not looked at: it may be dead, or not answer.
+    What is mounted at its end is not looked at, also where a symbolic link leads to it: it may be dead, or not answer.
     """
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    path = os.path.join(os.path.realpath(parent), name)
-    if any(entry.mountpoint == path for entry in mounts()):
-        return path
-    return os.path.realpath(path)
+    points = {entry.mountpoint for entry in mounts()}
+    path = os.path.join(os.getcwd(), mountpoint)
+    for _ in range(SYMLINK_FOLLOW_MAX):
+        parent, name = os.path.split(path.rstrip("/"))
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        path = os.path.join(os.path.realpath(parent), name)
+        if path in points:
+            return path
+        try:
+            target = os.readlink(path)
+        except OSError:
+            return path
+        path = os.path.join(os.path.dirname(path), target)
+    return path
+
+
+def entry_of(path: str) -> MountEntry | None:
+    """What is mounted at a path that was `resolved` before: no file system is asked anything. So a daemon may ask about
+    its own mount on the thread that serves it."""
+    return next((entry for entry in reversed(mounts()) if entry.mountpoint == path), None)
 
 
 def mounts() -> list[MountEntry]:

@@ -303,3 +303,23 @@ def test_what_the_helper_refuses_is_told(place: Path, monkeypatch: pytest.Monkey
     (place / "here").mkdir()
     with pytest.raises(MountError, match=r"here is not mounted: option allow_other .* -o noallow_other"):
         mountpoint.mount(str(place / "here"), settings(allow_other=True))
+
+
+@system
+@needs_mount
+def test_a_daemon_finds_its_own_mount_without_asking_it(place: Path, tmp_path: Path) -> None:
+    """Also where it was mounted on a symbolic link: nobody would answer. (Nobody reads this mount's requests.)"""
+    (tmp_path / "link").symlink_to(place.name)
+    (tmp_path / "second").symlink_to(tmp_path / "link")
+    name = str(tmp_path / "second")
+    path = mountpoint.resolved(name)
+    assert path == str(place)
+    descriptor = mountpoint.mount(path, settings())
+    try:
+        assert mountpoint.entry_of(path) is not None
+        # A command that names the link does not ask either.
+        code = "import sys; from fs_client.fuse.mountpoint import unmount; unmount(sys.argv[1], lazy=True)"
+        subprocess.run([sys.executable, "-c", code, name], timeout=60, check=True)
+        assert mountpoint.entry_of(path) is None
+    finally:
+        os.close(descriptor)

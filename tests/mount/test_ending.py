@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from fs_client.fuse import ending, handover
+from fs_client.fuse import ending, sockets
 from fs_client.fuse.files import File
 from fs_client.fuse.mount import Mount
 from fs_common.errors import Code, EmberError
@@ -104,8 +105,8 @@ def test_what_waits_for_a_chain_that_is_dead_ends_with_what_was_tried(caplog: py
     assert "8000 bytes that programs had written were lost" in last
 
 
-def test_who_unmounts_hears_lines_until_the_end(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "socket_path", lambda mountpoint: tmp_path / "mount.sock")  # type: ignore[operator]
+def test_who_unmounts_hears_lines_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "folder", lambda: tmp_path / "run")
     assert ending.connect("/mnt") is None
 
     async def scenario() -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,20 @@ def test_there_has_to_be_a_daemon(cluster: LaunchedCluster, mount: MakeMount) ->
     one.close()
     refused = emberfs("mount", cluster.address, one.path, "--takeover", "--log", one.log, code=1)
     assert "has no daemon that could be relieved" in refused.stderr
+
+
+def test_a_mount_on_a_symbolic_link_serves_and_is_relieved_by_any_name(
+    cluster: LaunchedCluster, mount: MakeMount, tmp_path: Path
+) -> None:
+    """The daemon looks at its mountpoint once, before it is one."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    one = mount(cluster, "link")
+    (tmp_path / "real" / "through-the-link").write_bytes(b"x")
+    assert (one.path / "through-the-link").read_bytes() == b"x"
+    os.symlink(f"{one.path}/through-the-link", one.path / ".emberfs" / "rm-rf" / "x")
+    assert not (one.path / "through-the-link").exists()
+    within = emberfs("mount", cluster.address, one.path, "--takeover", "--log", one.path / "log", code=1)
+    assert "would be in the mount itself" in within.stderr
+    one.take_over(cluster.address)
+    assert (tmp_path / "real").stat().st_dev == one.path.stat().st_dev

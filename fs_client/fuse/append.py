@@ -1,8 +1,13 @@
 """O_APPEND: bytes go to the end of the file, wherever that is by now on any client.
 
 The service's APPEND lock tells the file's exact length and keeps other clients' appends away until this one is settled.
+
+A write(2) that is longer than one request comes as several, and nothing says which is the last. So after a long request
+the lock is kept for a moment (`LINGER_S`) in which the next one may come, and at most `HOLD_MAX_S` in all: then others
+have their turn, and what such a write has left goes behind theirs.
 """
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -25,38 +30,67 @@ OWNER = 0
 lost left locked is thus taken again by the next append, and given up after it."""
 RELEASE_TRIES = 8
 """Each lasts as long as a call may. The service takes the locks of a client that is gone for longer."""
+LINGER_S = 0.1
+"""From the answer of a long request until the kernel has sent the next of the same write, also on a busy machine."""
+HOLD_MAX_S = 2.0
+"""While requests follow each other. Others wait for no longer."""
+LONG_PART = 2
+"""A request of at least this part of the longest (1/2) may have a next one: how much one carries depends on how the
+program's memory lies in pages."""
 
 
-async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
-    """Write the request's data at the end of the file, and settle it. Other appends here go behind this one."""
+class Held:
+    """The APPEND lock of one file, as this mount has it. Guarded by `File.appending`."""
+
+    __slots__ = ("locked", "next_offset", "number", "since", "timer")
+
+    def __init__(self) -> None:
+        self.locked = False
+        """The service was told to lock, and was not told to unlock."""
+        self.since = 0.0
+        """On the loop's clock: when it was taken."""
+        self.number = 0
+        """Handle of the last append."""
+        self.next_offset = 0
+        """Where the kernel's next request is if it is of the same write."""
+        self.timer: asyncio.TimerHandle | None = None
+        """Set while it is kept for a next request."""
+
+    def continues(self, handle: "Handle", offset: int) -> bool:
+        """Whether a request may be of the same write as the one before it."""
+        return self.locked and self.number == handle.number and self.next_offset == offset
+
+    def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+async def append(mount: "Mount", request: "Request", handle: "Handle", asked: int) -> None:
+    """Write the request's data at the end of the file, and settle it. Other appends here go behind this one. `asked`:
+    the offset that the kernel named."""
     file = handle.file
-
-    def given_up(lock: Lock) -> None:
-        mount.spawn(_release_later(mount, file, lock))
-
+    held = file.append_lock
     async with file.appending:
+        held.stop()
+        if held.locked and not (held.continues(handle, asked) and mount.loop.time() - held.since < HOLD_MAX_S):
+            await _release_or_later(mount, file)
         stamp = mount.nodes.stamp()
-        try:
-            reply: LockReply = await wait_for_lock(
-                mount,
-                file.inode,
-                OWNER,
-                LockKind.APPEND,
-                LockType.EXCLUSIVE,
-                0,
-                LOCK_END,
-                request.pid,
-                given_up=given_up,
-            )
-        except EmberError:
-            # It may have been granted all the same.
-            mount.spawn(_release_later(mount, file))
-            raise
+        reply: LockReply | None = None
+        if not held.locked:
+            reply = await _lock(mount, request, file)
+            held.locked = True
+            held.since = mount.loop.time()
+        long = False
         try:
             await file.back.room()
             await file.uncut()
-            if reply.attributes is not None and stamp >= file.node.changed:
+            node = file.node
+            if reply is not None and reply.attributes is not None and stamp >= node.changed:
                 file.refresh(reply.attributes)
+            elif reply is None and mount.nodes.certain(node, mount.now()) and node.attributes is not None:
+                # Nobody has changed it since the lock was taken.
+                file.refresh(node.attributes)
             else:
                 # Something was changed here since the lock was asked for: it may tell the length from before.
                 await file.ask()
@@ -66,15 +100,66 @@ async def append(mount: "Mount", request: "Request", handle: "Handle") -> None:
             mount.cache.invalidate(file.inode, file.chunk_size, offset, offset + size)
             file.back.add(offset, data, mount.now())
             file.wrote(offset + size)
+            if offset != asked and not handle.direct:
+                # The kernel has the bytes in its pages where it believed the end to be. It drops them once it has this
+                # request's answer: until then it holds them.
+                mount.channel.notify_inval_inode(file.inode, asked, size)
             await file.settle()
+            held.number, held.next_offset = handle.number, asked + size
+            long = 0 < mount.longest_write() <= size * LONG_PART
         finally:
-            try:
-                await _release(mount, file)
-            except BaseException as error:
-                # What was written is stored; whether others must wait is not this writer's concern.
-                mount.spawn(_release_later(mount, file))
-                if not isinstance(error, EmberError):
-                    raise
+            if long:
+                held.timer = mount.loop.call_later(LINGER_S, _on_timer, mount, file)
+            else:
+                await _release_or_later(mount, file)
+
+
+async def _lock(mount: "Mount", request: "Request", file: "File") -> LockReply:
+    def given_up(lock: Lock) -> None:
+        mount.spawn(_release_later(mount, file, lock))
+
+    try:
+        return await wait_for_lock(
+            mount,
+            file.inode,
+            OWNER,
+            LockKind.APPEND,
+            LockType.EXCLUSIVE,
+            0,
+            LOCK_END,
+            request.pid,
+            given_up=given_up,
+        )
+    except EmberError:
+        # It may have been granted all the same.
+        mount.spawn(_release_later(mount, file))
+        raise
+
+
+async def release_kept(mount: "Mount", file: "File") -> None:
+    """Give the lock up if it is only kept for a next request."""
+    if file.append_lock.timer is None:
+        return
+    async with file.appending:
+        if file.append_lock.timer is not None:
+            file.append_lock.stop()
+            await _release_or_later(mount, file)
+
+
+def _on_timer(mount: "Mount", file: "File") -> None:
+    if not mount.closing:
+        mount.spawn(release_kept(mount, file))
+
+
+async def _release_or_later(mount: "Mount", file: "File") -> None:
+    file.append_lock.locked = False
+    try:
+        await _release(mount, file)
+    except BaseException as error:
+        # What was written is stored; whether others must wait is not this writer's concern.
+        mount.spawn(_release_later(mount, file))
+        if not isinstance(error, EmberError):
+            raise
 
 
 async def _release(mount: "Mount", file: "File") -> None:
@@ -89,6 +174,8 @@ async def _release_later(mount: "Mount", file: "File", lock: Lock | None = None)
         async with file.appending:
             if mount.closing:
                 return  # the connection ends, and all locks of this client with it
+            if file.append_lock.locked:
+                return  # taken again, and given up by whoever has it
             try:
                 if lock is not None:
                     await withdraw_lock(mount, lock)

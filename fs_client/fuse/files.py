@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fs_client.file_ref import FileRef
+from fs_client.fuse.append import Held
 from fs_client.fuse.losses import report
 from fs_client.fuse.nodes import NEVER, NOT_PROMISED, UNMEASURED, Node
 from fs_client.fuse.write_back import WriteBack
@@ -66,6 +67,7 @@ class File:
         """Truncates and the like that hold `changing` or wait for it: writes and reads go behind them."""
         self.appending = asyncio.Lock()
         """Held by one append at a time, around its lock at the service; `changing` is taken inside it."""
+        self.append_lock = Held()
         self.range_owners: set[int] = set()
         """Owners of range locks that were taken here, through any handle."""
         self.ending: set[asyncio.Task[None]] = set()

@@ -15,13 +15,13 @@ from fs_common.records.meta import DirectoryEntry, User
 class Handle:
     """An open file description."""
 
-    __slots__ = ("append", "direct", "error_seen", "file", "flags", "lock_owners", "number", "session", "sync", "user")
+    __slots__ = ("append", "direct", "error_seen", "file", "flags", "lock_owners", "number", "session", "user")
 
     def __init__(self, number: int, file: File, flags: int, user: User, session: bytes) -> None:
         self.number = number
         self.file = file
         self.flags = flags
-        """`O_*`"""
+        """`O_*`, as it was opened; what a write is asked for comes with it."""
         self.user = user
         """Who opened it."""
         self.session = session
@@ -29,7 +29,7 @@ class Handle:
         self.direct = False
         """Reads and writes pass the kernel's page cache by."""
         self.append = bool(flags & os.O_APPEND)
-        self.sync = bool(flags & (os.O_SYNC | os.O_DSYNC))
+        """It was opened for appending."""
         self.error_seen = file.error_count
         """Errors of the file up to this one are no concern of this handle."""
         self.lock_owners: set[tuple[int, int]] = set()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fs_client.aio import AsyncFileSystem
+from fs_client.fuse.append import release_kept
 from fs_client.fuse.control import Control
 from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import SETTLE_AGE_S, File
@@ -227,6 +228,8 @@ class Mount:
             while True:
                 try:
                     await self.finish_handle(handle)
+                    if handle.append:
+                        await release_kept(self, file)
                     await release_all_locks(self, handle)
                     return
                 except EmberError as error:
@@ -399,7 +402,14 @@ class Mount:
 
         self.push_all()
         await run_all([settle(file) for file in self.writing])
+        for handle in list(self.handles.files.values()):
+            await release_kept(self, handle.file)
         return errors
+
+    def longest_write(self) -> int:
+        """Bytes of the longest WRITE."""
+        negotiated = self.channel.negotiated
+        return 0 if negotiated is None else negotiated.max_write
 
     async def leave(self) -> None:
         """Another daemon has everything that is open: nothing of it ends here."""

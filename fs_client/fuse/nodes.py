@@ -53,6 +53,7 @@ class Node:
         "plain_until",
         "promised",
         "removed",
+        "sizes",
         "stored_bytes",
         "stored_version",
         "told_ctime_ns",
@@ -90,6 +91,8 @@ class Node:
         """Of a sparse file: what it takes on the daemons, once, whatever the replicas."""
         self.stored_version = UNMEASURED
         """Version of the contents that `stored_bytes` was asked for at."""
+        self.sizes: tuple[int, ...] = ()
+        """Lengths that the kernel may believe (`kernel_size`), one or two; none: any."""
         self.plain_until = NEVER
         """Until then it has certainly no extended attributes."""
         self.removed = False

@@ -11,7 +11,7 @@ import os
 import stat
 from struct import Struct
 
-from fs_client.fuse import abi, answers
+from fs_client.fuse import abi, answers, kernel_size
 from fs_client.fuse.nodes import Node
 from fs_common.records.meta import Attributes, FileType
 
@@ -142,6 +142,7 @@ def _fields(node: Node) -> tuple[int, ...]:
     assert attributes is not None
     tell(node)
     size, mtime = size_and_mtime(node)
+    kernel_size.told(node, size)
     ctime = node.told_ctime_ns
     atime = attributes.atime_ns
     return (

@@ -152,10 +152,23 @@ class FileSystem:
         return b"request"
 
 
+class NoKernel:
+    """In the place of the channel: notes of what the kernel is told."""
+
+    def __init__(self) -> None:
+        self.negotiated: Any = None
+        self.dropped: list[tuple[int, int, int]] = []
+
+    def notify_inval_inode(self, node: int, offset: int = 0, length: int = 0) -> bool:
+        self.dropped.append((node, offset, length))
+        return True
+
+
 @contextlib.contextmanager
 def opened() -> Iterator[tuple[Mount, Service, Storage, File, Handle]]:
     fs = FileSystem()
     mount = Mount(fs, Policy())  # type: ignore[arg-type]
+    mount.channel = NoKernel()  # type: ignore[assignment]
     service = fs.metadata
     file = mount.file(service.attributes())
     handle = mount.handles.open_file(file, WRITE, meta.User(), b"session")
@@ -245,7 +258,7 @@ def test_who_closes_waits_for_what_is_being_told() -> None:
 def test_an_append_goes_behind_a_write_that_was_told_of_meanwhile() -> None:
     async def scenario() -> None:
         with opened() as (mount, service, storage, file, handle):
-            appending = asyncio.ensure_future(append(mount, Request(10), handle))  # type: ignore[arg-type]
+            appending = asyncio.ensure_future(append(mount, Request(10), handle, 0))  # type: ignore[arg-type]
             lock = await service.next(methods.LOCK)
             write(mount, file, 0, 100)
             settling = asyncio.ensure_future(file.settle())

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from fs_client.file_ref import file_ref
-from fs_client.fuse import abi, answers, requests, shown
+from fs_client.fuse import abi, answers, kernel_size, requests, shown
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.extents import stored_bytes
 from fs_client.fuse.kernel_request import Handler, Request, Result
@@ -96,6 +96,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         assert attributes is not None
         shown.tell(node)
         size, mtime_ns = shown.size_and_mtime(node)
+        kernel_size.told(node, size)
         left_s, left_ns = shown.believed(node, mount.now())
         return answers.statx_out(
             node.inode,
@@ -163,7 +164,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if valid & abi.FATTR_SIZE:
             await truncate(mount, request, inode, asked.size, handle)
         node = await mount.attributes(inode)
-        return shown.attr_out(node, mount.now())
+        answer = shown.attr_out(node, mount.now())
+        if valid & abi.FATTR_SIZE:
+            kernel_size.cut(node, node.sizes[0])
+        return answer
 
     async def access(request: Request) -> Result:
         (mask,) = abi.ACCESS_IN.unpack_from(request.body)

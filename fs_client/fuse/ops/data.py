@@ -5,6 +5,7 @@ or goes to the storage daemons with the other reads of the turn. A write is answ
 write-back, unless the program wants more (O_SYNC), or has to wait for room.
 """
 
+import os
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -15,11 +16,17 @@ from fs_client.fuse.control import FIRST
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import LATER, Handler, Later, Request, Result
+from fs_client.fuse.kernel_size import appends, wrote
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import UNTOLD
 from fs_client.fuse.set_id import drop_set_id
 from fs_common.errors import Code, EmberError
 from fs_common.limits import CHUNK_INDEX_MAX, FILE_SIZE_MAX
+
+SYNC = os.O_SYNC | os.O_DSYNC
+MORE = SYNC | os.O_APPEND
+"""Of the flags that a descriptor has at a write: what asks for more than taking its bytes. A page that the kernel kept
+comes without any."""
 
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
@@ -92,16 +99,17 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     # Writing
 
     def write(request: Request) -> bytes | Coroutine[Any, Any, Result]:
-        """Flat: it runs for every write."""
-        number, offset, size, flags, _, _ = unpack_write(request.body)
+        """Flat: it runs for every write. What the descriptor's flags are now comes with each."""
+        number, offset, size, flags, _, open_flags = unpack_write(request.body)
         handle = files.get(number)
         if handle is None:
             handle = mount.handles.file(number)
         file = handle.file
         if not flags & abi.WRITE_CACHE:
             file.node.told_ctime_ns = UNTOLD
-        if handle.append or handle.sync or file.cuts or file.back.busy or flags & abi.WRITE_KILL_SUIDGID:
-            return write_slow(request, handle, offset, size, flags)
+        if open_flags & MORE or file.cuts or file.back.busy or flags & abi.WRITE_KILL_SUIDGID:
+            return write_slow(request, handle, offset, size, flags, open_flags)
+        wrote(file.node, offset, size)
         take(request, file, offset, size)
         return answers.write_out(size)
 
@@ -116,18 +124,22 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         file.back.add(offset, request.take_data(), mount.now())
         file.wrote(end, offset)
 
-    async def write_slow(request: Request, handle: Handle, offset: int, size: int, flags: int) -> Result:
+    async def write_slow(
+        request: Request, handle: Handle, offset: int, size: int, flags: int, open_flags: int
+    ) -> Result:
         file = handle.file
-        if handle.append and not flags & abi.WRITE_CACHE:
-            await append(mount, request, handle)
+        if open_flags & os.O_APPEND and (appends(file.node, offset) or file.append_lock.continues(handle, offset)):
+            wrote(file.node, offset, size)
+            await append(mount, request, handle, offset)
         else:
+            wrote(file.node, offset, size)
             while file.cuts or file.back.busy:
                 await file.uncut()
                 await file.back.room()
             take(request, file, offset, size)
         if flags & abi.WRITE_KILL_SUIDGID:
             await drop_set_id(mount, file)
-        if handle.sync:
+        if open_flags & SYNC:
             await mount.make_durable(file)
             file.raise_error(handle)
         return answers.write_out(size)

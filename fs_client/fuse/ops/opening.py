@@ -9,7 +9,7 @@ import os
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from fs_client.fuse import abi, answers, requests, shown
+from fs_client.fuse import abi, answers, kernel_size, requests, shown
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import Handler, Request, Result
@@ -150,6 +150,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         attributes = file.node.attributes
         try:
             await truncate(mount, request, file.inode, 0, handle)
+            kernel_size.cut(file.node, 0)
             if request.uid and attributes is not None and attributes.mode & BITS:
                 await mount.channel.notify_attributes(file.inode)
         except BaseException:
@@ -250,6 +251,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def flush_slow(handle: Handle, lock_owner: int) -> Result:
         try:
             if handle.writable:
+                await handle.file.back.flush()
+                # Something was lost: that is the answer. The end of the handle does the rest.
+                handle.file.raise_error(handle)
                 await stored(handle)
         finally:
             await release_range_locks(mount, handle, lock_owner)
@@ -283,6 +287,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def fsync(request: Request) -> Result:
         handle = mount.handles.file(requests.parse_fsync(request.body).fh)
+        await handle.file.back.flush()
+        # Something was lost: that is the answer, however long the rest takes.
+        handle.file.raise_error(handle)
         await mount.make_durable(handle.file)
         handle.file.raise_error(handle)
         return None

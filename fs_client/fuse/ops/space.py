@@ -5,7 +5,7 @@ import mmap
 import os
 from collections.abc import Mapping
 
-from fs_client.fuse import answers, requests
+from fs_client.fuse import answers, kernel_size, requests
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.extents import next_data, next_hole
 from fs_client.fuse.files import File
@@ -54,6 +54,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             await lengthen(file, end)
         else:
             await file.settle()
+        if not asked.mode & KEEP_SIZE:
+            kernel_size.wrote(file.node, asked.offset, asked.length)
         return None
 
     async def lengthen(file: File, end: int) -> None:
@@ -119,6 +121,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             done += copied
             if copied < size:
                 break
+        kernel_size.wrote(target.node, asked.off_out, done)
         return done
 
     async def copy_piece(source: File, offset: int, target: File, to: int, size: int) -> int:

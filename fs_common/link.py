@@ -51,6 +51,14 @@ class Link(Protocol):
     def unsent_bytes(self) -> int:
         """Of frames given to `send` and not yet passed to the kernel or the adapter."""
 
+    @property
+    def received_bytes(self) -> int:
+        """All that has come so far."""
+
+    @property
+    def within_frame(self) -> bool:
+        """A frame has begun to arrive, and the rest of it is still to come."""
+
     def send(self, frame: bytes, *, urgent: bool = False) -> None:
         """A frame without payload (header and body). `urgent`: do not wait for others to go along with it."""
 

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -144,6 +144,13 @@ class Registration:
         """Of those, answered with an error frame."""
 
 
+class Yielding(Protocol):
+    """A connection whose request waits for its payload in memory that others need."""
+
+    def yield_memory(self) -> None:
+        """Refuse the request, and let its payload go nowhere."""
+
+
 class Service:
     """What this process answers, and who it says it is."""
 
@@ -166,6 +173,8 @@ class Service:
         """About callers that do not speak the protocol."""
         self.defects_log = LimitedLog(logging.getLogger("fs_common.serving"))
         """About requests that found a defect of this process, which a caller may do again and again."""
+        self.slow: dict[Yielding, int] = {}
+        """Callers whose payload comes so slowly that others come first, and the bytes of memory that wait for it."""
         self.registrations: dict[int, Registration] = {}
         self._stats_sources: list[Callable[[], dict[str, int]]] = [self.counters.snapshot]
         self.register(PING, lambda call: Reply(Ping(call.request.text)))
@@ -179,11 +188,22 @@ class Service:
         `TaskGroup` before its first suspension. A handler must not block.
 
         `allocate(request, payload_length)` gives writable byte views of together `payload_length` bytes, before the
-        payload is received; without it the method refuses payload.
+        payload is received; without it the method refuses payload. When it raises BUSY, requests whose payload comes
+        too slowly are refused in favour of this one, and it is asked again.
         """
         check(method.number not in self.registrations, "a method has one handler", method.name)
         check(method is not HELLO, "hello is answered by the connection")
         self.registrations[method.number] = Registration(method, handler, allocate)
+
+    def make_room(self) -> bool:
+        """Take the memory back that waits for the slowest payloads, of the largest one. False: nobody is slow."""
+        slow = self.slow
+        if not slow:
+            return False
+        largest = max(slow, key=slow.__getitem__)
+        largest.yield_memory()
+        slow.pop(largest, None)
+        return True
 
     def add_stats(self, source: Callable[[], dict[str, int]]) -> None:
         """What `source()` gives is part of the answer to STATS."""

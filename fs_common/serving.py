@@ -6,6 +6,7 @@ Invariants:
 * Every request is answered once, by a response or an error frame, unless the connection is gone.
 * Reading stops while requests in work, their payload or unsent replies are over their bounds.
 * Memory from `allocate` and `Reply.release` is given back exactly once, on every path.
+* No frame holds memory for ever by not arriving: see `look`.
 
 Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 """
@@ -28,6 +29,7 @@ from fs_common.records.session import PROTOCOL_VERSION, ErrorBody, Hello, Welcom
 from fs_common.rpc import (
     MALFORMED,
     SWEEP_INTERVAL_S,
+    Allocate,
     Allocation,
     Call,
     Registration,
@@ -45,6 +47,13 @@ logger = logging.getLogger(__name__)
 HELLO_BYTES_MAX = 4096
 """What a stranger may make us hold."""
 HELLO_TIMEOUT_S = 10.0
+SLOW_BYTES_PER_S = 1024 * 1024
+"""A payload that lands more slowly than this gives its memory up when another request needs it."""
+STILL_BYTES = 16 * 1024
+"""A frame of which less than this has come between two looks stands still."""
+STILL_LOOKS_MAX = 10
+"""Looks in a row, a second apart, at which a frame may stand still. Its sender is stopped, or cut off: a kernel that
+does not get its bytes through gives up after the same time (`transports.tcp.UNACKNOWLEDGED_MS`)."""
 GOODBYE_PATIENCE_S = 1.0
 """How long a caller without calls in work gets to end its side after our goodbye."""
 
@@ -95,6 +104,13 @@ class ServingConnection:
         self._last = False
         """Nothing more will be read: when the last reply is queued the link is closed."""
         self._lost = False
+        self._looked: _Active | None = None
+        """The request whose payload was landing at the last look."""
+        self._looked_s = 0.0
+        self._looked_bytes = 0
+        """What had come by then."""
+        self._still = 0
+        """Looks in a row at which a frame stood still."""
         self._sweep: asyncio.TimerHandle | None = None
         """Set while handlers have suspended."""
         self._patience: asyncio.TimerHandle | None = loop.call_later(HELLO_TIMEOUT_S, self._on_silence)
@@ -118,6 +134,54 @@ class ServingConnection:
         for active in list(self._active):
             if active.task is not None:
                 active.task.cancel()
+
+    # Looks
+
+    def look(self, now: float) -> None:
+        """Called by the server about once a second: ends what does not arrive.
+
+        A request whose deadline passes while its payload lands is refused; one that lands slowly may be, as soon as
+        another needs the memory; a connection within a frame that stands still for long is ended. A process that was
+        stopped itself finds its connections as they were: looks are counted, not seconds.
+        """
+        link = self._link
+        came, self._looked_bytes = link.received_bytes - self._looked_bytes, link.received_bytes
+        elapsed_s, self._looked_s = now - self._looked_s, now
+        landing, before = self._landing, self._looked
+        self._looked = landing
+        if self._paused or self._lost or not link.within_frame:
+            self._still = 0
+            return
+        if landing is not None:
+            if landing.call.deadline <= now:
+                self._drop_payload(Code.TIMED_OUT, "the request's deadline passed before its payload had come")
+            elif landing is before:
+                if came < SLOW_BYTES_PER_S * elapsed_s:
+                    self._service.slow[self] = landing.payload_bytes
+                else:
+                    self._service.slow.pop(self, None)
+        self._still = self._still + 1 if came < STILL_BYTES else 0
+        if self._still >= STILL_LOOKS_MAX:
+            link.abort(EmberError(Code.TIMED_OUT, f"{link.name} has stopped sending within a frame"))
+
+    def yield_memory(self) -> None:
+        self._drop_payload(Code.BUSY, "its payload came too slowly while others needed the memory; try again")
+
+    def _drop_payload(self, code: Code, message: str) -> None:
+        """The request whose payload is landing is refused. The rest of it is read and goes nowhere."""
+        active = self._landed()
+        if active is not None:
+            self._link.discard_payload()
+            active.registration.calls += 1
+            self._fail(active, code, message)
+
+    def _landed(self) -> _Active | None:
+        """The request whose payload was landing: it does not any more."""
+        active, self._landing = self._landing, None
+        slow = self._service.slow
+        if slow:
+            slow.pop(self, None)
+        return active
 
     # Receiver
 
@@ -162,9 +226,8 @@ class ServingConnection:
         return views
 
     def payload_done(self) -> None:
-        active = self._landing
+        active = self._landed()
         if active is not None:
-            self._landing = None
             self._run(active)
 
     def frame_bad(self, error: FrameError) -> None:
@@ -186,8 +249,8 @@ class ServingConnection:
         self._lost = True
         if self._session is not None:
             self._session.closed = True
-        if self._landing is not None:
-            active, self._landing = self._landing, None
+        active = self._landed()
+        if active is not None:
             self._finish(active)
         if self._session is not None and self._service.session_ended is not None:
             self._service.session_ended(self._session)
@@ -250,7 +313,10 @@ class ServingConnection:
             self._send_error(active.number, method.number, Code.BAD_BODY, f"{method.name} takes no payload")
             return None
         try:
-            allocated = registration.allocate(active.call.request, length)
+            try:
+                allocated = registration.allocate(active.call.request, length)
+            except EmberError as error:
+                allocated = self._allocate_again(registration.allocate, active.call.request, length, error)
             if type(allocated) is Allocation:
                 active.release = allocated.release
                 views = allocated.views
@@ -268,6 +334,17 @@ class ServingConnection:
             return views
         _release(active)
         return None
+
+    def _allocate_again(
+        self, allocate: Allocate, request: Any, length: int, error: EmberError
+    ) -> Sequence[memoryview] | Allocation:
+        """After `allocate` has failed. Raises what it does in the end."""
+        while error.code is Code.BUSY and self._service.make_room():
+            try:
+                return allocate(request, length)
+            except EmberError as again:
+                error = again
+        raise error
 
     def _run(self, active: _Active) -> None:
         """Run the handler, to its end if it does not suspend."""

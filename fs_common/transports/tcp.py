@@ -46,6 +46,8 @@ KEEPALIVE_COUNT = 5
 UNACKNOWLEDGED_MS = 10_000
 """A peer that is silently gone is noticed after about this time, idle or not."""
 ACCEPT_RETRY_S = 0.5
+LOOK_S = 1.0
+"""How often a server looks whether what has begun to arrive goes on arriving (`serving.ServingConnection.look`)."""
 BACKLOG = 1024
 
 
@@ -64,6 +66,7 @@ class TcpLink:
         """The receiver takes frames. When false the socket is not watched for reading either."""
         self._in_turn = False
         """`_on_readable` runs: it flushes at its end."""
+        self.received_bytes = 0
         self._wake_bytes = 1
         """From so many bytes on the kernel reports the socket as readable."""
         self._read_on: asyncio.Handle | None = None
@@ -92,6 +95,10 @@ class TcpLink:
     @property
     def unsent_bytes(self) -> int:
         return self._writer.unsent_bytes
+
+    @property
+    def within_frame(self) -> bool:
+        return self._reader.within_frame
 
     def send(self, frame: bytes, *, urgent: bool = False) -> None:
         if self._over:
@@ -210,6 +217,7 @@ class TcpLink:
                 if not count:
                     self._on_end()
                     return
+                self.received_bytes += count
                 reader.filled(count)
                 if not self._take_events():
                     return
@@ -474,6 +482,7 @@ class Server:
         self._idle: asyncio.Future[None] | None = None
         """Set by `close` while connections are left."""
         self._retry: asyncio.TimerHandle | None = None
+        self._look = loop.call_later(LOOK_S, self._on_look)
         self._closed = False
 
     def start(self) -> None:
@@ -500,6 +509,13 @@ class Server:
                 await asyncio.shield(self._idle)
             finally:
                 timer.cancel()
+        self._look.cancel()
+
+    def _on_look(self) -> None:
+        now = self._loop.time()
+        for connection in list(self._connections):
+            connection.look(now)
+        self._look = self._loop.call_later(LOOK_S, self._on_look)
 
     def _cut_off(self) -> None:
         for connection in list(self._connections):

@@ -26,6 +26,8 @@ class IdleLink:
     name = "nowhere:1"
     descriptor = None
     unsent_bytes = 0
+    received_bytes = 0
+    within_frame = False
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

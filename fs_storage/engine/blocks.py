@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from fs_storage.engine.disk import Disk
+from fs_storage.engine.syncing import Syncs
 from fs_storage.engine.versions import Block, BlockFile
 
 CLASS_MIN = 12
@@ -41,8 +42,9 @@ def unit_slots(of_class: int) -> int:
 class BlockFiles:
     """All block files of one target."""
 
-    def __init__(self, disk: Disk, directory: Path, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(self, disk: Disk, syncs: Syncs, directory: Path, file_bytes: int = FILE_BYTES) -> None:
         self._disk = disk
+        self._syncs = syncs
         self._directory = directory
         self._file_bits = file_bytes.bit_length() - 1
         self._files: dict[tuple[int, int], BlockFile] = {}
@@ -115,7 +117,7 @@ class BlockFiles:
     def sync(self, file: BlockFile) -> None:
         """On return what was written to the file before is durable. From any thread."""
         stored, touched = file.stored, file.touched
-        self._disk.sync(file.fd)
+        self._syncs.sync(file.fd, file.lock)
         file.stored_synced = max(file.stored_synced, stored)
         file.touched_synced = max(file.touched_synced, touched)
 

@@ -210,7 +210,12 @@ class Checkpointer:
         opened = self._opened
         for file in cut.files:
             opened.blocks.sync(file)
-        opened.index.apply(snapshot.encoded(), snapshot.answers, cut.sequence, expiry(self._clock()))
+        opened.syncs.check()
+        try:
+            opened.index.apply(snapshot.encoded(), snapshot.answers, cut.sequence, expiry(self._clock()))
+        except OSError:
+            opened.mark.fail()
+            raise
         try:
             opened.index.reserve()
         except OSError as error:

@@ -71,6 +71,10 @@ class Disk(Protocol):
     def start_writeback(self, file: int, offset: int, length: int) -> None:
         """A hint that the range will be synced soon."""
 
+    def forget_cached(self, file: int) -> None:
+        """Reads find what the device has, and no longer what the page cache has of writes that failed. The file is
+        synced, and nobody has it mapped."""
+
     def allocate(self, file: int, offset: int, length: int) -> None:
         """Give the range storage; it reads as zeros where it had none. ENOSPC leaves the file's size as it was."""
 
@@ -164,6 +168,9 @@ class RealDisk:
     def start_writeback(self, file: int, offset: int, length: int) -> None:
         if _sync_file_range is not None:
             _sync_file_range(file, offset, length, 2)  # SYNC_FILE_RANGE_WRITE
+
+    def forget_cached(self, file: int) -> None:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def allocate(self, file: int, offset: int, length: int) -> None:
         before = _size(file)

@@ -7,6 +7,8 @@ Invariants:
 
 * A chunk in `busy` has a request with the writer whose outcome changes its record; nothing else changes it meanwhile.
 * Everything decided before a request is handed over with it or before it.
+* Nothing succeeds after the store was fenced, whatever its request found: a sync of something else has failed, and what
+  this one builds on may be gone.
 * A patch goes into its block only when the commit of its version is durable: from then on no crash needs the bytes
   under it.
 """
@@ -91,6 +93,8 @@ class Ledger:
         self.stored_here = 0
         self._noted_failure: asyncio.Future[None] | None = None
         """Done when the mark says that a write or sync failed."""
+        self._fenced: EmberError | None = None
+        """What the disk holds is not known. Not set by `close`."""
         self.failure: EmberError | None = None
         """Why nothing is done any more."""
         self.prepared = 0
@@ -102,14 +106,21 @@ class Ledger:
         return self.failure is not None
 
     @property
+    def fenced(self) -> bool:
+        """What the disk holds is not known."""
+        return self._fenced is not None
+
+    @property
     def has_patches(self) -> bool:
         """Some committed version has patches that are not in its block yet."""
         return self.patch_bytes > 0
 
     def fence(self, failure: EmberError) -> None:
         """Nothing is answered any more: what the disk holds is not known."""
-        if self.failure is None:
+        if self._fenced is None:
             logger.error("%s: %s; the target is out of service until it is opened again", self._directory, failure)
+            self._fenced = failure
+        if self.failure is None:
             self.failure = failure
         mark = self._opened.mark
         if not self._threaded:
@@ -235,7 +246,7 @@ class Ledger:
             except Exception as error:  # an invariant is broken: whoever waits is told, and nothing goes on
                 logger.exception("the outcome of a request cannot be published")
                 self.fence(EmberError(Code.DISK_FAILED, f"the engine stopped itself: {error!r}"))
-                request.failure = self.failure
+                request.failure = self._fenced
                 request.finish()
         if self._logged_settles and (self.patch_bytes > PATCH_BYTES_SOFT or self._many_patches):
             self._many_patches = False
@@ -245,6 +256,8 @@ class Ledger:
         self._group_finished()
 
     def _finish(self, request: Request) -> None:
+        if self._fenced is not None:
+            request.failure = self._fenced
         failure = request.failure
         if failure is not None:
             if failure.code is Code.NO_SPACE:

@@ -16,6 +16,7 @@ may be torn by a crash, the middle may not.
 Source: DESIGN section 6.
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from fs_storage.engine.log_format import (
     encode_frame,
     find_frame,
 )
+from fs_storage.engine.syncing import Syncs
 
 FILE_NAMES = ("redo.0", "redo.1")
 _ZEROS = bytes(1 << 20)
@@ -47,6 +49,7 @@ def format_log(disk: Disk, directory: Path, target: int, step_bytes: int) -> Non
         try:
             disk.truncate(file, 0)
             _extend(disk, file, 0, step_bytes)
+            disk.sync(file)
             disk.write(file, [encode_file_header(target)], 0)
             disk.sync(file)
         finally:
@@ -56,23 +59,25 @@ def format_log(disk: Disk, directory: Path, target: int, step_bytes: int) -> Non
 
 def _extend(disk: Disk, file: int, size: int, grown: int) -> None:
     """Let the file grow from `size` to `grown` bytes, of zeros that are really written: a sync of bytes written over
-    others needs no change of the file system's own records, and takes a fraction of the time."""
+    others needs no change of the file system's own records, and takes a fraction of the time. The caller syncs."""
     disk.allocate(file, size, grown - size)
     for offset in range(size, grown, len(_ZEROS)):
         disk.write(file, [memoryview(_ZEROS)[: grown - offset]], offset)
-    disk.sync(file)
 
 
 class RedoLog:
     """See the module. `read` everything, then `begin`, then append."""
 
-    def __init__(self, disk: Disk, directory: Path, target: int, step_bytes: int) -> None:
+    def __init__(self, disk: Disk, syncs: Syncs, directory: Path, target: int, step_bytes: int) -> None:
         self._disk = disk
+        self._syncs = syncs
         self._directory = directory
         self._target = target
         self._step_bytes = step_bytes
         """Files grow by so much at a time."""
         self._files: list[int] = []
+        self._locks = [threading.Lock() for _ in FILE_NAMES]
+        """Of the files, held during a sync."""
         self._sizes: list[int] = []
         self._current = 0
         """Index of the file that is appended to."""
@@ -114,8 +119,8 @@ class RedoLog:
 
     def sync_files(self) -> None:
         """Whatever was read is durable."""
-        for file in self._files:
-            self._disk.sync(file)
+        for file, lock in zip(self._files, self._locks, strict=True):
+            self._syncs.sync(file, lock)
 
     def close(self) -> None:
         for file in self._files:
@@ -194,6 +199,7 @@ class RedoLog:
             grown = -(-end // self._step_bytes) * self._step_bytes
             self.is_full = True
             _extend(self._disk, file, size, grown)
+            self._syncs.sync(file, self._locks[self._current])
             self.is_full = False
             self._sizes[self._current] = grown
         self._disk.write(file, frame, self._position)
@@ -204,12 +210,12 @@ class RedoLog:
     def sync(self) -> None:
         if self.synced < self.sequence:
             sequence = self.sequence
-            self._disk.sync(self._files[self._current])
+            self._syncs.sync(self._files[self._current], self._locks[self._current])
             self.synced = sequence
 
     def sync_ahead(self) -> None:
         """Let the device have what was appended, before a `sync` that counts. From any thread, not beside `switch`."""
-        self._disk.sync(self._files[self._current])
+        self._syncs.sync(self._files[self._current], self._locks[self._current])
 
     def switch(self) -> int:
         """Continue in the other file, whose content a checkpoint holds. Returns the last sequence in this one."""

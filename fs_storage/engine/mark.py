@@ -84,8 +84,9 @@ def unknown_mark(target: int) -> Mark:
     return Mark(target, uuid.uuid4().bytes, 0, 1, NO_BOOT, clean=False, failed=False, whole=True)
 
 
-def opened(mark: Mark, boot: bytes, *, lost: bool) -> Mark:
-    """The mark of an opening in `boot`."""
+def opened(mark: Mark, boot: bytes) -> Mark:
+    """The mark of an opening in `boot`, after `mark`."""
+    lost = mark.failed or (not mark.clean and mark.boot != boot)
     return replace(
         mark,
         opening=mark.opening + 1,
@@ -138,8 +139,8 @@ def write_mark(disk: Disk, directory: Path, mark: Mark) -> None:
 
 
 class MarkFile:
-    """The mark of an open store. Changes come from the event loop and from the threads that meet a failure, one at a
-    time: `_lock` is held while the file is replaced."""
+    """The mark of a store in this process's hands. Changes come from the event loop and from the threads that meet a
+    failure, one at a time: `_lock` is held while the file is replaced."""
 
     def __init__(self, disk: Disk, directory: Path, mark: Mark) -> None:
         self._disk = disk
@@ -163,6 +164,18 @@ class MarkFile:
                     error.strerror or error,
                 )
 
+    def found_boot(self, boot: bytes) -> None:
+        """That was the boot of a store from before there were marks. Raises `OSError`."""
+        self._change(boot=boot)
+
+    def open(self, boot: bytes) -> None:
+        """Recovery is done: a new opening. Only now, so that a crash before leaves the mark of the life before, by
+        which the next opening judges again. Raises `OSError`."""
+        with self._lock:
+            mark = opened(self.mark, boot)
+            write_mark(self._disk, self._directory, mark)
+            self.mark = mark
+
     def close(self) -> None:
         """Everything is on the disk, and nothing is written any more. Raises nothing: a mark that stays as it was only
         makes the next opening more careful."""
@@ -184,7 +197,7 @@ class MarkFile:
             whole=False,
         )
 
-    def _change(self, **fields: int | bool) -> None:
+    def _change(self, **fields: int | bool | bytes) -> None:
         with self._lock:
             if self.mark.failed:
                 return  # a store whose disk failed says nothing better of itself

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fs_common.checks import check
@@ -16,10 +16,10 @@ from fs_storage.engine.index import ANSWER_S, Expiry, Index, LmdbIndex
 from fs_storage.engine.index_format import IndexDamaged, decode_record, encode_record, glance
 from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import LogDamaged
-from fs_storage.engine.mark import NO_BOOT, MarkFile, write_mark
-from fs_storage.engine.mark import opened as mark_of_opening
+from fs_storage.engine.mark import NO_BOOT, MarkFile
 from fs_storage.engine.recovery import Recovered, replay
 from fs_storage.engine.slots import Slots
+from fs_storage.engine.syncing import Syncs
 from fs_storage.engine.table import Table
 from fs_storage.engine.transitions import blocks_of
 from fs_storage.engine.versions import NOTHING, Record
@@ -54,6 +54,7 @@ class Opened:
     slots: Slots
     recovered: Recovered
     mark: MarkFile
+    syncs: Syncs
 
     def close(self, disk: Disk) -> None:
         """Release everything. Nobody reads or writes any more."""
@@ -99,7 +100,12 @@ def _open(
 ) -> Opened:
     lock_file = lock_directory(disk, directory)
     undo.append(lambda: disk.close(lock_file))
-    marker, mark = open_directory(disk, directory, settings.target)
+    marker, found = open_directory(disk, directory, settings.target)
+    mark = MarkFile(disk, directory, found)
+    if found.failed:
+        for name in (BLOCKS, INDEX, LOG):
+            _forget_cached(disk, directory / name)
+    syncs = Syncs(disk, mark.fail)
     total = disk.space(directory).total_bytes
     if open_index is not None:
         index = open_index(directory / INDEX)
@@ -107,34 +113,45 @@ def _open(
         index = LmdbIndex(directory / INDEX, max(4 << 30, total // 16) & -4096)
     undo.append(index.close)
     index.reserve()
-    blocks = BlockFiles(disk, directory / BLOCKS, marker.file_bytes)
+    blocks = BlockFiles(disk, syncs, directory / BLOCKS, marker.file_bytes)
     undo.append(blocks.close)
     units = blocks.open()
-    log = RedoLog(disk, directory / LOG, settings.target, marker.log_step_bytes)
+    log = RedoLog(disk, syncs, directory / LOG, settings.target, marker.log_step_bytes)
     undo.append(log.close)
     log.open()
     disk.probe(log.files[0])
-    recovered = replay(disk, index, log, blocks.locate, believed=not mark.failed)
+    recovered = replay(disk, index, log, blocks.locate, believed=not found.failed)
     boot = disk.boot_id()
-    if mark.boot == NO_BOOT:
+    if found.boot == NO_BOOT:
         # The log knows, until recovery has begun a new one.
-        mark = replace(mark, boot=min(recovered.boots - {boot}, default=boot))
-        write_mark(disk, directory, mark)
+        mark.found_boot(min(recovered.boots - {boot}, default=boot))
     scan = _scan(index, blocks, recovered)
-    _finish_recovery(disk, index, log, blocks, recovered, scan, clock)
+    try:
+        _finish_recovery(disk, index, log, blocks, recovered, scan, clock)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            mark.fail()
+        raise
     # Only now: a crash before leaves the mark of the life before, and the next opening judges by it again.
-    # Something that the store acknowledged may be gone.
-    lost = mark.failed or (not mark.clean and mark.boot != boot)
-    mark = mark_of_opening(mark, boot, lost=lost)
-    write_mark(disk, directory, mark)
+    mark.open(boot)
     slots = Slots(settings.capacity_bytes)
     slots.restore(units, scan.taken)
     table = Table(index, blocks.locate, settings.records_cached)
     table.pending = scan.pending
     table.chunks = scan.chunks
     log_bytes_max = marker.log_step_bytes * LOG_STEPS_MAX
-    mark_file = MarkFile(disk, directory, mark)
-    return Opened(settings, lock_file, log, log_bytes_max, blocks, index, table, slots, recovered, mark_file)
+    return Opened(settings, lock_file, log, log_bytes_max, blocks, index, table, slots, recovered, mark, syncs)
+
+
+def _forget_cached(disk: Disk, directory: Path) -> None:
+    """What is read from here on is what the disk has. Raises `OSError` if it still does not take what it is given."""
+    for name in disk.list_directory(directory):
+        file = disk.open(directory / name)
+        try:
+            disk.sync(file)
+            disk.forget_cached(file)
+        finally:
+            disk.close(file)
 
 
 @dataclass(slots=True)

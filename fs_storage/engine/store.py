@@ -379,9 +379,8 @@ class EngineStore:
             return
         self._closing = True
         await self._checkpointer.close()
-        failed = self._ledger.failed
         await self._ledger.close()
-        if not failed and not self._ledger.writer.failed:
+        if not self._ledger.fenced and not self._ledger.writer.failed:
             if self._threaded:
                 await self._loop.run_in_executor(None, self._mark.close)
             else:

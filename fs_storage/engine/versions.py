@@ -4,6 +4,7 @@ The bytes of a version are the bytes of its block with its patches laid over the
 the version once it is written into the block.
 """
 
+import threading
 from typing import NamedTuple
 
 from fs_common.limits import PAGE_SIZE_MAX, PAGE_SIZE_MIN, page_size
@@ -20,10 +21,12 @@ class BlockFile:
     a counter when its synced twin has caught up.
     """
 
-    __slots__ = ("fd", "name", "stored", "stored_synced", "touched", "touched_synced")
+    __slots__ = ("fd", "lock", "name", "stored", "stored_synced", "touched", "touched_synced")
 
     def __init__(self, fd: int, name: str) -> None:
         self.fd = fd
+        self.lock = threading.Lock()
+        """Held during a sync; see `syncing`."""
         self.name = name
         self.stored = 0
         """Writes whose bytes are nowhere else: direct ones."""

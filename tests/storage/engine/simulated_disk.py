@@ -8,6 +8,9 @@ What a crash leaves, each chosen by the seed:
 * of a name made or removed since the last sync of its directory: either.
 
 A process that dies leaves everything. An `apply` of the index is all or nothing.
+
+A sync that fails because the device does not take the bytes is told once; their pages are clean from then on, and read
+back until they are forgotten (`lose_syncs_of`). What is written to such a page later takes all of it to the device.
 """
 
 import errno
@@ -34,6 +37,8 @@ class _File:
         self.durable_size = 0
         self.writes: list[tuple[int, bytes]] = []
         """Since the last sync."""
+        self.refused: set[int] = set()
+        """Pages that the device did not take and the page cache calls clean."""
         self.allocated: set[int] = set()
         """Pages that have storage."""
 
@@ -50,9 +55,29 @@ class _File:
         return data[offset - first * PAGE : offset - first * PAGE + length]
 
     def sync(self) -> None:
-        self.durable_pages = dict(self.pages)
+        kept = {page: self.durable_pages[page] for page in self.refused & self.durable_pages.keys()}
+        self.durable_pages = {page: data for page, data in self.pages.items() if page not in self.refused} | kept
         self.durable_size = self.size
         self.writes = []
+
+    def refuse(self) -> None:
+        """A sync that fails."""
+        for offset, data in self.writes:
+            self.refused.update(_pages(offset, len(data)))
+        self.writes = []
+
+    def forget(self) -> None:
+        assert not self.writes, "synced before"
+        for page in self.refused:
+            if page in self.durable_pages:
+                self.pages[page] = self.durable_pages[page]
+            else:
+                self.pages.pop(page, None)
+        self.refused.clear()
+
+
+def _pages(offset: int, length: int) -> range:
+    return range(offset // PAGE, (offset + length - 1) // PAGE + 1) if length else range(0)
 
 
 def _put(pages: dict[int, bytes], offset: int, data: bytes) -> None:
@@ -83,6 +108,10 @@ class SimulatedDisk:
         """Decides how much of the write that the crash hits is done."""
         self.fail_syncs = False
         self.fail_writes = False
+        self.lose_syncs_of: set[str] = set()
+        """The next sync of a file of such a name fails, once, and its bytes never reach the device."""
+        self.forgotten = 0
+        """Files whose cached pages were forgotten."""
         self.unreadable: set[str] = set()
         """Names of files that cannot be read (EIO)."""
         self.uncached: set[str] = set()
@@ -208,6 +237,7 @@ class SimulatedDisk:
             raise OSError(errno.EIO, "the machine is dead")
         content.put(offset, data)
         content.writes.append((offset, data))
+        content.refused.difference_update(_pages(offset, len(data)))
 
     def start_writeback(self, file: int, offset: int, length: int) -> None:
         pass
@@ -221,7 +251,7 @@ class SimulatedDisk:
     def _allocate(self, content: _File, offset: int, length: int) -> None:
         if length == 0:
             return
-        new = set(range(offset // PAGE, (offset + length - 1) // PAGE + 1)) - content.allocated
+        new = set(_pages(offset, length)) - content.allocated
         if new and self._used() + len(new) * PAGE > self.total_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         content.allocated |= new
@@ -247,7 +277,16 @@ class SimulatedDisk:
         if self.fail_syncs:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._step()
-        self._open[file][1].sync()
+        path, content = self._open[file]
+        if path.name in self.lose_syncs_of:
+            self.lose_syncs_of.discard(path.name)
+            content.refuse()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        content.sync()
+
+    def forget_cached(self, file: int) -> None:
+        self._open[file][1].forget()
+        self.forgotten += 1
 
     def sync_directory(self, path: Path) -> None:
         self._step()

@@ -15,6 +15,7 @@ from fs_storage.engine.log_format import (
     encode_abandon,
     encode_commit,
 )
+from fs_storage.engine.syncing import Syncs
 from tests.storage.engine.simulated_disk import SimulatedDisk
 
 DIRECTORY = Path("/log")
@@ -28,7 +29,7 @@ def made(disk: SimulatedDisk) -> RedoLog:
 
 
 def opened(disk: SimulatedDisk, target: int = 101) -> RedoLog:
-    log = RedoLog(disk, DIRECTORY, target, STEP)
+    log = RedoLog(disk, Syncs(disk, lambda: None), DIRECTORY, target, STEP)
     log.open()
     return log
 

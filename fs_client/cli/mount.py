@@ -41,7 +41,6 @@ def mount(
       consistency=strict          everything is asked for every time, nothing is cached
       consistency=dataset         read-only data that does not change: long times, large read-ahead
       ro, noatime, nosuid, ...    as for any mount
-      writeback                   the kernel keeps written pages; faster small writes by one client
       allow_other, noallow_other  whether other users may use it (if root mounts they may)
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS

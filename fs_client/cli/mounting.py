@@ -107,7 +107,6 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
         ),
         wanted=Wanted(
             max_write=options.max_write_bytes,
-            writeback=options.policy.writeback,
             explicit_invalidation=options.policy.dataset,
         ),
         read_ahead_bytes=options.read_ahead_bytes,

@@ -50,8 +50,6 @@ STALL_MARGIN_S = 1.0
 a call that fails says why."""
 INIT_S = 10.0
 """The kernel sends INIT as soon as it has mounted."""
-WRITEBACK_PERCENT = 40
-"""Of the memory that the kernel allows for written pages, with `writeback`. By itself FUSE gets 1."""
 
 
 @dataclass(slots=True)
@@ -310,5 +308,3 @@ def _set_up_device(settings: DaemonSettings) -> None:
     entry = mountpoint.entry_of(settings.mountpoint)
     if entry is None or not mountpoint.set_read_ahead(entry, settings.read_ahead_bytes):
         logger.info("the kernel's read-ahead stays as it is: only root may change it")
-    if entry is not None and settings.policy.writeback:
-        mountpoint.set_dirty_share(entry, WRITEBACK_PERCENT)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fs_client.fuse import sockets
+from fs_client.fuse.abi import INIT_WRITEBACK_CACHE
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import DirectoryHandle, Handle
 from fs_client.fuse.negotiation import Negotiated
@@ -151,6 +152,10 @@ def receive(mountpoint: str) -> tuple[socket.socket, State, int]:
         if state.format != FORMAT:
             raise EmberError(
                 Code.VERSION_MISMATCH, f"the old daemon hands over in format {state.format}, this one takes {FORMAT}"
+            )
+        if negotiated_of(state).has(INIT_WRITEBACK_CACHE):
+            raise EmberError(
+                Code.NOT_SUPPORTED, f"{mountpoint} was mounted with writeback, which is not there any more; mount anew"
             )
         return connection, state, descriptors[0]
     except BaseException:

@@ -249,12 +249,6 @@ def set_read_ahead(entry: MountEntry, size: int) -> bool:
     return _write_bdi(entry, "read_ahead_kb", max(1, size // 1024))
 
 
-def set_dirty_share(entry: MountEntry, percent: int) -> bool:
-    """Let this mount have so much of the kernel's memory for written pages (with write-back caching); by default FUSE
-    gets 1 percent. False: not permitted."""
-    return _write_bdi(entry, "max_ratio", percent)
-
-
 def max_pages_limit() -> int:
     """Pages that one request may carry in this kernel."""
     try:

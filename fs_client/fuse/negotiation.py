@@ -25,8 +25,6 @@ class Wanted:
     max_background: int = 256
     """Read-ahead, direct I/O and write-back in flight."""
     congestion_threshold: int = 192
-    writeback: bool = False
-    """The kernel keeps written pages and writes them later; sizes and times are then its own until then."""
     explicit_invalidation: bool = False
     """Cached pages stay until they are invalidated by name, whatever size and mtime become."""
     mtime_invalidates: bool = False
@@ -102,8 +100,6 @@ def wanted_flags(wanted: Wanted) -> int:
         flags |= abi.INIT_EXPLICIT_INVAL_DATA
     elif wanted.mtime_invalidates:
         flags |= abi.INIT_AUTO_INVAL_DATA
-    if wanted.writeback:
-        flags |= abi.INIT_WRITEBACK_CACHE
     if wanted.readdirplus:
         flags |= abi.INIT_DO_READDIRPLUS | abi.INIT_READDIRPLUS_AUTO
     if wanted.locks:

@@ -20,7 +20,7 @@ _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", 
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
            "entry_timeout", "negative_timeout", "token", "log")  # fmt: skip
 """Words with a value."""
-_WORDS = ("ro", "rw", "writeback", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
+_WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
           "nonempty", "nocontrol", "low_latency", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
 """Words without."""
 _NOT_OURS = ("uid", "gid", "umask", "fmask", "dmask")
@@ -76,8 +76,6 @@ def parse(words: Iterable[str]) -> MountOptions:
                 policy.read_only = True
             case "rw" if not equals:
                 policy.read_only = False
-            case "writeback" if not equals:
-                policy.writeback = True
             case "allow_other" | "noallow_other" if not equals:
                 options.allow_other = name == "allow_other"
             case "default_permissions" | "nodefault_permissions" if not equals:
@@ -122,15 +120,11 @@ def parse(words: Iterable[str]) -> MountOptions:
 def _apply_consistency(options: MountOptions, times: dict[str, float], *, read_ahead_given: bool) -> None:
     policy = options.policy
     if policy.strict:
-        if policy.writeback:
-            raise BadOption("writeback keeps written pages in the kernel, which consistency=strict excludes")
         if any(times.values()):
             raise BadOption("consistency=strict asks every time; leave the ..._timeout options out")
         policy.attribute_s = policy.name_s = policy.absent_s = 0.0
         return
     if policy.dataset:
-        if policy.writeback:
-            raise BadOption("consistency=dataset is read-only; leave writeback out")
         policy.read_only = True
         policy.attribute_s = policy.name_s = policy.absent_s = DATASET_S
         if not read_ahead_given:
@@ -145,6 +139,11 @@ def _bad_word(word: str, name: str) -> BadOption:
         return BadOption(f"option {name!r} needs a value: write {name}=...")
     if name in _WORDS:
         return BadOption(f"option {word!r}: {name} takes no value")
+    if name == "writeback":
+        return BadOption(
+            "option 'writeback': the kernel would keep lengths of files to itself, and lose bytes where another client "
+            "writes; leave it out: the daemon gathers small writes"
+        )
     if name in _NOT_OURS:
         return BadOption(
             f"option {name!r} is not there: owners and modes are those of the cluster; use chown and chmod"

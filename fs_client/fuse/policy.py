@@ -25,8 +25,6 @@ class Policy:
     absent_s: float = 1.0
     """For names that do not exist."""
     read_only: bool = False
-    writeback: bool = False
-    """The kernel keeps written pages and tells sizes and times itself."""
     cache_bytes: int = 256 * MIB
     """Of the daemon's own cache of file data, for direct I/O."""
     dirty_bytes: int = 256 * MIB

@@ -73,7 +73,6 @@ def test_the_bound_of_one_request_is_what_the_kernel_says(tmp_path: Path, monkey
 def test_what_is_not_permitted_is_told_not_raised(tmp_path: Path) -> None:
     entry = MountEntry(str(tmp_path), "0:999999", mountpoint.TYPE, SOURCE)
     assert not mountpoint.set_read_ahead(entry, 1 << 20)
-    assert not mountpoint.set_dirty_share(entry, 50)
 
 
 def test_without_the_helper_only_root_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,8 +217,6 @@ def test_the_kernel_reads_ahead_as_much_as_it_is_told(place: Path) -> None:
         assert entry is not None
         assert mountpoint.set_read_ahead(entry, 16 << 20)
         assert Path(f"/sys/class/bdi/{entry.device}/read_ahead_kb").read_text().strip() == "16384"
-        assert mountpoint.set_dirty_share(entry, 40)
-        assert Path(f"/sys/class/bdi/{entry.device}/max_ratio").read_text().strip() == "40"
     finally:
         worker.stop()
 

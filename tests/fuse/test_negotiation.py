@@ -70,7 +70,6 @@ def test_nothing_is_taken_that_was_not_offered(flags: int, minor: int) -> None:
 @pytest.mark.parametrize(
     ("wanted", "there", "missing"),
     [
-        (Wanted(writeback=True), "writeback_cache", None),
         (Wanted(explicit_invalidation=True), "explicit_inval_data", "auto_inval_data"),
         (Wanted(mtime_invalidates=True), "auto_inval_data", "explicit_inval_data"),
         (Wanted(readdirplus=False), None, "do_readdirplus"),

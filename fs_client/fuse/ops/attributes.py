@@ -127,17 +127,13 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         file = nodes.node(inode).file
         handle = mount.handles.file(asked.fh) if valid & abi.FATTR_FH else None
         if valid & (abi.FATTR_MODE | abi.FATTR_UID | abi.FATTR_GID | abi.FATTR_ATIME | abi.FATTR_MTIME):
-            if file is not None and file.dirty and not mount.policy.writeback:
+            if file is not None and file.dirty:
                 # What is written later than this call would set times that the program did not.
                 await file.settle()
             sent = nodes.change(inode)
 
             def make(user: User) -> meta.SetAttr:
                 now_a, now_m = valid & abi.FATTR_ATIME_NOW, valid & abi.FATTR_MTIME_NOW
-                if mount.policy.writeback:
-                    # The kernel names its own time where the program said now, and tells times of pages it kept.
-                    now_m = now_m or now_a
-                    user = User() if valid & abi.FATTR_CTIME else user
                 return meta.SetAttr(
                     inode,
                     b"",

@@ -161,9 +161,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     def open_flags(handle: Handle, version: int) -> int:
         """`FOPEN_*`; notes that the kernel's pages are of this version from now on."""
         node = handle.file.node
-        if mount.policy.writeback:
-            # The kernel keeps what is appended, and knows where: the file's end is its own.
-            handle.append = False
         if mount.policy.strict or handle.append or handle.flags & os.O_DIRECT:
             handle.direct = True
             return abi.FOPEN_DIRECT_IO | abi.FOPEN_PARALLEL_DIRECT_WRITES

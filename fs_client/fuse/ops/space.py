@@ -71,9 +71,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     async def lseek(request: Request) -> Result:
         """SEEK_DATA and SEEK_HOLE, by whole chunks as the daemons have them."""
-        if mount.policy.writeback:
-            # The kernel asks without sending the pages that it keeps; without us it takes everything for data.
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         asked = requests.parse_lseek(request.body)
         file = mount.handles.file(asked.fh).file
         if asked.offset > FILE_SIZE_MAX:

@@ -23,6 +23,7 @@ import msgspec
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
 from fs_client.identity import RequestIds, new_client_id, process_umask, process_user
+from fs_client.kept_files import KeptFiles
 from fs_client.memory import FreshBytes
 from fs_client.meta_client import MetaClient
 from fs_client.namespace import Namespace
@@ -100,7 +101,8 @@ class AsyncFileSystem(Namespace):
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
         self.routing = RoutingCache(self._fetch_routing)
         self.storage = StorageClient(self.pool, self.routing)
-        self.reader = RangeReader(self.storage, options.timeout_s)
+        self.kept_files = KeptFiles(self.kept)
+        self.reader = RangeReader(self.storage, self.kept_files, options.timeout_s)
         # Updates have an identity of their own: a client that is gone on with counts its updates from the start again.
         self.writer = Writer(self.storage, new_client_id(), options.timeout_s)
         self._spawn = spawn

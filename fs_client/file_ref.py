@@ -24,7 +24,8 @@ class FileRef:
         self.layout = layout
         self.holes = holes
         """Whether what is missing inside the length reads as zeros. False: a range that misses bytes cannot be read
-        (CHUNK_NOT_FOUND), so that a file that was cut or removed since is not taken for one full of zeros."""
+        (CHUNK_NOT_FOUND), so that a file that was cut since is not taken for one full of zeros. A file that was
+        removed, and whose contents are not kept any more, is STALE in any case."""
         self.plan: Plan | None = None
         """Where its chunks are: a cache of the routing cache, valid while the plan's generation is the current one."""
 

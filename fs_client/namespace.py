@@ -145,6 +145,17 @@ class Namespace:
                 raise to_os_error(EmberError(code, failure.message), decode_like(parent, name))
         return [None if found is None else StatResult(found) for found in reply.attributes]
 
+    async def kept(self, inodes: list[int], timeout_s: float) -> list[int]:
+        """For how many ms the contents of each file certainly stay, whatever happens to its names; -1: they may be gone
+        by now. Raises `EmberError`.
+        """
+        kept: list[int] = []
+        for start in range(0, len(inodes), BATCH_NAMES_MAX):
+            request = meta.Kept(inodes[start : start + BATCH_NAMES_MAX])
+            reply: meta.KeptReply = await self.metadata.call(methods.KEPT, request, timeout_s=timeout_s)
+            kept += reply.for_ms
+        return kept
+
     async def directory(self, path: Path) -> int:
         """The inode of a directory; NotADirectoryError for anything else."""
         attributes = await self._attributes(path)

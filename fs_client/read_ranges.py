@@ -3,7 +3,8 @@
 The frames of a plan (`read_plan.py`) are sent side by side, a few at a time to each server. Bytes land in the caller's
 buffer, and every byte is verified against the checksums that came with it. What fails is tried again in rounds: at
 another replica first, after a routing refresh where the error asks for one, until the deadline. A chunk that no
-replica gives undamaged is an error.
+replica gives undamaged is an error. One that is missing is a hole if the file is known to be kept (`kept_files.py`), by
+what was known before or by one question for all that are missing in a round; if it is not, the error is STALE.
 
 Invariants: the buffer is touched only while `read` runs. `Server.outstanding` is the bytes of planned frames that are
 not finished.
@@ -17,6 +18,7 @@ from typing import Any
 from crc32c import crc32c
 
 from fs_client.backoff import Attempts
+from fs_client.kept_files import KeptFiles, removed
 from fs_client.memory import allocate
 from fs_client.read_plan import Frame, Piece, RefRange, plan_again, plan_ranges, replicas_of
 from fs_client.routing_cache import Server
@@ -53,8 +55,9 @@ _NOWHERE = memoryview(b"")
 class RangeReader:
     """Reads for one client. Stateless between calls but for its servers' load."""
 
-    def __init__(self, storage: StorageClient, timeout_s: float) -> None:
+    def __init__(self, storage: StorageClient, kept: KeptFiles, timeout_s: float) -> None:
         self._storage = storage
+        self._kept = kept
         self._routing = storage.routing
         self._timeout_s = timeout_s
 
@@ -94,6 +97,10 @@ class RangeReader:
     async def _try_again(self, failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts) -> list[Piece]:
         """One more round. Returns what failed in it; raises `RangeError` if there is no hope for a piece."""
         failed.sort(key=lambda piece: piece.number)
+        if any(piece.error.code is Code.CHUNK_NOT_FOUND for piece in failed):
+            failed = await self._tell_holes(failed, attempts)
+            if not failed:
+                return failed
         elsewhere = True
         refresh = False
         for piece in failed:
@@ -110,6 +117,25 @@ class RangeReader:
         frames, unserved = plan_again(self._routing, failed)
         await self._fetch_all(frames, unserved, ranges, attempts)
         return unserved
+
+    async def _tell_holes(self, failed: list[Piece], attempts: Attempts) -> list[Piece]:
+        """Make zeros of the missing pieces that are holes. Returns what is left; of files that are gone with STALE."""
+        missing = [piece for piece in failed if piece.error.code is Code.CHUNK_NOT_FOUND]
+        try:
+            gone = await self._kept.ask((piece.item.inode for piece in missing), attempts.left_s())
+        except EmberError as error:
+            missing[0].error = error
+            raise _range_error(missing[0]) from error
+        left = []
+        for piece in failed:
+            if piece.error.code is Code.CHUNK_NOT_FOUND:
+                if piece.item.inode in gone:
+                    piece.error = removed()
+                elif piece.file.holes:
+                    _fill(piece.view, 0)
+                    continue
+            left.append(piece)
+        return left
 
     async def _fetch_all(
         self, frames: list[Frame], failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts
@@ -157,7 +183,7 @@ class RangeReader:
                     if error.code in SERVER_GONE:
                         gone = error
                 else:
-                    _verify(frame, reply, failed, ranges)
+                    _verify(frame, reply, failed, ranges, self._kept)
             else:
                 _add_all(failed, frame, ranges, gone)
             frame.server.outstanding -= frame.size
@@ -244,7 +270,9 @@ class _Batch:
             self._ended(number, None)
 
 
-def _verify(frame: Frame, reply: ReadChunksReply, failed: list[Piece], ranges: Sequence[RefRange]) -> None:
+def _verify(
+    frame: Frame, reply: ReadChunksReply, failed: list[Piece], ranges: Sequence[RefRange], kept: KeptFiles
+) -> None:
     """Check every byte of an answer, make holes zero, add what is damaged or missing to `failed`."""
     if not len(frame.items) == len(reply.lengths) == len(reply.checksums):
         error = EmberError(Code.BAD_BODY, f"{frame.server} answered {len(reply.lengths)} of {len(frame.items)} reads")
@@ -255,13 +283,13 @@ def _verify(frame: Frame, reply: ReadChunksReply, failed: list[Piece], ranges: S
     for place, (view, length, checksum) in enumerate(answers):
         if length != len(view) or len(checksum) != 4 or crc32c(view).to_bytes(4, "little") != checksum:
             file = frame.pieces[place].file if frame.pieces else ranges[frame.numbers[place]][0]
-            problem = _settle_piece(frame, place, length, checksum, errors.get(place), file.holes)
+            problem = _settle_piece(frame, place, length, checksum, errors.get(place), file.holes, kept)
             if problem is not None:
                 _add(failed, frame, place, ranges, problem)
 
 
 def _settle_piece(
-    frame: Frame, place: int, length: int, checksum: bytes, error: ItemError | None, holes: bool
+    frame: Frame, place: int, length: int, checksum: bytes, error: ItemError | None, holes: bool, kept: KeptFiles
 ) -> EmberError | None:
     """A piece that is not simply complete under one checksum: short, a hole, of several pages, or failed."""
     view = frame.views[place]
@@ -269,20 +297,28 @@ def _settle_piece(
     if error is not None:
         if error.code != Code.CHUNK_NOT_FOUND.value.number:
             return EmberError(code_of(error.code), f"{frame.server}: {error.message}")
+        if holes and not kept.is_kept(item.inode):
+            return EmberError(Code.CHUNK_NOT_FOUND, "a hole, unless the file was removed")
         length = 0
     elif length and not checksums.matches(view[:length], item.offset, item.chunk_size, checksum):
         return EmberError(Code.CHECKSUM, f"{frame.server} sent bytes that do not match their checksum")
-    # Inside the file's length a missing chunk, or a missing end of one, is a hole.
+    # Inside the length of a file that is kept a missing chunk is a hole, and so is the missing end of one that is
+    # there: with their file chunks go as wholes.
     if length < len(view) and not holes:
         missing = (
             f"{len(view) - length} of {len(view)} bytes are missing: the file was cut, removed or never written there"
         )
         return EmberError(Code.CHUNK_NOT_FOUND, missing)
-    while length < len(view):
-        end = min(len(view), length + len(_ZEROS))
-        view[length:end] = _ZEROS[: end - length]
-        length = end
+    _fill(view, length)
     return None
+
+
+def _fill(view: memoryview, start: int) -> None:
+    """Zeros from there on."""
+    while start < len(view):
+        end = min(len(view), start + len(_ZEROS))
+        view[start:end] = _ZEROS[: end - start]
+        start = end
 
 
 def _add_all(failed: list[Piece], frame: Frame, ranges: Sequence[RefRange], error: EmberError) -> None:

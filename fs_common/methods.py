@@ -54,6 +54,7 @@ GET_LOCK = Method("get_lock", 130, locks.GetLock, locks.GetLockReply)
 RELEASE_LOCKS = Method("release_locks", 131, locks.ReleaseLocks, session.Empty)
 SYNC = Method("sync", 132, meta.Sync, session.Empty)
 FOLLOW = Method("follow", 133, following.Follow, following.FollowReply)
+KEPT = Method("kept", 134, meta.Kept, meta.KeptReply)
 
 READ_CHUNKS = Method("read_chunks", 200, storage.ReadChunks, storage.ReadChunksReply)
 UPDATE_CHUNKS = Method("update_chunks", 201, storage.UpdateChunks, storage.UpdateChunksReply)

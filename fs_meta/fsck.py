@@ -105,7 +105,7 @@ def _read_pair(dump: Dump, key: bytes, value: bytes) -> None:
             dump.ages.add(schema.split_age_key(key))
         case b"N":
             dump.next_inode = schema.decode_counter(value).value
-        case b"C" | b"T":
+        case b"C" | b"T" | b"K":
             schema.decode_counter(value)
         case b"F":
             schema.decode_format(value)

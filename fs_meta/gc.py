@@ -235,9 +235,8 @@ class Collector:
             return True, Taken(-1)
         context = self._context
         service_ns = context.service_time.now_ns()
-        due_ns = service_ns + context.gc_delay_ns
         return False, await take_entries(
-            txn, directory, record, item.garbage, pairs, context.now_ns(), service_ns, due_ns, spare
+            txn, directory, record, item.garbage, pairs, context.now_ns(), service_ns, context.due_ns(), spare
         )
 
     # Both

@@ -21,6 +21,7 @@ version byte and a new `SCHEMA_VERSION`.
 | inodes in use    | "C"                                          | Counter: approximate, for `statfs`  |
 | followed         | "W"                                          | Counter: clients may hold promises  |
 | service time     | "T"                                          | Counter: ns, as it was last kept    |
+| delay promised   | "K"                                          | Counter: ns files are kept, at most |
 
 Keys that begin with the byte 2 belong to the cluster manager. Names are raw bytes without "/" and NUL.
 
@@ -305,7 +306,8 @@ FORMAT_KEY: Final = b"F"
 NEXT_INODE_KEY: Final = b"N"
 INODES_IN_USE_KEY: Final = b"C"
 SERVICE_TIME_KEY: Final = b"T"
-"""`fs_meta.service_time`"""
+DELAY_PROMISED_KEY: Final = b"K"
+"""Both: `fs_meta.service_time`."""
 FOLLOWED_KEY: Final = b"W"
 """There once it may matter that clients hold promises (`fs_meta.following`); a counter that means nothing."""
 
@@ -315,7 +317,7 @@ _PREFIXED = struct.Struct(">cQ")
 _QUEUE = struct.Struct(">cQQ")
 _AGE = struct.Struct(">cQ16s")
 
-NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNCWT"
+NAMESPACE_PREFIXES: Final = b"FIDSPALRXGNCWTK"
 """First bytes of all keys of this schema."""
 
 

@@ -30,6 +30,7 @@ from fs_meta.ops.create_unnamed import create_unnamed
 from fs_meta.ops.fsync import fsync
 from fs_meta.ops.get_lock import get_lock
 from fs_meta.ops.get_xattr import get_xattr
+from fs_meta.ops.kept import kept
 from fs_meta.ops.link import link
 from fs_meta.ops.list_xattrs import list_xattrs
 from fs_meta.ops.lock import lock
@@ -92,6 +93,7 @@ OPERATIONS: Final[dict[Method, Operation]] = {
     methods.GET_LOCK: get_lock,
     methods.RELEASE_LOCKS: release_locks,
     methods.SYNC: sync,
+    methods.KEPT: kept,
 }
 """Every namespace method, and the operation that answers it."""
 

@@ -1,4 +1,7 @@
-"""Where a file has data and where holes, as its chunks on the storage daemons tell."""
+"""Where a file has data and where holes, as its chunks on the storage daemons tell.
+
+A file that was removed, and whose chunks may be gone, has no holes: STALE (`fs_client.kept_files`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +31,9 @@ async def next_data(fs: AsyncFileSystem, file: FileRef, offset: int) -> int | No
     # The chunk of `offset` may end before it.
     if chunks.get(first, 0) <= offset % size and first in chunks:
         chunks = await _list(fs, file, first + 1, 1)
-    if not chunks:
-        return None
-    found = max(min(chunks) * size, offset)
+    found = max(min(chunks) * size, offset) if chunks else file.length
+    if found > offset:
+        await fs.kept_files.check(file.inode, fs.options.timeout_s)
     return found if found < file.length else None
 
 
@@ -44,6 +47,8 @@ async def next_hole(fs: AsyncFileSystem, file: FileRef, offset: int) -> int:
         while index < stop:
             length = chunks.get(index, 0)
             if length < size:
+                if not length:
+                    await fs.kept_files.check(file.inode, fs.options.timeout_s)
                 return min(max(index * size + length, offset), file.length)
             index += 1
             if index * size >= file.length:

@@ -515,3 +515,16 @@ class RemoveXattr(msgspec.Struct, frozen=True, array_like=True):
 
 class Sync(msgspec.Struct, frozen=True, array_like=True):
     """Answered once everything that was answered before is durable."""
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """Whether the contents of files are kept: what tells a hole from a chunk that went with its file."""
+
+    inodes: list[int]
+    """At most `limits.BATCH_NAMES_MAX`."""
+
+
+class KeptReply(msgspec.Struct, frozen=True, array_like=True):
+    for_ms: list[int]
+    """For each: its chunks are all there, and stay for so long from now on, at least; -1: it is gone, or chunks of it
+    may be."""

@@ -56,4 +56,4 @@ class Context:
 
     def due_ns(self) -> int:
         """When the contents may go, in the service's time, of a file that loses its last name now."""
-        return self.service_time.now_ns() + self.gc_delay_ns
+        return max(self.service_time.now_ns() + self.gc_delay_ns, self.service_time.promised_until_ns)

@@ -120,6 +120,17 @@ class FakeCluster:
         thread.start()
         return thread
 
+    def collect(self, inode: int, first: int = 0) -> None:
+        """A removed file's chunks go, from this one on."""
+
+        def go() -> None:
+            self.metadata.collected.add(inode)
+            for daemon in self.storage.values():
+                for key in [key for key in daemon.chunks if key[1] == inode and key[2] >= first]:
+                    del daemon.chunks[key]
+
+        self.call(go)
+
     def stop_node(self, node: int) -> None:
         """The daemon dies: connections break, its port refuses."""
         server = self.storage[node].server

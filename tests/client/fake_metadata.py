@@ -41,6 +41,10 @@ class FakeMetadata:
         self.page_size = 1024
         self._on_disk: tuple[dict[int, Attributes], dict[int, dict[bytes, int]]] = {}, {}
         """What a power cut leaves of `inodes` and `children`."""
+        self.kept_ms = 300_000
+        """For how long files stay that lose their names."""
+        self.collected: set[int] = set()
+        """Inodes that are gone, or of which chunks may be."""
         self._numbers = itertools.count(2)
         self._firsts = itertools.count()
         self._make_root(layout)
@@ -173,6 +177,11 @@ class FakeMetadata:
 
     def _batch_stat(self, request: meta.BatchStat) -> meta.BatchAttributesReply:
         return _each(request.paths, lambda path: self._find(request.at, path, request.follow))
+
+    def _kept(self, request: meta.Kept) -> meta.KeptReply:
+        return meta.KeptReply(
+            [self.kept_ms if inode in self.inodes and inode not in self.collected else -1 for inode in request.inodes]
+        )
 
     def _create(self, request: meta.Create) -> meta.OpenReply:
         directory, name, found = self._walk(request.at, request.path, not request.exclusive)

@@ -1,15 +1,17 @@
 """The batch primitive: layout of the buffer, ends and holes, faults of servers, cancellation."""
 
 import asyncio
+import errno
 import pickle
 import random
 
 import pytest
 
 import fs_client
-from fs_client import FileSystem, aio, read_plan
+from fs_client import FileRef, FileSystem, aio, read_plan
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import NodeState, PublicState
+from fs_common.records.storage import ReadItem
 from tests.client.fake_cluster import CHUNK, FakeCluster
 from tests.support import run
 
@@ -134,6 +136,126 @@ def test_holes_are_zeros(fs: FileSystem) -> None:
     (view,) = fs.read_ranges([("/h", 0, 5 * CHUNK)], into)
     assert bytes(view) == b"a" * 10 + bytes(4 * CHUNK + 90) + b"b" * 10
     assert into[len(view) :] == b"-" * (5 * CHUNK - len(view))
+
+
+def questions(cluster: FakeCluster) -> list[list[int]]:
+    return [request.inodes for name, request in cluster.metadata.calls if name == "kept"]
+
+
+def sparse(fs: FileSystem, path: str) -> FileRef:
+    """Chunk 0 and the last of five are there."""
+    with fs.open(path, "wb") as file:
+        file.write(b"a" * 10)
+        file.seek(4 * CHUNK)
+        file.write(b"b" * CHUNK)
+    return fs.ref(path)
+
+
+def test_holes_cost_one_question_for_as_long_as_its_answer_holds(cluster: FakeCluster, fs: FileSystem) -> None:
+    refs = [sparse(fs, f"/{number}") for number in range(3)]
+    whole = fs.ref("/0")
+    fs.read_ranges([(ref, 0, 10) for ref in refs])
+    assert questions(cluster) == [], "what is there needs none"
+    for _ in range(3):
+        for ref in [*refs, whole]:
+            (view,) = fs.read_ranges([(ref, 0, 5 * CHUNK)])
+            assert bytes(view) == b"a" * 10 + bytes(4 * CHUNK - 10) + b"b" * CHUNK
+    assert questions(cluster) == [[ref.inode] for ref in refs]
+
+
+def test_all_that_a_batch_misses_is_one_question(cluster: FakeCluster, fs: FileSystem) -> None:
+    refs = [sparse(fs, f"/{number}") for number in range(20)]
+    views = fs.read_ranges([(ref, CHUNK * index, CHUNK) for ref in refs for index in (1, 2)])
+    assert all(bytes(view) == bytes(CHUNK) for view in views)
+    assert questions(cluster) == [sorted(ref.inode for ref in refs)]
+
+
+def test_where_nothing_is_promised_each_batch_asks_anew(cluster: FakeCluster, fs: FileSystem) -> None:
+    ref = sparse(fs, "/f")
+    cluster.metadata.kept_ms = 0
+    for _ in range(3):
+        assert bytes(fs.read_ranges([(ref, CHUNK, 10)])[0]) == bytes(10)
+    assert questions(cluster) == [[ref.inode]] * 3
+
+
+@pytest.mark.parametrize("first", [0, 4], ids=["all chunks", "the last chunk"])
+@pytest.mark.parametrize("holes", [True, False])
+def test_a_file_that_was_removed_and_collected_is_stale(
+    cluster: FakeCluster, fs: FileSystem, file: str, first: int, holes: bool
+) -> None:
+    ref = fs.ref(file)
+    ref.holes = holes
+    fs.unlink(file)
+    fs.write_file(file, bytes(3) + DATA[3:])  # another file of that name
+    cluster.collect(ref.inode, first)
+    into = bytearray(b"-" * 20)
+    with pytest.raises(OSError, match="the file was removed") as caught:
+        fs.read_ranges([(ref, CHUNK * 3 - 10, 10), (ref, CHUNK * 4 - 5, 10)], into)
+    assert caught.value.errno == errno.ESTALE
+    assert bytes(fs.read_ranges([(file, 0, 6)])[0]) == bytes(3) + DATA[3:6]
+
+
+def test_an_open_file_that_was_removed_and_collected_is_stale(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    inode = fs.ref(file).inode
+    with fs.open(file, "rb", buffering=0) as opened:
+        assert opened.read(10) == DATA[:10]
+        fs.unlink(file)
+        cluster.collect(inode)
+        with pytest.raises(OSError, match="removed") as caught:
+            opened.read(10)
+        assert caught.value.errno == errno.ESTALE
+
+
+def test_a_file_that_is_collected_between_the_answer_and_the_read_is_stale(
+    cluster: FakeCluster, fs: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer holds for a time, and that is over."""
+    ref = sparse(fs, "/f")
+    assert fs._connected is not None
+    kept = fs._connected.core.reader._kept
+    now = 1000.0
+    kept._now = lambda: now
+    cluster.metadata.kept_ms = 10_000
+    assert bytes(fs.read_ranges([(ref, CHUNK, 10)])[0]) == bytes(10)
+    now += 9
+    assert bytes(fs.read_ranges([(ref, CHUNK, 10)])[0]) == bytes(10)
+    assert len(questions(cluster)) == 1
+    now += 1
+    cluster.collect(ref.inode)
+    with pytest.raises(OSError, match="removed"):
+        fs.read_ranges([(ref, CHUNK, 10)])
+
+
+def test_the_question_comes_after_what_was_found_missing(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    """Asked before, the answer would be that the file is kept."""
+    ref = fs.ref(file)
+    cluster.metadata.kept_ms = 0
+    asked = cluster.when_called("kept")
+
+    def collected_while_it_is_read(item: ReadItem) -> EmberError | None:
+        assert not asked.is_set()
+        cluster.metadata.collected.add(ref.inode)
+        return EmberError(Code.CHUNK_NOT_FOUND, "no such chunk")
+
+    for daemon in cluster.storage.values():
+        daemon.read_fault = collected_while_it_is_read
+    with pytest.raises(OSError, match="removed"):
+        fs.read_ranges([(ref, 0, 10)])
+
+
+def test_nobody_to_ask_is_an_error_not_zeros(cluster: FakeCluster) -> None:
+    with fs_client.connect(cluster.address, timeout_s=0.2) as fs:
+        ref = sparse(fs, "/f")
+        cluster.metadata.fault = lambda method: EmberError(Code.BUSY) if method.name == "kept" else None
+        with pytest.raises(OSError, match=r"range 0 \(chunk 1 .*gave up"):
+            fs.read_ranges([(ref, CHUNK, 10), (ref, 2 * CHUNK, 10)])
+
+
+def test_what_is_not_a_hole_may_still_be_missing(cluster: FakeCluster, fs: FileSystem) -> None:
+    ref = sparse(fs, "/f")
+    ref.holes = False
+    with pytest.raises(FileNotFoundError, match="bytes are missing"):
+        fs.read_ranges([(ref, CHUNK, 10)])
 
 
 def test_the_load_is_given_back(fs: FileSystem, file: str) -> None:

@@ -314,7 +314,7 @@ class Lives(RuleBasedStateMachine):
                 self.run(self.w.unlink(name))
         self.run(self.w.collect_all())
         left = {key[:1] for key, _ in self.run(self.w.dump())}
-        assert left <= {b"F", b"N", b"C", b"T", b"I", b"R", b"X", b"P"}, left
+        assert left <= {b"F", b"N", b"C", b"T", b"K", b"I", b"R", b"X", b"P"}, left
         assert self.run(self.w.inodes()) == {1} and not self.w.chunks.lengths
         assert self.w.context.inode_count.estimate == 1
         self.run(self.w.context.inode_ids.close())

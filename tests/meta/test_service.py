@@ -147,6 +147,7 @@ def test_a_files_life_through_every_method(tmp_path: Path) -> None:
             await call(methods.RMDIR, meta.Rmdir(ROOT, b"empty", new_request()))
             await call(methods.REMOVE_TREE, meta.RemoveTree(ROOT, b"e", new_request()))
             await call(methods.SYNC, meta.Sync())
+            assert (await call(methods.KEPT, meta.Kept([inode, 999]))).for_ms == [300_000, -1]
             assert used == set(OPERATIONS)
             counters = (await c.call(methods.STATS, Empty())).counters
             assert counters["rpc_mkdir_calls"] == 2 and "inodes_in_use" in counters

@@ -21,17 +21,26 @@ def umount(mountpoint: Path, lazy: bool, force: bool) -> None:
     Example:
       emberfs umount /mnt/ember
     """
+    lost = end_mount(str(mountpoint), lazy=lazy, force=force)
+    if lost:
+        raise Failure(lost)
+
+
+def end_mount(mountpoint: str, *, lazy: bool, force: bool) -> str:
+    """Unmount, and, unless `lazy` or `force`, wait for the daemon's end; on stderr it says meanwhile what is left.
+
+    Returns what was lost, in one line; empty: nothing. Raises OSError: it is still mounted.
+    """
     from fs_client.fuse import ending
     from fs_client.fuse.mountpoint import unmount
 
-    daemon = None if lazy or force else ending.connect(str(mountpoint))
-    unmount(str(mountpoint), lazy=lazy, force=force)
+    daemon = None if lazy or force else ending.connect(mountpoint)
+    unmount(mountpoint, lazy=lazy, force=force)
+    lost = ""
     if daemon is not None:
-        lost = ""
         for line in ending.lines(daemon):
             if line.startswith(ending.LOST):
                 lost = line
             else:
                 click.echo(line, err=True)
-        if lost:
-            raise Failure(lost)
+    return lost

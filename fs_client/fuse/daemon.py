@@ -28,7 +28,7 @@ from fs_client import aio
 from fs_client.fuse import handover, mountpoint, sockets
 from fs_client.fuse.channel import Channel, End
 from fs_client.fuse.control import Control
-from fs_client.fuse.ending import Audience, give_up, while_progress
+from fs_client.fuse.ending import Audience, give_up, tell_losses, while_progress
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
@@ -230,10 +230,15 @@ class _Daemon:
             await channel.close()
             await mount.close()
 
+        lost_before = mount.lost_bytes
+        working = self._loop.create_task(work())
         try:
-            if not await while_progress(mount, self._loop.create_task(work()), self._stall_s, self._audience):
-                give_up(mount, self._stall_s, self._audience)
+            if await while_progress(mount, working, self._stall_s, self._audience):
+                working.result()
+            else:
+                give_up(mount, self._stall_s)
         finally:
+            tell_losses(mount, lost_before, self._audience)
             await mount.fs.close()
         logger.info("%s is unmounted", self._settings.mountpoint)
 

@@ -16,7 +16,6 @@ from fs_client.fuse import mountpoint as mountpoints
 from fs_client.fuse import sockets
 from fs_client.fuse.losses import report
 from fs_client.fuse.sockets import Role
-from fs_client.settle import ended
 from fs_common.errors import Code, EmberError
 
 if TYPE_CHECKING:
@@ -102,27 +101,28 @@ async def while_progress(mount: "Mount", work: "asyncio.Task[Any]", stall_s: flo
             audience.tell(f"{sum(left.values())} bytes of {len(left)} files are still to be stored")
         if loop.time() - max(mount.progress_at, began) >= stall_s:
             work.cancel()
-            await ended([work])
+            # Some of it lets go of nothing before its own deadline; it ends with the process.
+            await asyncio.wait([work], timeout=LOOK_S)
             return False
 
 
-def give_up(mount: "Mount", stall_s: float, audience: Audience | None) -> None:
+def give_up(mount: "Mount", stall_s: float) -> None:
     """What is not stored by now is lost: a line for each file."""
-    total = count = 0
     for file in _files(mount):
         held = file.back.bytes_held
         if held:
             file.back.drop()
             file.lost_bytes += held
             file.error = EmberError(Code.TIMED_OUT, f"nothing could be stored for {stall_s:.0f} s")
-        if file.lost_bytes:
-            total += file.lost_bytes
-            count += 1
-            report(mount, file)
-    if audience is not None:
+        report(mount, file)
+
+
+def tell_losses(mount: "Mount", before: int, audience: Audience) -> None:
+    """Tell who waits if more is lost than the `before` bytes that were when the end began."""
+    lost = mount.lost_bytes - before
+    if lost:
         audience.tell(
-            f"{LOST}{total} bytes of {count} files that programs had written: the cluster has not answered for "
-            f"{stall_s:.0f} s; the mount's log names them"
+            f"{LOST}{lost} bytes that programs had written could not be stored; the mount's log names the files"
         )
 
 

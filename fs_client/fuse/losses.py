@@ -33,4 +33,5 @@ def report(mount: "Mount", file: "File") -> None:
             file.lost_bytes,
             file.error,
         )
+        mount.lost_bytes += file.lost_bytes
         file.lost_bytes = 0

@@ -114,6 +114,8 @@ class Mount:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
         """The end has come: what fails now is not tried again."""
+        self.lost_bytes = 0
+        """That programs had written and that could not be stored, as far as it is in the log."""
         self.progress_at = self.loop.time()
         """On the loop's clock: when the cluster last stored something for this mount, or answered a call of it. Who
         waits for what is to be stored waits while there is progress."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fs_client.cli.umount_helper import Arguments
 from fs_client.fuse import ending, sockets
 from fs_client.fuse.files import File
 from fs_client.fuse.mount import Mount
@@ -70,8 +71,9 @@ def test_without_progress_it_ends_and_says_once_what_is_lost(caplog: pytest.LogC
             listener = Listener()
             work = asyncio.ensure_future(mount.flush_all())
             assert not await ending.while_progress(mount, work, 0.01, listener)
-            ending.give_up(mount, 30.0, listener)
-            assert listener.heard[-1].startswith("lost: 4000 bytes of 1 files")
+            ending.give_up(mount, 30.0)
+            ending.tell_losses(mount, 0, listener)
+            assert listener.heard[-1].startswith("lost: 4000 bytes")
             mount.closing = True
             for task in list(mount._tasks):
                 task.cancel()
@@ -123,3 +125,12 @@ def test_who_unmounts_hears_lines_until_the_end(tmp_path: Path, monkeypatch: pyt
         assert ending.connect("/mnt") is None
 
     run(scenario())
+
+
+def test_what_umount_says_to_its_helper() -> None:
+    plain = Arguments(["/mnt/ember", "-n", "-v", "-t", "fuse.emberfs", "-N", "/proc/1/ns/mnt"])
+    assert (plain.mountpoint, plain.lazy, plain.force) == ("/mnt/ember", False, False)
+    assert Arguments(["/mnt/ember", "-lf"]).lazy and Arguments(["-f", "/mnt/ember"]).force
+    for wrong in ([], ["/a", "/b"], ["/a", "-x"], ["/a", "-t"]):
+        with pytest.raises(ValueError, match=r"usage|unknown|needs a value"):
+            Arguments(wrong)

@@ -29,6 +29,8 @@ Invariants:
 * Two replicas have the same version only if its digest is the same. A successor takes an update only over the very
   version that its predecessor had, and calls it done, or commits what it has pending, only if it is the very version
   that its predecessor, or the tail, has. Anything else is REPLICAS_DIFFER: the version stays pending, and is reported.
+* A chunk that has nothing at the head gets a version above all that the head has forgotten, so a successor takes it
+  whether or not it still remembers the removal. Each replica forgets when it likes.
 * A version number, once it may have left this replica, is never given to another update: a pending version is
   abandoned only if every attempt to forward it was answered by a refusal that promises "not applied".
 * An update with an identity is applied at most once: its answer is kept with the chunk and looked up in turn.
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
 
 class View(Protocol):
     """What the core may ask of the store: lookups in memory, without effect."""
+
+    @property
+    def floor(self) -> int: ...
 
     def state(self, chunk: bytes) -> "ChunkState | None": ...
 
@@ -309,8 +314,14 @@ class Replica:
             operation.length = 0
             self._done(operation, None)
             return
-        operation.version = (state.version if state is not None else 0) + 1
-        operation.base = NOTHING_DIGEST if position.is_tail or _missing(state) else self._view.digest(operation.chunk)
+        version = state.version if state is not None else 0
+        if _missing(state):
+            # This replica may have forgotten a removal that others remember: their versions of it are passed.
+            operation.version = max(version, self._view.floor) + 1
+            operation.base = NOTHING_DIGEST
+        else:
+            operation.version = version + 1
+            operation.base = NOTHING_DIGEST if position.is_tail else self._view.digest(operation.chunk)
         self._prepare(operation)
 
     def _judge_as_successor(self, operation: Operation, position: Position) -> None:

@@ -17,12 +17,6 @@ from fs_common.limits import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, page_size
 from fs_common.records.storage import UpdateKind
 from fs_storage.engine.interface import ChunkState, PendingUpdate, Update
 
-TOMBSTONE_S = 3600.0
-"""How long a removed chunk is remembered, by the store's clock. From then on it is as if it had never been.
-
-The replicas of a chain forget at almost the same moment, the tail first: an update that falls in between is refused
-as UPDATE_MISSING and succeeds when it is sent again.
-"""
 CLIENT_BYTES_MAX = 64
 
 

@@ -17,7 +17,6 @@ One runs at a time. What calls for one: a long log, many changes, many dropped b
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -59,10 +58,9 @@ class Host(Protocol):
 class Checkpointer:
     """See the module. Owned by the event loop."""
 
-    def __init__(self, host: Host, opened: Opened, clock: Callable[[], float], *, threaded: bool) -> None:
+    def __init__(self, host: Host, opened: Opened, *, threaded: bool) -> None:
         self._host = host
         self._opened = opened
-        self._clock = clock
         self._interval_s = opened.settings.checkpoint_interval_s
         capacity = opened.settings.capacity_bytes
         self._dropped_bytes_max = min(DROPPED_BYTES_MAX, capacity // DROPPED_SHARE) if capacity else DROPPED_BYTES_MAX
@@ -212,7 +210,7 @@ class Checkpointer:
             opened.blocks.sync(file)
         opened.syncs.check()
         try:
-            opened.index.apply(snapshot.encoded(), snapshot.answers, cut.sequence, expiry(self._clock()))
+            opened.index.apply(snapshot.encoded(), snapshot.answers, cut.sequence, expiry(opened.odometer.now()))
         except OSError:
             opened.mark.fail()
             raise

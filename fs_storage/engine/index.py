@@ -15,27 +15,46 @@ from typing import Protocol
 
 import lmdb
 
-from fs_storage.engine.index_format import StoredAnswer, decode_answer, encode_answer, glance
+from fs_storage.engine.index_format import (
+    TOMBSTONE_BYTES,
+    StoredAnswer,
+    decode_answer,
+    encode_answer,
+    glance,
+)
 
-SWEEP_RECORDS = 4096
-"""Records looked at in each checkpoint for what has expired: a share of the checkpoint's own work."""
+FORGOTTEN_MIN = 4096
+"""Tombstones forgotten, and answers looked at, in each checkpoint, and twice as many more as it writes: so forgetting
+keeps up with whatever is made, and is a share of the checkpoint's own work."""
 ANSWER_S = 24 * 3600
 """How long the last answer of a channel that is silent is kept. A retry comes within minutes."""
+TOMBSTONE_S = 600
+"""How long a removed chunk is remembered: longer than any copy of an update is on its way."""
+_NUMBER = struct.Struct("<Q")
 _SEQUENCE_KEY = b"sequence"
-_SEQUENCE = struct.Struct("<Q")
+_ODOMETER_KEY = b"odometer"
+_FLOOR_KEY = b"floor"
+_QUEUED = struct.Struct(">Q12s")
 
 
 class Expiry:
-    """What may be forgotten, in seconds since the epoch."""
+    """What may be forgotten. Seconds of the store's odometer."""
 
-    __slots__ = ("answers_before", "tombstones_before")
+    __slots__ = ("answers_before", "now", "tombstones_before")
 
-    def __init__(self, tombstones_before: int, answers_before: int) -> None:
+    def __init__(self, now: int, tombstones_before: int, answers_before: int) -> None:
+        self.now = now
         self.tombstones_before = tombstones_before
         self.answers_before = answers_before
 
 
 class Index(Protocol):
+    floor: int
+    """No removal that was forgotten had a higher version. At least that by the time that a reader may miss one."""
+
+    def odometer(self) -> int:
+        """What it showed at the last `apply`."""
+
     def sequence(self) -> int:
         """0: nothing was ever applied."""
 
@@ -53,7 +72,11 @@ class Index(Protocol):
         sequence: int,
         expiry: Expiry,
     ) -> None:
-        """Store all of it durably in one step; None deletes. Raises `OSError`; then nothing is stored."""
+        """Store all of it durably in one step, and forget what has expired; None deletes. Raises `OSError`; then
+        nothing is stored."""
+
+    def raise_floor(self, floor: int) -> None:
+        """`floor` is at least that from now on, durably with the next `apply`."""
 
     def reserve(self) -> None:
         """Have storage for the next checkpoints at hand. Raises `OSError` with ENOSPC."""
@@ -70,7 +93,7 @@ class LmdbIndex:
         self._environment = lmdb.open(
             os.fspath(directory),
             map_size=map_size_bytes,
-            max_dbs=3,
+            max_dbs=4,
             readahead=False,
             mode=0o640,
             max_readers=512,
@@ -80,14 +103,44 @@ class LmdbIndex:
         self._records = self._environment.open_db(b"records")
         self._answers = self._environment.open_db(b"answers")
         self._meta = self._environment.open_db(b"meta")
-        self._record_cursor = b""
+        self._tombstones = self._environment.open_db(b"tombstones")
+        """(removed at, chunk): tombstones in the order in which they are forgotten. An entry may outlive its
+        tombstone."""
         self._answer_cursor = b""
         """Where the next sweep goes on."""
+        self.floor = self._number(_FLOOR_KEY)
+        if self.sequence() and not self.odometer():
+            self._queue_all()
 
     def sequence(self) -> int:
+        return self._number(_SEQUENCE_KEY)
+
+    def odometer(self) -> int:
+        return self._number(_ODOMETER_KEY)
+
+    def raise_floor(self, floor: int) -> None:
+        self.floor = max(self.floor, floor)
+
+    def _number(self, key: bytes) -> int:
         with self._environment.begin(self._meta) as transaction:
-            value = transaction.get(_SEQUENCE_KEY)
-        return 0 if value is None else int(_SEQUENCE.unpack(value)[0])
+            value = transaction.get(key)
+        return 0 if value is None else int(_NUMBER.unpack(value)[0])
+
+    def _queue_all(self) -> None:
+        """The index is of a version that had no queue, and told time by the machine's clock: the odometer goes on where
+        that was."""
+        newest = 1
+        with self._environment.begin(write=True) as transaction:
+            for chunk, value in transaction.cursor(self._records):
+                seen = glance(value)
+                newest = max(newest, seen.removed_at)
+                self.floor = max(self.floor, seen.number)
+                if seen.removed_at and not seen.unsettled:
+                    transaction.put(_QUEUED.pack(seen.removed_at, chunk), b"", db=self._tombstones)
+            for _, value in transaction.cursor(self._answers):
+                newest = max(newest, decode_answer(value).when)
+            transaction.put(_FLOOR_KEY, _NUMBER.pack(self.floor), db=self._meta)
+            transaction.put(_ODOMETER_KEY, _NUMBER.pack(newest), db=self._meta)
 
     def get(self, chunk: bytes) -> bytes | None:
         with self._environment.begin(self._records) as transaction:
@@ -125,26 +178,48 @@ class LmdbIndex:
                         transaction.delete(chunk, db=self._records)
                     else:
                         transaction.put(chunk, value, db=self._records)
+                        if len(value) == TOMBSTONE_BYTES:
+                            seen = glance(value)
+                            if seen.removed_at:
+                                transaction.put(_QUEUED.pack(seen.removed_at, chunk), b"", db=self._tombstones)
                 for key, answer in answers.items():
                     transaction.put(key, encode_answer(answer), db=self._answers)
-                self._sweep(transaction, records, expiry)
-                transaction.put(_SEQUENCE_KEY, _SEQUENCE.pack(sequence), db=self._meta)
+                # Before the commit: whoever misses a tombstone has to find the floor raised.
+                self.floor = self._forget_tombstones(transaction, len(records), expiry)
+                self._forget_answers(transaction, len(answers), expiry)
+                transaction.put(_SEQUENCE_KEY, _NUMBER.pack(sequence), db=self._meta)
+                transaction.put(_ODOMETER_KEY, _NUMBER.pack(expiry.now), db=self._meta)
+                transaction.put(_FLOOR_KEY, _NUMBER.pack(self.floor), db=self._meta)
         except lmdb.Error as error:
             raise OSError(5, f"the index cannot be written: {error}") from error
 
-    def _sweep(self, transaction: "lmdb.Transaction", records: Mapping[bytes, bytes | None], expiry: Expiry) -> None:
-        """Forget what has expired among the next few thousand records."""
-        with transaction.cursor(self._records) as cursor:
-            if cursor.set_range(self._record_cursor):
-                for _ in range(SWEEP_RECORDS):
-                    seen = glance(cursor.value())
-                    expired = 0 < seen.removed_at < expiry.tombstones_before and not seen.unsettled
-                    if not (cursor.delete() and cursor.key() if expired else cursor.next()):
-                        break
-            self._record_cursor = bytes(cursor.key())
+    def _forget_tombstones(self, transaction: "lmdb.Transaction", written: int, expiry: Expiry) -> int:
+        """Forget those that have expired, the oldest first. Returns the floor that goes with it."""
+        floor = self.floor
+        before = _QUEUED.pack(max(expiry.tombstones_before, 0), bytes(12))
+        with transaction.cursor(self._tombstones) as cursor:
+            cursor.first()
+            for _ in range(FORGOTTEN_MIN + 2 * written):
+                key = cursor.key()
+                if not key or key >= before:
+                    break
+                removed_at, chunk = _QUEUED.unpack(key)
+                value = transaction.get(chunk, db=self._records)
+                if value is not None:
+                    seen = glance(value)
+                    # With a version pending it stays, and is queued again if that is dropped.
+                    if seen.removed_at == removed_at and not seen.unsettled:
+                        transaction.delete(chunk, db=self._records)
+                        floor = max(floor, seen.number)
+                cursor.delete()
+        return floor
+
+    def _forget_answers(self, transaction: "lmdb.Transaction", written: int, expiry: Expiry) -> None:
+        """Forget what has expired among the next few thousand. As more are looked at than are written, at most half of
+        all are expired."""
         with transaction.cursor(self._answers) as cursor:
             if cursor.set_range(self._answer_cursor):
-                for _ in range(SWEEP_RECORDS):
+                for _ in range(FORGOTTEN_MIN + 2 * written):
                     expired = decode_answer(cursor.value()).when < expiry.answers_before
                     if not (cursor.delete() and cursor.key() if expired else cursor.next()):
                         break

@@ -23,7 +23,7 @@ Chunk record, key = chunk id (12 bytes):
     28      4     0
     32      8     version
     40      8     chain version
-    48      8     removed at, seconds since the epoch
+    48      8     removed at, seconds of the store's odometer
     56      4*p   page checksums
     ...     8+b   n times: offset (4), length b (4), bytes
     then, if there is a pending version, its identity:
@@ -39,7 +39,7 @@ Answer, key = client id + channel (8 bytes, big-endian):
     16      8     sequence
     24      8     version; 0: the update was dropped
     32      4     length
-    36      8     when, seconds since the epoch
+    36      8     when, seconds of the store's odometer
 """
 
 import struct
@@ -58,6 +58,9 @@ _CHANNEL = struct.Struct("<QQ")
 _ANSWER = struct.Struct("<I12sQQIQ")
 _CHANNEL_KEY = struct.Struct(">Q")
 assert _HEAD.size == 8 and _VERSION.size == 56 and _PATCH.size == 8 and _CHANNEL.size == 16 and _ANSWER.size == 44
+
+TOMBSTONE_BYTES = _HEAD.size + _VERSION.size
+"""Of the value of a tombstone with nothing pending. (An empty chunk's has as many.)"""
 
 _COMMITTED, _PENDING = 1, 2
 _REMOVED, _HAS_BLOCK, _HAS_WHOLE = 1, 2, 4
@@ -79,7 +82,7 @@ class StoredAnswer(NamedTuple):
     """0: the update was dropped; it will never be applied."""
     length: int
     when: int
-    """Seconds since the epoch."""
+    """Seconds of the store's odometer."""
 
 
 def encode_record(record: Record) -> bytes:
@@ -214,18 +217,20 @@ class Glance(NamedTuple):
     size_class: int
     """With `slot`, the block of the committed version; 0: it has none."""
     slot: int
+    number: int
+    """Of the committed version; 0: there is none."""
 
 
 def glance(value: Any) -> Glance:
     """What `value` says, without decoding or verifying all of it."""
     flags = value[5]
     if not flags & _COMMITTED:
-        return Glance(False, 0, True, 0, 0, 0)
+        return Glance(False, 0, True, 0, 0, 0, 0)
     made = _VERSION.unpack_from(value, _HEAD.size)
     unsettled = bool(flags & _PENDING or made[9])
     if made[0] & _REMOVED:
-        return Glance(False, 0, unsettled, made[13], 0, 0)
-    return Glance(True, made[5], unsettled, 0, made[2] if made[0] & _HAS_BLOCK else 0, made[4])
+        return Glance(False, 0, unsettled, made[13], 0, 0, made[11])
+    return Glance(True, made[5], unsettled, 0, made[2] if made[0] & _HAS_BLOCK else 0, made[4], made[11])
 
 
 def answer_key(client: bytes, channel: int) -> bytes:

@@ -144,6 +144,11 @@ class ChunkStore(Protocol):
         """Whatever was lost has been given back and is durable (the caller has called `sync`). Durable on return.
         Raises DISK_FAILED."""
 
+    @property
+    def floor(self) -> int:
+        """At least the highest version of any removal that this store has forgotten. A chunk that has nothing here gets
+        higher versions than that, so that no replica that remembers its removal takes them for old ones."""
+
     def state(self, chunk: bytes) -> ChunkState | None:
         """None: the chunk has never been heard of (or its tombstone is gone)."""
 

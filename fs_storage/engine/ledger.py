@@ -303,7 +303,7 @@ class Ledger:
         if record.pending is not None:
             self._drop_answer(update.chunk, record.identity)
         identity = Identity(update.client, update.channel, update.sequence)
-        self.publish(update.chunk, record, make_pending(record, version, identity, task.forgets))
+        self.publish(update.chunk, record, make_pending(record, version, identity, forgets=False))
         self.prepared += 1
         if update.client:
             key = answer_key(update.client, update.channel)

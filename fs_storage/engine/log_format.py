@@ -30,7 +30,7 @@ Record PREPARE, a version became pending:
 
     0       1     1
     1       1     flags: 1 removal, 2 has a block, 4 has a whole checksum, 8 builds on the committed version,
-                  16 the committed version is a tombstone that had expired: it is forgotten
+                  16 the committed version is a tombstone that is forgotten (older versions wrote this)
     2       1     log2 of the chunk size
     3       1     log2 of the block size
     4       4     slot
@@ -49,7 +49,7 @@ Record PREPARE, a version became pending:
     64      8     chain version
     72      8     channel
     80      8     sequence
-    88      8     when, seconds since the epoch
+    88      8     when, seconds of the store's odometer
     96      c     client id
     ...     4*p   page checksums
     ...     8+b   n times: offset (4), length b (4), bytes
@@ -60,7 +60,7 @@ Records COMMIT and ABANDON, the pending version became the committed one, or was
     1       3     0
     4       12    chunk id
     16      8     version
-    24      8     when, seconds since the epoch
+    24      8     when, seconds of the store's odometer
 """
 
 import enum

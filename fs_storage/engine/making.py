@@ -28,9 +28,7 @@ _WRITEBACK_BYTES = 256 * 1024
 """From here on the device is told to begin before the sync."""
 
 
-def make(
-    disk: Disk, update: Update, base: Version | None, how: Plan, block: Block | None, when: int, forgets: bool
-) -> "Made":
+def make(disk: Disk, update: Update, base: Version | None, how: Plan, block: Block | None, when: int) -> "Made":
     """The version that `update` makes of `base`, with its bytes stored in `block` or in the record's patches.
 
     Raises `EmberError` (CHECKSUM, DISK_FAILED), with nothing stored that counts, and `OSError` from a failed write.
@@ -84,7 +82,7 @@ def make(
         update.chunk,
         removed,
         how.builds_on,
-        forgets,
+        False,
         chunk_bits,
         block.size_class if block is not None else -1,
         block.slot if block is not None else 0,

@@ -4,9 +4,8 @@ It does what `interface.ChunkStore` says and nothing for speed: every update mak
 durable; `close` forgets it all. Single-threaded, except `read_blocking`.
 """
 
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fs_common.checksums import page_checksums
@@ -14,7 +13,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.ids import chunk_id, split_chunk_id
 from fs_common.limits import page_size
 from fs_common.records.storage import UpdateKind
-from fs_storage.engine.admission import TOMBSTONE_S, admit, length_after
+from fs_storage.engine.admission import admit, length_after
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.interface import (
     Answer,
@@ -42,18 +41,16 @@ class _Version:
 class _Chunk:
     committed: _Version | None = None
     pending: _Version | None = None
-    removed_at: float = 0.0
-    """By the clock; meaningful while the committed version is a removal."""
 
 
 class MemoryStore:
     """See the module."""
 
-    def __init__(self, *, capacity_bytes: int = 1 << 40, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, capacity_bytes: int = 1 << 40) -> None:
         self._capacity_bytes = capacity_bytes
-        self._clock = clock
         self._chunks: dict[bytes, _Chunk] = {}
         self._answers: dict[tuple[bytes, int], Answer] = {}
+        self.floor = 0
         self.identity = uuid.uuid4().bytes
         self.opening = 1
         self.incarnation = 1
@@ -67,8 +64,14 @@ class MemoryStore:
     async def declare_whole(self) -> None:
         self.whole = True
 
+    def forget(self, chunk: bytes) -> None:
+        """Forget a removal. Others do so after some time, this store when it is told."""
+        entry = self._chunks.pop(chunk)
+        assert entry.committed is not None and entry.committed.removed and entry.pending is None
+        self.floor = max(self.floor, entry.committed.number)
+
     def state(self, chunk: bytes) -> ChunkState | None:
-        entry = self._get(chunk)
+        entry = self._chunks.get(chunk)
         if entry is None:
             return None
         committed, pending = entry.committed, entry.pending
@@ -93,14 +96,14 @@ class MemoryStore:
         return answer._replace(committed=committed)
 
     def pending_update(self, chunk: bytes) -> PendingUpdate | None:
-        entry = self._get(chunk)
+        entry = self._chunks.get(chunk)
         if entry is None or entry.pending is None:
             return None
         made = entry.pending
         return PendingUpdate(made.number, len(made.data), made.removed, made.chunk_size, *made.identity)
 
     def digest(self, chunk: bytes, *, pending: bool = False) -> int:
-        entry = self._get(chunk)
+        entry = self._chunks.get(chunk)
         version = None if entry is None else entry.pending if pending else entry.committed
         if version is None:
             return NOTHING_DIGEST
@@ -118,10 +121,9 @@ class MemoryStore:
 
     async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:
         for chunk, version in chunks:
-            entry = self._get(chunk)
+            entry = self._chunks.get(chunk)
             if entry is not None and entry.pending is not None and entry.pending.number == version:
                 entry.committed, entry.pending = entry.pending, None
-                entry.removed_at = self._clock()
             elif entry is None or entry.committed is None or entry.committed.number < version:
                 raise EmberError(Code.UPDATE_MISSING, f"chunk {chunk.hex()} has no pending version {version}")
 
@@ -129,12 +131,12 @@ class MemoryStore:
         pass
 
     async def abandon(self, chunk: bytes, version: int) -> None:
-        entry = self._get(chunk)
+        entry = self._chunks.get(chunk)
         if entry is not None and entry.pending is not None and entry.pending.number == version:
             self._drop_pending(chunk, entry)
 
     def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
-        entry = self._get(chunk)
+        entry = self._chunks.get(chunk)
         version = None if entry is None else entry.pending if pending else entry.committed
         if version is None or version.removed:
             raise EmberError(Code.CHUNK_NOT_FOUND, f"chunk {chunk.hex()} has no data")
@@ -176,20 +178,8 @@ class MemoryStore:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _get(self, chunk: bytes) -> _Chunk | None:
-        entry = self._chunks.get(chunk)
-        if (
-            entry is not None
-            and entry.pending is None
-            and (entry.committed is None or entry.committed.removed)
-            and self._clock() >= entry.removed_at + TOMBSTONE_S
-        ):
-            del self._chunks[chunk]
-            return None
-        return entry
-
     def _prepare(self, update: Update) -> Prepared:
-        entry = self._get(update.chunk)
+        entry = self._chunks.get(update.chunk)
         committed = entry.committed if entry else None
         page_bytes = page_size(committed.chunk_size) if committed is not None and not committed.removed else None
         if not admit(update, self.state(update.chunk), self.pending_update(update.chunk), page_bytes):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
-from fs_storage.engine.admission import TOMBSTONE_S
 from fs_storage.engine.blocks import BlockFiles, unit_slots
 from fs_storage.engine.disk import Disk
 from fs_storage.engine.formatting import BLOCKS, INDEX, LOG, lock_directory, open_directory
-from fs_storage.engine.index import ANSWER_S, Expiry, Index, LmdbIndex
+from fs_storage.engine.index import ANSWER_S, TOMBSTONE_S, Expiry, Index, LmdbIndex
 from fs_storage.engine.index_format import IndexDamaged, decode_record, encode_record, glance
 from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import LogDamaged
 from fs_storage.engine.mark import NO_BOOT, MarkFile
+from fs_storage.engine.odometer import Odometer
 from fs_storage.engine.recovery import Recovered, replay
 from fs_storage.engine.slots import Slots
 from fs_storage.engine.syncing import Syncs
@@ -55,6 +55,7 @@ class Opened:
     recovered: Recovered
     mark: MarkFile
     syncs: Syncs
+    odometer: Odometer
 
     def close(self, disk: Disk) -> None:
         """Release everything. Nobody reads or writes any more."""
@@ -64,8 +65,8 @@ class Opened:
         disk.close(self.lock_file)
 
 
-def expiry(now: float) -> Expiry:
-    return Expiry(int(now - TOMBSTONE_S), int(now - ANSWER_S))
+def expiry(now: int) -> Expiry:
+    return Expiry(now, now - TOMBSTONE_S, now - ANSWER_S)
 
 
 def open_target(
@@ -125,9 +126,10 @@ def _open(
     if found.boot == NO_BOOT:
         # The log knows, until recovery has begun a new one.
         mark.found_boot(min(recovered.boots - {boot}, default=boot))
+    odometer = Odometer(max(1, index.odometer(), _newest(recovered)), clock)
     scan = _scan(index, blocks, recovered)
     try:
-        _finish_recovery(disk, index, log, blocks, recovered, scan, clock)
+        _finish_recovery(disk, index, log, blocks, recovered, scan, odometer.now())
     except OSError as error:
         if error.errno != errno.ENOSPC:
             mark.fail()
@@ -140,7 +142,9 @@ def _open(
     table.pending = scan.pending
     table.chunks = scan.chunks
     log_bytes_max = marker.log_step_bytes * LOG_STEPS_MAX
-    return Opened(settings, lock_file, log, log_bytes_max, blocks, index, table, slots, recovered, mark, syncs)
+    return Opened(
+        settings, lock_file, log, log_bytes_max, blocks, index, table, slots, recovered, mark, syncs, odometer
+    )
 
 
 def _forget_cached(disk: Disk, directory: Path) -> None:
@@ -152,6 +156,12 @@ def _forget_cached(disk: Disk, directory: Path) -> None:
             disk.forget_cached(file)
         finally:
             disk.close(file)
+
+
+def _newest(recovered: Recovered) -> int:
+    """What the odometer showed when the newest of it was decided."""
+    removed = (record.committed.removed_at for record in recovered.records.values() if record.committed is not None)
+    return max(*removed, *(answer.when for answer in recovered.answers.values()), 0, 0)
 
 
 @dataclass(slots=True)
@@ -211,7 +221,7 @@ def _finish_recovery(
     blocks: BlockFiles,
     recovered: Recovered,
     scan: _Scan,
-    clock: Callable[[], float],
+    now: int,
 ) -> None:
     """Steps 3 and 4 of `recovery`."""
     records = dict(recovered.records)
@@ -247,5 +257,5 @@ def _finish_recovery(
         encoded = {
             chunk: None if record[:2] == NOTHING[:2] else encode_record(record) for chunk, record in records.items()
         }
-        index.apply(encoded, recovered.answers, sequence, expiry(clock()))
+        index.apply(encoded, recovered.answers, sequence, expiry(now))
     log.begin(sequence)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
-from fs_storage.engine.admission import TOMBSTONE_S, admit
+from fs_storage.engine.admission import admit
 from fs_storage.engine.blocks import BlockFiles
 from fs_storage.engine.checkpoint import Checkpointer
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
@@ -40,7 +40,7 @@ from fs_storage.engine.opening import Opened, Settings, open_target
 from fs_storage.engine.plan import plan
 from fs_storage.engine.reader import Reader
 from fs_storage.engine.transitions import commit
-from fs_storage.engine.versions import PAGE_SHIFTS, Record
+from fs_storage.engine.versions import PAGE_SHIFTS
 from fs_storage.engine.writer import Request, Task
 
 LIGHT_BYTES_MAX = 128 << 10
@@ -60,7 +60,6 @@ class EngineStore:
         disk: Disk,
         directory: Path,
         opened: Opened,
-        clock: Callable[[], float],
         threaded: bool,
     ) -> None:
         self._loop = loop
@@ -68,13 +67,13 @@ class EngineStore:
         self._disk = disk
         self._directory = directory
         self._opened = opened
-        self._clock = clock
+        self._now = opened.odometer.now
         self._table = opened.table
         self._slots = opened.slots
         self._blocks: BlockFiles = opened.blocks
         self._reader = Reader(disk, opened.table, opened.slots)
         self._ledger = Ledger(loop, disk, directory, opened, self._consider, threaded=threaded)
-        self._checkpointer = Checkpointer(self._ledger, opened, clock, threaded=threaded)
+        self._checkpointer = Checkpointer(self._ledger, opened, threaded=threaded)
         self._mark = opened.mark
         mark = opened.mark.mark
         self.identity = mark.uuid
@@ -96,9 +95,8 @@ class EngineStore:
     # -- what there is -----------------------------------------------------------------------------------------
 
     def state(self, chunk: bytes) -> ChunkState | None:
-        record = self._table.get(chunk)
-        committed, pending, _ = record
-        if (committed is None and pending is None) or self._expired(record):
+        committed, pending, _ = self._table.get(chunk)
+        if committed is None and pending is None:
             return None
         newest = pending or committed
         assert newest is not None
@@ -111,16 +109,9 @@ class EngineStore:
             newest.chain_version,
         )
 
-    def _expired(self, record: Record) -> bool:
-        """It is a tombstone that is as good as gone. While something is pending a tombstone stays: that builds on its
-        version."""
-        committed = record.committed
-        return (
-            committed is not None
-            and committed.removed
-            and record.pending is None
-            and self._clock() >= committed.removed_at + TOMBSTONE_S
-        )
+    @property
+    def floor(self) -> int:
+        return self._opened.index.floor
 
     def answer(self, client: bytes, channel: int) -> Answer | None:
         if not client:
@@ -278,7 +269,7 @@ class EngineStore:
         elif how.has_block:
             assert base is not None
             block = base.block
-        task = Task(update, base, how, block, int(self._clock()), self._expired(record))
+        task = Task(update, base, how, block, self._now())
         self._ledger.put_task(request, task)
         return task
 
@@ -294,7 +285,7 @@ class EngineStore:
                 if record.committed is None or record.committed.number < version:
                     raise EmberError(Code.UPDATE_MISSING, f"chunk {chunk.hex()} has no pending version {version}")
                 continue
-            when = int(self._clock())
+            when = self._now()
             self._ledger.note_commit(chunk, record, commit(record, when), encode_commit(chunk, version, when))
             self._committed += 1
         if self._ledger.patch_bytes > PATCH_BYTES_HARD:
@@ -314,7 +305,7 @@ class EngineStore:
             if committed is not None and committed.block is not None:
                 request.files.append(committed.block.file)  # what the chunk goes back to is durable as well
             request.dropped = chunk
-            request.drops.append(encode_abandon(chunk, version, int(self._clock())))
+            request.drops.append(encode_abandon(chunk, version, self._now()))
             request.durable = True
             self._ledger.busy[chunk] = request
             self._ledger.put(request)
@@ -408,7 +399,7 @@ async def open_store(
     capacity_bytes: int = 0,
     disk: Disk | None = None,
     open_index: Callable[[Path], Index] | None = None,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
     records_cached: int = 16_384,
     checkpoint_interval_s: float = 10.0,
     threaded: bool = True,
@@ -417,7 +408,7 @@ async def open_store(
 
     `capacity_bytes`: most bytes in blocks, 0: what the file system gives. `records_cached`: chunk records kept in
     memory beyond those that changed lately; one is about 1.5 KB. `threaded` False: the store does everything on the
-    event loop in a reproducible order, for simulations. `disk`, `open_index`, `clock` (seconds since the epoch): seams.
+    event loop in a reproducible order, for simulations. `disk`, `open_index`, `clock` (seconds, never set): seams.
 
     Raises `EmberError`, one line each: BUSY (another process has it), INVALID (the directory is not this target's),
     DISK_FAILED (its files are damaged or cannot be used), NO_SPACE (no room to make or recover it).
@@ -435,7 +426,7 @@ async def open_store(
             raise
     else:
         opened = open_target(disk, path, settings, open_index, clock)
-    return EngineStore(loop, disk, path, opened, clock, threaded)
+    return EngineStore(loop, disk, path, opened, threaded)
 
 
 def _close_unwanted(disk: Disk, opening: asyncio.Future[Opened]) -> None:

@@ -12,12 +12,13 @@ from fs_storage.engine.versions import NOBODY, Block, Identity, Record, Version
 
 
 def make_pending(record: Record, version: Version, identity: Identity, forgets: bool) -> Record:
-    """A pending version that is there already is dropped. `forgets`: so is the committed one, an expired tombstone."""
+    """A pending version that is there already is dropped. `forgets` (in logs of older versions): so is the committed
+    one, an expired tombstone."""
     return Record(None if forgets else drop_pending(record).committed, version, identity)
 
 
 def commit(record: Record, when: int) -> Record:
-    """`when`: seconds since the epoch; a removal is forgotten some time after it."""
+    """`when`: seconds of the store's odometer; a removal is forgotten some time after it."""
     version = record.pending
     assert version is not None
     if version.removed:

@@ -70,7 +70,7 @@ class Version(NamedTuple):
     Bytes at and beyond it may be written at any time; bytes below it only by applying a patch."""
     removed: bool
     removed_at: int
-    """Seconds since the epoch, set when a removal is committed; otherwise 0."""
+    """Seconds of the store's odometer, set when a removal is committed; otherwise 0."""
     block: Block | None
     """None: it has no bytes."""
     checksums: bytes

@@ -50,18 +50,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class Task:
     """One update to make pending."""
 
-    __slots__ = ("base", "block", "forgets", "made", "plan", "refusal", "update", "when")
+    __slots__ = ("base", "block", "made", "plan", "refusal", "update", "when")
 
-    def __init__(
-        self, update: Update, base: Version | None, plan: Plan, block: Block | None, when: int, forgets: bool
-    ) -> None:
+    def __init__(self, update: Update, base: Version | None, plan: Plan, block: Block | None, when: int) -> None:
         self.update = update
         self.base = base
         self.plan = plan
         self.block = block
         self.when = when
-        self.forgets = forgets
-        """The committed version is a tombstone that has expired."""
         self.made: Made | None = None
         """Set by the thread: the update is stored."""
         self.refusal: EmberError | None = None
@@ -318,7 +314,7 @@ class Writer:
                 unit = Unit(block.size_class, block.slot // unit_slots(block.size_class))
                 if unit in self._unbacked:
                     raise EmberError(Code.NO_SPACE, "the target's disk is full")
-            task.made = make(self._disk, task.update, task.base, task.plan, block, task.when, task.forgets)
+            task.made = make(self._disk, task.update, task.base, task.plan, block, task.when)
         except EmberError as error:
             task.refusal = error
             return 0

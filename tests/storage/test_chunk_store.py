@@ -34,15 +34,7 @@ MIB = 1 << 20
 OTHER = bytes(chunk_id(7, 1))
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-Case = Callable[[ChunkStore, Clock], Awaitable[None]]
+Case = Callable[[ChunkStore], Awaitable[None]]
 Run = Callable[..., None]
 
 
@@ -51,12 +43,12 @@ def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Run a case on a fresh store of 64 MiB."""
 
     @asynccontextmanager
-    async def opened(clock: Clock):  # type: ignore[no-untyped-def]
+    async def opened():  # type: ignore[no-untyped-def]
         store: ChunkStore
         if request.param == "memory":
-            store = MemoryStore(capacity_bytes=64 * MIB, clock=clock)
+            store = MemoryStore(capacity_bytes=64 * MIB)
         else:
-            store = await open_quick_store(tmp_path / "target", capacity_bytes=64 * MIB, clock=clock)
+            store = await open_quick_store(tmp_path / "target", capacity_bytes=64 * MIB)
         try:
             yield store
         finally:
@@ -64,9 +56,8 @@ def on_store(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
     def run_case(case: Case) -> None:
         async def body() -> None:
-            clock = Clock()
-            async with opened(clock) as store:
-                await case(store, clock)
+            async with opened() as store:
+                await case(store)
 
         run(body())
 
@@ -79,7 +70,7 @@ def pattern(length: int, seed: int = 0) -> bytes:
 
 
 def test_a_sync_changes_nothing_that_shows(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         assert await prepared(store, write(1, b"data")) == [Prepared(1, 4)]
         await asyncio.gather(store.sync(), store.sync())
         await store.commit([(CHUNK, 1)])
@@ -91,7 +82,7 @@ def test_a_sync_changes_nothing_that_shows(on_store: Run) -> None:
 
 
 def test_a_write_is_pending_until_committed(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         assert store.state(CHUNK) is None
         data = pattern(10_000)
         assert await prepared(store, write(1, data, chain_version=9)) == [Prepared(1, 10_000)]
@@ -110,7 +101,7 @@ def test_a_write_is_pending_until_committed(on_store: Run) -> None:
 
 
 def test_commit_again_does_nothing_and_commit_of_nothing_is_refused(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, write(1, b"one"))
         await apply(store, write(2, b"two"))
         await store.commit([(CHUNK, 2), (CHUNK, 1)])
@@ -137,7 +128,7 @@ def test_commit_again_does_nothing_and_commit_of_nothing_is_refused(on_store: Ru
     ],
 )
 def test_a_write_over_a_chunk_changes_its_bytes_and_no_others(on_store: Run, offset: int, length: int) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         durability = on_store.durability  # type: ignore[attr-defined]
         model = bytearray(pattern(50_000))
         await apply(store, write(1, bytes(model), durability=durability))
@@ -156,7 +147,7 @@ def test_a_write_over_a_chunk_changes_its_bytes_and_no_others(on_store: Run, off
 
 
 def test_appends_grow_a_chunk_through_all_sizes(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         model = bytearray()
         for version, size in enumerate((1, 4095, 5000, 100, 40_000, 60_000, 300_000, 3, 700_000), 1):
             payload = pattern(size, version)
@@ -168,7 +159,7 @@ def test_appends_grow_a_chunk_through_all_sizes(on_store: Run) -> None:
 
 
 def test_a_gap_is_zeros_also_where_older_bytes_were(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, write(1, pattern(60_000)))
         await apply(store, truncate(2, 5000))
         assert take(store) == pattern(60_000)[:5000]
@@ -182,7 +173,7 @@ def test_a_gap_is_zeros_also_where_older_bytes_were(on_store: Run) -> None:
 
 
 def test_truncate_creates_cuts_and_empties(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, truncate(1, 9000))
         assert take(store) == bytes(9000)
         await apply(store, truncate(2, 9000))
@@ -196,7 +187,7 @@ def test_truncate_creates_cuts_and_empties(on_store: Run) -> None:
 
 
 def test_replace_takes_over_whatever_was_there(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, replace(7, b"seven"))
         assert store.state(CHUNK) == ChunkState(7, 5, False, 0, 0, 1)
         await prepared(store, write(8, b"EIGHT", client=CLIENT, channel=1, sequence=1))
@@ -215,8 +206,8 @@ def test_replace_takes_over_whatever_was_there(on_store: Run) -> None:
     on_store(case)
 
 
-def test_remove_leaves_a_tombstone_for_an_hour(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+def test_remove_leaves_a_tombstone(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, write(1, b"data"))
         await prepared(store, remove(2))
         assert store.pending_update(CHUNK) == PendingUpdate(2, 0, True, CHUNK_SIZE, b"", 0, 0)
@@ -227,13 +218,6 @@ def test_remove_leaves_a_tombstone_for_an_hour(on_store: Run) -> None:
             take(store)
         assert error.value.code is Code.CHUNK_NOT_FOUND
         assert (await refused(store, write(1, b"late"))).code is Code.UPDATE_MISSING
-        clock.now += 3599
-        assert store.state(CHUNK) is not None
-        clock.now += 1
-        assert store.state(CHUNK) is None
-        await apply(store, write(1, b"again"))
-        assert take(store) == b"again"
-        await apply(store, remove(2))
         await apply(store, write(3, b"over the tombstone", 5))
         assert take(store) == bytes(5) + b"over the tombstone"
 
@@ -241,7 +225,7 @@ def test_remove_leaves_a_tombstone_for_an_hour(on_store: Run) -> None:
 
 
 def test_removing_a_missing_chunk_makes_a_version(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, remove(1))
         assert store.state(CHUNK) == ChunkState(1, 0, True, 0, 0, 1)
         await apply(store, remove(9))
@@ -251,7 +235,7 @@ def test_removing_a_missing_chunk_makes_a_version(on_store: Run) -> None:
 
 
 def test_abandon_forgets_the_bytes_and_keeps_the_sequence(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, write(1, b"first", client=CLIENT, channel=4, sequence=10))
         assert store.answer(CLIENT, 4) == Answer(10, CHUNK, 1, 5, True)
         await prepared(store, write(2, b"FI", client=CLIENT, channel=4, sequence=11))
@@ -272,7 +256,7 @@ def test_abandon_forgets_the_bytes_and_keeps_the_sequence(on_store: Run) -> None
 
 
 def test_an_abandoned_append_does_not_show_in_the_next_one(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         durability = on_store.durability  # type: ignore[attr-defined]
         await apply(store, write(1, pattern(1000), durability=durability))
         await prepared(store, write(2, b"A" * 50_000, 1000, durability=durability))
@@ -285,7 +269,7 @@ def test_an_abandoned_append_does_not_show_in_the_next_one(on_store: Run) -> Non
 
 
 def test_the_same_update_again_changes_nothing_and_another_is_refused(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         one = write(1, b"data", client=CLIENT, channel=1, sequence=5)
         assert await prepared(store, one) == [Prepared(1, 4)]
         assert await prepared(store, one) == [Prepared(1, 4)]
@@ -303,7 +287,7 @@ def test_the_same_update_again_changes_nothing_and_another_is_refused(on_store: 
 
 
 def test_an_older_update_of_a_channel_does_not_hide_its_newest(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, write(1, b"data", client=CLIENT, channel=1, sequence=8))
         await apply(store, replace(1, b"data", chunk=OTHER, client=CLIENT, channel=1, sequence=7))
         assert store.answer(CLIENT, 1) == Answer(8, CHUNK, 1, 4, True)
@@ -314,7 +298,7 @@ def test_an_older_update_of_a_channel_does_not_hide_its_newest(on_store: Run) ->
 
 
 def test_a_damaged_payload_leaves_no_trace_and_does_not_fail_its_neighbours(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         bad = write(1, pattern(9000), 100, client=CLIENT, channel=1, sequence=1)
         bad.payload = memoryview(pattern(9000, 1))
         good = write(1, b"good", chunk=OTHER)
@@ -347,7 +331,7 @@ def test_a_damaged_payload_leaves_no_trace_and_does_not_fail_its_neighbours(on_s
     ids=lambda one: f"{one.kind.name} at {one.offset}, {len(one.payload)} bytes",
 )
 def test_a_malformed_update_is_invalid(on_store: Run, wrong) -> None:  # type: ignore[no-untyped-def]
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         assert (await refused(store, wrong)).code is Code.INVALID
         assert store.pending() == []
 
@@ -355,7 +339,7 @@ def test_a_malformed_update_is_invalid(on_store: Run, wrong) -> None:  # type: i
 
 
 def test_pages_of_another_size_are_refused(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         await apply(store, write(1, b"x"))
         assert (await refused(store, write(2, b"x", chunk_size=64 * MIB))).code is Code.INVALID
         await apply(store, replace(2, pattern(100_000), chunk_size=64 * MIB))
@@ -365,7 +349,7 @@ def test_pages_of_another_size_are_refused(on_store: Run) -> None:
 
 
 def test_no_space_leaves_no_trace_and_removal_makes_room(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         payload = pattern(MIB // 16) * 64
         chunks = [bytes(chunk_id(9, index)) for index in range(17)]
         for chunk in chunks[:16]:
@@ -384,7 +368,7 @@ def test_no_space_leaves_no_trace_and_removal_makes_room(on_store: Run) -> None:
 
 
 def test_chunks_of_a_file(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         assert store.last_chunk(5) == LastChunk(-1, 0, 0, 0)
         assert store.chunks_of(5, 0, 10) == []
         ids = {index: bytes(chunk_id(5, index)) for index in (0, 3, 7, 300, 2**32 - 1)}
@@ -407,7 +391,7 @@ def test_chunks_of_a_file(on_store: Run) -> None:
 
 
 def test_reads_end_where_the_chunk_ends(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         data = pattern(100_000)
         await apply(store, write(1, data, chunk_size=MIB))
         for offset, length in [(0, 100_000), (99_999, 10), (100_000, 1), (500_000, 10), (0, 99_999), (5, 80_000)]:
@@ -417,7 +401,7 @@ def test_reads_end_where_the_chunk_ends(on_store: Run) -> None:
 
 
 def test_a_batch_prepares_and_commits_together(on_store: Run) -> None:
-    async def case(store: ChunkStore, clock: Clock) -> None:
+    async def case(store: ChunkStore) -> None:
         chunks = [bytes(chunk_id(3, index)) for index in range(50)]
         await prepared(store, *[write(1, pattern(2000, i), chunk=chunk) for i, chunk in enumerate(chunks)])
         await store.commit([(chunk, 1) for chunk in chunks])

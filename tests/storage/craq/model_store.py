@@ -29,6 +29,8 @@ class Chunk:
     version: int = 0
     content: Content = None
     pending: Pending | None = None
+    committed_at: float = 0.0
+    """For the simulator."""
     last_commit: tuple[int, Content, Pending] | None = None
     """What the chunk was before its last commit, while a crash may still undo that commit."""
 
@@ -55,6 +57,16 @@ class ModelStore:
     def __init__(self) -> None:
         self.chunks: dict[bytes, Chunk] = {}
         self.answers: dict[tuple[bytes, int], Answer] = {}
+        self.floor = 0
+        self.versions: dict[tuple[bytes, int], Content] = {}
+        """All that there ever were."""
+
+    def forget(self, chunk: bytes) -> None:
+        """The removal, if there is one, and nothing is pending."""
+        found = self.chunks.get(chunk)
+        if found is not None and found.version and found.content is None and found.pending is None:
+            self.floor = max(self.floor, found.version)
+            del self.chunks[chunk]
 
     def state(self, chunk: bytes) -> ChunkState | None:
         found = self.chunks.get(chunk)
@@ -106,6 +118,7 @@ class ModelStore:
         assert version > found.version, "a version is made again"
         assert version == found.version + 1 or found.content is None, "a version is skipped"
         found.pending = Pending(version, content, identity)
+        self.versions[chunk, version] = content
         found.last_commit = None
         client, channel, sequence = identity
         if client:

@@ -26,6 +26,8 @@ from tests.storage.craq.linearizable import FOREVER, Event, TooHard, linearizabl
 from tests.storage.craq.model_store import Chunk, Content, ModelStore
 
 CHAIN_VERSION = 1
+LATE_MAX = 30.0
+"""Where removals are forgotten, no message is later than this."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Plan:
     crashes: int = 2
     attempts: int = 3
     """Of a replica to forward, and of a client."""
+    forgets: int = 0
+    """Removals that a replica forgets, each when it likes."""
     losses: int = 0
     """Replicas that forget, unnoticed, some or all of what they have told others is durable."""
 
@@ -57,6 +61,7 @@ def plan_of(random: Random) -> Plan:
         duplication=random.choice((0.0, 0.1, 0.3)),
         no_space=random.choice((0.0, 0.0, 0.1)),
         crashes=random.choice((0, 0, 1, 3, 5)),
+        forgets=random.choice((0, 0, 10)),
     )
 
 
@@ -136,6 +141,7 @@ class Simulation:
         self._clients_left = self.plan.clients
         self.lost_at = FOREVER if self.plan.losses else 0.0
         """When a replica last lost something. What began before may be lost with it."""
+        self._loser = self.random.randrange(self.plan.replicas) if self.plan.losses else 0
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -148,6 +154,8 @@ class Simulation:
             self.after(self.random.uniform(0, 25 * self.plan.steps), self.crash_one)
         for _ in range(3):
             self.after(self.random.uniform(0, 25 * self.plan.steps), self.settle_one)
+        for _ in range(self.plan.forgets):
+            self.after(self.random.uniform(LATE_MAX, 25 * self.plan.steps), self.forget_one)
         for _ in range(self.plan.losses):
             self.after(self.random.uniform(0, 15 * self.plan.steps), self.copy_one)
             self.after(self.random.uniform(0, 15 * self.plan.steps), self.lose_one)
@@ -164,7 +172,8 @@ class Simulation:
     def delay(self) -> float:
         """Mostly short, sometimes very long: a message that waits in a dead connection."""
         random = self.random
-        return random.expovariate(1.0) * (20.0 if not self.healed and random.random() < 0.05 else 1.0)
+        late = random.expovariate(1.0) * (20.0 if not self.healed and random.random() < 0.05 else 1.0)
+        return min(late, LATE_MAX) if self.plan.forgets else late
 
     def lost(self) -> bool:
         return not self.healed and self.random.random() < self.plan.loss
@@ -224,6 +233,14 @@ class Simulation:
 
         self.ask_tail(chunk, heard, lambda: None)
 
+    def forget_one(self) -> None:
+        """A replica forgets removals that no copy of an update on its way can precede."""
+        store = self.random.choice(self.nodes).store
+        for chunk in self.chunks:
+            found = store.chunks.get(chunk)
+            if found is not None and self.now > found.committed_at + LATE_MAX:
+                store.forget(chunk)
+
     def settle_one(self) -> None:
         node = self.random.choice(self.nodes)
         if node.replica is not None and node.ready:
@@ -254,8 +271,11 @@ class Simulation:
         node.copy = deepcopy(node.store)
 
     def lose_one(self) -> None:
-        """A replica comes back without some or all of what it had: an old copy, an empty disk, a log cut short."""
-        node = self.random.choice(self.nodes)
+        """A replica comes back without some or all of what it had: an old copy, an empty disk, a log cut short.
+
+        Always the same one: what another then says of it proves nothing once both have lost something.
+        """
+        node = self.nodes[self._loser]
         if node.replica is None:
             return
         self.crash(node)
@@ -271,17 +291,19 @@ class Simulation:
                 if self.random.random() < 0.5:
                     node.store.chunks[chunk] = deepcopy(node.copy.chunks.get(chunk, Chunk()))
             node.store.answers = deepcopy(node.copy.answers)
+            node.store.versions = deepcopy(node.copy.versions)
+            for chunk, found in node.store.chunks.items():
+                node.store.versions[chunk, found.version] = found.content
 
     def check_acknowledged(self, operation: Operation) -> None:
         """An update that began after the last loss is acknowledged: every replica has it, and nothing else."""
         self.statistics["acknowledged_after_loss"] += 1
-        newest = self.nodes[0].store.newest(operation.chunk)
+        made = self.nodes[0].store.versions[operation.chunk, operation.version]
         for node in self.nodes:
-            version, content = node.store.newest(operation.chunk)
-            if not operation.version <= version <= newest[0] or (version == newest[0] and content != newest[1]):
+            there = node.store.versions.get((operation.chunk, operation.version), "nothing")
+            if there != made:
                 raise Violation(
-                    f"version {operation.version} is acknowledged, target {node.target} has {version, content},"
-                    f" the head {newest}"
+                    f"version {operation.version} is acknowledged: {made} at the head, {there} at target {node.target}"
                 )
 
     # -- the shell of the core -------------------------------------------------------------------------------------
@@ -342,8 +364,10 @@ class Simulation:
                 return store.prepare(operation.chunk, operation.version, work.kind, work.argument, operation.identity)
             case Step.COMMIT:
                 store.commit(operation.chunk, operation.version)
+                store.chunks[operation.chunk].committed_at = self.now
             case Step.CONFIRM:
                 store.commit(operation.chunk, operation.leftover)
+                store.chunks[operation.chunk].committed_at = self.now
             case Step.ABANDON:
                 store.abandon(operation.chunk, operation.version)
         return 0
@@ -514,6 +538,8 @@ class Simulation:
             for chunk in self.chunks:
                 newest_before, content_before = before.store.newest(chunk)
                 newest_after, content_after = after.store.newest(chunk)
+                if content_before is None and content_after is None:
+                    continue  # removals are forgotten in any order
                 if newest_after > newest_before:
                     raise Violation(f"target {after.target} has version {newest_after}, {before.target} does not")
                 if newest_after == newest_before and content_before != content_after:
@@ -542,6 +568,7 @@ class Simulation:
                 raise Violation(f"target {node.target} believes something is pending: {node.replica.unsettled}")
         for chunk in self.chunks:
             contents = {node.store.newest(chunk) for node in self.nodes}
+            contents = {(version if content is not None else 0, content) for version, content in contents}
             if len(contents) != 1:
                 raise Violation(f"replicas differ in the end: {contents}")
             ((_, content),) = contents

@@ -76,6 +76,7 @@ class Numbers:
         self.state = view.state
         self.answer = view.answer
         self.pending_update = view.pending_update
+        self.floor = 0
 
     def digest(self, chunk: bytes, *, pending: bool = False) -> int:
         state = self._view.state(chunk)
@@ -97,6 +98,16 @@ def test_a_defect_that_believes_a_replica_which_lost_something_is_found(defect: 
         replica_class = defect
 
     assert any(fails(Defective(seed, plan_of_losses(Random(seed)))) for seed in range(1500))
+
+
+class ForgetsWhatItForgot(Replica):
+    def __init__(self, view: View, unsettled: set[bytes]) -> None:
+        super().__init__(view, unsettled)
+        view.floor = 0  # type: ignore[misc]
+
+    def _judge_as_head(self, operation: Operation, position: Position) -> None:
+        self._view.floor = 0  # type: ignore[misc]
+        super()._judge_as_head(operation, position)
 
 
 class ForwardsBeforeItIsDurable(Replica):
@@ -158,6 +169,7 @@ DEFECTS = [
     ForgetsWhoWrote,
     SkipsTheLeftover,
     LetsTwoIn,
+    ForgetsWhatItForgot,
 ]
 
 

@@ -113,7 +113,7 @@ class World:
             History(bytes(chunk_id(1 + index % 2, index)), b"client %d" % index) for index in range(count)
         ]
         self.sequence = 0
-        self.clock = 1_800_000_000.0
+        self.clock = 0.0
         self.refused_for_space = 0
         self.power_lost = False
         """Since the store was last found in order."""

@@ -34,7 +34,7 @@ async def open_quick_store(
     directory: Path,
     *,
     capacity_bytes: int = 0,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
     disk: QuickDisk | None = None,
     **rest: object,
 ) -> EngineStore:

@@ -18,7 +18,7 @@ async def open_simulated(disk: SimulatedDisk, **rest: object) -> EngineStore:
         target=101,
         disk=disk,
         open_index=rest.pop("open_index", lambda path: SimulatedIndex(disk)),  # type: ignore[arg-type]
-        clock=rest.pop("clock", lambda: 1_800_000_000.0),  # type: ignore[arg-type]
+        clock=rest.pop("clock", lambda: 0.0),  # type: ignore[arg-type]
         checkpoint_interval_s=rest.pop("checkpoint_interval_s", 1e9),  # type: ignore[arg-type]
         threaded=False,
         **rest,  # type: ignore[arg-type]

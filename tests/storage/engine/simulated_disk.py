@@ -338,12 +338,16 @@ class IndexState:
         self.records: dict[bytes, bytes] = {}
         self.answers: dict[bytes, StoredAnswer] = {}
         self.sequence = 0
+        self.odometer = 0
+        self.floor = 0
 
     def copy(self) -> "IndexState":
         state = IndexState()
         state.records = dict(self.records)
         state.answers = dict(self.answers)
         state.sequence = self.sequence
+        state.odometer = self.odometer
+        state.floor = self.floor
         return state
 
 
@@ -352,11 +356,18 @@ class SimulatedIndex:
 
     def __init__(self, disk: SimulatedDisk) -> None:
         self._disk = disk
+        self.floor = disk.index.floor
         self.full = False
         """`reserve` finds no room."""
 
     def sequence(self) -> int:
         return self._disk.index.sequence
+
+    def odometer(self) -> int:
+        return self._disk.index.odometer
+
+    def raise_floor(self, floor: int) -> None:
+        self.floor = max(self.floor, floor)
 
     def get(self, chunk: bytes) -> bytes | None:
         return self._disk.index.records.get(chunk)
@@ -387,6 +398,9 @@ class SimulatedIndex:
             seen = glance(value)
             if 0 < seen.removed_at < expiry.tombstones_before and not seen.unsettled and chunk not in records:
                 del state.records[chunk]
+                self.floor = max(self.floor, seen.number)
+        state.floor = self.floor
+        state.odometer = expiry.now
         state.answers.update(answers)
         state.sequence = sequence
         self._disk.index = state

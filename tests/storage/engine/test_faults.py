@@ -10,10 +10,9 @@ from fs_common.layout import Durability
 from fs_storage.engine.index import Expiry
 from fs_storage.engine.store import EngineStore
 from tests.storage.engine.audit import audit
-from tests.storage.engine.simulated import on_simulated, open_simulated, take_simulated
+from tests.storage.engine.simulated import on_simulated, take_simulated
 from tests.storage.engine.simulated_disk import SimulatedDisk, SimulatedIndex
 from tests.storage.engine.updates import CHUNK, apply, prepared, refused, remove, write
-from tests.storage.engine.virtual_loop import run_virtual
 
 MIB = 1 << 20
 
@@ -177,23 +176,3 @@ def test_updates_that_are_refused_do_not_use_up_blocks() -> None:
         audit(store)
 
     on_simulated(disk, case)
-
-
-def test_an_expired_tombstone_leaves_the_index_at_a_checkpoint() -> None:
-    disk = SimulatedDisk()
-    now = 1_800_000_000.0
-
-    async def body() -> None:
-        nonlocal now
-        store = await open_simulated(disk, clock=lambda: now)
-        await apply(store, write(1, b"x"), write(1, b"y", chunk=chunk(1)))
-        await apply(store, remove(2))
-        await store.checkpoint()
-        assert set(disk.index.records) == {CHUNK, chunk(1)}
-        now += 3601
-        await apply(store, write(2, b"z", chunk=chunk(1)))
-        await store.checkpoint()
-        assert set(disk.index.records) == {chunk(1)}
-        await store.close()
-
-    run_virtual(body())

@@ -85,9 +85,9 @@ def test_a_chunk_record_comes_back(name: str) -> None:
 
 
 def test_a_glance_agrees_with_the_record() -> None:
-    assert glance(encode_record(RECORDS["committed"])) == (True, 5000, True, 0, 16, 9)
-    assert glance(encode_record(RECORDS["first pending"])) == (False, 0, True, 0, 0, 0)
-    assert glance(encode_record(RECORDS["tombstone"])) == (False, 0, False, 1_800_000_000, 0, 0)
+    assert glance(encode_record(RECORDS["committed"])) == (True, 5000, True, 0, 16, 9, VERSION.number)
+    assert glance(encode_record(RECORDS["first pending"])) == (False, 0, True, 0, 0, 0, 0)
+    assert glance(encode_record(RECORDS["tombstone"])) == (False, 0, False, 1_800_000_000, 0, 0, REMOVAL.number)
     assert glance(encode_record(NOTHING)).present is False
 
 

@@ -17,9 +17,9 @@ class Attempts:
 
     __slots__ = ("count", "deadline", "timeout_s")
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, deadline: float | None = None) -> None:
         self.timeout_s = timeout_s
-        self.deadline = time.monotonic() + timeout_s
+        self.deadline = time.monotonic() + timeout_s if deadline is None else deadline
         """Monotonic time."""
         self.count = 0
         """Failed tries so far."""

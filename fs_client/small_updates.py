@@ -34,16 +34,20 @@ SHARED_LEFT_S_MIN = 1.0
 """Who has less time left goes alone: a frame tries for as long as the most urgent of its updates may."""
 
 
+class NotSent(Exception):
+    """An update's time was over while it waited for others to be answered."""
+
+
 class _Entry:
     """An update that waits for a frame, or is in one."""
 
-    __slots__ = ("data", "frame", "item", "left_s", "outcome")
+    __slots__ = ("data", "deadline", "frame", "item", "outcome")
 
-    def __init__(self, item: UpdateItem, data: memoryview, left_s: float, outcome: "asyncio.Future[Outcome]") -> None:
+    def __init__(self, item: UpdateItem, data: memoryview, deadline: float, outcome: "asyncio.Future[Outcome]") -> None:
         self.item = item
         self.data = data
-        self.left_s = left_s
-        """When it came; it waits for one frame at most."""
+        self.deadline = deadline
+        """On the loop's clock."""
         self.outcome = outcome
         self.frame: asyncio.Task[None] | None = None
 
@@ -69,7 +73,10 @@ class SmallUpdates:
         """By node."""
 
     async def send(self, head: Server, item: UpdateItem, data: memoryview, left_s: float) -> Outcome:
-        """One try of an update at its head. `data` belongs to the call until it ends."""
+        """One try of an update at its head. `data` belongs to the call until it ends.
+
+        Raises `NotSent` if the time was over before there was a frame for it.
+        """
         if left_s < SHARED_LEFT_S_MIN:
             return (await self._storage.update(head, self._client, [item], [data], left_s))[0]
         lane = self._lanes.get(head.node)
@@ -81,8 +88,10 @@ class SmallUpdates:
                 return (await self._storage.update(head, self._client, [item], [data], left_s))[0]
             finally:
                 self._go_on(head, lane)
-        entry = _Entry(item, data, left_s, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        entry = _Entry(item, data, loop.time() + left_s, loop.create_future())
         lane.waiting.append(entry)
+        late = loop.call_at(entry.deadline, self._is_late, lane, entry)
         try:
             return await entry.outcome
         except asyncio.CancelledError:
@@ -92,6 +101,15 @@ class SmallUpdates:
                 entry.frame.cancel()
                 await ended([entry.frame])
             raise
+        finally:
+            late.cancel()
+
+    @staticmethod
+    def _is_late(lane: _Lane, entry: _Entry) -> None:
+        """Its time is over. What is in a frame ends with that, which has no more time than its most urgent update."""
+        if entry in lane.waiting and not entry.outcome.done():
+            lane.waiting.remove(entry)
+            entry.outcome.set_exception(NotSent())
 
     def _go_on(self, head: Server, lane: _Lane) -> None:
         """A frame of the lane has ended: send what has gathered."""
@@ -112,7 +130,7 @@ class SmallUpdates:
     async def _frame(self, head: Server, lane: _Lane, entries: list[_Entry]) -> None:
         items = [entry.item for entry in entries]
         data = [entry.data for entry in entries]
-        left_s = min(entry.left_s for entry in entries)
+        left_s = min(entry.deadline for entry in entries) - asyncio.get_running_loop().time()
         try:
             outcomes = await self._storage.update(head, self._client, items, data, left_s)
         except asyncio.CancelledError:

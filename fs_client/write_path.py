@@ -9,25 +9,31 @@ the earlier one of its chunk, so waiting never goes in a circle; a frame takes i
 of its pieces waits any more.
 
 Exactly once: a piece has one update id for all of its tries. It is tried again while the error table allows and the
-deadline is not over.
+deadline is not over. If it ends without an answer, what was sent of it may be applied until a later update of the chunk
+is acknowledged, and not after that (`channels`).
+
+Time: the deadline is the call's, whatever it waits for; a piece whose time is over before its turn has come is not
+sent. Write-back, whose callers have gone on, has a deadline for what goes to the daemons only (`patient`).
 
 Concurrency: docs/concurrency/client.md. Source: DESIGN sections 7 and 8.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from crc32c import crc32c
 
 from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
-from fs_client.byte_budget import ByteBudget
+from fs_client.byte_budget import ByteBudget, OutOfTime
 from fs_client.channels import ChannelPool
 from fs_client.file_ref import FileRef
 from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
-from fs_client.small_updates import SMALL_BYTES, SmallUpdates
+from fs_client.small_updates import SMALL_BYTES, NotSent, SmallUpdates
 from fs_client.storage_client import SERVER_GONE, StorageClient
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry
@@ -60,13 +66,16 @@ class _Piece:
     __slots__ = (
         "channel",
         "checksums",
+        "chunk",
         "data",
         "done",
         "end",
         "error",
         "index",
         "kind",
+        "left",
         "offset",
+        "open_ended",
         "previous",
         "sequence",
         "span",
@@ -85,8 +94,10 @@ class _Piece:
         self.span = len(data)
         """Bytes that the daemons have to hold for it."""
         self.checksums = b""
+        self.chunk = (0, index)
+        """Inode, index."""
         self.channel = -1
-        """-1: none is taken."""
+        """-1: none is taken; it is still waiting for its turn."""
         self.sequence = 0
         self.previous: asyncio.Future[None] | None = None
         """Ends with the earlier update of this chunk."""
@@ -94,6 +105,10 @@ class _Piece:
         """Ends with this one."""
         self.error: EmberError | None = None
         """Of the last try; None: stored, or not tried yet."""
+        self.open_ended = False
+        """A copy of it, or of an earlier update on its channel, may be under way and be applied."""
+        self.left = False
+        """It has ended while it waited for an earlier one, and so does `done` when that one ends."""
 
 
 class Writer:
@@ -110,11 +125,21 @@ class Writer:
         self._last: dict[tuple[int, int], asyncio.Future[None]] = {}
         """By (inode, chunk index): the end of the newest update that is under way or waits."""
 
-    async def write(self, file: FileRef, offset: int, data: memoryview, acknowledged: Acknowledged) -> None:
+    async def write(
+        self,
+        file: FileRef,
+        offset: int,
+        data: memoryview,
+        acknowledged: Acknowledged,
+        *,
+        patient: bool = False,
+    ) -> None:
         """Store `data` at `offset` of `file`; on return it is stored as the file's durability says.
 
         `data` belongs to the call until it ends. Raises the first `EmberError`, after all pieces have ended; those
-        that were acknowledged are stored, of the others some may be.
+        that were acknowledged are stored, of the others some may be, but for those that the message says were not sent.
+
+        `patient`: the time in which it waits for earlier updates and for others' bytes does not count.
         """
         chunk_size = file.layout.chunk_size
         pieces = [
@@ -125,10 +150,19 @@ class Writer:
         for piece in pieces:
             end += len(piece.data)
             piece.end = end
-        await self._carry_out(file, pieces, acknowledged)
+        await self._carry_out(file, pieces, acknowledged, self._deadline(patient))
+
+    def _deadline(self, patient: bool = False) -> float | None:
+        """Monotonic time; None: it is set when the daemons' turn comes."""
+        return None if patient else time.monotonic() + self._timeout_s
 
     async def write_pieces(
-        self, file: FileRef, pieces: Sequence[tuple[int, memoryview]], acknowledged: Acknowledged
+        self,
+        file: FileRef,
+        pieces: Sequence[tuple[int, memoryview]],
+        acknowledged: Acknowledged,
+        *,
+        patient: bool = False,
     ) -> None:
         """Store `pieces`, (offset in the file, bytes), of one chunk, ascending and without overlap, in one update:
         all of them change together. At most `scattered.PIECES_MAX`.
@@ -137,7 +171,7 @@ class Writer:
         Otherwise as `write`.
         """
         if len(pieces) == 1:
-            await self.write(file, *pieces[0], acknowledged)
+            await self.write(file, *pieces[0], acknowledged, patient=patient)
             return
         index, start = divmod(pieces[0][0], file.layout.chunk_size)
         base = index * file.layout.chunk_size
@@ -146,13 +180,13 @@ class Writer:
         together = _Piece(index, start, payload, end, UpdateKind.SCATTER)
         together.span = max(end - pieces[0][0], len(payload))
         try:
-            await self._carry_out(file, [together], acknowledged)
+            await self._carry_out(file, [together], acknowledged, self._deadline(patient))
         except EmberError as error:
             if error.code not in _ONE_BY_ONE:
                 raise
             logger.info("%d pieces are written one by one: %s", len(pieces), error)
             for offset, data in pieces:
-                await self.write(file, offset, data, acknowledged)
+                await self.write(file, offset, data, acknowledged, patient=patient)
 
     async def remove(self, file: FileRef, indexes: Iterable[int]) -> None:
         """Remove whole chunks, in order with the writes: within the file's length they read as zeros afterwards.
@@ -160,67 +194,100 @@ class Writer:
         Errors as `write`.
         """
         pieces = [_Piece(index, 0, _NOTHING, 0, UpdateKind.REMOVE) for index in indexes]
+        deadline = self._deadline()
         for start in range(0, len(pieces), REMOVED_AT_ONCE):
-            await self._carry_out(file, pieces[start : start + REMOVED_AT_ONCE], lambda _: None)
+            await self._carry_out(file, pieces[start : start + REMOVED_AT_ONCE], lambda _: None, deadline)
 
-    async def _carry_out(self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged) -> None:
+    async def _carry_out(
+        self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged, deadline: float | None
+    ) -> None:
         if not pieces:
             return
         frames = _frames(pieces, file.layout.stripe)
         self._line_up(file.inode, pieces)
         try:
-            await run_all([self._store(file, frame, acknowledged) for frame in frames])
+            await run_all([self._store(file, frame, acknowledged, deadline) for frame in frames])
         finally:
-            self._step_out(file.inode, pieces)
+            self._step_out(pieces)
 
     def _line_up(self, inode: int, pieces: list[_Piece]) -> None:
         """Give every piece its place behind the earlier update of its chunk. No await: order is the order of calls."""
         loop = asyncio.get_running_loop()
         last = self._last
         for piece in pieces:
-            key = (inode, piece.index)
+            key = piece.chunk = (inode, piece.index)
             piece.previous = last.get(key)
             piece.done = last[key] = loop.create_future()
 
-    def _step_out(self, inode: int, pieces: list[_Piece]) -> None:
-        """Let the next updates of these chunks go on, whatever became of these."""
+    def _step_out(self, pieces: list[_Piece]) -> None:
+        """Let the next updates of these chunks go on, whatever became of these; not before the earlier ones, though:
+        who leaves while it waits makes its place over to the one before."""
         for piece in pieces:
-            done = piece.done
+            done, previous = piece.done, piece.previous
             assert done is not None
-            if not done.done():
-                done.set_result(None)
-            key = (inode, piece.index)
-            if self._last.get(key) is done:
-                del self._last[key]
+            if done.done() or piece.left:
+                continue
+            if piece.channel < 0 and previous is not None and not previous.done():
+                piece.left = True
+                previous.add_done_callback(partial(self._end, piece))
+                continue
             if piece.channel >= 0:
-                self._channels.give_back(piece.channel)
+                self._channels.give_back(piece.chunk, piece.channel, over=not piece.open_ended)
                 piece.channel = -1
+            self._end(piece)
 
-    async def _store(self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged) -> None:
+    def _end(self, piece: _Piece, _: object = None) -> None:
+        """The next update of the chunk may go on."""
+        done = piece.done
+        assert done is not None
+        done.set_result(None)
+        if self._last.get(piece.chunk) is done:
+            del self._last[piece.chunk]
+
+    async def _store(
+        self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged, deadline: float | None
+    ) -> None:
         """One frame's pieces, through all tries."""
         for piece in pieces:
-            if piece.previous is not None and not piece.previous.done():
-                await asyncio.wait([piece.previous])
-        async with self._budget.share(sum(piece.span for piece in pieces)):
-            # From here on: who waits for others that make progress has not begun to wait for the daemons.
-            attempts = Attempts(self._timeout_s)
-            chunk_size = file.layout.chunk_size
+            previous = piece.previous
+            if previous is not None and not previous.done():
+                await asyncio.wait([previous], timeout=_left_s(deadline))
+                if not previous.done():
+                    raise self._too_late(file, piece, "an earlier update of the chunk has not ended")
+        try:
+            async with self._budget.share(sum(piece.span for piece in pieces), _left_s(deadline)):
+                attempts = Attempts(self._timeout_s, deadline)
+                if attempts.left_s() <= 0:
+                    raise self._too_late(file, pieces[0], "its turn came too late")
+                await self._store_now(file, pieces, acknowledged, attempts)
+        except OutOfTime:
+            raise self._too_late(file, pieces[0], "other updates of this client have not ended") from None
+
+    def _too_late(self, file: FileRef, piece: _Piece, reason: str) -> EmberError:
+        text = f"not sent within {self._timeout_s:g} s, as {reason}"
+        return _write_error(file, piece, EmberError(Code.TIMED_OUT, text))
+
+    async def _store_now(
+        self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged, attempts: Attempts
+    ) -> None:
+        """It is their turn."""
+        chunk_size = file.layout.chunk_size
+        for piece in pieces:
+            if piece.kind is UpdateKind.SCATTER:
+                piece.checksums = crc32c(piece.data).to_bytes(4, "little")
+            else:
+                piece.checksums = page_checksums(piece.data, piece.offset, chunk_size)
+            piece.channel, piece.sequence, piece.open_ended = self._channels.take(piece.chunk)
+        while True:
+            await self._try(file, pieces, attempts)
             for piece in pieces:
-                if piece.kind is UpdateKind.SCATTER:
-                    piece.checksums = crc32c(piece.data).to_bytes(4, "little")
-                else:
-                    piece.checksums = page_checksums(piece.data, piece.offset, chunk_size)
-                piece.channel, piece.sequence = self._channels.take()
-            while True:
-                await self._try(file, pieces, attempts)
-                for piece in pieces:
-                    if piece.error is None:
-                        acknowledged(piece.end)
-                self._step_out(file.inode, [piece for piece in pieces if piece.error is None])
-                pieces = [piece for piece in pieces if piece.error is not None]
-                if not pieces:
-                    return
-                await self._prepare_retry(file, pieces, attempts)
+                if piece.error is None:
+                    acknowledged(piece.end)
+            self._step_out([piece for piece in pieces if piece.error is None])
+            pieces = [piece for piece in pieces if piece.error is not None]
+            if not pieces:
+                return
+            await self._prepare_retry(file, pieces, attempts)
 
     async def _prepare_retry(self, file: FileRef, pieces: list[_Piece], attempts: Attempts) -> None:
         """Wait and refresh as the errors ask for; raises the error for which there is no retry."""
@@ -281,12 +348,25 @@ class Writer:
         ]
         data = [piece.data for piece, _ in updates]
         left_s = attempts.left_s()
+        before = [piece.open_ended for piece, _ in updates]
+        for piece, _ in updates:
+            piece.open_ended = True
         if len(items) == 1 and len(data[0]) <= SMALL_BYTES:
-            outcomes = [await self._small.send(head, items[0], data[0], left_s)]
+            try:
+                outcomes = [await self._small.send(head, items[0], data[0], left_s)]
+            except NotSent:
+                updates[0][0].open_ended = before[0]
+                reason = f"earlier updates for {head} have not ended"
+                updates[0][0].error = EmberError(Code.TIMED_OUT, f"not sent within {self._timeout_s:g} s, as {reason}")
+                return
         else:
             outcomes = await self._storage.update(head, self._client, items, data, left_s)
-        for (piece, _), outcome in zip(updates, outcomes, strict=True):
+        for (piece, _), outcome, was in zip(updates, outcomes, before, strict=True):
             piece.error = outcome
+            if outcome is None:
+                piece.open_ended = False
+            elif outcome.retry is not Retry.MAYBE_APPLIED:
+                piece.open_ended = was
 
 
 def _frames(pieces: list[_Piece], stripe: int) -> list[list[_Piece]]:
@@ -306,6 +386,10 @@ def _frames(pieces: list[_Piece], stripe: int) -> list[list[_Piece]]:
         if sizes[chain] >= FRAME_BYTES or len(frame) >= UPDATE_ITEMS_MAX:
             del filling[chain]
     return frames
+
+
+def _left_s(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 def _write_error(file: FileRef, piece: _Piece, error: EmberError) -> EmberError:

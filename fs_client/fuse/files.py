@@ -158,9 +158,9 @@ class File:
                 await self._reopen()
             writer = self._mount.fs.writer
             if len(pieces) == 1:
-                await writer.write(self.ref, start, pieces[0][1], self._acknowledged)
+                await writer.write(self.ref, start, pieces[0][1], self._acknowledged, patient=True)
             else:
-                await writer.write_pieces(self.ref, pieces, self._acknowledged)
+                await writer.write_pieces(self.ref, pieces, self._acknowledged, patient=True)
             self._mount.progressed()
         except EmberError as error:
             self._failed(error, sum(len(data) for _, data in pieces))

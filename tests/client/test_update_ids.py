@@ -2,26 +2,54 @@
 
 import asyncio
 
-from fs_client.byte_budget import ByteBudget
+import pytest
+
+from fs_client import channels as channels_module
+from fs_client.byte_budget import ByteBudget, OutOfTime
 from fs_client.channels import ChannelPool
+from tests.storage.engine.virtual_loop import run_virtual
 from tests.support import run
+
+A, B, C = (1, 0), (1, 1), (2, 0)
+"""Chunks."""
 
 
 def test_updates_under_way_have_different_channels_and_ids_are_never_used_twice() -> None:
     pool = ChannelPool()
-    first, second = pool.take(), pool.take()
+    first, second = pool.take(A), pool.take(B)
     assert first[0] != second[0]
-    pool.give_back(first[0])
-    third = pool.take()
-    assert third == (first[0], first[1] + 1)
+    pool.give_back(A, first[0], over=True)
+    assert pool.take(C) == (first[0], first[1] + 1, False)
 
 
 def test_the_channel_given_back_last_is_taken_first() -> None:
     pool = ChannelPool()
-    channels = [pool.take()[0] for _ in range(3)]
-    for channel in channels:
-        pool.give_back(channel)
-    assert pool.take()[0] == channels[-1]
+    channels = [pool.take((1, index))[0] for index in range(3)]
+    for index, channel in enumerate(channels):
+        pool.give_back((1, index), channel, over=True)
+    assert pool.take(A)[0] == channels[-1]
+
+
+def test_a_channel_whose_update_was_given_up_carries_nothing_but_the_next_update_of_its_chunk() -> None:
+    pool = ChannelPool()
+    channel, sequence, _ = pool.take(A)
+    pool.give_back(A, channel, over=False)
+    assert pool.take(B)[0] != channel
+    assert pool.take(A) == (channel, sequence + 1, True)
+    pool.give_back(A, channel, over=False)
+    assert pool.take(A) == (channel, sequence + 2, True)
+    pool.give_back(A, channel, over=True)
+    assert pool.take(C) == (channel, sequence + 3, False)
+
+
+def test_chunks_that_were_given_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels_module, "KEPT_MAX", 2)
+    pool = ChannelPool()
+    used = [pool.take((1, index))[0] for index in range(3)]
+    for index, channel in enumerate(used):
+        pool.give_back((1, index), channel, over=False)
+    assert [pool.take((1, index))[0] for index in (1, 2)] == used[1:]
+    assert pool.take((1, 0))[0] not in used
 
 
 def test_a_budget_is_a_bound_and_first_come_first_served() -> None:
@@ -100,3 +128,23 @@ def test_a_turn_that_comes_with_a_cancellation_is_passed_on() -> None:
         assert first.cancelled() and second.exception() is None and budget.held == 0
 
     run(main())
+
+
+def test_who_waits_too_long_takes_nothing_and_lets_the_next_go() -> None:
+    async def main() -> None:
+        budget = ByteBudget(10)
+        async with budget.share(8):
+            with pytest.raises(OutOfTime):
+                async with budget.share(9, 0.5):
+                    raise AssertionError("it has a share")
+            waiting = asyncio.ensure_future(budget.share(9, 5.0).__aenter__())
+            behind = asyncio.ensure_future(budget.share(2).__aenter__())
+            await asyncio.sleep(4.9)
+            assert not behind.done()
+            await asyncio.sleep(0.2)
+            await behind
+            with pytest.raises(OutOfTime):
+                await waiting
+            assert budget.held == 10
+
+    run_virtual(main())

@@ -78,7 +78,8 @@ class Kernel:
         return handle
 
     async def write(self, handle: int, content: bytes, offset: int = 0) -> None:
-        await self.request(Opcode.WRITE, abi.WRITE_IN.pack(handle, offset, len(content), 0, 0, 0), content=content)
+        flags = self.mount.handles.file(handle).flags
+        await self.request(Opcode.WRITE, abi.WRITE_IN.pack(handle, offset, len(content), 0, 0, flags), content=content)
 
     async def fsync(self, handle: int, flags: int = 0) -> None:
         await self.request(Opcode.FSYNC, abi.FSYNC_IN.pack(handle, flags))

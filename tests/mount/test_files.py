@@ -115,7 +115,9 @@ class Storage:
         for offset, view in pieces:
             await self.write(ref, offset, view, acknowledged)
 
-    async def write(self, ref: Any, offset: int, view: memoryview, acknowledged: Callable[[int], None]) -> None:
+    async def write(
+        self, ref: Any, offset: int, view: memoryview, acknowledged: Callable[[int], None], **_: Any
+    ) -> None:
         await self.open.wait()
         fault = self.fault(offset)
         if fault is not None:

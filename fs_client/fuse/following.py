@@ -36,7 +36,7 @@ UNUSED_S = 10.0
 """Without a request of the kernel for so long, a mount stops calling."""
 UNSURE_S = 60.0
 """Much longer than the service works on one request."""
-_CHANGES = frozenset(
+CHANGES = frozenset(
     (
         methods.CREATE,
         methods.CLOSE,
@@ -85,7 +85,7 @@ class Following:
 
     def unsure(self, method: Method) -> None:
         """Whether a call of this method has changed something is not known."""
-        if method in _CHANGES:
+        if method in CHANGES:
             self._sure_at = self._mount.now() + UNSURE_S
             self._lose()
 
@@ -139,6 +139,7 @@ class Following:
                 if node is not None and node.lookups and not node.removed:
                     # The kernel believes for a moment; it need not. An open makes sure that it does not.
                     mount.channel.invalidate_attributes(inode)
+        mount.heard_at = mount.loop.time()
         nodes.believed_until = sent + reply.lease_ms / 1000
         return True
 

@@ -18,7 +18,7 @@ from fs_client.fuse.append import release_kept
 from fs_client.fuse.control import Control
 from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import SETTLE_AGE_S, File
-from fs_client.fuse.following import Following
+from fs_client.fuse.following import CHANGES, Following
 from fs_client.fuse.handles import Handle, Handles
 from fs_client.fuse.locks import release_all_locks
 from fs_client.fuse.losses import report
@@ -55,6 +55,10 @@ ASK_MAX = 3
 """How often attributes are asked for that changes of this mount cross."""
 STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
+CALL_ROUNDS = 3
+"""Times that a change is waited for as long as a call may take, while the service answers others."""
+_CARRIED_THROUGH = CHANGES | {methods.OPEN, methods.CREATE_UNNAMED, methods.REMOVE_TREE}
+"""Changes with an id of their own, that program or mount would take for not made if they were given up."""
 SETTLING_MAX = 32
 """Files that are settled side by side when all are."""
 POOL_BYTES_MAX = 64 * MIB
@@ -119,6 +123,8 @@ class Mount:
         self.progress_at = self.loop.time()
         """On the loop's clock: when the cluster last stored something for this mount, or answered a call of it. Who
         waits for what is to be stored waits while there is progress."""
+        self.heard_at = self.progress_at
+        """When the metadata service last answered anything."""
         self._ticking: asyncio.TimerHandle | None = None
         self._known: asyncio.Task[None] | None = None
         self.following = Following(self)
@@ -128,22 +134,40 @@ class Mount:
     def progressed(self) -> None:
         self.progress_at = self.loop.time()
 
+    async def _call(self, method: Method, request: Any) -> Any:
+        """A change is not given up while the service answers others: it was sent, and may be made however late. It is
+        sent again under its own id, so it is made once."""
+        began = asked = self.loop.time()
+        timeout_s = self.fs.options.timeout_s
+        while True:
+            try:
+                reply = await self.fs.metadata.call(method, request)
+            except EmberError as error:
+                if error.retry is Retry.FINAL:
+                    self.heard_at = self.progress_at = self.loop.time()
+                    raise
+                now = self.loop.time()
+                alive = error.code is Code.TIMED_OUT and self.heard_at > asked
+                if not alive or method not in _CARRIED_THROUGH or now - began >= CALL_ROUNDS * timeout_s:
+                    raise
+                logger.warning("%s is under way for %.0f s; the service answers others", method.name, now - began)
+                asked = now
+            else:
+                self.heard_at = self.progress_at = self.loop.time()
+                return reply
+
     async def call(self, method: Method, request: Any) -> Any:
         """Call the metadata service. Raises `EmberError` whose errno is what the program shall see."""
         try:
-            reply = await self.fs.metadata.call(method, request)
+            return await self._call(method, request)
         except EmberError as error:
             if error.retry is not Retry.FINAL:
                 self.following.unsure(method)
-            else:
-                self.progressed()
             error.errno = self.errno(error)
             raise
         except asyncio.CancelledError:
             self.following.unsure(method)
             raise
-        self.progressed()
-        return reply
 
     async def call_as(
         self, request: "Request", method: Method, make: Callable[[User], Any], *, grouped: bool = False
@@ -353,6 +377,7 @@ class Mount:
             await asyncio.sleep(STAY_KNOWN_S)
             try:
                 await self.fs.metadata.call(methods.PING, Ping(b""), timeout_s=STAY_KNOWN_S)
+                self.heard_at = self.loop.time()
             except EmberError as error:
                 logger.warning("the metadata service does not answer: %s", error)
 

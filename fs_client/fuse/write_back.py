@@ -397,13 +397,13 @@ class WriteBack:
 
     def _pieces_of(self, start: int, end: int | None) -> Iterable[int]:
         """Pieces with something on its way or waiting that may lie in `[start, end)`."""
-        known = self._moving.keys() | self._waiting.keys() if self._waiting else self._moving.keys()
+        moving, waiting = self._moving, self._waiting
         if end is None:
-            return list(known)
+            return [*moving, *(index for index in waiting if index not in moving)]
         first, last = start // self.piece_size, (end - 1) // self.piece_size
-        if last - first < len(known):
-            return [index for index in range(first, last + 1) if index in known]
-        return [index for index in known if first <= index <= last]
+        if last - first < len(moving) + len(waiting):
+            return [index for index in range(first, last + 1) if index in moving or index in waiting]
+        return [index for index in self._pieces_of(0, None) if first <= index <= last]
 
     def _last_of(self, index: int, start: int, end: int | None) -> int:
         """Number of the last write of a piece that overlaps `[start, end)`; 0: none does."""

@@ -143,6 +143,7 @@ class Reader:
 
 class FileSystem:
     client = b"client"
+    options = SimpleNamespace(timeout_s=0.001)
 
     def __init__(self) -> None:
         self.metadata = Service()
@@ -370,5 +371,49 @@ def test_the_lease_of_promises_runs_on_while_the_machine_sleeps(monkeypatch: pyt
             before = mount.now()
             seconds[time.CLOCK_BOOTTIME] += 3600
             assert mount.now() == before + 3600
+
+    run(scenario())
+
+
+class Slow(Service):
+    """Does not answer a change in time so many times; answers others, or not."""
+
+    def __init__(self, mount: Mount, times: int, *, others: bool) -> None:
+        super().__init__()
+        self._mount, self._times, self._others = mount, times, others
+        self.requests: list[Any] = []
+
+    async def call(self, method: Method, request: Any, **_: Any) -> Any:
+        self.requests.append(request)
+        if len(self.requests) <= self._times:
+            if self._others:
+                self._mount.heard_at = self._mount.loop.time() + 1
+            raise EmberError(Code.TIMED_OUT, "no answer in time")
+        return meta.AttributesReply(self.attributes())
+
+
+@pytest.mark.parametrize(
+    ("method", "times", "others", "made"),
+    [
+        (methods.TRUNCATE, 2, True, True),
+        (methods.TRUNCATE, 1, False, False),
+        (methods.TRUNCATE, 10**9, True, False),
+        (methods.STAT, 1, True, False),
+    ],
+)
+def test_a_change_is_waited_for_while_the_service_answers_others(
+    method: Method, times: int, others: bool, made: bool
+) -> None:
+    """Under its own id: it is sent, and may be made however late."""
+
+    async def scenario() -> None:
+        with opened() as (mount, _, _, _, _):
+            mount.fs.options.timeout_s = 0.001 if times > 2 else 1000.0  # type: ignore[misc]
+            service = mount.fs.metadata = Slow(mount, times, others=others)  # type: ignore[assignment]
+            request = meta.Truncate(INODE, 5, b"its id", meta.User(), b"")
+            with contextlib.nullcontext() if made else pytest.raises(EmberError, match="in time"):
+                await mount.call(method, request)
+            assert all(sent is request for sent in service.requests)
+            assert len(service.requests) == times + 1 if made else len(service.requests) >= 1
 
     run(scenario())

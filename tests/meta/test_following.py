@@ -533,7 +533,7 @@ TOLD: list[tuple[Method, Callable[[Tree], msgspec.Struct], str, str]] = [
 READING = {
     methods.STAT, methods.BATCH_STAT, methods.LOOKUP, methods.STATFS, methods.READDIR, methods.READLINK,
     methods.REAL_PATH, methods.USAGE, methods.ACCESS, methods.GET_XATTR, methods.LIST_XATTRS, methods.GET_LOCK,
-    methods.SYNC,
+    methods.SYNC, methods.KEPT,
 }  # fmt: skip
 
 

@@ -1,11 +1,13 @@
-"""Making bytes of a file zero without their being sent: whole chunks are removed, the rest is written.
+"""Making bytes of a file zero without their being sent: whole chunks are removed, of others what they hold is written.
 
-A chunk that is not there reads as zeros within the file's length, and the daemons give its space back. The file's last
-chunk is written, too, unless it is full: another client may be making it longer.
+A chunk that is not there reads as zeros within the file's length, and the daemons give its space back. So what is done
+is done to the chunks that there are, asked for page by page. The file's last chunk is written, not removed, unless it
+is full: another client may be making it longer.
 """
 
 from typing import TYPE_CHECKING
 
+from fs_client.fuse.extents import stored_page
 from fs_client.fuse.files import File
 from fs_common.limits import MIB
 
@@ -21,15 +23,21 @@ async def zero(mount: "Mount", file: File, start: int, end: int) -> None:
         return
     size = file.chunk_size
     try:
-        first = -(-start // size)
-        last = end // size
-        if first >= last:
-            await _write(mount, file, start, end)
-        else:
-            await _write(mount, file, start, first * size)
-            await mount.fs.writer.remove(file.ref, range(first, last))
-            file.has_holes()
-            await _write(mount, file, last * size, end)
+        index, last = start // size, -(-end // size)
+        while index < last:
+            page = await stored_page(mount.fs, file.ref, index, last)
+            whole = []
+            for found, length in page.chunks:
+                begin = found * size
+                if start <= begin and begin + size <= end:
+                    whole.append(found)
+                else:
+                    await _write(mount, file, max(start, begin), min(end, begin + length))
+            if whole:
+                await mount.fs.writer.remove(file.ref, whole)
+                file.has_holes()
+                mount.progressed()
+            index = page.stop
         file.wrote(0)
         file.unsettled.acknowledged(0, file.mtime_ns)
     finally:

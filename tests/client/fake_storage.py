@@ -14,6 +14,8 @@ from fs_common.records.routing import Chain, PublicState
 from fs_common.records.storage import (
     Holder,
     ItemError,
+    ListChunks,
+    ListChunksReply,
     ReadChunksReply,
     ReadItem,
     SyncChainsReply,
@@ -56,6 +58,7 @@ class FakeStorage:
         """Answered instead of applying."""
         self.refuse_scattered = False
         """As a daemon of an older release does."""
+        self.lists = 0
         self.synced: list[list[int]] = []
         """Chains of each request to sync."""
         self.on_disk: dict[ChunkKey, bytes] = {}
@@ -73,6 +76,7 @@ class FakeStorage:
         self.service.register(methods.READ_CHUNKS, self._read)
         self.service.register(methods.UPDATE_CHUNKS, self._update, allocate=_allocate)
         self.service.register(methods.SYNC_CHAINS, self._sync)
+        self.service.register(methods.LIST_CHUNKS, self._list)
 
     async def _read(self, call: Call) -> Reply:
         self.read_frames += 1
@@ -224,6 +228,19 @@ class FakeStorage:
     def _holder(self, chain: int) -> Holder:
         (target,) = [target.target for target in self.chains[chain].targets if target.node == self.node]
         return Holder(chain, target, self.incarnation)
+
+    def _list(self, call: Call) -> Reply:
+        asked: ListChunks = call.request
+        self._check_chain(asked.chain, asked.chain_version)
+        self.lists += 1
+        found = sorted(
+            index
+            for chain, inode, index in self.chunks
+            if (chain, inode) == (asked.chain, asked.inode) and index >= asked.first
+        )
+        shown = found[: asked.limit]
+        lengths = [len(self.chunks[asked.chain, asked.inode, index]) for index in shown]
+        return Reply(ListChunksReply(shown, lengths, len(found) > len(shown)))
 
     async def _sync(self, call: Call) -> Reply:
         await self._pass_gate()

@@ -5,9 +5,9 @@ import mmap
 import os
 from collections.abc import Mapping
 
-from fs_client.fuse import answers, kernel_size, requests
+from fs_client.fuse import answers, kernel_size, requests, shown
 from fs_client.fuse.abi import Opcode
-from fs_client.fuse.extents import next_data, next_hole
+from fs_client.fuse.extents import data_in, next_data, next_hole
 from fs_client.fuse.files import File
 from fs_client.fuse.holes import zero
 from fs_client.fuse.kernel_request import Handler, Request, Result
@@ -20,7 +20,8 @@ KEEP_SIZE = 0x01
 PUNCH_HOLE = 0x02
 ZERO_RANGE = 0x10
 COPY_MAX = 64 * MIB
-"""Of one request: the kernel asks again for the rest, and the program may be interrupted in between."""
+"""Bytes of data that one request copies: the kernel asks again for the rest, and the program may be interrupted in
+between."""
 COPY_PIECE = 4 * MIB
 
 
@@ -41,7 +42,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         await file.settle()
         async with file.cutting():
             await file.back.flush()
-            await file.ask_alone()
+            if not mount.nodes.certain(file.node, mount.now()):
+                await file.ask_alone()
             if asked.mode & (PUNCH_HOLE | ZERO_RANGE):
                 await zero(mount, file, asked.offset, min(end, file.length))
             longer = not asked.mode & KEEP_SIZE and end > file.length
@@ -93,7 +95,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         raise EmberError(Code.INVALID, f"whence {asked.whence}")
 
     async def copy(request: Request) -> int:
-        """Bytes go from daemon to daemon through this process, not through the program. May copy less than asked."""
+        """Bytes go from daemon to daemon through this process, not through the program; holes stay holes. May copy less
+        than asked."""
         asked = requests.parse_copy_file_range(request.body)
         source = mount.handles.file(asked.fh_in).file
         target_handle = mount.handles.file(asked.fh_out)
@@ -101,30 +104,76 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if asked.flags:
             raise EmberError(Code.INVALID, f"flags {asked.flags:#x}")
         await source.back.flush(asked.off_in, asked.off_in + asked.len)
-        left = min(asked.len, source.length - asked.off_in, COPY_MAX)
+        left = min(asked.len, source.length - asked.off_in)
         if source is target and asked.off_in < asked.off_out + left and asked.off_out < asked.off_in + left:
             raise EmberError(Code.INVALID, "the ranges overlap")
-        if left > 0 and request.uid:
+        if left <= 0:
+            return 0
+        left = min(left, min(FILE_SIZE_MAX, target.chunk_size * (CHUNK_INDEX_MAX + 1)) - asked.off_out)
+        if left <= 0:
+            raise EmberError(Code.FILE_TOO_LARGE, f"a copy to {asked.off_out}")
+        if request.uid:
             await drop_set_id(mount, target)
         done = 0
-        while done < left:
-            size = min(COPY_PIECE, left - done)
+        data_left = COPY_MAX
+        try:
+            while done < left and data_left > 0:
+                start = asked.off_in + done
+                ranges, stop = [(start, asked.off_in + left)], asked.off_in + left
+                if source.node.attributes is not None and shown.sparse(source.node):
+                    ranges, stop = await data_in(mount.fs, source.ref, start, stop)
+                for begin, end in [*ranges, (stop, stop)]:
+                    hole = begin - (asked.off_in + done)
+                    if hole:
+                        await copy_hole(target, asked.off_out + done, hole)
+                        done += hole
+                    end = min(end, begin + data_left)
+                    copied = await copy_data(source, target, begin, end, asked.off_out - asked.off_in)
+                    done += copied
+                    data_left -= copied
+                    if copied < end - begin or not data_left:
+                        data_left = 0
+                        break
+        except EmberError:
+            if not done:
+                raise
+            # The program is told of what was copied, and of the error when it asks for the rest.
+        kernel_size.wrote(target.node, asked.off_out, done)
+        return done
+
+    async def copy_hole(target: File, to: int, size: int) -> None:
+        """The target reads as zeros there, for which nothing is stored."""
+        end = to + size
+        async with target.cutting():
+            await target.back.flush()
+            await zero(mount, target, to, min(end, target.length))
+            longer = end > target.length
+            if longer:
+                mount.cache.invalidate(target.inode, target.chunk_size, target.length, end)
+                target.wrote(end, end)
+                target.has_holes()
+        if longer:
+            await lengthen(target, end)
+
+    async def copy_data(source: File, target: File, begin: int, end: int, shift: int) -> int:
+        """Returns how many bytes there were: fewer if somebody cuts the source meanwhile, or an error came behind
+        some."""
+        done = begin
+        while done < end:
+            size = min(COPY_PIECE, end - done)
             try:
-                copied = await copy_piece(source, asked.off_in + done, target, asked.off_out + done, size)
+                copied = await copy_piece(source, done, target, done + shift, size)
             except EmberError:
-                if done:
-                    break  # the program is told of what was copied, and of the error when it asks for the rest
+                if done > begin:
+                    break
                 raise
             done += copied
             if copied < size:
                 break
-        kernel_size.wrote(target.node, asked.off_out, done)
-        return done
+        return done - begin
 
     async def copy_piece(source: File, offset: int, target: File, to: int, size: int) -> int:
         """Returns how many bytes there were: fewer if somebody cuts the source meanwhile."""
-        if to + size > min(FILE_SIZE_MAX, target.chunk_size * (CHUNK_INDEX_MAX + 1)):
-            raise EmberError(Code.FILE_TOO_LARGE, f"{to + size} bytes")
         buffer = mount.pool.take(size)
         try:
             (view,) = await mount.fs.reader.read([(source.ref, offset, size)], buffer.view)

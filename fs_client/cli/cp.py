@@ -22,7 +22,7 @@ JOBS_DEFAULT = 16
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.argument("destination")
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Copy directories with everything below them.")
-@click.option("-p", "--preserve", is_flag=True, help="Keep permissions and times.")
+@click.option("-p", "--preserve", is_flag=True, help="Keep permissions and times; as root also owners.")
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 256), default=JOBS_DEFAULT, show_default=True, help="Files at a time."
 )
@@ -42,8 +42,10 @@ def cp(
     """Copy files and trees into, out of and between clusters.
 
     A DESTINATION that is a directory gets the sources in it; SOURCE/. means what is in it. With -r, symbolic links are
-    copied as links. A file that cannot be copied whole is removed again and named on stderr, the rest is copied, and
-    the exit code is 1. Memory does not grow with the size of files or trees.
+    copied as links, and nothing is copied through one: a link that stands where a file goes is replaced, and where a
+    directory goes it is a failure (DESTINATION itself may be a link). With -p, owner and group are kept as far as the
+    caller may set them, and set-id bits only with them. A file that cannot be copied whole is removed again and named
+    on stderr, the rest is copied, and the exit code is 1. Memory does not grow with the size of files or trees.
 
     \b
     Example:
@@ -83,18 +85,19 @@ class _Copy:
         from fs_client.cli.copy.engine import Copier
 
         async with Connections() as connections:
-            to = await self._place(connections, target)
+            to = await self._place(connections, destination, target)
             copier = Copier(to, jobs=self.jobs, preserve=self.preserve, failed=self._failed, moved=self.bar.update)
             root = destination if target is None else target.path
             work = await self._plan(connections, texts, sources, to, root)
             self.counts = copier.counts
             await copier.copy(work)
 
-    async def _place(self, connections: Connections, path: RemotePath | None) -> "Place":
+    async def _place(self, connections: Connections, text: str, path: RemotePath | None) -> "Place":
+        """The file system of `text`, as far as it is below that."""
         if path is None:
             from fs_client.cli.copy.local import LocalPlace
 
-            return LocalPlace()
+            return LocalPlace(text)
         from fs_client.cli.copy.remote import RemotePlace
 
         return RemotePlace(await connections.to(path), path)
@@ -117,7 +120,7 @@ class _Copy:
             raise Failure(f"{to.show(root)} is not a directory")
         planned = []
         for text, remote in zip(texts, sources, strict=True):
-            place = await self._place(connections, remote)
+            place = await self._place(connections, text, remote)
             path = text if remote is None else remote.path
             try:
                 item = await place.look(path, follow=not self.recursive)

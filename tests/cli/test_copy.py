@@ -5,15 +5,16 @@ import errno
 import os
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fs_client.cli.copy import engine
+from fs_client.cli.copy import beneath, engine
 from fs_client.cli.copy.engine import BLOCK_BYTES, Copier, Counts, Source
 from fs_client.cli.copy.local import LocalFile, LocalPlace
-from fs_client.cli.copy.place import Writer
+from fs_client.cli.copy.place import Item, Type, Writer
 from tests.support import run
 
 
@@ -22,7 +23,8 @@ class Elsewhere(LocalPlace):
 
     identity = "elsewhere"
 
-    def __init__(self, before_write: Callable[[str, int], None] = lambda path, offset: None) -> None:
+    def __init__(self, top: Path, before_write: Callable[[str, int], None] = lambda path, offset: None) -> None:
+        super().__init__(str(top))
         self.before_write = before_write
         self.writing = asyncio.Event()
 
@@ -48,13 +50,13 @@ class Copied:
 async def copy(source: Path, target: Path, to: LocalPlace | None = None, *, preserve: bool = False) -> Copied:
     failures: list[tuple[str, str]] = []
     copier = Copier(
-        to or Elsewhere(),
+        to or Elsewhere(target),
         jobs=4,
         preserve=preserve,
         failed=lambda subject, reason: failures.append((subject, reason)),
         moved=lambda counts: None,
     )
-    place = LocalPlace()
+    place = LocalPlace(str(source))
     item = await place.look(str(source), follow=False)
     assert item is not None
     await copier.copy([Source(place, str(source), item, str(target))])
@@ -138,7 +140,7 @@ def test_a_file_that_fails_is_named_and_leaves_nothing_while_others_arrive(sourc
         if path.endswith("large") and offset >= 2 * BLOCK_BYTES:
             raise OSError(errno.EIO, "the disk made a noise", path)
 
-    copied = run(copy(source, tmp_path / "target", Elsewhere(break_large)))
+    copied = run(copy(source, tmp_path / "target", Elsewhere(tmp_path / "target", break_large)))
     large = str(tmp_path / "target" / "deep" / "deeper" / "large")
     assert copied.failures == [(large, "Input/output error (the disk made a noise)")]
     expected = tree_of(source)
@@ -158,7 +160,7 @@ def test_a_full_disk_ends_the_copying(tmp_path: Path) -> None:
         if len(written) > 10:
             raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    copied = run(copy(tmp_path / "source", tmp_path / "target", Elsewhere(fill_up)))
+    copied = run(copy(tmp_path / "source", tmp_path / "target", Elsewhere(tmp_path / "target", fill_up)))
     assert copied.failures
     assert {reason for _, reason in copied.failures} == {"No space left on device"}
     assert len(written) < 50
@@ -175,7 +177,9 @@ def test_cancelling_leaves_no_half_file(source: Path, tmp_path: Path) -> None:
             if path.endswith("large"):
                 reached.set()
 
-        task = asyncio.create_task(copy(source / "deep" / "deeper", tmp_path / "target", Elsewhere(note_large)))
+        task = asyncio.create_task(
+            copy(source / "deep" / "deeper", tmp_path / "target", Elsewhere(tmp_path / "target", note_large))
+        )
         await reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -192,7 +196,7 @@ def test_a_file_that_shrinks_meanwhile_is_a_failure(tmp_path: Path, monkeypatch:
     def cut(path: str, offset: int) -> None:
         os.truncate(tmp_path / "log", BLOCK_BYTES + 1)
 
-    copied = run(copy(tmp_path / "log", tmp_path / "copy", Elsewhere(cut)))
+    copied = run(copy(tmp_path / "log", tmp_path / "copy", Elsewhere(tmp_path / "copy", cut)))
     reason = f"became shorter while it was copied: {BLOCK_BYTES + 1} bytes of {2 * BLOCK_BYTES}"
     assert copied.failures == [(str(tmp_path / "log"), reason)]
     assert not (tmp_path / "copy").exists()
@@ -215,7 +219,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 def test_a_file_is_not_copied_onto_itself(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"precious")
     (tmp_path / "b").hardlink_to(tmp_path / "a")
-    copied = run(copy(tmp_path / "a", tmp_path / "b", LocalPlace()))
+    copied = run(copy(tmp_path / "a", tmp_path / "b", LocalPlace(str(tmp_path / "b"))))
     assert "is the same file as" in copied.failures[0][1]
     assert (tmp_path / "a").read_bytes() == b"precious"
 
@@ -262,3 +266,209 @@ def test_memory_is_bounded_by_the_blocks(tmp_path: Path, monkeypatch: pytest.Mon
     run(copy(tmp_path / "large", tmp_path / "copy"))
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "large").read_bytes()
     assert 0 < made <= engine.BLOCKS_OF_A_FILE_MAX
+
+
+# Links, and others who may write into the tree
+
+
+@pytest.fixture(params=["one call", "walk"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How directories are opened: as the kernel can, or as any can."""
+    if request.param == "walk":
+
+        def no_such_call(at: int, path: str) -> int:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        monkeypatch.setattr(beneath, "_openat2", no_such_call)
+    return str(request.param)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder outside of what is copied."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "precious").write_bytes(b"precious")
+    return tmp_path / "victim"
+
+
+def untouched(victim: Path) -> bool:
+    return tree_of(victim) == {"precious": b"precious"}
+
+
+def test_a_link_where_a_directory_goes_is_not_followed(source: Path, victim: Path, tmp_path: Path, way: str) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "deep").symlink_to(victim)
+    copied = run(copy(source, tmp_path / "target", preserve=True))
+    reason = f"goes where {tmp_path / 'target' / 'deep'} is a symbolic link, which is not followed: remove it"
+    assert copied.failures == [(str(source / "deep"), reason)]
+    assert untouched(victim)
+    assert (tmp_path / "target" / "small").read_bytes() == b"x"
+
+
+def test_a_link_where_a_file_goes_is_replaced(source: Path, victim: Path, tmp_path: Path, way: str) -> None:
+    (tmp_path / "target" / "deep").mkdir(parents=True)
+    (tmp_path / "target" / "small").symlink_to(victim / "precious")
+    (tmp_path / "target" / "deep" / "exact").symlink_to("nowhere")
+    copied = run(copy(source, tmp_path / "target", preserve=True))
+    assert copied.failures == []
+    assert untouched(victim)
+    assert tree_of(tmp_path / "target") == tree_of(source)
+
+
+@pytest.mark.parametrize("what", ["tree", "file"])
+def test_the_destination_itself_may_be_a_link(what: str, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    copied_from = source if what == "tree" else source / "small"
+    there = tmp_path / "disk" / "there"
+    if what == "tree":
+        there.mkdir()
+    else:
+        there.write_bytes(b"old and longer")
+    (tmp_path / "target").symlink_to(there)
+    assert run(copy(copied_from, tmp_path / "target", preserve=True)).failures == []
+    assert (tmp_path / "target").is_symlink()
+    assert there.read_bytes() == b"x" if what == "file" else tree_of(there) == tree_of(source)
+
+
+def test_directories_that_become_links_while_they_are_filled(victim: Path, tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "source" / "a" / "b"
+    folder.mkdir(parents=True)
+    for number in range(100):
+        (folder / str(number)).write_bytes(b"x")
+    target = tmp_path / "target"
+
+    def swap(path: str, offset: int) -> None:
+        if not (target / "a" / "b").is_symlink():
+            (target / "a" / "b").rename(target / "a" / "away")
+            (target / "a" / "b").symlink_to(victim)
+
+    copied = run(copy(tmp_path / "source", target, Elsewhere(target, swap), preserve=True))
+    assert copied.failures
+    assert untouched(victim)
+
+
+def test_directories_that_become_links_while_they_are_read(victim: Path, tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "source" / "a" / "b"
+    folder.mkdir(parents=True)
+    for number in range(100):
+        (folder / str(number)).write_bytes(b"x")
+    (victim / "99").write_bytes(b"secret")
+    target = tmp_path / "target"
+
+    def swap(path: str, offset: int) -> None:
+        if not folder.is_symlink():
+            folder.rename(tmp_path / "away")
+            folder.symlink_to(victim)
+
+    copied = run(copy(tmp_path / "source", target, Elsewhere(target, swap)))
+    assert copied.failures
+    assert {path.read_bytes() for path in target.rglob("*") if path.is_file()} == {b"x"}
+
+
+class Hostile(LocalPlace):
+    """Its listings name things twice, once as links and once as what is to be written through them."""
+
+    identity = "hostile"
+
+    def __init__(self, top: Path, victim: Path) -> None:
+        super().__init__(str(top))
+        self.victim = victim
+
+    async def list(self, path: str) -> AsyncGenerator[Item, None]:
+        link = Item("d", Type.SYMLINK, 0, 0o777, 0, 0, 0, 0, (0, 1))
+        if path == self.top:
+            yield link
+            yield replace(link, type=Type.DIRECTORY, mode=0o755)
+            yield replace(link, name="f")
+            yield replace(link, name="f", type=Type.FILE, size=1)
+            for name in ("..", ".", "", "a/b", "../victim/x", "/etc/x"):
+                yield replace(link, name=name, type=Type.FILE, size=1)
+        else:
+            yield replace(link, name="planted", type=Type.FILE, size=1)
+
+    async def read_link(self, path: str) -> str:
+        return str(self.victim / "precious") if path.endswith("f") else str(self.victim)
+
+    async def open_to_read(self, path: str) -> LocalFile:
+        return await LocalPlace("/proc/version").open_to_read("/proc/version")
+
+
+def test_names_that_are_listed_twice(victim: Path, tmp_path: Path) -> None:
+    async def main() -> list[str]:
+        failures: list[str] = []
+        place = Hostile(tmp_path / "source", victim)
+        target = LocalPlace(str(tmp_path / "target"))
+        copier = Copier(
+            target, jobs=1, preserve=False, failed=lambda _, reason: failures.append(reason), moved=lambda counts: None
+        )
+        top = Item("source", Type.DIRECTORY, 0, 0o755, 0, 0, 0, 0, (0, 1))
+        await copier.copy([Source(place, place.top, top, target.top)])
+        return failures
+
+    failures = run(main())
+    assert untouched(victim)
+    assert sum("is a symbolic link, which is not followed" in reason for reason in failures) == 1
+    assert sum("impossible name" in reason for reason in failures) == 6
+    assert not (tmp_path / "target" / "f").is_symlink()
+
+
+def test_a_fifo_in_the_place_of_a_file_stops_nobody(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    os.mkfifo(tmp_path / "target" / "small")
+    copied = run(copy(source, tmp_path / "target"))
+    assert [subject for subject, _ in copied.failures] == [str(tmp_path / "target" / "small")]
+
+
+# Owners and set-id bits
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_keeps_owners_and_set_id_bits_together(tmp_path: Path) -> None:
+    folder = tmp_path / "source" / "d"
+    folder.mkdir(parents=True)
+    (folder / "program").write_bytes(b"#!/bin/true\n")
+    (folder / "link").symlink_to("program")
+    for path in (folder / "program", folder, folder / "link"):
+        os.chown(path, 12345, 23456, follow_symlinks=False)
+    (folder / "program").chmod(0o6755)
+    folder.chmod(0o2775)
+    assert run(copy(tmp_path / "source", tmp_path / "target", preserve=True)).failures == []
+    for name, mode in (("d", 0o2775), ("d/program", 0o6755), ("d/link", 0o777)):
+        found = (tmp_path / "target" / name).lstat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12345, 23456, mode), name
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_set_id_bits_do_not_come_without_their_owner(
+    mine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "program").write_bytes(b"#!/bin/true\n")
+    (tmp_path / "source" / "program").chmod(0o6755)
+    (tmp_path / "source" / "sub").mkdir()
+    (tmp_path / "source" / "sub").chmod(0o3775)
+
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not mine:
+        monkeypatch.setattr(os, "chown", refuse)
+    assert run(copy(tmp_path / "source", tmp_path / "target", preserve=True)).failures == []
+
+    def mode(name: str) -> int:
+        return stat.S_IMODE((tmp_path / "target" / name).stat().st_mode)
+
+    assert (mode("program"), mode("sub")) == ((0o6755, 0o3775) if mine else (0o755, 0o775))
+
+
+def test_a_file_is_open_to_nobody_else_before_it_has_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"secret")
+    (tmp_path / "a").chmod(0o644)
+    modes: list[int] = []
+
+    def look(path: str, offset: int) -> None:
+        modes.append(stat.S_IMODE(os.stat(path).st_mode))
+
+    assert run(copy(tmp_path / "a", tmp_path / "b", Elsewhere(tmp_path / "b", look), preserve=True)).failures == []
+    assert modes == [0o600]
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o644

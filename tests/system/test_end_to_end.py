@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_client.cli.local.ports import free_ports
 from tests.system.control import ROOT, emberfs
@@ -90,6 +91,32 @@ def test_copies_keep_what_they_should(
     for name in ("deep/001.bin", "deep"):
         original, copy = (tree / name).stat(), (tmp_path / "back" / name).stat()
         assert (copy.st_mode, copy.st_mtime_ns) == (original.st_mode, original.st_mtime_ns)
+
+
+def test_copies_into_a_cluster_go_through_no_link(
+    command: Callable[..., str], here: str, cluster: LaunchedCluster, tree: Path
+) -> None:
+    """And set-id bits come with their owner: whoever runs this."""
+    program = tree / "deep" / "001.bin"
+    if os.geteuid() == 0:
+        os.chown(program, 12345, 23456)
+    program.chmod(0o6755)
+    path = here.removeprefix("ember:")
+    with fs_client.connect(cluster.address) as fs:
+        fs.makedirs(f"{path}/victim/deep")
+        fs.write_file(f"{path}/victim/precious", b"precious")
+        fs.makedirs(f"{path}/in/tree")
+        fs.symlink(f"{path}/victim/deep", f"{path}/in/tree/deep")
+        fs.symlink(f"{path}/victim/precious", f"{path}/in/tree/naïve name.txt")
+        failed = emberfs_failure(command, "cp", "-rp", tree, f"{here}/in")
+        assert f"goes where {here}/in/tree/deep is a symbolic link, which is not followed" in failed
+        assert fs.listdir(f"{path}/victim/deep") == []
+        assert fs.read_file(f"{path}/victim/precious") == b"precious"
+        assert fs.read_file(f"{path}/in/tree/naïve name.txt") == (tree / "naïve name.txt").read_bytes()
+        fs.unlink(f"{path}/in/tree/deep")
+        command("cp", "-rpq", tree, f"{here}/in")
+        there, original = fs.stat(f"{path}/in/tree/deep/001.bin"), program.stat()
+        assert (there.st_mode, there.st_uid, there.st_gid) == (original.st_mode, original.st_uid, original.st_gid)
 
 
 def test_listing(command: Callable[..., str], here: str, tree: Path) -> None:

@@ -11,7 +11,7 @@ end is whole. So it is when the copying is cancelled. Only a process that is kil
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 
 from fs_client.cli.copy.place import Item, Place, Reader, Type, Writer
@@ -153,9 +153,12 @@ class Copier:
     async def _make_directory(self, source: Source) -> bool:
         try:
             try:
-                await self._target.make_directory(source.target, source.item.mode)
+                await self._target.make_directory(source.target, source.item.mode & 0o777)
             except FileExistsError:
                 present = await self._target.look(source.target, follow=True)
+                if present is not None and present.type == Type.SYMLINK:
+                    there = self._target.show(source.target)
+                    raise OSError(f"goes where {there} is a symbolic link, which is not followed: remove it") from None
                 if present is None or present.type != Type.DIRECTORY:
                     raise
         except OSError as error:
@@ -186,8 +189,7 @@ class Copier:
     async def _work(self) -> None:
         while (source := await self._queue.get()) is not None:
             try:
-                await self._copy_file(source)
-                if self._preserve and not await self._set_attributes(source):
+                if not await self._copy_file(source):
                     continue
             except OSError as error:
                 self._fail(source, error)
@@ -195,7 +197,9 @@ class Copier:
             self.counts.files += 1
             self._moved(self.counts)
 
-    async def _copy_file(self, source: Source) -> None:
+    async def _copy_file(self, source: Source) -> bool:
+        """False: its attributes could not be kept, which has been reported."""
+        kept = True
         if source.place.identity == self._target.identity:
             # Opening would empty the file that we want to read.
             present = await self._target.look(source.target, follow=True)
@@ -204,10 +208,15 @@ class Copier:
         # Were opening cut short, nobody would know whether the file at the destination is an old one or was emptied.
         reader = await uninterrupted(source.place.open_to_read(source.path))
         try:
-            writer = await uninterrupted(self._target.open_to_write(source.target, source.item.mode & 0o777))
+            # Until it has its owner it is open to nobody else.
+            mode = source.item.mode & (0o700 if self._preserve else 0o777)
+            writer = await uninterrupted(self._target.open_to_write(source.target, mode))
             try:
                 try:
                     await self._copy_content(reader, writer)
+                    await writer.finish()
+                    if self._preserve:
+                        kept = await self._reported(source, writer.set_attributes(source.item))
                 finally:
                     await writer.close()
             except BaseException:
@@ -215,6 +224,7 @@ class Copier:
                 raise
         finally:
             await reader.close()
+        return kept
 
     async def _copy_content(self, reader: Reader, writer: Writer) -> None:
         """All blocks. A file that says it is empty is read until its end: those of /proc say so."""
@@ -264,8 +274,11 @@ class Copier:
             self._failed(shown, f"is incomplete and could not be removed: {reason(error)}")
 
     async def _set_attributes(self, source: Source) -> bool:
+        return await self._reported(source, self._target.set_attributes(source.target, source.item))
+
+    async def _reported(self, source: Source, setting: Coroutine[None, None, None]) -> bool:
         try:
-            await self._target.set_attributes(source.target, source.item)
+            await setting
         except OSError as error:
             self._fail(source, error)
             return False

@@ -23,7 +23,9 @@ class Item:
     size: int
     """Bytes; of a file."""
     mode: int
-    """Permission bits."""
+    """Permission bits, set-id bits included."""
+    uid: int
+    gid: int
     atime_ns: int
     mtime_ns: int
     identity: tuple[int, int]
@@ -42,16 +44,29 @@ class Reader(Protocol):
     async def close(self) -> None: ...
 
 
+SET_ID_BITS = 0o7000
+"""Of a mode: what gives a file's owner and group to whoever runs it, and the sticky bit."""
+
+
 class Writer(Protocol):
     async def write(self, offset: int, view: memoryview) -> None:
         """Write all of it; `view` is free again on return."""
 
-    async def close(self) -> None:
-        """Raises if anything that was written may not be there."""
+    async def finish(self) -> None:
+        """All is written. Raises if anything of it may not be there."""
+
+    async def set_attributes(self, item: Item) -> None:
+        """As `Place.set_attributes`, of the file that was written; after `finish`."""
+
+    async def close(self) -> None: ...
 
 
 class Place(Protocol):
-    """A file system. Paths are absolute for a cluster, anything for the local one."""
+    """A file system, as far as it is one side of a copy. Paths are absolute for a cluster, anything for the local one.
+
+    What the user has named, the top, may be a symbolic link. Below it no call goes through one: who owns a directory
+    in the tree may have put it there, or puts it there between two calls.
+    """
 
     @property
     def identity(self) -> object:
@@ -61,7 +76,7 @@ class Place(Protocol):
         """The path as the user would write it."""
 
     async def look(self, path: str, *, follow: bool) -> Item | None:
-        """None: there is nothing."""
+        """None: there is nothing. `follow` counts for the top alone."""
 
     def list(self, path: str) -> AsyncGenerator[Item, None]:
         """What is in a directory, symbolic links not followed."""
@@ -75,10 +90,13 @@ class Place(Protocol):
     async def open_to_read(self, path: str) -> Reader: ...
 
     async def open_to_write(self, path: str, mode: int) -> Writer:
-        """Make the file, or empty the one that is there."""
+        """Make the file, or empty the one that is there. Below the top a symbolic link in its place is replaced."""
 
     async def remove(self, path: str) -> None:
         """A file or a symbolic link."""
 
     async def set_attributes(self, path: str, item: Item) -> None:
-        """Give it the item's permission bits and times."""
+        """Give it the item's owner and group as far as we may, then its permission bits, and its times.
+
+        The set-id and sticky bits go with the owner and group: where these cannot be set, those are not.
+        """

@@ -72,7 +72,7 @@ class FileSystem:
         if connected is not None and connected.driver is process.current():
             return connected
         driver = process.driver()
-        return driver.run(self._connect(driver))
+        return driver.run(self._connect, driver)
 
     async def _connect(self, driver: process.Driver) -> _Connection:
         async with driver.connecting:
@@ -92,7 +92,7 @@ class FileSystem:
         **kwargs: P.kwargs,
     ) -> T:
         driver, core = self._connection()
-        return driver.run(method(core, *args, **kwargs))
+        return driver.run(method, core, *args, **kwargs)
 
     def close(self) -> None:
         """Close the connections of this process. Files should be closed before."""
@@ -100,14 +100,14 @@ class FileSystem:
         connected, self._connected = self._connected, None
         if connected is not None and connected.driver is process.current():
             connected.driver.open.discard(connected.core)
-            connected.driver.run(connected.core.close())
+            connected.driver.run(connected.core.close)
 
     def __del__(self) -> None:
         connected: _Connection | None = getattr(self, "_connected", None)
         if connected is not None and process.current() is connected.driver:
             driver, core = connected
             driver.open.discard(core)
-            driver.submit(core.close())
+            driver.submit(core.close)
 
     def __enter__(self) -> "FileSystem":
         return self
@@ -149,7 +149,7 @@ class FileSystem:
         if not how.binary and buffering == 0:
             raise ValueError("can't have unbuffered text I/O")
         driver, core = self._connection()
-        file = driver.run(core.open(path, mode, permissions=permissions, layout=layout))
+        file = driver.run(core.open, path, mode, permissions=permissions, layout=layout)
         raw = RawFile(self, file, how, buffering if buffering == 0 or buffering > 1 else BUFFER_SIZE)
         return wrap(raw, how, buffering == 1, encoding=encoding, errors=errors, newline=newline)
 
@@ -180,7 +180,7 @@ class FileSystem:
                 known = [(_source(file), offset, length) for file, offset, length in ranges]
                 break
         driver, core = self._connection()
-        return driver.run(core.read_ranges(known, into))
+        return driver.run(core.read_ranges, known, into)
 
     def ref(self, path: Path) -> FileRef:
         """A light, picklable reference to a file, for `read_ranges`."""

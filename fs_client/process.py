@@ -11,6 +11,8 @@ Invariants:
 * At most one thread runs the loop; `_driven` says whether one does. It changes under `_mutex`.
 * Whoever stops running the loop while `_work` is not 0 has woken the helper, which then runs it.
 * A blocking call returns or raises only when its coroutine has ended, KeyboardInterrupt included.
+* No signal handler that may raise runs in a thread that runs the loop, or inside `_mutex`: where the program has such,
+  its main thread hands all calls to the helper, as mail (`interrupts`).
 * Finalizers only `submit`: they may run anywhere, inside this module and on the loop included.
 
 Fork: a child starts without a loop and makes its own. What it inherits is kept, untouched, so that nothing of it is
@@ -22,19 +24,24 @@ Concurrency: docs/concurrency/client.md.
 
 import asyncio
 import atexit
+import enum
 import io
 import logging
 import os
-import signal
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine
-from types import FrameType
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, ParamSpec, Protocol, TypeVar, assert_never
 
+from fs_client.interrupts import Deferred, Handlers, InterruptGuard, leave_guard_behind, look
 from fs_client.settle import ended
 
+P = ParamSpec("P")
 T = TypeVar("T")
+Begin = Callable[[], Coroutine[Any, Any, T]]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +51,10 @@ RETIRE_S = 1.0
 
 class ShutDown(RuntimeError):
     """The interpreter ends, and all connections are closed."""
+
+
+class NoThread(RuntimeError):
+    """There is nobody to run the loop."""
 
 
 class Connected(Protocol):
@@ -76,37 +87,52 @@ class Driver:
         """Coroutines of sleeping callers and of the background that have not ended."""
         self._stopping = False
         self._helper: _Helper | None = None
+        self._mail: deque[_Call] = deque()
+        """Calls that are not enlisted yet. Put by the main thread without `_mutex`, taken under it."""
         self._submitted: set[asyncio.Task[None]] = set()
         """Used on the loop only."""
         self.close_at_exit: weakref.WeakSet[io.IOBase] = weakref.WeakSet()
         """Files open for writing: at exit they are closed like Python's own, so that what is in buffers is stored."""
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. Called by any thread but the one that is running this loop now."""
-        running = asyncio._get_running_loop()
-        if running is self.loop:
-            coroutine.close()
+    def run(self, begin: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `begin(*args, **kwargs)`. Called by any thread but the one that is running this loop now.
+
+        A coroutine is not taken: where a signal handler raises just when there is one, nobody would await it.
+        """
+        if asyncio._get_running_loop() is self.loop:
             raise RuntimeError("a blocking EmberFS call was made on EmberFS's own event loop")
-        guard = _guard_against_interrupts()
-        try:
-            with self._mutex:
-                if self._stopping:
-                    coroutine.close()
-                    raise ShutDown("EmberFS has been shut down with the interpreter")
-                leads = running is None and not self._driven
-                if leads:
-                    self._driven = True
-                elif not self._enlist():
-                    self._work -= 1
-                    coroutine.close()
-                    raise RuntimeError(
-                        "EmberFS needs a thread for calls from another event loop, and none can be started: the"
-                        " interpreter ends, or a limit of this machine is reached"
-                    )
-            return self._lead(coroutine, guard) if leads else self._follow(coroutine, guard)
-        finally:
-            if guard is not None:
-                guard.end()
+        call: Begin[T] = partial(begin, *args, **kwargs) if args or kwargs else begin
+        if threading.get_ident() != threading.main_thread().ident:
+            return self._run(call, None)
+        match look():
+            case Handlers.NONE:
+                return self._run(call, None)
+            case Handlers.INTERRUPT:
+                guard = InterruptGuard()
+                try:
+                    return self._run(call, guard)
+                finally:
+                    guard.end()
+            case Handlers.PROGRAM:
+                if self._helper is not None or self._make_helper():
+                    return self._send(call)
+                with Deferred():
+                    return self._run(call, None)
+            case unknown:
+                assert_never(unknown)
+
+    def _run(self, begin: "Begin[T]", guard: InterruptGuard | None) -> T:
+        """In a thread that no signal handler breaks into."""
+        with self._mutex:
+            if self._stopping:
+                raise _shut_down()
+            leads = not self._driven and asyncio._get_running_loop() is None
+            if leads:
+                self._driven = True
+            elif not self._enlist():
+                self._work -= 1
+                raise _no_thread()
+        return self._lead(begin, guard) if leads else self._follow(begin, guard)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Run in the background. Called on the loop, which is run until the coroutine has ended."""
@@ -116,20 +142,29 @@ class Driver:
         task.add_done_callback(self._work_done)
         return task
 
-    def submit(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run in the background, begun in the order of submission. From anywhere; its errors are its own affair."""
+    def submit(self, begin: Callable[P, Coroutine[Any, Any, None]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run `begin(*args, **kwargs)` in the background, begun in the order of submission. From anywhere; its errors
+        are its own affair."""
+        call = _Call(partial(begin, *args, **kwargs), waits=False)
+        if (
+            threading.get_ident() == threading.main_thread().ident
+            and look() is Handlers.PROGRAM
+            and not self._stopping
+            and (self._helper is not None or self._make_helper())
+        ):
+            self._post(call)
+            return
         with self._mutex:
             if self._stopping:
-                coroutine.close()
                 return
             self._enlist()
-        self.loop.call_soon_threadsafe(self._start, coroutine, None)
+        self.loop.call_soon_threadsafe(self._start, call)
 
     # Running the loop in the calling thread
 
-    def _lead(self, coroutine: Coroutine[Any, Any, T], guard: "_InterruptGuard | None") -> T:
+    def _lead(self, begin: "Begin[T]", guard: InterruptGuard | None) -> T:
         try:
-            task = self.loop.create_task(coroutine)
+            task = self.loop.create_task(begin())
             if guard is not None:
                 guard.cancel = task.cancel
             try:
@@ -151,28 +186,13 @@ class Driver:
 
     # Giving work to the thread that runs the loop
 
-    def _follow(self, coroutine: Coroutine[Any, Any, T], guard: "_InterruptGuard | None") -> T:
-        waiter = _Waiter()
-
-        def cancel() -> None:
-            self.loop.call_soon_threadsafe(waiter.cancel)
-
+    def _follow(self, begin: "Begin[T]", guard: InterruptGuard | None) -> T:
+        call = _Call(begin)
         if guard is not None:
-            guard.cancel = cancel
-        self.loop.call_soon_threadsafe(self._start, coroutine, waiter)
-        interrupt: BaseException | None = None
-        while True:
-            try:
-                waiter.ended.acquire()
-                break
-            except BaseException as error:
-                # A signal handler raised: the call has to end before its memory is free.
-                interrupt = error
-                cancel()
-        if interrupt is not None:
-            raise interrupt
-        assert waiter.task is not None
-        result: T = waiter.task.result()
+            guard.cancel = lambda: self.loop.call_soon_threadsafe(call.cancel)
+        self.loop.call_soon_threadsafe(self._start, call)
+        call.wait()
+        result: T = call.result()
         return result
 
     def _enlist(self) -> bool:
@@ -182,15 +202,16 @@ class Driver:
             self._driven = self._call_helper()
         return self._driven
 
-    def _start(self, coroutine: Coroutine[Any, Any, Any], waiter: "_Waiter | None") -> None:
-        task = self.loop.create_task(coroutine)
-        if waiter is None:
+    def _start(self, call: "_Call") -> None:
+        task = call.task = self.loop.create_task(call.whole())
+        if call.cancelled:
+            task.cancel()
+        if call.waits:
+            task.add_done_callback(call.wake)
+        else:
             self._submitted.add(task)
             task.add_done_callback(self._submitted.discard)
             task.add_done_callback(_forget_error)
-        else:
-            waiter.task = task
-            task.add_done_callback(waiter.wake)
         task.add_done_callback(self._work_done)
 
     def _work_done(self, _: "asyncio.Task[Any]") -> None:
@@ -200,18 +221,127 @@ class Driver:
                 self._stop_asked = True
                 self.loop.stop()
 
+    # Mail: calls of a thread that signal handlers break into
+
+    def _send(self, begin: "Begin[T]") -> T:
+        """Let the helper thread do it. A handler that raises ends the call, which is waited for; then that is raised.
+
+        Between any two instructions here a handler may raise. So each step may be left undone, and is repeated:
+        `_post` makes no difference the second time. The second loop is for a handler that raises when the first one's
+        exception has been taken, which is outside of the `try` around the wait.
+        """
+        if self._stopping:
+            raise _shut_down()
+        call = _Call(begin)
+        interrupt: BaseException | None = None
+        try:
+            while True:
+                try:
+                    self._await(call, interrupt is not None)
+                    break
+                except NoThread:
+                    raise
+                except BaseException as error:
+                    interrupt = error
+        except NoThread:
+            raise
+        except BaseException as error:
+            interrupt = error
+            while True:
+                try:
+                    self._await(call, True)
+                    break
+                except NoThread:
+                    raise
+                except BaseException as another:
+                    interrupt = another
+        if interrupt is not None:
+            if call.task is not None:
+                _forget_error(call.task)
+            raise interrupt
+        result: T = call.result()
+        return result
+
+    def _await(self, call: "_Call", cancel: bool) -> None:
+        if cancel:
+            call.cancelled = True
+            self.loop.call_soon_threadsafe(call.cancel)
+        if not call.begun:
+            self._post(call)
+        call.wait()
+
+    def _post(self, call: "_Call") -> None:
+        """Give a call to whoever runs the loop, or has the helper run it. May break off anywhere, and be repeated."""
+        self._mail.append(call)
+        while True:
+            helper = self._helper
+            if helper is None:
+                # It was retired before a fork by another thread.
+                if not self._make_helper():
+                    with self._mutex:
+                        if not call.begun:
+                            call.begun = True
+                            raise _no_thread()
+                continue
+            helper.bell.put(_Bell.MAIL)
+            if self._helper is helper:
+                break
+        # The helper hears its bell only when it is done with running the loop; others, running it, have none.
+        self.loop.call_soon_threadsafe(self._take_mail)
+
+    def _opened_mail(self) -> list["_Call"]:
+        """Under `_mutex`: all calls that were posted, enlisted now, each once."""
+        opened = []
+        while self._mail:
+            call = self._mail.popleft()
+            if not call.begun:
+                call.begun = True
+                self._work += 1
+                opened.append(call)
+        return opened
+
+    def _take_mail(self) -> None:
+        """On the loop."""
+        with self._mutex:
+            for call in self._opened_mail():
+                self.loop.call_soon(self._start, call)
+
+    def _help_with_mail(self) -> None:
+        """On the helper."""
+        with self._mutex:
+            opened = self._opened_mail()
+            for call in opened:
+                self.loop.call_soon_threadsafe(self._start, call)
+            if not opened or self._driven:
+                return
+            self._driven = self._helping = True
+        self._help()
+
     # The helper thread
 
+    def _make_helper(self) -> bool:
+        """False: there is none, as no thread can be started; an interpreter that ends refuses (from Python 3.12 on)."""
+        if threading.get_ident() != threading.main_thread().ident:
+            return self._started_helper()
+        with Deferred():
+            return self._started_helper()
+
+    def _started_helper(self) -> bool:
+        with self._mutex:
+            if self._helper is None:
+                try:
+                    self._helper = _Helper(self._help, self._help_with_mail)
+                except RuntimeError:
+                    return False
+            return True
+
     def _call_helper(self) -> bool:
-        """Under `_mutex`. False: there is none, as no thread can be started; an interpreter that ends refuses (from
-        Python 3.12 on)."""
-        if self._helper is None:
-            try:
-                self._helper = _Helper(self._help)
-            except RuntimeError:
-                return False
+        """Under `_mutex`. False: there is none."""
+        if not self._started_helper():
+            return False
+        assert self._helper is not None
         self._helping = True
-        self._helper.wake.release()
+        self._helper.bell.put(_Bell.LOOP)
         return True
 
     def _help(self) -> None:
@@ -237,18 +367,31 @@ class Driver:
     # Ends
 
     def stop(self) -> None:
-        """At exit: close files, finish what was submitted, close connections, end the helper, close the loop."""
+        """At exit: close files, finish what was submitted, close connections, end the helper, close the loop.
+
+        A signal handler that raises ends the step it breaks into; the first such is raised in the end.
+        """
+        interrupt: BaseException | None = None
         for file in list(self.close_at_exit):
             try:
                 file.close()
             except Exception as error:
                 logger.error("closing %r at exit: %s", getattr(file, "name", file), error)
-        self.run(self._close_all())
-        with self._mutex:
-            self._stopping = True
+            except BaseException as error:
+                interrupt = interrupt or error
+        for _ in range(2):
+            try:
+                self.run(self._close_all)
+                break
+            except BaseException as error:
+                # What is closed stays closed; the rest gets a second try.
+                interrupt = interrupt or error
+        self._stopping = True
         self.retire_helper()
         if not self.loop.is_running():
             self.loop.close()
+        if interrupt is not None:
+            raise interrupt
 
     async def _close_all(self) -> None:
         await ended(list(self._submitted))
@@ -267,80 +410,94 @@ class Driver:
             os.close(empty)
 
 
+class _Bell(enum.Enum):
+    """What the helper is woken for."""
+
+    LOOP = "run the loop, which has been given to it"
+    MAIL = "look for mail"
+    RETIRE = "end"
+
+
 class _Helper:
     """A thread that runs the loop when it is woken."""
 
-    def __init__(self, help_: Callable[[], None]) -> None:
-        self.wake = threading.Semaphore(0)
-        """Released once for each time that the loop has to be run, and to retire."""
+    def __init__(self, help_: Callable[[], None], help_with_mail: Callable[[], None]) -> None:
+        self.bell: SimpleQueue[_Bell] = SimpleQueue()
+        """Rung from anywhere: a put into it is one step for signal handlers and finalizers, and never blocks."""
         self._help = help_
-        self._retired = False
+        self._help_with_mail = help_with_mail
         self._thread = threading.Thread(target=self._run, name="emberfs", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while True:
-            self.wake.acquire()
-            if self._retired:
-                return
-            self._help()
+            match self.bell.get():
+                case _Bell.LOOP:
+                    self._help()
+                case _Bell.MAIL:
+                    self._help_with_mail()
+                case _Bell.RETIRE:
+                    return
+                case unknown:
+                    assert_never(unknown)
 
     def retire(self) -> None:
         """End the thread as soon as it has nothing to help with, which should be now."""
-        self._retired = True
-        self.wake.release()
+        self.bell.put(_Bell.RETIRE)
         self._thread.join(RETIRE_S)
 
 
-class _Waiter:
-    """A thread that sleeps until its coroutine has ended."""
+class _Call:
+    """Work that is given to whoever runs the loop, and perhaps a thread that sleeps until it has ended."""
 
-    __slots__ = ("ended", "task")
+    __slots__ = ("_begin", "_bell", "_ended", "begun", "cancelled", "task", "waits")
 
-    def __init__(self) -> None:
-        self.ended = threading.Lock()
-        self.ended.acquire()
+    def __init__(self, begin: "Begin[Any]", *, waits: bool = True) -> None:
+        self._begin = begin
+        self.waits = waits
+        self._ended = False
+        self._bell = threading.Lock()
+        """Released when it has ended."""
+        self._bell.acquire()
+        self.begun = False
+        """It was taken out of the mail. Set under the driver's mutex."""
+        self.cancelled = False
         self.task: asyncio.Task[Any] | None = None
         """Set on the loop."""
 
+    async def whole(self) -> Any:
+        """What is begun wrongly fails like what fails later."""
+        return await self._begin()
+
     def wake(self, _: "asyncio.Task[Any]") -> None:
-        self.ended.release()
+        self._ended = True
+        self._bell.release()
+
+    def wait(self) -> None:
+        """Until it has ended. May be repeated: a signal handler may raise when the lock has just been acquired."""
+        if not self._ended:
+            self._bell.acquire()
 
     def cancel(self) -> None:
+        """On the loop."""
         if self.task is not None:
             self.task.cancel()
 
-
-class _InterruptGuard:
-    """In the main thread, during a call: SIGINT cancels the call, instead of breaking into whatever code runs then,
-    which may be another thread's call. KeyboardInterrupt is raised once the call has ended."""
-
-    __slots__ = ("_interrupted", "cancel")
-
-    def __init__(self) -> None:
-        self._interrupted = False
-        self.cancel: Callable[[], object] | None = None
-        """Set once there is something to cancel."""
-        signal.signal(signal.SIGINT, self._on_interrupt)
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
-        if self.cancel is not None:
-            self.cancel()
-
-    def end(self) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._interrupted:
-            raise KeyboardInterrupt
+    def result(self) -> Any:
+        """After it has ended."""
+        assert self.task is not None
+        return self.task.result()
 
 
-def _guard_against_interrupts() -> _InterruptGuard | None:
-    """None in other threads, and where the program handles SIGINT itself."""
-    if threading.get_ident() != threading.main_thread().ident:
-        return None
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return None
-    return _InterruptGuard()
+def _shut_down() -> ShutDown:
+    return ShutDown("EmberFS has been shut down with the interpreter")
+
+
+def _no_thread() -> NoThread:
+    return NoThread(
+        "EmberFS needs a thread for calls from another event loop, and none can be started: the interpreter ends, or a"
+        " limit of this machine is reached"
+    )
 
 
 def _forget_error(task: "asyncio.Task[Any]") -> None:
@@ -358,8 +515,8 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 _current: Driver | None = None
-_making = threading.Lock()
-"""Held while the driver of this process is made."""
+_making = threading.RLock()
+"""Held while the driver of this process is made. Reentrant for signal handlers."""
 _inherited: list[Driver] = []
 """Of the parent: kept so that nothing of it is finalised here."""
 
@@ -377,7 +534,8 @@ def driver() -> Driver:
         with _making:
             found = _current
             if found is None:
-                found = _current = Driver()
+                made = Driver()
+                found = _current = _current or made
     return found
 
 
@@ -389,7 +547,8 @@ def _before_fork() -> None:
 
 def _after_fork_in_child() -> None:
     global _current, _making
-    _making = threading.Lock()
+    _making = threading.RLock()
+    leave_guard_behind()
     inherited, _current = _current, None
     if inherited is not None:
         _inherited.append(inherited)

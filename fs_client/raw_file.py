@@ -19,8 +19,8 @@ import errno
 import io
 import os
 import warnings
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from fs_client import process
 from fs_client.file import AsyncFile, OpenMode
@@ -33,6 +33,8 @@ from fs_common.rpc import byte_view
 
 if TYPE_CHECKING:
     from fs_client.filesystem import FileSystem
+
+P = ParamSpec("P")
 
 DIRECT_FROM = 4 * MIB
 """Writes of this size and more are sent from the caller's memory; smaller ones are gathered and sent behind."""
@@ -184,7 +186,7 @@ class RawFile(io.RawIOBase):
         complete = self._gather.add(self._position, view)
         self._position += len(view)
         for offset, piece in complete:
-            self._run(self._file.write_behind(offset, piece))
+            self._run(self._file.write_behind, offset, piece)
 
     def _write_through(self, view: memoryview) -> None:
         """Under a buffer the ends, which do not fill a piece, are gathered; the rest is stored on return."""
@@ -196,14 +198,14 @@ class RawFile(io.RawIOBase):
         middle = view[head : len(view) - tail]
         self._write_behind(view[:head])
         self._send_gathered()
-        self._run(self._file.write_at(self._position, middle))
+        self._run(self._file.write_at, self._position, middle)
         self._position += len(middle)
         self._write_behind(view[len(view) - tail :])
 
     def _send_gathered(self) -> None:
         if self._own:
             for offset, piece in self._gather.take():
-                self._run(self._file.write_behind(offset, piece))
+                self._run(self._file.write_behind, offset, piece)
 
     @property
     def _end(self) -> int:
@@ -214,7 +216,7 @@ class RawFile(io.RawIOBase):
         self._check(writing=True)
         length = self._position if size is None else size
         self._send_gathered()
-        self._run(self._file.truncate(length))
+        self._run(self._file.truncate, length)
         return length
 
     def flush(self) -> None:
@@ -222,13 +224,13 @@ class RawFile(io.RawIOBase):
         self._check()
         self._send_gathered()
         if self._own and self._file.behind:
-            self._run(self._file.settle())
+            self._run(self._file.settle)
 
     def fsync(self) -> None:
         """`flush`, and make the file's length and times known to others."""
         self._check(writing=True)
         self._send_gathered()
-        self._run(self._file.fsync())
+        self._run(self._file.fsync)
 
     # Ending
 
@@ -241,7 +243,7 @@ class RawFile(io.RawIOBase):
             if self._own:
                 # After the end of everything there is nothing left to close: files collected then are just dropped.
                 with contextlib.suppress(process.ShutDown):
-                    self._run(self._file.close())
+                    self._run(self._file.close)
 
     def _dealloc_warn(self, source: Any) -> None:
         """Called by the buffers of `io` when a file is collected that was not closed."""
@@ -260,11 +262,11 @@ class RawFile(io.RawIOBase):
     def __repr__(self) -> str:
         return f"<fs_client.RawFile name={self.name!r} mode={self.mode!r}{' closed' if self.closed else ''}>"
 
-    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _run(self, begin: Callable[P, Coroutine[Any, Any, Any]], *args: P.args, **kwargs: P.kwargs) -> None:
         if self._finalizing:
-            self._driver.submit(coroutine)
+            self._driver.submit(begin, *args, **kwargs)
         else:
-            self._driver.run(coroutine)
+            self._driver.run(begin, *args, **kwargs)
 
     @property
     def _own(self) -> bool:

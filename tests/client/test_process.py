@@ -283,7 +283,7 @@ def test_a_blocking_call_on_the_own_loop_is_refused(fs: FileSystem) -> None:
         with pytest.raises(RuntimeError, match="own event loop"):
             fs.listdir()
 
-    driver.run(wrong())
+    driver.run(wrong)
     assert fs.listdir() == []
 
 
@@ -332,7 +332,7 @@ def test_an_interrupt_while_another_thread_runs_the_loop(cluster: FakeCluster, f
         running.set()
         await done.wait()
 
-    holder = threading.Thread(target=driver.run, args=(hold(),))
+    holder = threading.Thread(target=driver.run, args=(hold,))
     holder.start()
     running.wait()
     try:
@@ -369,7 +369,7 @@ def test_a_file_system_that_is_dropped_closes_its_connections(cluster: FakeClust
 
 
 def test_a_leader_without_a_helper_ends_what_others_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(help_: object) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(process, "_Helper", refuse)
@@ -390,15 +390,15 @@ def test_a_leader_without_a_helper_ends_what_others_wait_for(monkeypatch: pytest
         return "second"
 
     results: list[str] = []
-    threads = [threading.Thread(target=lambda one=one: results.append(driver.run(one()))) for one in (first, second)]
+    threads = [threading.Thread(target=lambda one=one: results.append(driver.run(one))) for one in (first, second)]
     threads[0].start()
     assert began.wait(10)
     threads[1].start()
     for thread in threads:
         thread.join(10)
     assert ended.is_set() and sorted(results) == ["first", "second"]
-    driver.submit(second())
-    assert driver.run(asyncio.sleep(0, "led again")) == "led again"
+    driver.submit(second)
+    assert driver.run(asyncio.sleep, 0, "led again") == "led again"
     driver.stop()
 
 

@@ -5,6 +5,10 @@
     DIR/journal.0     what has changed since; see `fs_meta.kv.journal`
     DIR/journal.1
     DIR/FORMAT        one line: `emberfs-kv <version>`; written last
+    DIR/failed        there from a write or sync that failed until an opening has read what the disk really has
+
+`failed` is empty and is not synced: it is for the next process in the same boot, whose page cache may say what the disk
+does not have. In another boot there is no such cache.
 
 Creation: 1. make the directory, 2. take the lock, 3. LMDB makes `data.mdb` (no transaction yet), 4. make the journal's
 files, 5. write `FORMAT` (temporary file, sync, rename, sync of the directory): the commit point. A crash before it
@@ -12,6 +16,7 @@ leaves a directory without `FORMAT` whose data file has no transaction in it: th
 a journal made anew. A data file with transactions and no `FORMAT` is not ours to guess about: refused.
 """
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterable
@@ -23,6 +28,7 @@ FORMAT_VERSION = 2
 _FORMAT_FILE = "FORMAT"
 _FORMAT_WORD = "emberfs-kv"
 DATA_FILE = "data.mdb"
+_FAILED_FILE = "failed"
 
 
 class StoreDirectory:
@@ -35,6 +41,20 @@ class StoreDirectory:
     @property
     def has_format(self) -> bool:
         return (self.path / _FORMAT_FILE).exists()
+
+    @property
+    def has_failed(self) -> bool:
+        """A write or sync failed in the life before: what the page cache holds may not be on the disk."""
+        return (self.path / _FAILED_FILE).exists()
+
+    def note_failure(self) -> None:
+        """From any thread. Raises nothing: if this disk takes no name either, there is nothing that could be done."""
+        with contextlib.suppress(OSError):
+            (self.path / _FAILED_FILE).touch()
+
+    def forget_failure(self) -> None:
+        """What the disk really has was read, and is believed."""
+        (self.path / _FAILED_FILE).unlink(missing_ok=True)
 
     def check_format(self) -> None:
         """Refuse a directory of another format (INVALID)."""

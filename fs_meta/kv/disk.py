@@ -35,6 +35,10 @@ class Disk(Protocol):
 
     def sync_directory(self, path: Path) -> None: ...
 
+    def forget_cached(self, file: int) -> None:
+        """Reads find what the device has, and no longer what the page cache has of writes that failed. The file is
+        synced, and nobody has it mapped."""
+
     def free_bytes(self, path: Path) -> int:
         """What this process may still allocate on the file system of `path`."""
 
@@ -75,6 +79,9 @@ class RealDisk:
             os.fsync(file)
         finally:
             os.close(file)
+
+    def forget_cached(self, file: int) -> None:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def free_bytes(self, path: Path) -> int:
         stats = os.statvfs(path)

@@ -26,6 +26,7 @@ checkpoint: LMDB's meta page, written with the sequence of the last frame it hol
     after the sync                       the batch
     in a checkpoint, before its commit   LMDB as it was, and a journal with everything since
     after the commit                     LMDB with the frozen memtable, whose frames are recognised as old
+    after a write or sync that failed    the file `failed`: the next opening believes the disk, not the page cache
 
 Space. A batch is written to the journal only when the disk has room for the checkpoint as well. If it has not, the
 memtable is put into LMDB first, which may free some; then the batch itself is committed by LMDB, without the journal.
@@ -211,6 +212,9 @@ class LmdbStore:
             if directory.has_format:
                 directory.check_format()
                 directory.check_files((DATA_FILE, *FILE_NAMES))
+            failed = directory.has_failed
+            if failed:
+                _forget_cached(disk, path)
             writer = new_thread("kv-writer")
             below = lmdb_file.open(directory.path, map_size_bytes=map_size_bytes, writer=writer, clock=clock)
             opened.callback(below.close)
@@ -225,7 +229,13 @@ class LmdbStore:
                 directory.write_format()
             journal = Journal(disk, path)
             opened.callback(journal.close)
-            changes = _recover(journal, below, path)
+            try:
+                changes = _recover(journal, below, path)
+            except EmberError:
+                directory.note_failure()  # it may have been a sync
+                raise
+            if failed:
+                directory.forget_failure()
             opened.pop_all()
         return cls(directory, below, journal, changes, disk, bounds or Bounds(), writer, new_thread("kv-syncer"), clock)
 
@@ -454,8 +464,12 @@ class LmdbStore:
 
     def _sync_files(self, files: list[int]) -> None:
         """In the thread."""
-        for file in files:
-            self._disk.sync(file)
+        try:
+            for file in files:
+                self._disk.sync(file)
+        except BaseException:
+            self._directory.note_failure()
+            raise
 
     def _answer_synced(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._unsynced and self._unsynced[0].sequence <= self._journal.synced:
@@ -552,6 +566,7 @@ class LmdbStore:
             else EmberError(Code.KV_MAYBE_COMMITTED, f"metadata store {self._directory.path} failed: {error}")
         )
         if self.failure is None:
+            self._directory.note_failure()
             _log.error("%s", failure)
             self.failure = failure
         return failure
@@ -562,6 +577,21 @@ class LmdbStore:
             f"metadata store {self._directory.path} has stopped ({self.failure}): check its disk, then start the "
             "metadata service again",
         )
+
+
+def _forget_cached(disk: Disk, path: Path) -> None:
+    """What is read from here on is what the disk has. INVALID: it still does not take what it is given."""
+    _log.warning("metadata store %s: a write or sync had failed; what the disk really has is read", path)
+    try:
+        for name in (DATA_FILE, *FILE_NAMES):
+            file = disk.open(path / name)
+            try:
+                disk.sync(file)
+                disk.forget_cached(file)
+            finally:
+                disk.close(file)
+    except OSError as error:
+        raise EmberError(Code.INVALID, f"metadata store {path} still fails: {error}; check its disk") from error
 
 
 def _recover(journal: Journal, below: LmdbFile, path: Path) -> Changes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from fs_meta.kv.directory import DATA_FILE
 from fs_meta.kv.worker import Done
 
 SECTOR = 512
@@ -23,10 +24,12 @@ class _File:
     def __init__(self) -> None:
         self.durable = bytearray()
         self.unsynced: list[_Write] = []
+        self.refused: list[_Write] = []
+        """What a sync that failed could not bring to the device: the page cache calls it clean, and reads it back."""
 
     def content(self) -> bytearray:
         content = bytearray(self.durable)
-        for write in self.unsynced:
+        for write in sorted(self.refused + self.unsynced):
             _put(content, write.offset, write.data)
         return content
 
@@ -34,6 +37,7 @@ class _File:
         copied = _File()
         copied.durable = bytearray(self.durable)
         copied.unsynced = list(self.unsynced)
+        copied.refused = list(self.refused)
         return copied
 
 
@@ -63,6 +67,8 @@ class SimulatedDisk:
     # Disk
 
     def open(self, path: Path, *, create: bool = False) -> int:
+        if path.name == DATA_FILE and path.exists():
+            self.files.setdefault(path.name, _File())  # LMDB's, which does not use this disk
         if create:
             path.touch()
             self.files[path.name] = _File()
@@ -91,9 +97,12 @@ class SimulatedDisk:
         self.on_step()
 
     def sync(self, file: int) -> None:
+        found = self._file(file)
+        if "sync" in self.faults:
+            found.refused += found.unsynced
+            found.unsynced = []
         self._fail("sync")
         self.on_step()
-        found = self._file(file)
         kept = []
         for write in found.unsynced:
             if self.sync_up_to is None or write.number <= self.sync_up_to:
@@ -106,6 +115,10 @@ class SimulatedDisk:
 
     def sync_directory(self, path: Path) -> None:
         pass
+
+    def forget_cached(self, file: int) -> None:
+        assert not self._file(file).unsynced, "synced before"
+        self._file(file).refused = []
 
     def free_bytes(self, path: Path) -> int:
         return 0 if self.full else 1 << 40

@@ -432,10 +432,55 @@ def test_a_failed_sync_is_told_as_unknown_and_fences_the_store(bench: Bench) -> 
     bench.use(use)
 
     async def reopened(kv: LmdbStore) -> None:
-        assert await _keys(kv) == [b"0", b"1", b"2", b"before", b"relaxed"], "the process has lost nothing"
+        assert await _keys(kv) == [b"before"], "the disk never took the rest"
         await kv.transact(_put(b"after"))
 
     bench.use(reopened)
+
+
+def test_what_a_failed_sync_lost_is_not_believed_by_the_next_process_in_the_same_boot(bench: Bench) -> None:
+    async def scenario(kv: LmdbStore) -> None:
+        await kv.transact(_put(b"durable"))
+        bench.disk.faults["sync"] = OSError(errno.EIO, "Input/output error")
+        assert await _codes(kv.transact(_put(b"lost"))) == [Code.KV_MAYBE_COMMITTED]
+
+    bench.use(scenario)
+    assert (bench.directory / "failed").exists()
+
+    async def afterwards(kv: LmdbStore) -> None:
+        assert await _keys(kv) == [b"durable"]
+        await kv.transact(_put(b"new"))
+        assert await _keys(kv) == [b"durable", b"new"]
+
+    bench.use(afterwards)
+    assert not (bench.directory / "failed").exists()
+
+    async def later(kv: LmdbStore) -> None:
+        assert await _keys(kv) == [b"durable", b"new"]
+
+    bench.use(later)
+
+
+def test_a_disk_that_still_fails_is_refused_at_the_opening_and_not_believed_after_it(bench: Bench) -> None:
+    async def scenario(kv: LmdbStore) -> None:
+        await kv.transact(_put(b"durable"))
+        bench.disk.faults["sync"] = OSError(errno.EIO, "Input/output error")
+        await _codes(kv.transact(_put(b"lost")))
+
+    bench.use(scenario)
+    bench.disk.faults["sync"] = OSError(errno.EIO, "Input/output error")
+
+    async def nothing(kv: LmdbStore) -> None: ...
+
+    with pytest.raises(EmberError) as error:
+        bench.use(nothing)
+    assert error.value.code is Code.INVALID and "check its disk" in str(error.value)
+    assert (bench.directory / "failed").exists()
+
+    async def afterwards(kv: LmdbStore) -> None:
+        assert await _keys(kv) == [b"durable"]
+
+    bench.use(afterwards)
 
 
 @pytest.mark.parametrize("relaxed", [False, True], ids=["durable", "relaxed"])

@@ -136,13 +136,14 @@ async def _lock(mount: "Mount", request: "Request", file: "File") -> LockReply:
         raise
 
 
-async def release_kept(mount: "Mount", file: "File") -> None:
-    """Give the lock up if it is only kept for a next request."""
-    if file.append_lock.timer is None:
+async def release_kept(mount: "Mount", file: "File", handle: "Handle | None" = None) -> None:
+    """Give the lock up if it is only kept for a next request (of `handle`)."""
+    held = file.append_lock
+    if held.timer is None or (handle is not None and held.number != handle.number):
         return
     async with file.appending:
-        if file.append_lock.timer is not None:
-            file.append_lock.stop()
+        if held.timer is not None:
+            held.stop()
             await _release_or_later(mount, file)
 
 

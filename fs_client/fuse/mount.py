@@ -254,8 +254,7 @@ class Mount:
             while True:
                 try:
                     await self.finish_handle(handle)
-                    if handle.append:
-                        await release_kept(self, file)
+                    await release_kept(self, file, handle)
                     await release_all_locks(self, handle)
                     return
                 except EmberError as error:

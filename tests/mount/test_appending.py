@@ -237,3 +237,19 @@ def test_a_cut_within_a_record_is_seen() -> None:
             assert await program.write(10 + LONGEST, 5) == (3, 8)
 
     run(scenario())
+
+
+def test_the_end_of_its_descriptor_gives_up_what_is_kept() -> None:
+    """Not that of another one, in the middle of a record."""
+
+    async def scenario() -> None:
+        with appender(10) as program:
+            mount, file = program.mount, program.file
+            other = mount.handles.open_file(file, os.O_RDONLY, program.handle.user, b"")
+            await program.write(10, LONGEST)
+            await mount.close_handle(other)
+            assert program.service.locks() == 1
+            await mount.close_handle(program.handle)
+            assert program.service.locks() == 0 and not file.append_lock.locked
+
+    run(scenario())

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 from fs_common.errors import EmberError, Retry
 
@@ -15,17 +16,22 @@ INTERNAL_TRIES_MAX = 3
 class Attempts:
     """The tries of one call within its total deadline. The second try follows at once, later ones wait longer."""
 
-    __slots__ = ("count", "deadline", "timeout_s")
+    __slots__ = ("count", "deadline", "lease_left_s", "timeout_s")
 
-    def __init__(self, timeout_s: float, deadline: float | None = None) -> None:
+    def __init__(
+        self, timeout_s: float, deadline: float | None = None, lease_left_s: Callable[[], float] | None = None
+    ) -> None:
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s if deadline is None else deadline
         """Monotonic time."""
+        self.lease_left_s = lease_left_s
+        """How long the lease lasts under which the call is made, if it is made under one: no try begins after it."""
         self.count = 0
         """Failed tries so far."""
 
     def left_s(self) -> float:
-        return self.deadline - time.monotonic()
+        left_s = self.deadline - time.monotonic()
+        return left_s if self.lease_left_s is None else min(left_s, self.lease_left_s())
 
     def try_s(self, limit_s: float) -> float:
         """Time limit of the next try: at most `limit_s`, within the deadline, never 0."""

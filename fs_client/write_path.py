@@ -56,6 +56,8 @@ _ONE_BY_ONE = frozenset({Code.INVALID, Code.CHECKSUM, Code.DISK_FAILED})
 """Refusals of a scattered update that its pieces may not meet: the daemon is older than such updates, or what lies
 between the pieces is damaged."""
 
+LeaseLeft = Callable[[], float]
+"""Seconds of a lease that are left, by the clock of leases."""
 Acknowledged = Callable[[int], None]
 """Told the end offset in the file of each piece that is stored."""
 
@@ -133,13 +135,15 @@ class Writer:
         acknowledged: Acknowledged,
         *,
         patient: bool = False,
+        lease_left_s: LeaseLeft | None = None,
     ) -> None:
         """Store `data` at `offset` of `file`; on return it is stored as the file's durability says.
 
         `data` belongs to the call until it ends. Raises the first `EmberError`, after all pieces have ended; those
         that were acknowledged are stored, of the others some may be, but for those that the message says were not sent.
 
-        `patient`: the time in which it waits for earlier updates and for others' bytes does not count.
+        `patient`: the time in which it waits for earlier updates and for others' bytes does not count. `lease_left_s`:
+        nothing is sent any more when the lease under which it is written is over (TIMED_OUT).
         """
         chunk_size = file.layout.chunk_size
         pieces = [
@@ -150,7 +154,7 @@ class Writer:
         for piece in pieces:
             end += len(piece.data)
             piece.end = end
-        await self._carry_out(file, pieces, acknowledged, self._deadline(patient))
+        await self._carry_out(file, pieces, acknowledged, self._deadline(patient), lease_left_s)
 
     def _deadline(self, patient: bool = False) -> float | None:
         """Monotonic time; None: it is set when the daemons' turn comes."""
@@ -199,14 +203,19 @@ class Writer:
             await self._carry_out(file, pieces[start : start + REMOVED_AT_ONCE], lambda _: None, deadline)
 
     async def _carry_out(
-        self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged, deadline: float | None
+        self,
+        file: FileRef,
+        pieces: list[_Piece],
+        acknowledged: Acknowledged,
+        deadline: float | None,
+        lease_left_s: LeaseLeft | None = None,
     ) -> None:
         if not pieces:
             return
         frames = _frames(pieces, file.layout.stripe)
         self._line_up(file.inode, pieces)
         try:
-            await run_all([self._store(file, frame, acknowledged, deadline) for frame in frames])
+            await run_all([self._store(file, frame, acknowledged, deadline, lease_left_s) for frame in frames])
         finally:
             self._step_out(pieces)
 
@@ -245,7 +254,12 @@ class Writer:
             del self._last[piece.chunk]
 
     async def _store(
-        self, file: FileRef, pieces: list[_Piece], acknowledged: Acknowledged, deadline: float | None
+        self,
+        file: FileRef,
+        pieces: list[_Piece],
+        acknowledged: Acknowledged,
+        deadline: float | None,
+        lease_left_s: LeaseLeft | None,
     ) -> None:
         """One frame's pieces, through all tries."""
         for piece in pieces:
@@ -256,7 +270,7 @@ class Writer:
                     raise self._too_late(file, piece, "an earlier update of the chunk has not ended")
         try:
             async with self._budget.share(sum(piece.span for piece in pieces), _left_s(deadline)):
-                attempts = Attempts(self._timeout_s, deadline)
+                attempts = Attempts(self._timeout_s, deadline, lease_left_s)
                 if attempts.left_s() <= 0:
                     raise self._too_late(file, pieces[0], "its turn came too late")
                 await self._store_now(file, pieces, acknowledged, attempts)
@@ -311,6 +325,10 @@ class Writer:
 
     async def _try(self, file: FileRef, pieces: list[_Piece], attempts: Attempts) -> None:
         """Send the pieces to their heads, one frame for each; set each piece's `error`."""
+        if attempts.left_s() <= 0:
+            for piece in pieces:
+                piece.error = EmberError(Code.TIMED_OUT, "not sent again, as its time is over")
+            return
         try:
             plan = self._routing.plan(file)
         except EmberError as error:

@@ -80,6 +80,7 @@ class Code(enum.Enum):
     NO_DEVICE = ErrorKind("NO_DEVICE", 121, errno.ENXIO, Retry.FINAL, "a fifo, socket or device has no contents here; the kernel opens it")
     XATTR_NAME = ErrorKind("XATTR_NAME", 122, errno.ERANGE, Retry.FINAL, "an extended attribute's name has 1 to 255 bytes")
     TOO_MANY_LOCKS = ErrorKind("TOO_MANY_LOCKS", 123, errno.ENOLCK, Retry.FINAL, "8192 locks on one file")
+    LOCK_LOST = ErrorKind("LOCK_LOST", 124, errno.EIO, Retry.FINAL, "the client was cut off for too long, another may have had its lock")
 
     # KV: 200..299
     KV_CONFLICT = ErrorKind("KV_CONFLICT", 200, errno.EAGAIN, Retry.SAFE, "run the transaction again")

@@ -59,7 +59,8 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     client_timeout_ms: int = 30_000
     """How long a client without a connection keeps its locks and open files. A client whose network breaks notices
     after 10 s (keepalive and `UNACKNOWLEDGED_MS` of `fs_common.transports.tcp`) and connects anew: this leaves it twice
-    that. One that vanishes silently is missed after as long, so others wait for its locks 40 s at most."""
+    that. One that vanishes silently is missed after as long, so others wait for its locks 40 s at most. A client counts
+    on its locks for two thirds of it."""
     request_keep_ms: int = 600_000
     """How long the answer of a mutating operation is remembered for retries."""
     storage_timeout_ms: int = 15_000

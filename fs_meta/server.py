@@ -46,6 +46,12 @@ CLIENTS_INTERVAL_S = 1.0
 """Pause between two looks for dead clients: how much later than their time they are found."""
 
 
+LOCK_LEASE = 2 / 3
+"""Of the time that a client without a connection keeps its locks: how long it counts on them. What it has sent under a
+lock before arrives in the third that is left, or never: by default 10 s, after which bytes that a peer has not
+acknowledged are given up (`fs_common.transports.tcp`)."""
+
+
 class Manager(Protocol):
     """What is used of the cluster manager in this process."""
 
@@ -158,6 +164,7 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
         now_ns=time.time_ns,
         service_time=service_time,
         gc_delay_ns=config.gc_delay_ms * _MS,
+        lock_lease_ms=int(config.client_timeout_ms * LOCK_LEASE),
     )
     await context.inode_count.flush()
     clients = Clients(config.client_timeout_ms / 1000)

@@ -26,10 +26,11 @@ from fs_client.file_ref import FileRef
 from fs_client.fuse.append import Held
 from fs_client.fuse.losses import report
 from fs_client.fuse.nodes import NEVER, NOT_PROMISED, UNMEASURED, Node
-from fs_client.fuse.write_back import WriteBack
+from fs_client.fuse.write_back import Owned, WriteBack
 from fs_client.joined_writes import Piece
 from fs_client.sync_chains import lost
 from fs_client.unsettled import Hint, Unsettled
+from fs_client.write_path import LeaseLeft
 from fs_common import methods
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import Durability, Layout
@@ -150,7 +151,15 @@ class File:
         self.sparse = True
         self.unsettled.holes()
 
-    async def _store(self, pieces: Sequence[Piece]) -> None:
+    async def store_under(self, offset: int, data: Owned, lease_left_s: LeaseLeft) -> None:
+        """Store bytes at once, past write-back, and release them; nothing is sent when the lease is over. Errors are
+        the handles', as those of write-back."""
+        try:
+            await self._store([(offset, data.view)], lease_left_s)
+        finally:
+            data.release()
+
+    async def _store(self, pieces: Sequence[Piece], lease_left_s: LeaseLeft | None = None) -> None:
         """Bytes of write-back, to the daemons."""
         start, end = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
         try:
@@ -158,7 +167,9 @@ class File:
                 await self._reopen()
             writer = self._mount.fs.writer
             if len(pieces) == 1:
-                await writer.write(self.ref, start, pieces[0][1], self._acknowledged, patient=True)
+                await writer.write(
+                    self.ref, start, pieces[0][1], self._acknowledged, patient=True, lease_left_s=lease_left_s
+                )
             else:
                 await writer.write_pieces(self.ref, pieces, self._acknowledged, patient=True)
             self._mount.progressed()

@@ -8,10 +8,11 @@ when the program is interrupted.
 import asyncio
 import errno
 import logging
+import math
 import os
 from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -31,6 +32,28 @@ SLICE_MS = 4000
 """Shorter than one try of a call may take."""
 
 
+class Granted(NamedTuple):
+    """A lock that was taken."""
+
+    reply: LockReply
+    until: float
+    """On the mount's clock: so long nobody else has it, whatever becomes of our connections."""
+
+
+async def take_lock(mount: "Mount", lock: Lock) -> Granted | None:
+    """Ask once, through all tries of the call. None: taken, but the answer came so late that somebody else may have it
+    by now; taking it again, under another request, is right.
+
+    The lease counts from before the first try: the service has heard of this mount then, and not surely since.
+    """
+    sent = mount.now()
+    reply: LockReply = await mount.call(methods.LOCK, lock)
+    if not reply.lease_ms:
+        return Granted(reply, math.inf)
+    until = sent + reply.lease_ms / 1000
+    return Granted(reply, until) if mount.now() < until else None
+
+
 async def wait_for_lock(
     mount: "Mount",
     inode: int,
@@ -42,16 +65,17 @@ async def wait_for_lock(
     process: int,
     withdrawn: "asyncio.Future[None] | None" = None,
     given_up: Callable[[Lock], None] | None = None,
-) -> LockReply:
+) -> Granted:
     """Take a lock, however long that takes, or until `withdrawn` is done: then InterruptedError, without the lock.
 
     `given_up`: called instead of withdrawing the request when the caller is cancelled; see `withdraw_lock`.
     """
     while True:
         request = Lock(inode, mount.client, owner, kind, type_, mount.request_id(), start, end, process, SLICE_MS)
-        asking = mount.loop.create_task(mount.call(methods.LOCK, request))
+        asking: asyncio.Task[Granted | None] = mount.loop.create_task(take_lock(mount, request))
         try:
-            await asyncio.wait([asking] if withdrawn is None else [asking, withdrawn], return_when=FIRST_COMPLETED)
+            waiting: list[asyncio.Future[Any]] = [asking] if withdrawn is None else [asking, withdrawn]
+            await asyncio.wait(waiting, return_when=FIRST_COMPLETED)
         except asyncio.CancelledError:
             asking.cancel()
             if given_up is not None:
@@ -65,8 +89,11 @@ async def wait_for_lock(
             await ended([asking])
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
         try:
-            reply: LockReply = asking.result()
-            return reply
+            granted = asking.result()
+            if granted is not None:
+                return granted
+            if withdrawn is not None and withdrawn.done():
+                await withdraw_lock(mount, request)
         except EmberError as error:
             if error.code is not Code.WOULD_BLOCK:
                 raise

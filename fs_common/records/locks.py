@@ -52,6 +52,10 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
 class LockReply(msgspec.Struct, frozen=True, array_like=True):
     attributes: Attributes | None = None
     """For `APPEND` that was taken."""
+    lease_ms: int = 0
+    """Of a lock that was taken: it is the holder's for so long, from when it sent the request for the first time,
+    whatever becomes of its connections. Later it may be another's if the service has not heard of the holder since. 0:
+    not told."""
 
 
 class GetLock(msgspec.Struct, frozen=True, array_like=True):
@@ -83,3 +87,8 @@ class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
     owner: int
     kind: int
     request: bytes
+
+
+class ReleaseLocksReply(msgspec.Struct, frozen=True, array_like=True):
+    held: bool = True
+    """Whether there was anything to give up. False: it had lost them, if it had had any."""

@@ -48,6 +48,8 @@ class Context:
     """By which things are forgotten and freed."""
     gc_delay_ns: int
     """How long a removed file's chunks stay for readers that have it open."""
+    lock_lease_ms: int
+    """How long a client may count on its locks without being heard of; less than it is waited for."""
     new_session: Callable[[], bytes] = field(default=lambda: os.urandom(16))
     lock_waits: LockWaits = field(default_factory=LockWaits)
     """Who waits for advisory locks."""

@@ -157,7 +157,8 @@ async def _look(
             raise EmberError(Code.TOO_MANY_LOCKS, f"file {inode} has {len(held)} locks")
         if taken != held:
             put_locks(txn, inode, taken)
-        return LockReply(attributes(inode, record) if wanted.kind == LockKind.APPEND else None), 0
+        seen = attributes(inode, record) if wanted.kind == LockKind.APPEND else None
+        return LockReply(seen, context.lock_lease_ms), 0
 
     while True:
         try:

@@ -176,6 +176,52 @@ def test_who_is_patient_has_its_time_from_its_turn_on(monkeypatch: pytest.Monkey
     simulate(monkeypatch, scenario)
 
 
+@pytest.mark.parametrize("lease_s", [0.0, -1.0, 0.3])
+def test_nothing_is_sent_when_the_lease_is_over_under_which_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, lease_s: float
+) -> None:
+    async def scenario(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        sent: list[float] = []
+
+        async def refuse(*_: Any) -> list[Outcome]:
+            sent.append(loop.time())
+            return [EmberError(Code.BUSY, "come again")]
+
+        world.daemons.update = refuse  # type: ignore[assignment,method-assign]
+        began = loop.time()
+        with pytest.raises(EmberError) as caught:
+            await world.write(b"1", patient=True, lease_left_s=lambda: began + lease_s - loop.time())
+        assert loop.time() - began < max(lease_s, 0) + 0.01
+        if lease_s > 0:
+            assert len(sent) > 3 and sent[-1] < began + lease_s and caught.value.code is Code.BUSY
+        else:
+            assert not sent and caught.value.code is Code.TIMED_OUT
+
+    simulate(monkeypatch, scenario)
+
+
+def test_a_lease_that_ends_during_a_try_stops_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine was suspended, which no timer of the loop tells."""
+
+    async def scenario(world: World) -> None:
+        left_s = 100.0
+        sent = 0
+
+        async def break_down(*_: Any) -> list[Outcome]:
+            nonlocal left_s, sent
+            sent += 1
+            left_s = -100.0
+            return [EmberError(Code.PEER_GONE, "the connection broke")]
+
+        world.daemons.update = break_down  # type: ignore[assignment,method-assign]
+        with pytest.raises(EmberError):
+            await world.write(b"1", lease_left_s=lambda: left_s)
+        assert sent == 1
+
+    simulate(monkeypatch, scenario)
+
+
 def test_removing_many_chunks_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_path, "REMOVED_AT_ONCE", 2)
 

@@ -55,6 +55,7 @@ GOLDEN = {
     "NO_DEVICE": (121, errno.ENXIO, Retry.FINAL),
     "XATTR_NAME": (122, errno.ERANGE, Retry.FINAL),
     "TOO_MANY_LOCKS": (123, errno.ENOLCK, Retry.FINAL),
+    "LOCK_LOST": (124, errno.EIO, Retry.FINAL),
     "NO_SPACE": (307, errno.ENOSPC, Retry.FINAL),
     "DISK_FAILED": (308, errno.EIO, Retry.SAFE),
     "UPDATE_STALE": (309, errno.EIO, Retry.FINAL),

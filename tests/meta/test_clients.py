@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec.structs import replace
 
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_common.records.locks import LOCK_END, LockKind, LockType
+from fs_common.records.locks import LOCK_END, Lock, LockKind, LockType
 from fs_common.records.meta import OpenReply
 from fs_meta import prune as prune_module
 from fs_meta import schema
@@ -18,10 +19,12 @@ from fs_meta.clients import Clients
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.close import close
 from fs_meta.ops.fsync import fsync
+from fs_meta.ops.lock import lock
 from fs_meta.ops.truncate import truncate
 from fs_meta.ops.xattrs import CAPABILITY
 from fs_meta.prune import KEEP_S, PAGE, RETRY_S, SWEEP_S, Pruner
-from tests.meta.world import CHUNK, CLIENT, GC_DELAY_NS, ROOT, World, fails, new_request, world
+from fs_meta.server import LOCK_LEASE
+from tests.meta.world import CHUNK, CLIENT, GC_DELAY_NS, LOCK_LEASE_MS, ROOT, World, fails, new_request, world
 from tests.support import run
 
 TIMEOUT_S = 30.0
@@ -209,6 +212,41 @@ def test_only_what_is_the_dead_clients() -> None:
             [(key, _)] = await b.w.table(b"S")
             assert key == schema.session_key(other.attributes.inode, other.session)
             assert b.pruner.counters["pruned_locks"] == 2
+
+    run(body())
+
+
+def test_who_gives_up_a_lock_is_told_whether_it_was_taken_away() -> None:
+    """A client that was cut off for so long that another may have appended under the lock meanwhile."""
+
+    async def body() -> None:
+        async with bench() as b:
+            b.connect()
+            f = (await b.w.create(b"f")).inode
+            await b.w.lock(f, 0, kind=LockKind.APPEND)
+            assert await b.w.release_locks(f, 0, LockKind.APPEND)
+            assert not await b.w.release_locks(f, 0, LockKind.APPEND)
+            await b.w.lock(f, 0, kind=LockKind.APPEND)
+            await b.die()
+            b.connect()
+            assert not await b.w.release_locks(f, 0, LockKind.APPEND)
+
+    run(body())
+
+
+def test_a_lock_is_leased_for_less_than_it_is_kept() -> None:
+    """And its lease is told again to who asks again under the same request."""
+
+    async def body() -> None:
+        async with bench() as b:
+            f = (await b.w.create(b"f")).inode
+            request = Lock(f, CLIENT, 1, LockKind.FLOCK, LockType.EXCLUSIVE, new_request())
+            for _ in range(2):
+                assert (await lock(b.w.context, request)).lease_ms == LOCK_LEASE_MS
+            assert (
+                await lock(b.w.context, replace(request, type=LockType.UNLOCK, request=new_request()))
+            ).lease_ms == 0
+            assert LOCK_LEASE == 2 / 3 and int(TIMEOUT_S * 1000 * LOCK_LEASE) == LOCK_LEASE_MS
 
     run(body())
 

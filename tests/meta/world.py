@@ -63,6 +63,7 @@ CHUNK = 64 * 1024
 ROOT_LAYOUT = Layout(chunk_size=CHUNK, stripe=2)
 GC_DELAY_NS = 300 * 10**9
 KEEP_NS = 600 * 10**9
+LOCK_LEASE_MS = 20_000
 RETRY_NS = 60 * 10**9
 CLIENT = b"c" * 16
 SUPERUSER = User()
@@ -196,6 +197,7 @@ class World:
             now_ns=self.clock,
             service_time=self.service_time,
             gc_delay_ns=GC_DELAY_NS,
+            lock_lease_ms=LOCK_LEASE_MS,
         )
 
     async def access(self, inode: int, mask: int) -> Attributes:
@@ -319,8 +321,9 @@ class World:
         request = GetLock(inode, more.pop("client", CLIENT), owner, kind, type_, **more)
         return await get_lock(self.context, request)
 
-    async def release_locks(self, inode: int, owner: int, kind: int = LockKind.RANGE, client: bytes = CLIENT) -> None:
-        await release_locks(self.context, ReleaseLocks(inode, client, owner, kind, new_request()))
+    async def release_locks(self, inode: int, owner: int, kind: int = LockKind.RANGE, client: bytes = CLIENT) -> bool:
+        """Whether there were any."""
+        return (await release_locks(self.context, ReleaseLocks(inode, client, owner, kind, new_request()))).held
 
     async def held(self, inode: int) -> list[tuple[int, int, int, int]]:
         """(owner, type, start, end) of each lock."""

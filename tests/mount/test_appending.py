@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import Node
 from fs_client.fuse.ops import data
 from fs_common import methods
+from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from tests.mount.test_files import INODE, Data, NoKernel, Service, Storage, opened
 from tests.support import run
@@ -251,5 +253,128 @@ def test_the_end_of_its_descriptor_gives_up_what_is_kept() -> None:
             assert program.service.locks() == 1
             await mount.close_handle(program.handle)
             assert program.service.locks() == 0 and not file.append_lock.locked
+
+    run(scenario())
+
+
+# The lease of the lock
+
+LEASE_S = 20.0
+
+
+class Clock:
+    """The mount's clock."""
+
+    def __init__(self, program: Appender) -> None:
+        self.now = 1000.0
+        program.service.lease_ms = int(LEASE_S * 1000)
+        program.mount.now = lambda: self.now
+
+
+async def _lost(program: Appender, size: int = 5) -> None:
+    with pytest.raises(EmberError) as caught:
+        await program.write(10, size)
+    assert caught.value.code is Code.LOCK_LOST and caught.value.errno == errno.EIO
+
+
+def _when_asked(program: Appender, method: Method, act: Callable[[], None]) -> None:
+    """`act` before the first call of this method is answered."""
+    call = program.service.call
+    acted = False
+
+    async def acting(called: Method, request: Any, **more: Any) -> Any:
+        nonlocal acted
+        if called is method and not acted:
+            acted = True
+            act()
+        return await call(called, request, **more)
+
+    program.service.call = acting  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_an_append_that_is_settled_after_the_lease_counts_only_if_the_lock_was_held(held: bool) -> None:
+    """Cut off from the service alone, the client has stored its bytes where somebody else has by now."""
+
+    async def scenario() -> None:
+        with appender(10) as program:
+            clock = Clock(program)
+
+            def pass_time() -> None:
+                clock.now += LEASE_S
+                program.service.lock_held = held
+
+            _when_asked(program, methods.FSYNC, pass_time)
+            if held:
+                assert await program.write(10, 5) == (10, 15)
+            else:
+                await _lost(program)
+            assert not program.file.append_lock.locked
+
+    run(scenario())
+
+
+def test_an_append_within_the_lease_asks_nobody() -> None:
+    async def scenario() -> None:
+        with appender(10) as program:
+            clock = Clock(program)
+            program.service.lock_held = False
+
+            def pass_time() -> None:
+                clock.now += LEASE_S - 0.001
+
+            _when_asked(program, methods.FSYNC, pass_time)
+            assert await program.write(10, 5) == (10, 15)
+            assert program.service.locks() == 0
+
+    run(scenario())
+
+
+def test_a_lock_whose_answer_comes_after_its_lease_is_taken_anew() -> None:
+    """It counts from before the request was sent: the service has not surely heard of the mount since."""
+
+    async def scenario() -> None:
+        with appender(10) as program:
+            clock = Clock(program)
+
+            def pass_time() -> None:
+                clock.now += LEASE_S
+
+            _when_asked(program, methods.LOCK, pass_time)
+            assert await program.write(10, 5) == (10, 15)
+            assert program.service.calls.count(methods.LOCK) == 2 and program.service.calls.count(methods.FSYNC) == 1
+
+    run(scenario())
+
+
+def test_nothing_is_sent_to_the_daemons_after_the_lease() -> None:
+    async def scenario() -> None:
+        with appender(10) as program:
+            clock = Clock(program)
+            left: list[float] = []
+            write = program.storage.write
+
+            async def writes(*given: Any, lease_left_s: Callable[[], float], **more: Any) -> None:
+                left.append(lease_left_s())
+                clock.now += LEASE_S + 5  # suspended
+                left.append(lease_left_s())
+                await write(*given, **more)
+
+            program.storage.write = writes  # type: ignore[method-assign]
+            program.service.lock_held = False
+            await _lost(program)
+            assert left == [LEASE_S, -5]
+
+    run(scenario())
+
+
+def test_a_lock_that_is_kept_for_a_record_is_not_used_to_its_end() -> None:
+    async def scenario() -> None:
+        with appender(10) as program:
+            clock = Clock(program)
+            await program.write(10, LONGEST)
+            clock.now += LEASE_S - append.LEASE_LEFT_S
+            await program.write(10 + LONGEST, 5)
+            assert program.service.calls.count(methods.LOCK) == 2
 
     run(scenario())

@@ -25,7 +25,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.methods import Method
 from fs_common.records import meta
-from fs_common.records.locks import LockReply
+from fs_common.records.locks import LockReply, ReleaseLocksReply
 from tests.support import run
 
 INODE = 7
@@ -60,6 +60,9 @@ class Service:
         self.length = 0
         self.version = 0
         self.gone = False
+        self.lease_ms = 0
+        self.lock_held = True
+        """Locks that are given up had not been taken away."""
         self.asked: list[tuple[Method, Any, asyncio.Future[Any]]] = []
 
     async def call(self, method: Method, request: Any, **_: Any) -> Any:
@@ -93,7 +96,9 @@ class Service:
         attributes = self.attributes()
         reply: Any = meta.AttributesReply(attributes)
         if method is methods.LOCK:
-            reply = LockReply(attributes)
+            reply = LockReply(attributes, self.lease_ms)
+        elif method is methods.RELEASE_LOCKS:
+            reply = ReleaseLocksReply(self.lock_held)
         elif method is methods.OPEN:
             reply = meta.OpenReply(attributes, b"another session", True)
         return lambda: future.set_result(reply)

@@ -8,7 +8,7 @@ from fs_client.fuse import abi, answers, requests
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.kernel_request import Handler, Request, Result
-from fs_client.fuse.locks import older_ends, wait_for_lock
+from fs_client.fuse.locks import older_ends, take_lock, wait_for_lock
 from fs_client.fuse.mount import Mount
 from fs_common import methods
 from fs_common.errors import Code, EmberError
@@ -72,8 +72,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if withdrawn is not None and type_ is not LockType.UNLOCK:
             await wait_for_lock(mount, file.inode, owner, kind, type_, start, end, asked.pid, withdrawn)
         else:
-            lock = Lock(file.inode, mount.client, owner, kind, type_, mount.request_id(), start, end, asked.pid)
-            await mount.call(methods.LOCK, lock)
+            taken = None
+            while taken is None:
+                lock = Lock(file.inode, mount.client, owner, kind, type_, mount.request_id(), start, end, asked.pid)
+                taken = await take_lock(mount, lock)
         if type_ is not LockType.UNLOCK:
             await renew(handle)
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fs_common.records import following, locks, meta, routing, session, storage
+from fs_common.records import following, locks, mending, meta, routing, session, storage
 
 
 class Method(NamedTuple):
@@ -65,5 +65,8 @@ SPACE_INFO = Method("space_info", 205, storage.SpaceInfo, storage.SpaceInfoReply
 LIST_CHUNKS = Method("list_chunks", 206, storage.ListChunks, storage.ListChunksReply)
 SYNC_CHAINS = Method("sync_chains", 207, storage.SyncChains, storage.SyncChainsReply)
 REMOVE_FILES = Method("remove_files", 208, storage.RemoveFiles, storage.RemoveFilesReply)
+LIST_HELD = Method("list_held", 209, mending.ListHeld, mending.ListHeldReply)
+LIST_REMEMBERED = Method("list_remembered", 210, mending.ListRemembered, mending.ListRememberedReply)
+PULL_VERSION = Method("pull_version", 211, mending.PullVersion, mending.PullVersionReply)
 
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

@@ -25,6 +25,8 @@ from fs_common.rpc import Service
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
 from fs_storage.forward import Forwarder
+from fs_storage.holdings import Holdings
+from fs_storage.mending import Mending
 from fs_storage.payload import PayloadMemory
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
@@ -89,6 +91,8 @@ class Daemon:
         self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
         self._queries = Queries(self.targets, self.updates, self._disk)
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
+        self._holdings = Holdings(self.targets, self._pool, self._threads)
+        self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
         self.targets.changed = self._on_targets_changed
         self._register()
 
@@ -114,6 +118,7 @@ class Daemon:
         """Listen; host and port. Nothing is served before `join`. Raises `OSError` when the port is taken."""
         self._server = await tcp.serve(self.service, self._config.host, self._config.port)
         self._settling.start()
+        self._mending.start()
         return self._server.host, self._server.port
 
     def join(self, manager: Manager) -> None:
@@ -125,6 +130,7 @@ class Daemon:
     async def close(self) -> None:
         """End in order. Every acknowledged update is on disk; the engines are closed when it returns."""
         await self._settling.close()
+        await self._mending.close()
         if self._server is not None:
             await self._server.close(CLOSE_GRACE_S)
         if self._manager is not None:
@@ -147,6 +153,9 @@ class Daemon:
         register(methods.REMOVE_FILES, self._queries.remove_files)
         register(methods.LIST_CHUNKS, self._queries.list_chunks)
         register(methods.SYNC_CHAINS, self._queries.sync_chains)
+        register(methods.LIST_HELD, self._holdings.list_held)
+        register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
+        register(methods.PULL_VERSION, self._holdings.pull_version)
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 
@@ -165,6 +174,7 @@ class Daemon:
 
     def _on_targets_changed(self) -> None:
         self._settling.kick()
+        self._mending.kick()
         if self._manager is not None:
             self._manager.nudge()
 

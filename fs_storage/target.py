@@ -45,6 +45,10 @@ class Target:
         """Whether versions that were pending at the start cannot be mistaken: a tail has committed them."""
         self.failed: str | None = None
         """Why this target stopped for good (a restart may help)."""
+        self.mending = ""
+        """While the store is not whole: what making it so waits for."""
+        self.conflicts: dict[bytes, str] = {}
+        """Chunks that replicas have different versions of, and nobody knows which is right."""
         self.in_flight = 0
         """Operations submitted and not done."""
         self.uncertain: AbstractSet[bytes] = self.replica.unsettled
@@ -66,6 +70,15 @@ class Target:
             self.ready = not position.is_tail or not self.replica.unsettled
         self.position = position
         self.uncertain = _NOTHING if position is not None and position.is_tail else self.replica.unsettled
+        self.refresh()
+
+    def mended(self) -> None:
+        """The store is whole again; chunks have changed beside the replica."""
+        unsettled = self.replica.unsettled
+        unsettled.clear()
+        unsettled.update(self.store.pending(), self.conflicts)
+        self.mending = ""
+        self.ready = self.position is not None and (not self.position.is_tail or not self.store.pending())
         self.refresh()
 
     def refresh(self) -> None:
@@ -110,7 +123,8 @@ class Target:
         if self.position is None:
             return f"target {self.id} serves on no chain"
         if not self.store.whole:
-            return f"target {self.id} may have lost something and has not got it back from its chain yet"
+            waits = f": {self.mending}" if self.mending else ""
+            return f"target {self.id} may have lost something and has not got it back from its chain yet{waits}"
         if not self.membership.lease_valid():
             return f"the lease of target {self.id} is over: its daemon hears nothing from the manager"
         if not self.ready:

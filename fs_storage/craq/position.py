@@ -24,6 +24,8 @@ class Position:
     successor: ChainTarget | None
     """None: this is the tail."""
     tail: ChainTarget
+    members: tuple[ChainTarget, ...]
+    """All that serve, head first."""
 
     @property
     def is_head(self) -> bool:
@@ -47,5 +49,6 @@ def position_of(chain: Chain, target: int) -> Position | None:
                 predecessor=serving[index - 1] if index else None,
                 successor=serving[index + 1] if index + 1 < len(serving) else None,
                 tail=serving[-1],
+                members=tuple(serving),
             )
     return None

@@ -62,6 +62,9 @@ class Index(Protocol):
 
     def answer(self, key: bytes) -> StoredAnswer | None: ...
 
+    def answers(self, first: bytes) -> Iterator[tuple[bytes, StoredAnswer]]:
+        """Answers with `first` <= key, ascending."""
+
     def scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Records with `first` <= key <= `last`, ascending."""
 
@@ -151,6 +154,13 @@ class LmdbIndex:
         with self._environment.begin(self._answers) as transaction:
             value = transaction.get(key)
         return None if value is None else decode_answer(value)
+
+    def answers(self, first: bytes) -> Iterator[tuple[bytes, StoredAnswer]]:
+        with self._environment.begin(self._answers) as transaction:
+            cursor = transaction.cursor()
+            if cursor.set_range(first):
+                for key, value in cursor:
+                    yield key, decode_answer(value)
 
     def scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
         with self._environment.begin(self._records, buffers=True) as transaction:

@@ -237,6 +237,10 @@ def answer_key(client: bytes, channel: int) -> bytes:
     return client + _CHANNEL_KEY.pack(channel)
 
 
+def split_answer_key(key: bytes) -> tuple[bytes, int]:
+    return key[:-8], int.from_bytes(key[-8:], "big")
+
+
 def encode_answer(answer: StoredAnswer) -> bytes:
     return _sealed(_ANSWER.pack(0, *answer)[4:])
 

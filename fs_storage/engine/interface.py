@@ -120,6 +120,34 @@ class Space(NamedTuple):
     chunks: int
 
 
+class Held(NamedTuple):
+    """What a store has of one chunk, by what replicas compare. No field has a meaning where its version is 0."""
+
+    chunk: bytes
+    version: int = 0
+    """Committed; 0: none."""
+    digest: int = 0
+    length: int = 0
+    removed: bool = False
+    chunk_size: int = 0
+    pending_version: int = 0
+    pending_digest: int = 0
+    pending_length: int = 0
+    pending_removed: bool = False
+    pending_chunk_size: int = 0
+
+
+class Remembered(NamedTuple):
+    """The answer to a channel's last update that was committed."""
+
+    client: bytes
+    channel: int
+    sequence: int
+    chunk: bytes
+    version: int
+    length: int
+
+
 class ChunkStore(Protocol):
     """All methods are called on the event loop, except `read_blocking`.
 
@@ -218,6 +246,21 @@ class ChunkStore(Protocol):
 
     def pending(self) -> list[bytes]:
         """Chunks with a pending version (after a restart: what has to be settled)."""
+
+    # -- for replicas that give each other what one has lost ------------------------------------------------------
+
+    def held(self, after: bytes, limit: int) -> list[Held]:
+        """Chunks with an id above `after`, removals included, ascending; fewer than `limit`: there are no more."""
+
+    def remembered(self, after: bytes, limit: int) -> tuple[list[Remembered], bytes]:
+        """Answers, and where to go on; b"": there are no more. The first page is after b""."""
+
+    def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
+        """Remember those answers that are newer than what is here, and raise the floor to `floor` at least. Durable
+        with the next `checkpoint`."""
+
+    async def checkpoint(self) -> None:
+        """On return everything so far is durable. Raises DISK_FAILED."""
 
     def space(self) -> Space: ...
 

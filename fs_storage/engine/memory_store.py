@@ -15,13 +15,16 @@ from fs_common.limits import page_size
 from fs_common.records.storage import UpdateKind
 from fs_storage.engine.admission import admit, length_after
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
+from fs_storage.engine.index_format import answer_key
 from fs_storage.engine.interface import (
     Answer,
     ChunkRead,
     ChunkState,
+    Held,
     LastChunk,
     PendingUpdate,
     Prepared,
+    Remembered,
     Space,
     Update,
 )
@@ -163,6 +166,50 @@ class MemoryStore:
 
     def pending(self) -> list[bytes]:
         return [chunk for chunk, entry in self._chunks.items() if entry.pending is not None]
+
+    def held(self, after: bytes, limit: int) -> list[Held]:
+        return [self._held(chunk) for chunk in sorted(self._chunks) if chunk > after][:limit]
+
+    def _held(self, chunk: bytes) -> Held:
+        entry = self._chunks[chunk]
+        committed, pending = entry.committed, entry.pending
+        return Held(
+            chunk,
+            committed.number if committed else 0,
+            self.digest(chunk),
+            len(committed.data) if committed else 0,
+            committed.removed if committed else False,
+            committed.chunk_size if committed else 0,
+            pending.number if pending else 0,
+            self.digest(chunk, pending=True),
+            len(pending.data) if pending else 0,
+            pending.removed if pending else False,
+            pending.chunk_size if pending else 0,
+        )
+
+    def remembered(self, after: bytes, limit: int) -> tuple[list[Remembered], bytes]:
+        keys = sorted((answer_key(*key), key) for key in self._answers)
+        page = [entry for entry in keys if entry[0] > after][:limit]
+        answers = []
+        for _, (client, channel) in page:
+            answer = self.answer(client, channel)
+            if answer is not None and answer.committed:
+                answers.append(
+                    Remembered(client, channel, answer.sequence, answer.chunk, answer.version, answer.length)
+                )
+        return answers, page[-1][0] if len(page) == limit else b""
+
+    def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
+        for answer in answers:
+            last = self._answers.get((answer.client, answer.channel))
+            if last is None or last.sequence < answer.sequence:
+                self._answers[answer.client, answer.channel] = Answer(
+                    answer.sequence, answer.chunk, answer.version, answer.length, True
+                )
+        self.floor = max(self.floor, floor)
+
+    async def checkpoint(self) -> None:
+        pass
 
     def space(self) -> Space:
         used = self._used_bytes()

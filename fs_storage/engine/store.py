@@ -23,14 +23,16 @@ from fs_storage.engine.checkpoint import Checkpointer
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.disk import Disk, RealDisk
 from fs_storage.engine.index import Index
-from fs_storage.engine.index_format import answer_key
+from fs_storage.engine.index_format import StoredAnswer, answer_key, split_answer_key
 from fs_storage.engine.interface import (
     Answer,
     ChunkRead,
     ChunkState,
+    Held,
     LastChunk,
     PendingUpdate,
     Prepared,
+    Remembered,
     Space,
     Update,
 )
@@ -40,7 +42,7 @@ from fs_storage.engine.opening import Opened, Settings, open_target
 from fs_storage.engine.plan import plan
 from fs_storage.engine.reader import Reader
 from fs_storage.engine.transitions import commit
-from fs_storage.engine.versions import PAGE_SHIFTS
+from fs_storage.engine.versions import PAGE_SHIFTS, Record, Version
 from fs_storage.engine.writer import Request, Task
 
 LIGHT_BYTES_MAX = 128 << 10
@@ -133,10 +135,7 @@ class EngineStore:
 
     def digest(self, chunk: bytes, *, pending: bool = False) -> int:
         record = self._table.get(chunk)
-        version = record.pending if pending else record.committed
-        if version is None:
-            return NOTHING_DIGEST
-        return digest_of(version.number, version.length, version.removed, version.checksums)
+        return _digest(record.pending if pending else record.committed)
 
     def pending(self) -> list[bytes]:
         return list(self._table.pending)
@@ -338,6 +337,32 @@ class EngineStore:
     async def checkpoint(self) -> None:
         """Move all changes so far from the log into the index."""
         await self._checkpointer.checkpoint()
+        if self._ledger.failure is not None:
+            raise self._ledger.failure
+
+    # -- for other replicas ------------------------------------------------------------------------------------
+
+    def held(self, after: bytes, limit: int) -> list[Held]:
+        return [held_of(chunk, record) for chunk, record in self._table.listed(after, limit)]
+
+    def remembered(self, after: bytes, limit: int) -> tuple[list[Remembered], bytes]:
+        page = self._table.listed_answers(after, limit)
+        answers = [
+            Remembered(*split_answer_key(key), stored.sequence, stored.chunk, stored.version, stored.length)
+            for key, stored in page
+            if stored.version and self._table.get(stored.chunk).identity != (*split_answer_key(key), stored.sequence)
+        ]
+        return answers, page[-1][0] if len(page) == limit else b""
+
+    def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
+        now = self._now()
+        for answer in answers:
+            key = answer_key(answer.client, answer.channel)
+            last = self._table.answer(key)
+            if last is None or last.sequence < answer.sequence:
+                stored = StoredAnswer(answer.chunk, answer.sequence, answer.version, answer.length, now)
+                self._table.put_answer(key, stored)
+        self._opened.index.raise_floor(floor)
 
     # -- what can be believed of it ----------------------------------------------------------------------------
 
@@ -377,6 +402,29 @@ class EngineStore:
             else:
                 self._mark.close()
         self._opened.close(self._disk)
+
+
+def held_of(chunk: bytes, record: Record) -> Held:
+    committed, pending, _ = record
+    return Held(
+        chunk,
+        committed.number if committed is not None else 0,
+        _digest(committed),
+        committed.length if committed is not None else 0,
+        committed.removed if committed is not None else False,
+        1 << committed.chunk_bits if committed is not None else 0,
+        pending.number if pending is not None else 0,
+        _digest(pending),
+        pending.length if pending is not None else 0,
+        pending.removed if pending is not None else False,
+        1 << pending.chunk_bits if pending is not None else 0,
+    )
+
+
+def _digest(version: Version | None) -> int:
+    if version is None:
+        return NOTHING_DIGEST
+    return digest_of(version.number, version.length, version.removed, version.checksums)
 
 
 def _light_bytes(request: Request) -> int | None:

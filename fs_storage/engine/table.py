@@ -11,7 +11,9 @@ Invariants:
 """
 
 from collections.abc import Iterator
+from heapq import nsmallest
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from fs_common.errors import Code, EmberError
@@ -22,6 +24,7 @@ from fs_storage.engine.versions import NOTHING, Record
 
 _SUMMARIES_MAX = 4096
 _EVICTED_AT_ONCE = 64
+_KEY_MAX = b"\xff" * 12
 
 
 class Snapshot(NamedTuple):
@@ -132,6 +135,37 @@ class Table:
 
     def put_answer(self, key: bytes, answer: StoredAnswer) -> None:
         self._changed_answers[key] = answer
+
+    # -- lists -------------------------------------------------------------------------------------------------
+
+    def listed(self, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        """Records with a key above `after`, ascending, at most `limit`."""
+        overlaid = self._changed | self._settling
+        here = nsmallest(limit, (chunk for chunk in overlaid if chunk > after and self.hot[chunk] != NOTHING))
+        found = [(chunk, self.hot[chunk]) for chunk in here]
+        stored = 0
+        for chunk, value in self._index.scan(after + b"\0", _KEY_MAX):
+            if stored == limit:
+                break
+            if chunk not in overlaid:
+                found.append((chunk, self._decode(value)))
+                stored += 1
+        found.sort(key=itemgetter(0))
+        return found[:limit]
+
+    def listed_answers(self, after: bytes, limit: int) -> list[tuple[bytes, StoredAnswer]]:
+        """The same of answers."""
+        overlaid = {**self._settling_answers, **self._changed_answers}
+        found = nsmallest(limit, (item for item in overlaid.items() if item[0] > after), key=itemgetter(0))
+        stored = 0
+        for key, answer in self._index.answers(after + b"\0"):
+            if stored == limit:
+                break
+            if key not in overlaid:
+                found.append((key, answer))
+                stored += 1
+        found.sort(key=itemgetter(0))
+        return found[:limit]
 
     # -- files -------------------------------------------------------------------------------------------------
 

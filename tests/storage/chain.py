@@ -216,6 +216,7 @@ class ChainOfDaemons:
         """End a daemon as SIGKILL does: nothing in work goes on, nobody is told."""
         daemon = self.daemons.pop(node)
         await daemon._settling.close()
+        await daemon._mending.close()
         for task in list(daemon.updates._tasks):
             task.cancel()
         assert daemon._server is not None

@@ -375,6 +375,11 @@ class SimulatedIndex:
     def answer(self, key: bytes) -> StoredAnswer | None:
         return self._disk.index.answers.get(key)
 
+    def answers(self, first: bytes) -> Iterator[tuple[bytes, StoredAnswer]]:
+        answers = self._disk.index.answers
+        for key in sorted(key for key in answers if key >= first):
+            yield key, answers[key]
+
     def scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
         records = self._disk.index.records
         for chunk in sorted(chunk for chunk in records if first <= chunk <= last):

@@ -1,0 +1,124 @@
+"""Answers to replicas that lost something: what this one has, and the bytes of it.
+
+A target that is not whole answers as well; what its node may not speak for yet (no lease) is not told. Nothing here
+changes anything.
+
+Called by: the service.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from fs_common.buffers import Buffer, BufferPool
+from fs_common.errors import Code, EmberError
+from fs_common.records.mending import (
+    HeldChunk,
+    ListHeld,
+    ListHeldReply,
+    ListRemembered,
+    ListRememberedReply,
+    PullVersion,
+    PullVersionReply,
+    RememberedAnswer,
+)
+from fs_common.rpc import Call, Reply
+from fs_storage.engine.interface import ChunkRead
+from fs_storage.target import Target
+from fs_storage.targets import Targets
+
+LIST_MAX = 1024
+"""Of one page: some milliseconds of the loop."""
+
+
+class Holdings:
+    """The handlers of LIST_HELD, LIST_REMEMBERED and PULL_VERSION."""
+
+    def __init__(self, targets: Targets, pool: BufferPool, threads: Executor) -> None:
+        self._targets = targets
+        self._pool = pool
+        self._threads = threads
+
+    def list_held(self, call: Call) -> Reply:
+        """LIST_HELD. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, INVALID."""
+        request: ListHeld = call.request
+        target = self._target(request.chain, request.chain_version, request.limit)
+        store = target.store
+        chunks = [HeldChunk(*held) for held in store.held(request.after, request.limit)]
+        return Reply(ListHeldReply(chunks, store.whole, store.floor))
+
+    def list_remembered(self, call: Call) -> Reply:
+        """LIST_REMEMBERED. Raises as LIST_HELD."""
+        request: ListRemembered = call.request
+        target = self._target(request.chain, request.chain_version, request.limit)
+        answers, following = target.store.remembered(request.after, request.limit)
+        return Reply(ListRememberedReply([RememberedAnswer(*answer) for answer in answers], following))
+
+    async def pull_version(self, call: Call) -> Reply:
+        """PULL_VERSION. Raises also CHUNK_NOT_FOUND: it is not, or no longer, what is here."""
+        request: PullVersion = call.request
+        target = self._target(request.chain, request.chain_version, 1)
+        store, chunk, pending = target.store, request.chunk, request.pending
+        state = store.state(chunk)
+        self._require(target, request)
+        assert state is not None
+        length = state.pending_length if pending else state.length
+        left = store.pending_update(chunk) if pending else None
+        identity = (left.client, left.channel, left.sequence) if left is not None else (b"", 0, 0)
+        if not length:
+            return Reply(PullVersionReply([0], b"", *identity))
+        buffer = self._pool.take(length)
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: store.read_blocking(chunk, 0, length, buffer.view, pending=pending)
+        )
+        try:
+            read = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            reading.add_done_callback(lambda done: _drop(done, buffer))
+            raise
+        except BaseException:
+            buffer.release()
+            raise
+        release = _releases(read, buffer)
+        try:
+            self._require(target, request)
+        except EmberError:
+            release()
+            raise
+        return Reply(PullVersionReply([read.length], read.checksums, *identity), [read.part], release)
+
+    def _target(self, chain: int, chain_version: int, limit: int) -> Target:
+        if not 1 <= limit <= LIST_MAX:
+            raise EmberError(Code.INVALID, f"a list of {limit} is not given")
+        target = self._targets.require(chain)
+        position = target.position
+        if position is None or target.failed is not None or not target.membership.lease_valid():
+            raise EmberError(Code.NOT_SERVING, target.why_not())
+        if position.version != chain_version:
+            raise EmberError(
+                Code.CHAIN_VERSION, f"chain {chain} is at version {position.version}, the request at {chain_version}"
+            )
+        return target
+
+    def _require(self, target: Target, request: PullVersion) -> None:
+        if not request.digest or target.store.digest(request.chunk, pending=request.pending) != request.digest:
+            raise EmberError(
+                Code.CHUNK_NOT_FOUND, f"target {target.id} has not that version of chunk {request.chunk.hex()}"
+            )
+
+
+def _releases(read: ChunkRead, buffer: Buffer) -> Callable[[], None]:
+    def release() -> None:
+        if read.release is not None:
+            read.release()
+        buffer.release()
+
+    return release
+
+
+def _drop(reading: "asyncio.Future[ChunkRead]", buffer: Buffer) -> None:
+    """Nobody sends it."""
+    if reading.exception() is None:
+        _releases(reading.result(), buffer)()
+    else:
+        buffer.release()

@@ -1,0 +1,224 @@
+"""Replicas that lost what was in memory get it back from the others, and nobody notices but by waiting."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fs_common.errors import Code
+from fs_common.ids import chunk_id
+from fs_common.records.storage import UpdateKind
+from tests.storage.chain import CHUNK, ChainOfDaemons, HeldStore, chain_of, eventually
+from tests.storage.refusals import refused
+from tests.support import run
+
+KEPT, CHANGED, NEW, GONE, EMPTY = range(5)
+
+
+def copy_of(store: HeldStore) -> HeldStore:
+    """As it is now, to come back to."""
+    copy = HeldStore()
+    copy._chunks = {chunk: type(entry)(entry.committed, entry.pending) for chunk, entry in store._chunks.items()}
+    copy._answers = dict(store._answers)
+    copy.floor = store.floor
+    copy.identity = store.identity
+    return copy
+
+
+def lose(chain: ChainOfDaemons, node: int, copies: dict[int, HeldStore]) -> None:
+    """The machine of `node`, which is down, comes back with what it had when `copies` were made."""
+    for target, copy in copies.items():
+        if target // 100 == node:
+            copy.whole = False
+            copy.incarnation += 1
+            chain.stores[target] = copy
+
+
+async def first_life(chain: ChainOfDaemons) -> None:
+    for index in (KEPT, CHANGED, GONE, EMPTY):
+        await chain.update(b"old %d" % index, index=index)
+
+
+async def second_life(chain: ChainOfDaemons) -> None:
+    await chain.update(b"changed", index=CHANGED)
+    await chain.update(b"new" * 1000, index=NEW, client=b"another client!!", sequence=77)
+    await chain.update(kind=UpdateKind.REMOVE, index=GONE)
+    await chain.update(kind=UpdateKind.TRUNCATE, index=EMPTY)
+
+
+async def is_gone(chain: ChainOfDaemons) -> None:
+    for place in range(3):
+        with refused(Code.CHUNK_NOT_FOUND):
+            await chain.read(index=GONE, place=place)
+
+
+async def everything_is_there(chain: ChainOfDaemons) -> None:
+    assert await chain.read_everywhere(index=KEPT) == b"old 0"
+    assert await chain.read_everywhere(index=CHANGED) == b"changed"
+    assert await chain.read_everywhere(index=NEW) == b"new" * 1000
+    assert await chain.read_everywhere(index=EMPTY) == b""
+    await is_gone(chain)
+    stores = [chain.store(1, place) for place in range(3)]
+    for index in (KEPT, CHANGED, NEW, EMPTY):
+        assert len({store.digest(chunk_id(7, index)) for store in stores}) == 1
+
+
+@pytest.mark.parametrize("lost", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
+def test_what_some_have_lost_the_others_give_back(tmp_path: Path, lost: tuple[int, ...]) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await first_life(chain)
+            nodes = [chain.node(1, place) for place in lost]
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            await second_life(chain)
+            for node in nodes:
+                await chain.crash(node)
+                lose(chain, node, copies)
+            for node in nodes:
+                await chain.restart(node)
+            await chain.serving()
+            await everything_is_there(chain)
+            # A retry is known, whoever is asked; and what follows goes everywhere.
+            data = b"new" * 1000
+            assert await chain.update(data, index=NEW, client=b"another client!!", sequence=77) == (1, 3000)
+            for index in (KEPT, CHANGED, NEW, GONE, EMPTY):
+                await chain.update(b"later", index=index)
+                assert (await chain.read_everywhere(index=index)).startswith(b"later")
+            for node in nodes:
+                assert chain.daemons[node].service.counters["targets_mended"] == 3
+
+    run(scenario())
+
+
+def test_what_all_have_lost_in_part_is_put_together(tmp_path: Path) -> None:
+    """Each replica kept another chunk of what was in memory when the power went."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await first_life(chain)
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            await second_life(chain)
+            for node in (1, 2, 3):
+                await chain.crash(node)
+            now = dict(chain.stores)
+            for node in (1, 2, 3):
+                lose(chain, node, copies)
+            for place, index in enumerate((CHANGED, NEW, GONE)):
+                target = chain.node(1, place) * 100 + 1
+                chain.stores[target]._chunks[chunk_id(7, index)] = now[target]._chunks[chunk_id(7, index)]
+            for node in (1, 2, 3):
+                await chain.restart(node)
+            await chain.serving()
+            assert await chain.read_everywhere(index=CHANGED) == b"changed"
+            assert await chain.read_everywhere(index=NEW) == b"new" * 1000
+            assert await chain.read_everywhere(index=EMPTY) == b"old 4", "nobody has what came later"
+            await is_gone(chain)
+
+    run(scenario())
+
+
+def test_it_serves_nothing_before_all_others_are_heard(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await first_life(chain)
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            await second_life(chain)
+            for node in (1, 3):
+                await chain.crash(node)
+            lose(chain, 1, copies)
+            await chain.restart(1)
+            await eventually(lambda: 1 in chain.daemons[1].targets.by_chain and bool(chain.target(1, 0).mending))
+            assert "node 3" in chain.target(1, 0).why_not()
+            with refused(Code.NOT_SERVING):
+                await chain.read(index=CHANGED)
+            with refused(Code.NOT_SERVING):
+                await chain.update(b"x", index=CHANGED, timeout=0.2)
+            with refused(Code.CHUNK_NOT_FOUND):
+                await chain.read(index=GONE, place=1)
+            await chain.restart(3)
+            await chain.serving()
+            await everything_is_there(chain)
+
+    run(scenario())
+
+
+def test_what_is_pending_behind_it_is_pending_at_it(tmp_path: Path) -> None:
+    """A head that came back without an update that its successors have must not give its number away."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old")
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            tail = chain.store(1, 2)
+            tail.before_prepare.hold()
+            update = asyncio.create_task(chain.update(b"new!", sequence=9))
+            await tail.before_prepare.reached.wait()
+            await chain.crash(1)
+            lose(chain, 1, copies)
+            await asyncio.gather(update, return_exceptions=True)
+            await chain.restart(1)
+            await eventually(lambda: 1 in chain.daemons[1].targets.by_chain and chain.target(1, 0).store.whole)
+            assert chain.store(1, 0).pending() == [chunk_id(7, 0)]
+            tail.before_prepare.release()
+            await chain.serving()
+            assert await chain.update(b"new!", sequence=9) == (2, 4)
+            assert await chain.read_everywhere() == b"new!"
+
+    run(scenario())
+
+
+def test_bytes_that_are_damaged_are_not_taken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await first_life(chain)
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            await second_life(chain)
+            chunk = chunk_id(7, NEW)
+            digest = chain.store(1, 1).digest(chunk)
+            await chain.crash(1)
+            lose(chain, 1, copies)
+            damaged = [chain.store(1, place) for place in (1, 2)]
+            for store in damaged:
+                version = store._chunks[chunk].committed
+                assert version is not None
+                version.data = version.data[:-1] + b"?"
+                store.digest = lambda one, *, pending=False, store=store: (  # type: ignore[method-assign, misc]
+                    digest if one == chunk else type(store).digest(store, one, pending=pending)
+                )
+            await chain.restart(1)
+            await eventually(lambda: 1 in chain.daemons[1].targets.by_chain and bool(chain.target(1, 0).mending))
+            assert "became another one" in chain.target(1, 0).mending
+            assert not chain.target(1, 0).serves and chain.store(1, 0).state(chunk) is None
+            for store in damaged:
+                version = store._chunks[chunk].committed
+                assert version is not None
+                version.data = version.data[:-1] + b"w"
+            await chain.serving()
+            await everything_is_there(chain)
+
+    run(scenario())
+
+
+def test_versions_of_which_nobody_knows_the_right_one_are_reported(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path, nodes=2, replicas=2) as chain:
+            await chain.update(b"first")
+            for node in (1, 2):
+                await chain.crash(node)
+            for store in chain.stores.values():
+                store.whole = False
+            version = chain.stores[101]._chunks[chunk_id(7, 0)].committed
+            assert version is not None
+            version.data = b"other"
+            for node in (1, 2):
+                await chain.restart(node)
+            await eventually(lambda: all(store.whole for store in chain.stores.values()))
+            assert chunk_id(7, 0) in chain.target(1, 0).conflicts
+            assert chain.daemons[1].service.counters["chunks_differed"] == 1
+            with refused(Code.NOT_SERVING):
+                await chain.read(place=0)
+            with refused(Code.CHAIN_BROKEN):
+                await chain.update(b"x", timeout=0.3)
+            await chain.update(b"y" * CHUNK, index=1)
+
+    run(scenario())

@@ -201,8 +201,9 @@ def test_nothing_is_sent_when_the_lease_is_over_under_which_it_is_written(
     simulate(monkeypatch, scenario)
 
 
-def test_a_lease_that_ends_during_a_try_stops_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine was suspended, which no timer of the loop tells."""
+@pytest.mark.parametrize("suspended", ["while it is tried", "while the routing is asked for"])
+def test_a_lease_that_ends_during_a_try_stops_the_next(monkeypatch: pytest.MonkeyPatch, suspended: str) -> None:
+    """No timer of the loop tells of a suspend."""
 
     async def scenario(world: World) -> None:
         left_s = 100.0
@@ -211,10 +212,16 @@ def test_a_lease_that_ends_during_a_try_stops_the_next(monkeypatch: pytest.Monke
         async def break_down(*_: Any) -> list[Outcome]:
             nonlocal left_s, sent
             sent += 1
-            left_s = -100.0
+            if suspended == "while it is tried":
+                left_s = -100.0
             return [EmberError(Code.PEER_GONE, "the connection broke")]
 
+        async def refresh(*_: Any) -> None:
+            nonlocal left_s
+            left_s = -100.0
+
         world.daemons.update = break_down  # type: ignore[assignment,method-assign]
+        world.daemons.routing.refresh_if_possible = refresh
         with pytest.raises(EmberError):
             await world.write(b"1", lease_left_s=lambda: left_s)
         assert sent == 1

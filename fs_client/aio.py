@@ -198,7 +198,8 @@ class AsyncFileSystem(Namespace):
             open_ = meta.Open(ROOT_INODE, name, how.writable, client, request, self.user, read=how.readable)
             opened = await self.meta_call(methods.OPEN, open_, path)
         file = AsyncFile(self, path, how, checked_file(opened.attributes, path), opened)
-        if how.truncate and opened.existed and opened.attributes.length:
+        # An empty file, too: its times change, and it may have bytes that another writer has not reported.
+        if how.truncate and opened.existed:
             try:
                 await file.truncate(0)
             except BaseException:

@@ -9,6 +9,7 @@ Page: docs/concurrency/meta.md.
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -38,8 +39,10 @@ _log = logging.getLogger(__name__)
 
 _MS = 1_000_000
 UPKEEP_INTERVAL_S = 5.0
-"""Pause between two rounds of upkeep: what a crash may lose of the inode count and of the service's time, and how old
-answers get beyond their time."""
+"""Pause between two rounds of upkeep: what a crash may lose of the inode count, and how old answers get beyond their
+time."""
+TIME_KEPT_EVERY = 6
+"""Rounds after which the service's time is stored: what a crash may lose of it, and how often an idle disk wakes."""
 
 
 CLIENTS_INTERVAL_S = 1.0
@@ -119,13 +122,14 @@ class MetaServer:
         await self._kv.close()
 
     async def _upkeep(self) -> None:
-        """Store the inode count and the service's time, forget old answers and followers that are gone, every
-        `UPKEEP_INTERVAL_S`."""
-        while True:
+        """Store the inode count, forget old answers and followers that are gone, every `UPKEEP_INTERVAL_S`; store the
+        service's time now and then."""
+        for number in itertools.count(1):
             self._following.forget()
             try:
                 await self.context.inode_count.flush()
-                await self.context.service_time.keep()
+                if number % TIME_KEPT_EVERY == 0:
+                    await self.context.service_time.keep()
                 keep_ns = self._config.request_keep_ms * _MS
                 await forget_answers(self._kv, max(self.context.service_time.now_ns() - keep_ns, 0))
             except EmberError as error:

@@ -155,6 +155,19 @@ def test_truncate(fs: FileSystem) -> None:
     assert fs.read_file("/f") == b"xxx"
 
 
+@pytest.mark.parametrize("length", [0, 10])
+def test_what_is_there_is_cut_when_it_is_opened_to_be_made_anew(
+    cluster: FakeCluster, fs: FileSystem, length: int
+) -> None:
+    """Also where nothing is seen of it: another writer may not have reported, and the times change."""
+    fs.write_file("/f", b"x" * length)
+    cluster.metadata.calls.clear()
+    fs.write_file("/f", b"new")
+    assert [name for name, _ in cluster.metadata.calls] == ["create", "truncate", "close"]
+    fs.write_file("/g", b"new")
+    assert [name for name, _ in cluster.metadata.calls][3:] == ["create", "close"], "a new file is not cut"
+
+
 def test_a_write_after_a_truncate_counts(fs: FileSystem) -> None:
     with fs.open("/f", "wb") as file:
         file.write(b"x" * 1000)

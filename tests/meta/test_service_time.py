@@ -11,7 +11,7 @@ from fs_common import methods
 from fs_common.errors import EmberError
 from fs_common.layout import Layout
 from fs_common.records import meta
-from fs_meta import schema
+from fs_meta import schema, server
 from fs_meta.config import MetaConfig
 from fs_meta.kv.interface import Transaction
 from fs_meta.kv.memory_engine import MemoryStore
@@ -181,6 +181,19 @@ def test_a_step_of_the_wall_clock_under_a_running_service_changes_nothing(
         return freed
 
     assert run(body(1 if days < 0 else 3_600_000), 20) == (1 if days < 0 else 0)
+
+
+def test_a_running_service_stores_it_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a crash loses of it is bounded."""
+    monkeypatch.setattr(server, "UPKEEP_INTERVAL_S", 0.001)
+
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            begun_ns = await c.running._kv.read(stored_ns)
+            while await c.running._kv.read(stored_ns) <= begun_ns:
+                await asyncio.sleep(0.001)
+
+    run(body(), 20)
 
 
 def test_the_configured_times_are_those_of_the_service(tmp_path: Path) -> None:

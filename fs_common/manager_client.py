@@ -32,6 +32,7 @@ from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.clocks import boottime_s
 from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record
+from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB
 from fs_common.records.routing import LocalState, Routing
@@ -79,7 +80,7 @@ class ManagerClient:
     """`start`, then `lease_valid`, `routing`; `leave` and `close` at the end. All on one event loop.
 
     `addresses`: control planes of the metadata servers, "host:port[,host:port...]", asked in turn.
-    `status` is called for each heartbeat, on the loop; it must not raise.
+    `status` is called for each heartbeat, on the loop. Where it raises there is no heartbeat, so no lease.
     """
 
     def __init__(
@@ -168,10 +169,9 @@ class ManagerClient:
 
     def start(self) -> None:
         """Begin to send heartbeats and to follow the routing."""
-        loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self._keep(self._heartbeats, "heartbeats"), name="manager heartbeats"),
-            loop.create_task(self._keep(self._watch, "routing watch"), name="manager routing watch"),
+            keep(lambda: self._converse(self._heartbeats, "heartbeats"), "manager heartbeats", end_on=()),
+            keep(lambda: self._converse(self._watch, "routing watch"), "manager routing watch", end_on=()),
         ]
 
     async def leave(self, timeout_s: float = 2.0) -> None:
@@ -197,7 +197,7 @@ class ManagerClient:
 
     # --- the tasks -------------------------------------------------------------------------------------------
 
-    async def _keep(self, conversation: Callable[[str], Any], what: str) -> None:
+    async def _converse(self, conversation: Callable[[str], Any], what: str) -> None:
         """Hold a conversation with one manager after another, until cancelled."""
         backoff_s = BACKOFF_S_MIN
         turn = 0

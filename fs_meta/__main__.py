@@ -65,7 +65,7 @@ async def _serve(config: MetaConfig) -> int:
     await asyncio.wait(ends)
     await running.close()
     if running.failed.is_set():
-        return _refuse("the metadata store has stopped working; see the log", EXIT_FAILED)
+        return _refuse("the metadata store has stopped working, or its state is impossible; see the log", EXIT_FAILED)
     return 0
 
 

@@ -13,8 +13,11 @@ import itertools
 import logging
 import os
 import time
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
+from fs_common.checks import InvariantViolation
+from fs_common.endless import keep
 from fs_common.errors import EmberError
 from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
@@ -84,7 +87,8 @@ class MetaServer:
         self.host = server.host
         self.port = server.port
         self.failed = asyncio.Event()
-        """Set when the store has stopped working: the process should end and be started again."""
+        """Set when the store has stopped working, or the state of this process is impossible: it should end and be
+        started again."""
         self._config = config
         self._kv = kv
         self._manager = manager
@@ -95,10 +99,13 @@ class MetaServer:
         self._stop = asyncio.Event()
         look_s = min(CLIENTS_INTERVAL_S, config.client_timeout_ms / 4000)
         self._tasks = [
-            asyncio.create_task(collector.run(self._stop, config.gc_interval_ms / 1000), name="meta: collector"),
-            asyncio.create_task(pruner.run(self._stop, look_s), name="meta: clients"),
-            asyncio.create_task(self._upkeep(), name="meta: upkeep"),
+            self._kept(lambda: collector.run(self._stop, config.gc_interval_ms / 1000), "meta: collector"),
+            self._kept(lambda: pruner.run(self._stop, look_s), "meta: clients"),
+            self._kept(self._upkeep, "meta: upkeep"),
         ]
+
+    def _kept(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        return keep(run, name, end_on=(InvariantViolation,), end=lambda _: self.failed.set(), stop=self._stop)
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop serving, finish what is in flight, release everything, the store included."""

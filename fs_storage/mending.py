@@ -25,6 +25,7 @@ from msgspec.structs import astuple
 
 from fs_common.buffers import BufferPool
 from fs_common.checksums import matches, page_checksums
+from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_common.limits import CHUNK_SIZE_MIN
@@ -73,7 +74,7 @@ class Mending:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="mending")
+        self._task = keep(self._run, "mending", end_on=())
 
     def kick(self) -> None:
         """Something changed: look now."""
@@ -89,7 +90,11 @@ class Mending:
     async def _run(self) -> None:
         while True:
             self._kicked.clear()
-            await asyncio.gather(*(self._try(target) for target in self._targets.all()))
+            # One target's failure must not leave the rounds of others behind, unheard of.
+            ends = await asyncio.gather(*(self._try(target) for target in self._targets.all()), return_exceptions=True)
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
                     await self._kicked.wait()

@@ -167,7 +167,7 @@ class Queries:
 
     def space_info(self, call: Call) -> Reply:
         """SPACE_INFO."""
-        capacity, free = self._disk.space()
+        capacity, free = self._disk.last_space()
         targets = []
         for target in self._targets.all():
             space = target.store.space()

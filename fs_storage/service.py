@@ -107,7 +107,7 @@ class Daemon:
 
     def status(self) -> NodeStatus:
         """For each heartbeat."""
-        space = self._disk.space()
+        space = self._disk.last_space()
         targets = self.targets.statuses()
         used_bytes = self._disk.used_bytes(space, sum(target.used_bytes for target in targets))
         return NodeStatus(space.capacity_bytes, used_bytes, targets)

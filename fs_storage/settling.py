@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 
+from fs_common.endless import keep
 from fs_common.errors import EmberError
 from fs_storage.forward import Forwarder
 from fs_storage.target import Target
@@ -34,7 +35,7 @@ class Settling:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="settling")
+        self._task = keep(self._run, "settling", end_on=())
 
     def kick(self) -> None:
         """Something changed: look now."""
@@ -49,7 +50,13 @@ class Settling:
     async def _run(self) -> None:
         while True:
             self._kicked.clear()
-            await asyncio.gather(*(self._settle(target) for target in self._targets.all()))
+            # One target's failure must not leave the rounds of others behind, unheard of.
+            ends = await asyncio.gather(
+                *(self._settle(target) for target in self._targets.all()), return_exceptions=True
+            )
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: in Python 3.11 it may lose a cancellation.
                 async with asyncio.timeout(self._interval_s):

@@ -1,8 +1,11 @@
 """How much of its disk a daemon may count as its own."""
 
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+logger = logging.getLogger(__name__)
 
 
 class DiskSpace(NamedTuple):
@@ -21,8 +24,24 @@ class Disk:
         self._directory = directory
         self._capacity_bytes = capacity_bytes
         self._shared_by = shared_by
+        self._last = DiskSpace(0, 0)
+        self._silent = False
+        """The disk did not answer when it was asked last."""
+
+    def last_space(self) -> DiskSpace:
+        """As `space`; of a disk that does not answer what it said last, with nothing free. Does not raise `OSError`."""
+        try:
+            self._last = self.space()
+            self._silent = False
+        except OSError as error:
+            if not self._silent:
+                self._silent = True
+                logger.error("the disk of %s does not answer: %s", self._directory, error)
+            return DiskSpace(self._last.capacity_bytes, 0)
+        return self._last
 
     def space(self) -> DiskSpace:
+        """Raises `OSError`."""
         found = os.statvfs(self._directory)
         total = found.f_blocks * found.f_frsize // self._shared_by
         free = found.f_bavail * found.f_frsize // self._shared_by

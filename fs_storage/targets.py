@@ -40,6 +40,8 @@ class Targets:
         self._addresses: dict[int, tuple[str, int]] = {}
         self._alone: dict[int, asyncio.Task[None]] = {}
         """Declaring whole what is alone on its chain."""
+        self._unreadable: set[int] = set()
+        """Targets whose disk could not be asked for its space at the last heartbeat."""
         self._refused: dict[int, str] = {}
         """Targets whose engine did not open, and why."""
         self._closed = False
@@ -94,15 +96,19 @@ class Targets:
 
     def statuses(self) -> list[TargetStatus]:
         """For the heartbeat."""
-        statuses = [
-            TargetStatus(
-                target.id,
-                target.local_state,
-                target.store.space().used_bytes,
-                target.position.version if target.position is not None else 0,
-            )
-            for target in self._by_id.values()
-        ]
+        statuses = []
+        for target in self._by_id.values():
+            version = target.position.version if target.position is not None else 0
+            try:
+                state, used_bytes = target.local_state, target.store.space().used_bytes
+                self._unreadable.discard(target.id)
+            except OSError as error:
+                # The disk of one target: it serves nothing any more, and the others go on.
+                state, used_bytes = LocalState.OFFLINE, 0
+                if target.id not in self._unreadable:
+                    self._unreadable.add(target.id)
+                    logger.error("target %d is offline: its disk does not answer: %s", target.id, error)
+            statuses.append(TargetStatus(target.id, state, used_bytes, version))
         statuses += [TargetStatus(target, LocalState.OFFLINE, 0, 0) for target in self._refused]
         return statuses
 
@@ -139,6 +145,10 @@ class Targets:
         except (EmberError, OSError) as error:
             logger.error("target %d cannot be opened: %s", target_id, error)
             self._refused[target_id] = str(error)
+            return
+        except Exception as error:
+            logger.exception("opening target %d found a defect of this process", target_id)
+            self._refused[target_id] = repr(error)
             return
         finally:
             del self._opening[target_id]

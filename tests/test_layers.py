@@ -127,6 +127,45 @@ def test_optional_packages_are_imported_in_one_place(package: str) -> None:
     assert not wrong
 
 
+BARE_TASKS = {
+    "fs_client/cli/copy/engine.py: _work": "ends with the queue; its task group hears of its errors",
+    "fs_client/file.py: _end_session_later": "ends when the service was told, or with the client",
+    "fs_client/loader/walk.py: _read": "ends with the directory; the walk waits for it",
+    "fs_storage/__main__.py: _acknowledged": "ends with the first lease; the process ends by its error",
+    "fs_storage/engine/give_back.py: _run": "ends when nothing is left to give back; its errors fence the store",
+}
+"""Tasks with a loop in them that are not kept (`fs_common/endless.py`), and who hears of their end."""
+
+
+def test_endless_tasks_are_kept() -> None:
+    """A task that loops and is started bare dies unheard of by the first error nobody expected."""
+    found = set()
+    for package in PACKAGES:
+        for path in sources(f"{package}/**/*.py"):
+            tree = ast.parse(path.read_bytes(), str(path))
+            loops = {
+                node.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.AsyncFunctionDef) and any(map(_loops, ast.walk(node)))
+            }
+            found |= {f"{path.relative_to(ROOT)}: {name}" for name in _started(tree) if name in loops}
+    assert "fs_common/endless.py: _kept" in found, "the one that keeps the others is found"
+    assert found - {"fs_common/endless.py: _kept"} == set(BARE_TASKS)
+
+
+def _loops(node: ast.AST) -> bool:
+    return isinstance(node, ast.While) and any(isinstance(inner, ast.Await) for inner in ast.walk(node))
+
+
+def _started(tree: ast.AST) -> Iterator[str]:
+    """Names of the coroutine functions whose calls are made tasks of."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Call):
+            continue
+        if ast.unparse(node.func).rpartition(".")[2] in {"create_task", "ensure_future", "spawn", "_spawn", "submit"}:
+            yield ast.unparse(node.args[0].func).rpartition(".")[2]
+
+
 def test_the_client_imports_no_server_package() -> None:
     """A client installs without the servers' extras."""
     code = (

@@ -39,6 +39,7 @@ from fs_client.fuse.wakeful import Wakeful
 from fs_client.options import Options
 from fs_client.settle import ended
 from fs_common import heap
+from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ClientId
 from fs_common.limits import MIB
@@ -181,7 +182,7 @@ class _Daemon:
             _set_up_device(settings)
             mount.begin()
             heap.freeze()
-            relief = loop.create_task(self._wait_for_relief())
+            relief = keep(self._wait_for_relief, "waiting for relief", end_on=())
             try:
                 self._audience.listen()
             except OSError as error:

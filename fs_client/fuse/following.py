@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from fs_client.settle import ended
 from fs_common import methods
+from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records.following import Follow, FollowReply
@@ -75,7 +76,7 @@ class Following:
         """Start, where promises are of use: `strict` asks every time, `dataset` believes without them."""
         policy = self._mount.policy
         if not policy.strict and not policy.dataset:
-            self._task = self._mount.loop.create_task(self._run(), name="following")
+            self._task = keep(self._run, "following", end_on=())
 
     async def close(self) -> None:
         """Stop; `begin` goes on."""
@@ -99,6 +100,7 @@ class Following:
         return now - self._used_at < UNUSED_S
 
     async def _run(self) -> None:
+        self._lose()  # where an error ended it news may be half taken
         while True:
             if not self._used() or self._mount.now() < self._sure_at:
                 await asyncio.sleep(PAUSE_S)

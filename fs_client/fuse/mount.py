@@ -32,6 +32,7 @@ from fs_client.sync_chains import lost, sync_everything, sync_file
 from fs_common import methods
 from fs_common.buffers import BufferPool
 from fs_common.clocks import boottime_s
+from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.ids import ROOT_INODE
 from fs_common.limits import MIB
@@ -366,7 +367,7 @@ class Mount:
 
     def begin(self) -> None:
         self._ticking = self.loop.call_later(TICK_S, self._tick)
-        self._known = self.loop.create_task(self._stay_known())
+        self._known = keep(self._stay_known, "staying known", end_on=())
         self.following.begin()
 
     async def _stay_known(self) -> None:

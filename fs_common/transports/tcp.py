@@ -512,10 +512,11 @@ class Server:
         self._look.cancel()
 
     def _on_look(self) -> None:
+        # Booked first: whatever becomes of this look, the next one comes.
+        self._look = self._loop.call_later(LOOK_S, self._on_look)
         now = self._loop.time()
         for connection in list(self._connections):
             connection.look(now)
-        self._look = self._loop.call_later(LOOK_S, self._on_look)
 
     def _cut_off(self) -> None:
         for connection in list(self._connections):

@@ -23,6 +23,7 @@ from typing import Protocol
 
 import msgspec
 
+from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.records.routing import NodeState, Routing
 from fs_meta.kv.interface import KeyValueStore, Transaction
@@ -127,7 +128,7 @@ class Manager:
     async def start(self) -> None:
         """Take the lease if it is free and load the state. Raises WRONG_CLUSTER, INVALID: store and configuration."""
         await self._take_over()
-        self._watch_task = asyncio.get_running_loop().create_task(self._watch(), name="manager watch")
+        self._watch_task = keep(self._watch, "manager watch", end_on=(), stop=self._closing)
 
     async def close(self) -> None:
         """Stop watching, wake those who wait, give the lease up. The store stays open."""
@@ -331,15 +332,16 @@ class NodeStream:
 
 
 async def _refuses_connections(host: str, port: int) -> bool:
-    """Whether a connect to the port is refused: nobody listens there. Anything else, a timeout included, is no."""
+    """Whether a connect to the port is refused: nobody listens there. Anything else is no: a timeout, any other error,
+    a host that is none."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(host, port)
     except ConnectionRefusedError:
         return True
-    except OSError:  # timeouts included
+    except Exception:  # of whatever kind: it proves nothing about the process
         return False
     writer.close()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Exception):
         await writer.wait_closed()
     return False

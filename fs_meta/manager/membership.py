@@ -14,6 +14,8 @@ Invariants:
 Source: DESIGN section 5; reference 1.6 (C03, C04).
 """
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +24,13 @@ from fs_common.errors import Code, EmberError
 from fs_common.records.routing import NodeInfo, NodeState
 from fs_meta.manager.chains import Report
 from fs_meta.manager.records import Node
+
+HOST_LENGTH_MAX = 253
+"""Of a name in the DNS."""
+_HOST_NAME = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?"
+)
+"""Labels of 1 to 63 letters, digits, hyphens and underscores; other alphabets are written in these (xn--...)."""
 
 
 class Identity(NamedTuple):
@@ -196,5 +205,20 @@ def _check_identity(identity: Identity) -> None:
         raise EmberError(Code.INVALID, f"node id {identity.node}: at least 1")
     if not identity.incarnation:
         raise EmberError(Code.INVALID, f"node {identity.node}: incarnation is 0")
-    if not identity.host or not 1 <= identity.port <= 65_535:
-        raise EmberError(Code.INVALID, f"node {identity.node}: address {identity.host!r}:{identity.port} is no address")
+    if not _is_host(identity.host):
+        raise EmberError(
+            Code.INVALID,
+            f"node {identity.node}: host {identity.host[: 2 * HOST_LENGTH_MAX]!r} is neither an address nor a name: set"
+            " `host` to what other machines reach it by",
+        )
+    if not 1 <= identity.port <= 65_535:
+        raise EmberError(Code.INVALID, f"node {identity.node}: port {identity.port} is none of 1 to 65535")
+
+
+def _is_host(host: str) -> bool:
+    """Whether it can be asked for: everybody in the cluster will, and a name that is none fails in many ways."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return len(host) <= HOST_LENGTH_MAX and _HOST_NAME.fullmatch(host) is not None
+    return True

@@ -236,6 +236,30 @@ def test_the_second_address_is_asked_when_the_first_is_silent() -> None:
     run(scenario())
 
 
+def test_a_heartbeat_that_finds_a_defect_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        defects: list[Exception] = []
+        used_bytes = 10
+
+        def status() -> NodeStatus:
+            if defects:
+                raise defects.pop()
+            return NodeStatus(1000, used_bytes)
+
+        async with managing() as manager:
+            client = ManagerClient(f"127.0.0.1:{manager.port}", NodeAddress("test", 1, "127.0.0.1", 9), status)
+            client.start()
+            await client.wait_acknowledged(10)
+            defects.append(RuntimeError("not foreseen"))
+            used_bytes = 11
+            while manager.manager.nodes()[0][0].used_bytes != 11:
+                await asyncio.sleep(0.001)
+            await client.leave()
+
+    run(scenario())
+    assert "not foreseen" in caplog.text
+
+
 def test_a_nudge_sends_a_heartbeat_before_its_time() -> None:
     async def scenario() -> None:
         used_bytes = 10
@@ -425,7 +449,8 @@ def test_heartbeats_are_echoed_with_the_lease_and_newer_routing_only() -> None:
         ({"node": 0}, Code.INVALID, "node id 0"),
         ({"role": "client"}, Code.INVALID, "role"),
         ({"incarnation": 0}, Code.INVALID, "incarnation"),
-        ({"port": 70_000}, Code.INVALID, "address"),
+        ({"port": 70_000}, Code.INVALID, "port 70000"),
+        ({"host": "a..b"}, Code.INVALID, "neither an address nor a name"),
     ],
 )
 def test_bad_heartbeats_end_the_stream_with_their_reason(change: dict[str, Any], code: Code, says: str) -> None:

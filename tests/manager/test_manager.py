@@ -8,11 +8,13 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from fs_common import endless
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import NodeState, Routing
 from fs_meta.kv.interface import KeyValueStore, TransactionFunction
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.kv.open import open_store
+from fs_meta.manager import manager as manager_module
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.routing_state import load
 from tests.manager.cluster import Bench, Config, beat, identity, states
@@ -160,6 +162,34 @@ def test_a_node_that_comes_back_while_its_port_is_looked_at_stays_up() -> None:
         assert states(bench.manager.routing) == {1: UP}
 
     with_manager(scenario)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 300])
+def test_a_host_that_cannot_be_asked_refuses_nothing(host: str) -> None:
+    assert run(manager_module._refuses_connections(host, 1)) is False
+
+
+def test_the_watch_outlives_its_defects(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that falls silent is failed after as before."""
+    monkeypatch.setattr(endless, "PAUSE_S_MIN", 0.0)
+
+    async def scenario(bench: Bench) -> None:
+        await bench.join(1)
+        (await bench.join(2)).close()
+
+        async def refuses(host: str, port: int) -> bool:
+            bench.manager._refuses = bench.ports.refuses
+            raise UnicodeError("label empty or too long")
+
+        bench.manager._refuses = refuses
+        while bench.manager._refuses is refuses:
+            await asyncio.sleep(0.001)
+        bench.clock.now_s += 11.0
+        while states(bench.manager.routing) != {1: FAILED, 2: FAILED}:
+            await asyncio.sleep(0.001)
+
+    run(Bench(MemoryStore(), Config(heartbeat_interval_ms=4)).use(scenario))
+    assert "label empty or too long" in caplog.text
 
 
 def test_leaving_is_published() -> None:

@@ -170,11 +170,40 @@ def test_a_node_from_the_store_has_a_whole_failure_time() -> None:
     [
         ({"node": 0}, "node id 0"),
         ({"incarnation": 0}, "incarnation"),
-        ({"host": ""}, "address"),
-        ({"port": 0}, "address"),
-        ({"port": 65_536}, "address"),
+        ({"host": ""}, "host ''"),
+        ({"host": "a..b"}, "host 'a..b'"),
+        ({"host": "."}, "host '.'"),
+        ({"host": "a b"}, "host 'a b'"),
+        ({"host": "-a"}, "host '-a'"),
+        ({"host": "b\u00fccher"}, "host 'b\u00fccher'"),
+        ({"host": "x" * 64}, "neither an address nor a name"),
+        ({"host": "x." * 127}, "neither an address nor a name"),
+        ({"host": "x" * 100_000}, "neither an address nor a name"),
+        ({"host": "1.2.3.4:9710"}, "neither an address nor a name"),
+        ({"host": "a\nb"}, "neither an address nor a name"),
+        ({"port": 0}, "port 0"),
+        ({"port": 65_536}, "port 65536"),
     ],
 )
 def test_bad_identities_are_refused(change: dict[str, int | str], names: str) -> None:
     error = refusal(membership(), ONE._replace(**change))  # type: ignore[arg-type]
     assert error.code is Code.INVALID and names in str(error)
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "node-7.rack_3.example.org",
+        "node7.example.org.",
+        "10.0.0.1",
+        "::1",
+        "fe80::1%eth0",
+        "xn--bcher-kva",
+    ],
+)
+def test_addresses_and_names_are_hosts(host: str) -> None:
+    members = membership()
+    members.heartbeat(ONE._replace(host=host), BEAT, 0)
+    assert members.members[1].identity.host == host

@@ -1,6 +1,8 @@
 """Three daemons over real RPC on a healthy chain: what updates, reads and queries do."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from fs_common.methods import (
     STATS,
     SYNC_CHAINS,
 )
+from fs_common.records.routing import LocalState
 from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
@@ -34,6 +37,7 @@ from fs_common.records.storage import (
     UpdateKind,
 )
 from fs_storage import queries
+from fs_storage.engine.interface import Space
 from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
@@ -519,6 +523,35 @@ def test_space_and_statistics(tmp_path: Path) -> None:
             assert stats["payload_memory_bytes"] == 0
 
     run(scenario())
+
+
+def test_a_disk_that_does_not_answer_takes_its_target_offline_and_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            node = chain.node(1, 0)
+            broken = chain.store(1, 0)
+            target = chain.target(1, 0).id
+            daemon = chain.daemons[node]
+
+            def states() -> dict[int, LocalState]:
+                return {status.target: status.state for status in daemon.status().targets}
+
+            others = {other: state for other, state in states().items() if other != target}
+            assert len(others) == 2
+
+            def space() -> Space:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            with monkeypatch.context() as patched:
+                patched.setattr(broken, "space", space)
+                for _ in range(3):
+                    assert states() == others | {target: LocalState.OFFLINE}
+            assert states()[target] is LocalState.UPTODATE
+
+    run(scenario())
+    assert sum("its disk does not answer" in message for message in caplog.messages) == 1
 
 
 def test_who_may_be_asked_what(tmp_path: Path) -> None:

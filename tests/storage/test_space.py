@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from fs_storage.space import Disk, DiskSpace
 
 
@@ -21,6 +23,19 @@ def test_a_bound_is_a_bound(tmp_path: Path) -> None:
     space = Disk(tmp_path, 1000, 1).space()
     assert space.capacity_bytes == 1000
     assert space.free_bytes <= 1000
+
+
+def test_a_disk_that_does_not_answer_has_nothing_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "node").mkdir()
+    disk = Disk(tmp_path / "node", 0, 1)
+    before = disk.last_space()
+    assert before.free_bytes > 0
+    (tmp_path / "node").rename(tmp_path / "away")
+    for _ in range(3):
+        assert disk.last_space() == DiskSpace(before.capacity_bytes, 0)
+    (tmp_path / "away").rename(tmp_path / "node")
+    assert disk.last_space().free_bytes > 0
+    assert len(caplog.records) == 1
 
 
 def test_what_others_have_put_on_the_disk_is_not_free(tmp_path: Path) -> None:

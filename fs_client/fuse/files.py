@@ -90,6 +90,8 @@ class File:
         """This mount made holes in it."""
         self.settle_due = 0.0
         """Monotonic time at which a background settlement is due; 0: none is."""
+        self.refused_at_ns = -1
+        """`mtime_ns` when the service refused one for good; -1: it has not."""
 
     @property
     def length(self) -> int:

@@ -390,6 +390,8 @@ class Mount:
             if not file.dirty:
                 self.writing.discard(file)
                 file.settle_due = 0.0
+            elif file.refused_at_ns == file.mtime_ns:
+                pass  # nobody wrote since: who closes or syncs it is told
             elif not file.settle_due:
                 file.settle_due = now + SETTLE_AGE_S
             elif file.settle_due <= now:
@@ -398,10 +400,19 @@ class Mount:
         self.nodes.sweep(now)
 
     async def _settle(self, file: File) -> None:
+        """In the background. What is refused for good is tried again when it is written again, closed or synced: then
+        somebody is there to be told. Of a file that nobody has open nothing is left to do."""
+        newest_ns = file.mtime_ns
         try:
             await file.settle()
         except EmberError as error:
-            logger.warning("settling inode %d: %s; it is tried again", file.inode, error)
+            if error.retry is not Retry.FINAL:
+                logger.warning("settling inode %d: %s; it is tried again", file.inode, error)
+                return
+            logger.warning("settling inode %d: %s", file.inode, error)
+            file.refused_at_ns = newest_ns
+            if not file.handles:
+                self.writing.discard(file)
         finally:
             file.settle_due = 0.0
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fs_client.file_ref import FileRef
-from fs_client.fuse import abi, answers
+from fs_client.fuse import abi, answers, files
 from fs_client.fuse.append import append
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import Handle
@@ -420,5 +420,55 @@ def test_a_change_is_waited_for_while_the_service_answers_others(
                 await mount.call(method, request)
             assert all(sent is request for sent in service.requests)
             assert len(service.requests) == times + 1 if made else len(service.requests) >= 1
+
+    run(scenario())
+
+
+def test_what_is_refused_for_good_is_not_tried_again_in_the_background() -> None:
+    """But by who has something to say about it: another write, or a close."""
+
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, _):
+            now = 100.0
+            mount.now = lambda: now
+            mount.begin()
+            assert mount._ticking is not None
+            mount._ticking.cancel()
+
+            async def tick() -> None:
+                nonlocal now
+                for _ in range(3):
+                    now += files.SETTLE_AGE_S
+                    mount._tick()
+                    assert mount._ticking is not None
+                    mount._ticking.cancel()
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+
+            async def refuse() -> None:
+                _, _, answer = service.asked.pop(0)
+                answer.set_exception(EmberError(Code.KV_FULL, "no room"))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+
+            write(mount, file, 0, 100)
+            await file.back.flush()
+            await tick()
+            await refuse()
+            await tick()
+            assert not service.asked and file in mount.writing
+            write(mount, file, 100, 100)
+            await file.back.flush()
+            await tick()
+            await refuse()
+            await tick()
+            assert not service.asked
+            file.handles.clear()
+            file.refused_at_ns = -1
+            await tick()
+            assert not service.asked and file not in mount.writing, "nobody has it open"
+            assert mount._known is not None
+            mount._known.cancel()
+            await mount.following.close()
 
     run(scenario())

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 SUSPECT_FIRST_S = 1.0
 """How long a server that failed is left out of reads; doubles with each failure in a row."""
 SUSPECT_MAX_S = 30.0
+PLANS_MAX = 4096
+"""Files may have as many orders of chains as there are files."""
 _PERIOD_MAX = 4096
 """Longest table of a plan; replicas beyond it are still found by failover."""
 
@@ -169,6 +171,8 @@ class RoutingCache:
         plan = self._plans.get((layout.chunk_size, chains))
         if plan is None:
             plan = self._make_plan(layout.chunk_size, chains)
+            if len(self._plans) >= PLANS_MAX:
+                self._plans.clear()
             self._plans[layout.chunk_size, chains] = plan
         return plan
 

@@ -15,7 +15,7 @@ Concurrency: docs/concurrency/meta.md.
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fs_common.records.following import Follow, FollowReply, Promised
@@ -23,7 +23,7 @@ from fs_common.records.meta import AttributesReply, Lookup, Mkdir, OpenReply, Re
 from fs_meta import schema
 from fs_meta.kv.interface import KeyValueStore, T, Transaction, TransactionFunction
 from fs_meta.ops.resolve import SELF
-from fs_meta.promises import LEASE_S, Follower, Promises, attributes_of, names_of, split, subjects_of
+from fs_meta.promises import LEASE_S, Follower, Promises, attributes_of, names_of, removed_by, split, subjects_of
 
 _log = logging.getLogger(__name__)
 
@@ -145,16 +145,21 @@ class Following:
 
     # Changes
 
-    def changed(self, writes: Collection[bytes], by: bytes) -> Mapping[Follower, int]:
+    def changed(
+        self, writes: Mapping[bytes, bytes | None], by: bytes, *, certain: bool = True
+    ) -> Mapping[Follower, int]:
         """A transaction of `by` wrote these keys. Followers are told; returns whom it has to wait for.
 
         One that wrote nothing has found what an earlier copy of the request was, or will be, answered. That copy may be
-        waiting still, or was given up: it waits for all who have something to hear.
+        waiting still, or was given up: it waits for all who have something to hear. Not `certain`: nobody knows whether
+        they were written.
         """
         promises = self.promises
         if not promises:
             return _NOBODY
         waits = promises.change(subjects_of(writes), by, self.clock()) if writes else promises.untold(by)
+        if certain and (removed := removed_by(writes)):
+            promises.removed(removed, by)
         for follower in waits:
             call = self._calls.get(follower)
             if call is not None:
@@ -244,7 +249,7 @@ class FollowedStore:
         except BaseException:
             # Nothing was done, or nobody knows: it is told like a change, and nobody waits for an answer.
             if ran:
-                following.changed(ran[-1].writes, self._client)
+                following.changed(ran[-1].writes, self._client, certain=False)
             raise
         writes = ran[-1].writes
         waits = following.changed(writes, self._client)

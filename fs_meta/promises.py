@@ -61,6 +61,11 @@ def subjects_of(writes: Iterable[bytes]) -> set[int]:
     return subjects
 
 
+def removed_by(writes: Mapping[bytes, bytes | None]) -> list[int]:
+    """Inodes that a transaction has taken away with these writes."""
+    return [int.from_bytes(key[1:9], "big") for key, value in writes.items() if value is None and key[0] == _INODE]
+
+
 _INODE, _ENTRY, _XATTR = b"IDA"
 
 
@@ -244,6 +249,18 @@ class Promises:
             changes.clear()
             self._floor = stamp
         return waits
+
+    def removed(self, inodes: Iterable[int], by: bytes) -> None:
+        """`by` has taken them away: nothing of them will ever change, so it is promised nothing of them any more.
+        (Others that were, are told.)"""
+        follower = self._followers.get(by)
+        if follower is None:
+            return
+        for inode in inodes:
+            for subject in (attributes_of(inode), names_of(inode)):
+                if subject in follower.held and subject not in follower.told:
+                    self._release(follower, (subject,))
+                    del follower.held[subject]
 
     def untold(self, by: bytes) -> Mapping[Follower, int]:
         """As `change`: whom an answer to `by` has to wait for that tells of earlier changes, whoever made them."""

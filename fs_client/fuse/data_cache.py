@@ -201,6 +201,12 @@ class DataCache:
             elif pages[page] == FILLING:
                 pages[page] = DOOMED
 
+    def closed(self, inode: int) -> None:
+        """Nobody has it open: it is remembered only for what is here of it."""
+        kept = self._inodes.get(inode)
+        if kept is not None and not kept.indexes:
+            del self._inodes[inode]
+
     def forget(self, inode: int) -> None:
         """The inode is gone from here."""
         self.invalidate(inode)
@@ -232,5 +238,8 @@ class DataCache:
                 chunk.used = False
                 self._chunks[key] = chunk
                 continue
-            self._inodes[key[0]].indexes.discard(key[1])
+            kept = self._inodes[key[0]]
+            kept.indexes.discard(key[1])
+            if not kept.indexes:
+                del self._inodes[key[0]]
             self._drop(chunk)

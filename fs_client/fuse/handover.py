@@ -260,6 +260,8 @@ def restore(mount: "Mount", state: State) -> None:
     for attributes in state.removed:
         node = mount.nodes.node(attributes.inode)
         node.attributes, node.removed, node.expires = attributes, True, FOREVER
+        # The kernel knows it still, and will say when it does not.
+        node.lookups = 1
     for one in state.handles:
         file = mount.file(mount.nodes.node(one.inode).attributes)  # type: ignore[arg-type]
         handle = Handle(one.number, file, one.flags, User(one.uid, one.gid, []), one.session)

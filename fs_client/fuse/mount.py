@@ -320,6 +320,8 @@ class Mount:
         report(self, file)
         if node.removed:
             self.cache.forget(file.inode)
+        else:
+            self.cache.closed(file.inode)
         if hold:
             await self.end_unused_session(file.inode, hold)
         if not node.lookups:

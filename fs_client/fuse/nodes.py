@@ -1,6 +1,8 @@
 """What the daemon knows of inodes and names, and for how long.
 
-A `Node` is kept while the kernel refers to its inode, while the file is open, and else until its attributes are old.
+A `Node` is kept while the kernel refers to its inode, while the file is open, and, unless it was removed, until its
+attributes are old. A name that does not exist is remembered as long as it is believed.
+
 Attributes and names are believed for a bounded time from the moment their answer came; the kernel is told only what is
 left of that time, so that nothing is shown longer than the mount's consistency allows.
 
@@ -184,7 +186,10 @@ class Nodes:
         self._names_promised_from = 0
         """The same, of names."""
         self._loose: deque[tuple[float, int]] = deque()
-        """(when, inode): nodes to drop then, if nobody refers to them; times ascend."""
+        """(when, inode): nodes to drop then, if nobody refers to them; times ascend. Each node that nobody refers to is
+        in it."""
+        self._absent: deque[tuple[float, int, bytes]] = deque()
+        """(when, directory, name): names that do not exist, to drop then if they are not believed; times ascend."""
         self.node(root).lookups = 1
 
     # Stamps
@@ -323,9 +328,12 @@ class Nodes:
 
     def node(self, inode: int) -> Node:
         node = self.by_inode.get(inode)
-        if node is None:
-            node = self.by_inode[inode] = Node(inode)
-            node.changed = self._floor
+        return self._made(inode, NEVER) if node is None else node
+
+    def _made(self, inode: int, keep_until: float) -> Node:
+        node = self.by_inode[inode] = Node(inode)
+        node.changed = self._floor
+        self._loose.append((keep_until, inode))
         return node
 
     def adopt(self, attributes: Attributes, stamp: int, now: float, promised: int = 0) -> Node:
@@ -333,9 +341,7 @@ class Nodes:
         inode = attributes.inode
         node = self.by_inode.get(inode)
         if node is None:
-            node = self.by_inode[inode] = Node(inode)
-            node.changed = self._floor
-            self._loose.append((now + self.attribute_s, inode))
+            node = self._made(inode, now + self.attribute_s)
         if stamp >= node.changed:
             node.attributes = attributes
             node.asked = stamp
@@ -397,18 +403,31 @@ class Nodes:
             self._loose.append((now, inode))
 
     def sweep(self, now: float) -> None:
-        """Drop nodes that nobody refers to and that are old. Called now and then; costs what it drops."""
-        loose = self._loose
+        """Drop nodes that nobody refers to and that are old or removed, and names that are known not to exist and old.
+        Called now and then; costs what it drops."""
+        loose, by_inode = self._loose, self.by_inode
         while loose and loose[0][0] <= now:
             _, inode = loose.popleft()
-            node = self.by_inode.get(inode)
+            node = by_inode.get(inode)
             if node is None or node.lookups or node.file is not None or inode == 1:
                 continue
-            if node.expires > now:
+            if node.expires > now and not node.removed:
                 loose.append((node.expires if node.expires != FOREVER else now + 60.0, inode))
                 continue
             self._floor = max(self._floor, node.changed)
-            del self.by_inode[inode]
+            del by_inode[inode]
+        absent = self._absent
+        while absent and absent[0][0] <= now:
+            _, directory, name = absent.popleft()
+            node = by_inode.get(directory)
+            if node is None or node.directory is None:
+                continue
+            found = node.directory.entries.get(name)
+            if found is not None and not found[0]:
+                if found[1] > now:
+                    absent.append((found[1], directory, name))
+                else:
+                    del node.directory.entries[name]
 
     # Names
 
@@ -452,7 +471,10 @@ class Nodes:
         if not inode and names.complete:
             names.entries.pop(name, None)
             return
-        names.entries[name] = (inode, now + (self.name_s if inode else self.absent_s))
+        until = now + (self.name_s if inode else self.absent_s)
+        names.entries[name] = (inode, until)
+        if not inode:
+            self._absent.append((until, directory, name))
         if len(names.entries) > NAMES_MAX:
             names.unpromised()
             names.clear()
@@ -539,17 +561,8 @@ class Nodes:
             entries.append(DirectoryEntry(name, inode, child.attributes.type, child.attributes))
         return entries
 
-    def drop_old_names(self, now: float) -> None:
-        """Forget names whose time is over, where there are many."""
-        for node in self.by_inode.values():
-            names = node.directory
-            if names is not None and not names.promised and len(names.entries) > NAMES_SWEPT_FROM:
-                names.entries = {name: found for name, found in names.entries.items() if found[1] > now}
-
 
 NAMES_MAX = 1 << 17
 """Names of one directory that are kept under a promise, about: about 200 bytes each."""
 LISTING_MAX = 4096
 """A larger directory is listed by the service, page by page: sorting it here would hold up the loop."""
-NAMES_SWEPT_FROM = 4096
-"""Fewer names of a directory are left until they are asked for again."""

@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from fs_client import routing_cache
 from fs_client.file_ref import FileRef
 from fs_client.routing_cache import RoutingCache
 from fs_common.errors import Code, EmberError
@@ -155,3 +156,12 @@ def test_a_file_ref_pickles_without_its_plan() -> None:
     make_cache(make_routing()).plan(file)
     copy = pickle.loads(pickle.dumps(file))
     assert copy == file and copy.plan is None
+
+
+def test_files_in_ever_other_orders_of_chains_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing_cache, "PLANS_MAX", 4)
+    cache = make_cache(make_routing())
+    for seed in range(200):
+        layout = Layout(stripe=3, table_version=1, first=seed % 3, seed=seed)
+        assert len(cache.plan(FileRef(5, 0, layout)).routes) >= 3
+        assert len(cache._plans) <= 4

@@ -12,7 +12,18 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from fs_meta import promises, schema
-from fs_meta.promises import FORGET_S, LEASE_S, PAUSE_S, Follower, Promises, attributes_of, names_of, split, subjects_of
+from fs_meta.promises import (
+    FORGET_S,
+    LEASE_S,
+    PAUSE_S,
+    Follower,
+    Promises,
+    attributes_of,
+    names_of,
+    removed_by,
+    split,
+    subjects_of,
+)
 
 A, B, NOBODY = b"a" * 16, b"b" * 16, b""
 F, G, D = attributes_of(7), attributes_of(8), names_of(7)
@@ -706,3 +717,26 @@ def test_nobody_believes_what_is_over() -> None:
 @pytest.mark.usefixtures("small")
 def test_nobody_believes_what_is_over_in_many_histories() -> None:
     run_state_machine_as_test(Beliefs, settings=settings(max_examples=2000, stateful_step_count=60))
+
+
+def test_who_has_removed_something_is_promised_nothing_of_it_any_more() -> None:
+    table = Table()
+    mine, other = table.call(A), table.call(B)
+    assert table.promise(mine, F, D, G) and table.promise(other, F)
+    waits = table.change(F, by=A)
+    table.promises.removed(removed_by({schema.inode_key(7): None, schema.inode_key(8): b"value"}), A)
+    assert set(mine.held) == {G}
+    assert list(waits) == [other] and table.news(other) == (1, [F]), "others are told"
+    table.call(B, heard=1)
+    assert not other.held and table.promises.held == 1
+
+
+def test_what_its_remover_was_told_of_stays_until_it_has_heard() -> None:
+    table = Table()
+    mine = table.call(A)
+    assert table.promise(mine, F)
+    table.change(F, by=B)
+    table.promises.removed([7], A)
+    assert table.news(mine) == (1, [F])
+    table.call(A, heard=1)
+    assert not table.promises.held

@@ -142,3 +142,18 @@ def test_random_histories_never_answer_old_bytes_and_count_what_they_hold() -> N
                     assert view is None or view == contents[key][offset : offset + size], f"seed {seed} step {step}"
             held = sum(chunk.taken for chunk in cache._chunks.values()) * PAGE
             assert cache.held == held, f"seed {seed} step {step}"
+
+
+def test_nothing_is_kept_of_files_of_which_nothing_is_here() -> None:
+    cache = DataCache(4 * PAGE)
+    for inode in range(10):
+        cache.agree(inode, 1, 2 * PAGE)
+        reservation = cache.reserve(inode, 0, 1 << 16, 0, 2 * PAGE)
+        assert reservation is not None
+        cache.filled(reservation)
+        cache.closed(inode)
+    assert cache.get(9, 0, 0, PAGE) is not None
+    assert len(cache._inodes) == 2, "the others have made room"
+    cache.agree(20, 1, 0)
+    cache.closed(20)
+    assert 20 not in cache._inodes

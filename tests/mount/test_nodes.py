@@ -149,6 +149,48 @@ def test_a_name_that_shows_again_revives_a_removed_inode() -> None:
     assert not node.removed
 
 
+def test_what_was_removed_is_forgotten_with_its_last_reference() -> None:
+    """Its attributes are believed for ever, as nobody can change them; not longer than somebody can ask."""
+    known = nodes()
+    for inode, type_ in ((7, FileType.FILE), (8, FileType.DIRECTORY)):
+        node = known.learn(attributes(inode, type_=type_), now=100.0)
+        node.lookups = 1
+        known.promise_names(inode, known.stamp())
+        node.removed, node.expires = True, FOREVER
+    known.sweep(now=100.5)
+    assert known.by_inode.keys() == {ROOT, 7, 8}
+    known.forget(7, 1, now=101.0)
+    known.forget(8, 1, now=101.0)
+    known.sweep(now=101.0)
+    assert known.by_inode.keys() == {ROOT}
+
+
+def test_an_inode_that_was_only_changed_is_forgotten() -> None:
+    """One that is removed without the kernel's having looked it up, say. Answers from before stay old."""
+    known = nodes()
+    before = known.stamp()
+    known.change(7)
+    known.node(8).removed = True
+    known.sweep(now=100.0)
+    assert known.by_inode.keys() == {ROOT}
+    assert not known.fresh(known.adopt(attributes(7), before, 100.0), 100.0)
+
+
+def test_names_that_do_not_exist_are_forgotten_when_they_are_not_asked_for() -> None:
+    known = leased()
+    known.promise_names(ROOT, known.stamp())
+    for name in (b"a", b"b", b"c"):
+        known.put_name(ROOT, name, 0, 100.0)
+    known.put_name(ROOT, b"c", 7, 100.5)
+    known.sweep(now=100.9)
+    assert known.find(ROOT, b"a", 100.9) == (0, 101.0)
+    assert known.find(ROOT, b"b", 101.5) == (0, 102.5), "promised: believed anew"
+    known.sweep(now=102.0)
+    assert known.names(ROOT).entries == {b"b": (0, 102.5), b"c": (7, 101.5)}
+    known.sweep(now=103.0)
+    assert known.names(ROOT).entries.keys() == {b"c"}
+
+
 def test_a_directory_stays_believed_through_changes_of_its_names_here() -> None:
     known = nodes()
     directory = attributes(50, type_=FileType.DIRECTORY, links=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fs_client.cli.local.launch import LaunchedCluster
-from tests.mount.conftest import Mounted, run
+from tests.mount.conftest import Mounted, run, wait_until
 from tests.system.control import emberfs
 
 pytestmark = pytest.mark.system
@@ -138,3 +138,27 @@ def test_a_dataset_mount_is_read_only_and_a_strict_one_sees_everything(
             more.write(b" two")
         assert reader.read() == b" two"
     assert os.stat(strict.path / "data").st_size == 7
+
+
+def test_what_was_removed_is_forgotten(cluster: LaunchedCluster, mount: MakeMount) -> None:
+    """Files, open ones too, directories, and names that others were renamed over."""
+    home = mount(cluster).path / "gone"
+    home.mkdir()
+
+    def known() -> int:
+        nodes: int = json.loads((home.parent / ".emberfs" / "stats").read_text())["nodes"]
+        return nodes
+
+    before = known()
+    for number in range(60):
+        (home / f"f{number}").write_bytes(b"x" * (number % 3))
+        (home / f"d{number}").mkdir()
+    for number in range(0, 60, 2):
+        (home / f"f{number}").rename(home / f"f{number + 1}")
+        (home / f"d{number}").rename(home / f"d{number + 1}")
+    for number in range(1, 60, 2):
+        with (home / f"f{number}").open() as file:
+            (home / f"f{number}").unlink()
+            file.read()
+        (home / f"d{number}").rmdir()
+    wait_until(lambda: known() <= before, "nothing is known of them any more")

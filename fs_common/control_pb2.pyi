@@ -28,6 +28,14 @@ class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOCAL_STATE_UPTODATE: _ClassVar[LocalState]
     LOCAL_STATE_ONLINE: _ClassVar[LocalState]
     LOCAL_STATE_OFFLINE: _ClassVar[LocalState]
+
+class StoreVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STORE_VERDICT_UNSPECIFIED: _ClassVar[StoreVerdict]
+    STORE_VERDICT_FORMAT: _ClassVar[StoreVerdict]
+    STORE_VERDICT_SERVE: _ClassVar[StoreVerdict]
+    STORE_VERDICT_FOREIGN: _ClassVar[StoreVerdict]
+    STORE_VERDICT_ROLLED_BACK: _ClassVar[StoreVerdict]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_UP: NodeState
 NODE_STATE_FAILED: NodeState
@@ -42,9 +50,14 @@ LOCAL_STATE_UNSPECIFIED: LocalState
 LOCAL_STATE_UPTODATE: LocalState
 LOCAL_STATE_ONLINE: LocalState
 LOCAL_STATE_OFFLINE: LocalState
+STORE_VERDICT_UNSPECIFIED: StoreVerdict
+STORE_VERDICT_FORMAT: StoreVerdict
+STORE_VERDICT_SERVE: StoreVerdict
+STORE_VERDICT_FOREIGN: StoreVerdict
+STORE_VERDICT_ROLLED_BACK: StoreVerdict
 
 class NodeIdentity(_message.Message):
-    __slots__ = ("cluster", "node", "role", "host", "port", "release", "incarnation")
+    __slots__ = ("cluster", "node", "role", "host", "port", "release", "incarnation", "cluster_uuid")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +65,7 @@ class NodeIdentity(_message.Message):
     PORT_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_UUID_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     node: int
     role: str
@@ -59,19 +73,44 @@ class NodeIdentity(_message.Message):
     port: int
     release: str
     incarnation: int
-    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[int] = ..., role: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., release: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    cluster_uuid: bytes
+    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[int] = ..., role: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., release: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target", "state", "used_bytes", "chain_version")
+    __slots__ = ("target", "state", "used_bytes", "chain_version", "store", "opening", "incarnation", "no_store")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHAIN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    NO_STORE_FIELD_NUMBER: _ClassVar[int]
     target: int
     state: LocalState
     used_bytes: int
     chain_version: int
-    def __init__(self, target: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., used_bytes: _Optional[int] = ..., chain_version: _Optional[int] = ...) -> None: ...
+    store: bytes
+    opening: int
+    incarnation: int
+    no_store: bool
+    def __init__(self, target: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., used_bytes: _Optional[int] = ..., chain_version: _Optional[int] = ..., store: _Optional[bytes] = ..., opening: _Optional[int] = ..., incarnation: _Optional[int] = ..., no_store: bool = ...) -> None: ...
+
+class TargetVerdict(_message.Message):
+    __slots__ = ("target", "verdict", "opening", "known_opening", "known_incarnation", "reason")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_OPENING_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    verdict: StoreVerdict
+    opening: int
+    known_opening: int
+    known_incarnation: int
+    reason: str
+    def __init__(self, target: _Optional[int] = ..., verdict: _Optional[_Union[StoreVerdict, str]] = ..., opening: _Optional[int] = ..., known_opening: _Optional[int] = ..., known_incarnation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version")
@@ -92,18 +131,22 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing")
+    __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing", "verdicts", "cluster_uuid")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     ROUTING_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_UUID_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     sent_ms: int
     lease_ms: int
     heartbeat_interval_ms: int
     routing: Routing
-    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ...) -> None: ...
+    verdicts: _containers.RepeatedCompositeFieldContainer[TargetVerdict]
+    cluster_uuid: bytes
+    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[TargetVerdict, _Mapping]]] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("node", "host", "port", "state", "capacity_bytes", "used_bytes", "release")

@@ -21,6 +21,7 @@ from fs_common.records.routing import (
     NodeState,
     PublicState,
     Routing,
+    StoreVerdict,
 )
 
 CODE_METADATA_KEY = "ember-code"
@@ -103,6 +104,10 @@ def local_state(number: int) -> LocalState:
     return _state(LocalState, number, "local state of a target")
 
 
+def store_verdict(number: int) -> StoreVerdict:
+    return _state(StoreVerdict, number, "verdict on a store")
+
+
 def _state(kind: type[_State], number: int, field: str) -> _State:
     try:
         return kind(number)
@@ -118,3 +123,4 @@ def _check_same_numbers(ours: type[enum.IntEnum], theirs: Any, prefix: str) -> N
 _check_same_numbers(NodeState, pb.NodeState, "NODE_STATE_")
 _check_same_numbers(PublicState, pb.PublicState, "PUBLIC_STATE_")
 _check_same_numbers(LocalState, pb.LocalState, "LOCAL_STATE_")
+_check_same_numbers(StoreVerdict, pb.StoreVerdict, "STORE_VERDICT_")

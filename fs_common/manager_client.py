@@ -31,11 +31,11 @@ import grpc.aio
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.clocks import boottime_s
-from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record
+from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record, store_verdict
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB
-from fs_common.records.routing import LocalState, Routing
+from fs_common.records.routing import LocalState, Routing, StoreVerdict
 from fs_common.release import RELEASE
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,24 @@ class TargetStatus(NamedTuple):
     used_bytes: int
     chain_version: int = 0
     """Of its chain as the target knows it."""
+    store: bytes = b""
+    """uuid of its store; b"": it is not open."""
+    opening: int = 0
+    incarnation: int = 0
+    no_store: bool = False
+    """Its directory is empty or not there."""
+
+
+class TargetVerdict(NamedTuple):
+    """What is to become of a target's store."""
+
+    target: int
+    verdict: StoreVerdict
+    opening: int
+    """Of the report that is judged."""
+    known_opening: int
+    known_incarnation: int
+    reason: str
 
 
 class NodeStatus(NamedTuple):
@@ -110,6 +128,7 @@ class ManagerClient:
         self._interval_s = BACKOFF_S_MAX
         self._routing: Routing | None = None
         self._callbacks: list[Callable[[Routing], None]] = []
+        self._judge: Callable[[list[TargetVerdict]], None] = lambda verdicts: None
         self._failure: EmberError | None = None
         """Why the last try failed; None while heartbeats are answered."""
         self._turned = asyncio.Event()
@@ -142,6 +161,10 @@ class ManagerClient:
         self._callbacks.append(callback)
         if self._routing is not None:
             callback(self._routing)
+
+    def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None:
+        """Call `callback` with the verdicts on the stores of each heartbeat, on the loop. It must not raise."""
+        self._judge = callback
 
     def nudge(self) -> None:
         """Send a heartbeat now: the node's status has changed."""
@@ -259,6 +282,10 @@ class ManagerClient:
                     state=int(target.state),
                     used_bytes=target.used_bytes,
                     chain_version=target.chain_version,
+                    store=target.store,
+                    opening=target.opening,
+                    incarnation=target.incarnation,
+                    no_store=target.no_store,
                 )
                 for target in status.targets
             ],
@@ -283,6 +310,8 @@ class ManagerClient:
         self._failure = None
         if reply.HasField("routing"):
             self._learn(routing_record(reply.routing))
+        if reply.verdicts:
+            self._judge([_verdict(message) for message in reply.verdicts])
         self._turn()
 
     async def _watch(self, address: str) -> bool:
@@ -314,6 +343,17 @@ class ManagerClient:
     def _turn(self) -> None:
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
+
+
+def _verdict(message: Any) -> TargetVerdict:
+    return TargetVerdict(
+        message.target,
+        store_verdict(message.verdict),
+        message.opening,
+        message.known_opening,
+        message.known_incarnation,
+        message.reason,
+    )
 
 
 def _channel(address: str) -> Any:

@@ -55,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
-    async def open_target(target: int) -> ChunkStore:
-        return await open_store(directory.target(target), target=target, capacity_bytes=config.capacity_bytes)
+    async def open_target(target: int, make: bool) -> ChunkStore:
+        capacity = config.capacity_bytes
+        return await open_store(directory.target(target), target=target, capacity_bytes=capacity, make=make)
 
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()

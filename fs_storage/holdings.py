@@ -1,7 +1,7 @@
 """Answers to replicas that lost something: what this one has, and the bytes of it.
 
-A target that is not whole answers as well; what its node may not speak for yet (no lease) is not told. Nothing here
-changes anything.
+A target that is not whole answers as well; what its node may not speak for yet (no lease, or no word of the manager on
+its store) is not told. Nothing here changes anything.
 
 Called by: the service.
 """
@@ -92,7 +92,8 @@ class Holdings:
             raise EmberError(Code.INVALID, f"a list of {limit} is not given")
         target = self._targets.require(chain)
         position = target.position
-        if position is None or target.failed is not None or not target.membership.lease_valid():
+        speaks = target.failed is None and target.admitted and target.membership.lease_valid()
+        if position is None or not speaks:
             raise EmberError(Code.NOT_SERVING, target.why_not())
         if position.version != chain_version:
             raise EmberError(

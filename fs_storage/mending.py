@@ -104,7 +104,7 @@ class Mending:
         position = target.position
         if target.store.whole or target.failed is not None or position is None or len(position.members) < 2:
             return
-        if not target.membership.lease_valid():
+        if not target.admitted or not target.membership.lease_valid():
             return  # whose store this is, and what it may have lost, is known when the manager has been heard
         try:
             await self._mend(target, position)

@@ -18,7 +18,7 @@ from fs_common import methods
 from fs_common.buffers import BufferPool
 from fs_common.checks import InvariantViolation
 from fs_common.limits import MIB
-from fs_common.manager_client import NodeStatus
+from fs_common.manager_client import NodeStatus, TargetVerdict
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
@@ -53,6 +53,8 @@ class Manager(Protocol):
     def lease_valid(self) -> bool: ...
 
     def on_routing(self, callback: Callable[[Routing], None]) -> None: ...
+
+    def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None: ...
 
     def start(self) -> None: ...
 
@@ -124,6 +126,7 @@ class Daemon:
     def join(self, manager: Manager) -> None:
         """Follow `manager`."""
         self._manager = manager
+        manager.on_verdicts(self.targets.judge)
         manager.on_routing(self.targets.apply)
         manager.start()
 

@@ -1,9 +1,9 @@
 """One target of this daemon: its store, its replica of a chain, and whether it may serve.
 
 A target serves while all of this holds: its engine is open and what it had pending as a tail is committed (`ready`),
-its disk works (`failed` is None), its store holds everything it ever acknowledged (`store.whole`), routing says it is
-SERVING (`position`), and the node's lease is valid. All but the lease change rarely and are kept; the lease is asked
-for at each decision.
+its disk works (`failed` is None), the manager has said that its store is the right one (`admitted`), that store holds
+everything it ever acknowledged (`store.whole`), routing says it is SERVING (`position`), and the node's lease is valid.
+All but the lease change rarely and are kept; the lease is asked for at each decision.
 """
 
 import logging
@@ -43,6 +43,10 @@ class Target:
         """By the newest routing; None: not serving on any chain."""
         self.ready = False
         """Whether versions that were pending at the start cannot be mistaken: a tail has committed them."""
+        self.admitted = False
+        """The manager knows this store and this opening of it."""
+        self.refused: str | None = None
+        """Why the manager lets it not serve, or not as it is."""
         self.failed: str | None = None
         """Why this target stopped for good (a restart may help)."""
         self.mending = ""
@@ -88,7 +92,13 @@ class Target:
     @property
     def may_act(self) -> bool:
         """May take part in the replication of updates."""
-        return self.position is not None and self.failed is None and self.store.whole and self.membership.lease_valid()
+        return (
+            self.position is not None
+            and self.failed is None
+            and self.admitted
+            and self.store.whole
+            and self.membership.lease_valid()
+        )
 
     @property
     def serves(self) -> bool:
@@ -122,6 +132,8 @@ class Target:
             return f"target {self.id} has failed: {self.failed}"
         if self.position is None:
             return f"target {self.id} serves on no chain"
+        if not self.admitted:
+            return self.refused or f"target {self.id} waits for the manager's word on its store"
         if not self.store.whole:
             waits = f": {self.mending}" if self.mending else ""
             return f"target {self.id} may have lost something and has not got it back from its chain yet{waits}"

@@ -3,6 +3,11 @@
 Owns: opening an engine for each target routing gives this node, and closing them. A target appears in `by_chain` once
 its engine is open. Routing is applied in the order it arrives; opening takes time and is retried with the next one.
 
+Whether a store is the right one is the manager's to say (`judge`), by its uuid and opening, which each heartbeat
+reports. A target without a store is reported as such; one is made only on the manager's word, because a directory
+that is empty may be one that has lost its store, or whose disk is not mounted. An old copy that was put back is
+renewed: it takes counters beyond those that were known, and is not whole.
+
 A target that is alone on its chain and not whole has nobody to ask for what it lost: what it has is all there is, so it
 is declared whole, under its new incarnation.
 
@@ -14,16 +19,16 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from fs_common.errors import Code, EmberError
-from fs_common.manager_client import TargetStatus
-from fs_common.records.routing import Chain, LocalState, Routing
+from fs_common.manager_client import TargetStatus, TargetVerdict
+from fs_common.records.routing import Chain, LocalState, Routing, StoreVerdict
 from fs_storage.craq.position import position_of
-from fs_storage.engine.interface import ChunkStore
+from fs_storage.engine.interface import ChunkStore, NoStore
 from fs_storage.target import Membership, Target
 
 logger = logging.getLogger(__name__)
 
-OpenStore = Callable[[int], Awaitable[ChunkStore]]
-"""Opens the engine of a target id."""
+OpenStore = Callable[[int, bool], Awaitable[ChunkStore]]
+"""Opens the engine of a target id; True: makes its store if there is none, False: raises `NoStore` then."""
 
 
 class Targets:
@@ -42,6 +47,10 @@ class Targets:
         """Declaring whole what is alone on its chain."""
         self._unreadable: set[int] = set()
         """Targets whose disk could not be asked for its space at the last heartbeat."""
+        self._renewing: dict[int, asyncio.Task[None]] = {}
+        """Old copies of stores."""
+        self._missing: dict[int, str] = {}
+        """Targets without a store, and what the manager says of that; "": nothing yet."""
         self._refused: dict[int, str] = {}
         """Targets whose engine did not open, and why."""
         self._closed = False
@@ -60,16 +69,58 @@ class Targets:
             target.place(position_of(mine[target_id], target_id) if target_id in mine else None)
         self.by_chain = {chain.chain: self._by_id[target] for target, chain in mine.items() if target in self._by_id}
         for target_id in mine.keys() - self._by_id.keys() - self._opening.keys():
-            task = asyncio.get_running_loop().create_task(self._open(target_id), name=f"open target {target_id}")
-            self._opening[target_id] = task
+            self._begin_to_open(target_id, make=False)
         for target_id, chain in mine.items():
             found = self._by_id.get(target_id)
             if found is None or found.store.whole or found.failed is not None or target_id in self._alone:
+                continue
+            if not found.admitted:
                 continue
             if len(chain.targets) == 1:
                 alone = self._declare_whole(found)
                 self._alone[target_id] = asyncio.get_running_loop().create_task(alone, name=f"whole {target_id}")
         self.changed()
+
+    def judge(self, verdicts: list[TargetVerdict]) -> None:
+        """What the manager says of the stores that were reported."""
+        if self._closed:
+            return
+        news = False
+        for verdict in verdicts:
+            if verdict.target in self._missing:
+                self._judge_missing(verdict)
+                continue
+            target = self._by_id.get(verdict.target)
+            if target is None or target.store.opening != verdict.opening or target.id in self._renewing:
+                continue  # it speaks of what was reported, and that is not so any more
+            if verdict.verdict is StoreVerdict.SERVE:
+                news |= not target.admitted
+                target.admitted = True
+                target.refused = None
+                continue
+            if target.refused != verdict.reason:
+                logger.error("%s", verdict.reason)
+            target.admitted = False
+            target.refused = verdict.reason
+            target.refresh()
+            if verdict.verdict is StoreVerdict.ROLLED_BACK and target.failed is None:
+                renewal = self._renew(target, verdict.known_opening, verdict.known_incarnation)
+                self._renewing[target.id] = asyncio.get_running_loop().create_task(renewal, name=f"renew {target.id}")
+        if news and self._membership.routing is not None:
+            self.apply(self._membership.routing)
+
+    def _judge_missing(self, verdict: TargetVerdict) -> None:
+        """A target without a store."""
+        if verdict.verdict is StoreVerdict.FORMAT:
+            if verdict.target not in self._opening:
+                self._begin_to_open(verdict.target, make=True)
+        elif self._missing[verdict.target] != verdict.reason:
+            logger.error("%s", verdict.reason)
+            self._missing[verdict.target] = verdict.reason
+
+    def _begin_to_open(self, target: int, *, make: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._open(target, make), name=f"open target {target}")
+        self._opening[target] = task
 
     def address(self, node: int) -> tuple[str, int]:
         """Where `node` listens. Raises CHAIN_UNKNOWN when routing does not say."""
@@ -85,6 +136,14 @@ class Targets:
             raise EmberError(Code.CHAIN_UNKNOWN, self.why_unknown(chain))
         return target
 
+    def troubles(self) -> dict[int, str]:
+        """Targets that do not serve and do not by themselves, and why."""
+        found = {target: why for target, why in self._missing.items() if why} | self._refused
+        for target in self._by_id.values():
+            if target.failed is not None or target.refused is not None or not target.store.whole:
+                found[target.id] = target.why_not()
+        return found
+
     def why_unknown(self, chain: int) -> str:
         if self._opening:
             return f"node {self.node} has no open target on chain {chain} yet: it is starting"
@@ -98,9 +157,12 @@ class Targets:
         """For the heartbeat."""
         statuses = []
         for target in self._by_id.values():
+            if target.id in self._renewing:
+                continue
             version = target.position.version if target.position is not None else 0
+            store = target.store
             try:
-                state, used_bytes = target.local_state, target.store.space().used_bytes
+                state, used_bytes = target.local_state, store.space().used_bytes
                 self._unreadable.discard(target.id)
             except OSError as error:
                 # The disk of one target: it serves nothing any more, and the others go on.
@@ -108,14 +170,21 @@ class Targets:
                 if target.id not in self._unreadable:
                     self._unreadable.add(target.id)
                     logger.error("target %d is offline: its disk does not answer: %s", target.id, error)
-            statuses.append(TargetStatus(target.id, state, used_bytes, version))
+            identity = (store.identity, store.opening, store.incarnation)
+            statuses.append(TargetStatus(target.id, state, used_bytes, version, *identity))
         statuses += [TargetStatus(target, LocalState.OFFLINE, 0, 0) for target in self._refused]
+        statuses += [
+            TargetStatus(target, LocalState.OFFLINE, 0, 0, no_store=True)
+            for target in self._missing
+            if target not in self._opening
+        ]
         return statuses
 
     async def close(self) -> None:
         """Wait for what is opening, then close every engine. Nothing may be in work any more."""
         self._closed = True
-        await asyncio.gather(*self._opening.values(), *self._alone.values(), return_exceptions=True)
+        tasks = [*self._opening.values(), *self._alone.values(), *self._renewing.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
         for target in self._by_id.values():
             target.place(None)
             try:
@@ -139,9 +208,27 @@ class Targets:
         logger.warning("target %d may have lost something and is alone on its chain: it serves what it has", target.id)
         self.changed()
 
-    async def _open(self, target_id: int) -> None:
+    async def _renew(self, target: Target, opening: int, incarnation: int) -> None:
+        """An old copy of its store was put back."""
         try:
-            store = await self._open_store(target_id)
+            await target.store.renew(opening, incarnation)
+        except EmberError as error:
+            if error.code is Code.DISK_FAILED:
+                target.fail(error.message)
+        finally:
+            del self._renewing[target.id]
+        self.changed()
+
+    async def _open(self, target_id: int, make: bool) -> None:
+        try:
+            store = await self._open_store(target_id, make)
+        except NoStore:
+            if target_id not in self._missing:
+                self._missing[target_id] = ""
+                logger.warning("target %d has no store: the manager is asked what that means", target_id)
+            self._refused.pop(target_id, None)
+            asyncio.get_running_loop().call_soon(self.changed)
+            return
         except (EmberError, OSError) as error:
             logger.error("target %d cannot be opened: %s", target_id, error)
             self._refused[target_id] = str(error)
@@ -153,6 +240,7 @@ class Targets:
         finally:
             del self._opening[target_id]
         self._refused.pop(target_id, None)
+        self._missing.pop(target_id, None)
         target = Target(target_id, store, self._membership)
         self._by_id[target_id] = target
         logger.info("target %d is open, %d versions are pending", target_id, len(target.replica.unsettled))

@@ -35,6 +35,19 @@ class LocalState(enum.IntEnum):
     OFFLINE = 3
 
 
+class StoreVerdict(enum.IntEnum):
+    """What is to become of the store of a target. It serves nothing before SERVE."""
+
+    FORMAT = 1
+    """The target never had one: make it."""
+    SERVE = 2
+    """It is the one that the manager knows, and newer than what the manager knows of it."""
+    FOREIGN = 3
+    """The manager knows another one, or it was lost: it serves nothing."""
+    ROLLED_BACK = 4
+    """An old copy was put back: its chain makes it whole before it serves."""
+
+
 class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     node: int
     host: str

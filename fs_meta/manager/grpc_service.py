@@ -25,6 +25,7 @@ from fs_common.records.routing import NodeState
 from fs_meta.manager.chains import Report
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
+from fs_meta.manager.stores import Judged, StoreReport
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Manager"].full_name
 REQUEST_BYTES_MAX = 1 * MIB
@@ -82,6 +83,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                     lease_ms=config.lease_ms,
                     heartbeat_interval_ms=config.heartbeat_interval_ms,
                     routing=routing_message(routing) if routing.version > request.routing_version else None,
+                    verdicts=[_verdict_message(judged) for judged in stream.verdicts],
                 )
         finally:
             if stream is not None:
@@ -147,7 +149,24 @@ def _beat(message: Any) -> Beat:
         target.target: TargetReport(Report(local_state(target.state), target.chain_version), target.used_bytes)
         for target in message.targets
     }
-    return Beat(message.capacity_bytes, message.used_bytes, targets, message.routing_version)
+    stores = {
+        target.target: StoreReport(target.store, target.opening, target.incarnation)
+        for target in message.targets
+        if target.store or target.no_store
+    }
+    return Beat(message.capacity_bytes, message.used_bytes, targets, message.routing_version, stores)
+
+
+def _verdict_message(judged: Judged) -> Any:
+    known = judged.known
+    return pb.TargetVerdict(
+        target=judged.target,
+        verdict=int(judged.verdict),
+        opening=judged.opening,
+        known_opening=known.opening if known is not None else 0,
+        known_incarnation=known.incarnation if known is not None else 0,
+        reason=judged.reason,
+    )
 
 
 async def _abort(context: Any, error: EmberError) -> NoReturn:

@@ -8,6 +8,7 @@ Invariants:
 * What is published was committed before, by a transaction that found this server's lease record in place.
 * Changes are published one after another (`_publishing`).
 * A heartbeat is answered only after what it changed is published, so a node that holds a lease is UP in the routing.
+* A store is told to serve only after its uuid and opening are kept (`stores`), so an old copy of it is known as such.
 
 Commit point of a change: the transaction of `_publish`. A crash before it: the node has no answer and says it again.
 
@@ -18,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -29,8 +30,17 @@ from fs_common.records.routing import NodeState, Routing
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.manager.lease import ManagerLease
 from fs_meta.manager.membership import Beat, Identity, Member, Membership
-from fs_meta.manager.records import Node
-from fs_meta.manager.routing_state import load, same_version, save, with_first_table, with_nodes
+from fs_meta.manager.records import Node, Store
+from fs_meta.manager.routing_state import (
+    load,
+    load_stores,
+    placed,
+    same_version,
+    save,
+    with_first_table,
+    with_nodes,
+)
+from fs_meta.manager.stores import Judged, judge
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +88,14 @@ class Manager:
         self.membership = Membership(config.lease_ms, config.failure_ms)
         self._routing = Routing(0, config.cluster, [], [], [], config.replicas)
         """What was committed last."""
+        self._node_of: dict[int, int] = {}
+        """Target id to node: of the routing's chains."""
         self._stored: dict[int, Node] = {}
         """The nodes' records in the store."""
+        self._stores: dict[int, Store] = {}
+        """By target id: the records in the store."""
+        self._learned: dict[int, Store] = {}
+        """The same, to be kept with the next publication."""
         self._loaded = False
         """Whether the state in memory is that of the store: from winning the lease to losing it."""
         self._publishing = asyncio.Lock()
@@ -152,7 +168,12 @@ class Manager:
             routing, _ = await self._kv.read(lambda txn: load(txn, config.cluster, config.replicas))
             self._set_routing(routing)
         elif not self._loaded:
-            routing, nodes = await self._kv.transact(lambda txn: load(txn, config.cluster, config.replicas))
+
+            async def state(txn: Transaction) -> tuple[Routing, list[Node], dict[int, Store]]:
+                return *await load(txn, config.cluster, config.replicas), await load_stores(txn)
+
+            routing, nodes, self._stores = await self._kv.transact(state)
+            self._learned = {}
             now_ms = self._now_ms()
             self.membership = Membership(config.lease_ms, config.failure_ms)
             for node in nodes:
@@ -194,9 +215,24 @@ class Manager:
         stream.opened()
         if was is not NodeState.UP or known is not member:
             _log.info("node %s is up at %s:%s", identity.node, identity.host, identity.port)
-        if self._stored.get(identity.node) != member.record():
+        verdicts = self._judge(identity, beat)
+        if self._learned or self._stored.get(identity.node) != member.record():
             await self._publish()
+        stream.verdicts = verdicts
         return self._routing
+
+    def _judge(self, identity: Identity, beat: Beat) -> list[Judged]:
+        """What becomes of the stores that a node reports; what is learned of them is published next."""
+        verdicts = []
+        for target, report in beat.stores.items():
+            if self._node_of.get(target) != identity.node:
+                continue  # on no chain, or another node's
+            known = self._learned.get(target) or self._stores.get(target)
+            judged = judge(target, report, identity.incarnation, known)
+            if judged.learned is not None:
+                self._learned[target] = judged.learned
+            verdicts.append(judged)
+        return verdicts
 
     async def leave(self, cluster: str, identity: Identity) -> None:
         """Published on return. Raises NODE_UNKNOWN, NODE_TAKEN, WRONG_CLUSTER, NOT_MANAGER, CLOSING."""
@@ -263,8 +299,9 @@ class Manager:
                 record for node, member in members.items() if self._stored.get(node) != (record := member.record())
             ]
             new = with_first_table(with_nodes(old, members.values()), self.config.storage_nodes)
+            stores = {store.target: store for store in placed(old, new)} | self._learned
             same = same_version(old, new)
-            if same and not changed:
+            if same and not changed and not stores:
                 self._set_routing(new)  # live figures
                 return
             if not same:
@@ -272,7 +309,7 @@ class Manager:
 
             async def put(txn: Transaction) -> None:
                 await self.lease.validate(txn)
-                save(txn, old, new, changed)
+                save(txn, old, new, changed, stores.values())
 
             try:
                 await self._kv.transact(put)
@@ -281,6 +318,10 @@ class Manager:
                     self._loaded = False  # what the store holds is not what this process thinks: load it again
                 raise
             self._stored |= {record.node: record for record in changed}
+            self._stores |= stores
+            self._learned = {
+                target: store for target, store in self._learned.items() if store is not stores.get(target)
+            }
             if new.tables and not old.tables:
                 _log.info("the first chain table: %s chains of %s replicas", len(new.chains), new.replicas)
             self._set_routing(new)
@@ -289,6 +330,7 @@ class Manager:
         news = routing.version != self._routing.version
         self._routing = routing
         if news:
+            self._node_of = {member.target: member.node for chain in routing.chains for member in chain.targets}
             self._wake_waiters()
             for callback in self._subscribers:
                 callback(routing)
@@ -309,6 +351,8 @@ class NodeStream:
         self.membership = membership
         """The one it counts in: the manager's, unless that was loaded anew."""
         self.identity = identity
+        self.verdicts: Sequence[Judged] = ()
+        """On the stores of the heartbeat taken last."""
         self._counted = False
 
     async def heartbeat(self, beat: Beat) -> Routing:

@@ -24,6 +24,9 @@ from fs_common.errors import Code, EmberError
 from fs_common.records.routing import NodeInfo, NodeState
 from fs_meta.manager.chains import Report
 from fs_meta.manager.records import Node
+from fs_meta.manager.stores import StoreReport
+
+NO_STORES: Mapping[int, StoreReport] = {}
 
 HOST_LENGTH_MAX = 253
 """Of a name in the DNS."""
@@ -93,6 +96,8 @@ class Beat(NamedTuple):
     used_bytes: int
     targets: Mapping[int, TargetReport]
     routing_version: int
+    stores: Mapping[int, StoreReport] = NO_STORES
+    """By target id."""
 
 
 class Membership:

@@ -11,6 +11,7 @@ byte.
 | nodes  | `\\x02manager/node/` node:4         | Node: identity, incarnation and state             |
 | chains | `\\x02manager/chain/` chain:4       | `routing.Chain`                                   |
 | tables | `\\x02manager/table/` table:4 ver:8 | `routing.ChainTable`; every version is kept       |
+| stores | `\\x02manager/store/` target:4      | Store: which store a target has                   |
 
 Source: DESIGN sections 4 and 5.
 """
@@ -30,6 +31,7 @@ NODES: Final = (PREFIX + b"node/", PREFIX + b"node0")
 """Begin and end of the table's keys ("0" follows "/")."""
 CHAINS: Final = (PREFIX + b"chain/", PREFIX + b"chain0")
 TABLES: Final = (PREFIX + b"table/", PREFIX + b"table0")
+STORES: Final = (PREFIX + b"store/", PREFIX + b"store0")
 
 _VALUE_VERSION = 1
 _U32 = struct.Struct(">I")
@@ -66,6 +68,18 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     release: str
 
 
+class Store(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of a target's store: what was reported last and answered with SERVE."""
+
+    target: int
+    uuid: bytes
+    """16 bytes; b"": the target was placed and has none yet."""
+    opening: int
+    incarnation: int
+    process: int
+    """Incarnation of the node's process that had it open."""
+
+
 def node_key(node: int) -> bytes:
     return NODES[0] + _U32.pack(node)
 
@@ -76,6 +90,10 @@ def chain_key(chain: int) -> bytes:
 
 def table_key(table: int, version: int) -> bytes:
     return TABLES[0] + _TABLE.pack(table, version)
+
+
+def store_key(target: int) -> bytes:
+    return STORES[0] + _U32.pack(target)
 
 
 def encode(record: msgspec.Struct) -> bytes:

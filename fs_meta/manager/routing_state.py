@@ -20,13 +20,16 @@ from fs_meta.manager.records import (
     CHAINS,
     HEAD_KEY,
     NODES,
+    STORES,
     TABLES,
     Head,
     Node,
+    Store,
     chain_key,
     decode,
     encode,
     node_key,
+    store_key,
     table_key,
 )
 
@@ -85,8 +88,24 @@ async def load(txn: Transaction, cluster: str, replicas: int) -> tuple[Routing, 
     return Routing(head.version, head.cluster, infos, chains, tables, replicas), nodes
 
 
-def save(txn: Transaction, old: Routing, new: Routing, nodes: Iterable[Node]) -> None:
-    """Put what differs; `nodes` are the changed ones. The commit of this transaction publishes the new version."""
+async def load_stores(txn: Transaction) -> dict[int, Store]:
+    """By target id."""
+    stores = [decode(key, value, Store) for key, value in await txn.range(*STORES)]
+    return {store.target: store for store in stores}
+
+
+def placed(old: Routing, new: Routing) -> list[Store]:
+    """Records of the targets that `new` places first: they have no store yet."""
+    if old.tables or not new.tables:
+        return []
+    return [Store(member.target, b"", 0, 0, 0) for chain in new.chains for member in chain.targets]
+
+
+def save(txn: Transaction, old: Routing, new: Routing, nodes: Iterable[Node], stores: Iterable[Store]) -> None:
+    """Put what differs; `nodes` and `stores` are the changed ones. The commit of this transaction publishes the new
+    version."""
+    for store in stores:
+        txn.put(store_key(store.target), encode(store))
     txn.put(HEAD_KEY, encode(Head(new.cluster, new.version, new.replicas)))
     for node in nodes:
         txn.put(node_key(node.node), encode(node))

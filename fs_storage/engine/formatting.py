@@ -56,6 +56,15 @@ class Marker:
     log_step_bytes: int
 
 
+def has_store(disk: Disk, directory: Path) -> bool:
+    """There is one, or something else that is not ours to make one over."""
+    try:
+        names = set(disk.list_directory(directory))
+    except FileNotFoundError:
+        return False
+    return MARKER in names or (FORMATTING not in names and bool(names - {LOCK}))
+
+
 def lock_directory(disk: Disk, directory: Path) -> int:
     """The descriptor that holds the lock. Raises BUSY, or INVALID for a directory that is not ours to touch."""
     disk.make_directory(directory)

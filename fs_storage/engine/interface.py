@@ -20,6 +20,10 @@ class WouldBlock(Exception):
     """The bytes are not in the page cache: call `read_blocking` from a thread."""
 
 
+class NoStore(Exception):
+    """The target's directory is empty or not there: its store was never made, is lost, or its disk is not mounted."""
+
+
 @dataclass(slots=True, frozen=True)
 class ChunkState:
     """What the store knows of one chunk."""

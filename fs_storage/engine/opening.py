@@ -10,9 +10,10 @@ from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_storage.engine.blocks import BlockFiles, unit_slots
 from fs_storage.engine.disk import Disk
-from fs_storage.engine.formatting import BLOCKS, INDEX, LOG, lock_directory, open_directory
+from fs_storage.engine.formatting import BLOCKS, INDEX, LOG, has_store, lock_directory, open_directory
 from fs_storage.engine.index import ANSWER_S, TOMBSTONE_S, Expiry, Index, LmdbIndex
 from fs_storage.engine.index_format import IndexDamaged, decode_record, encode_record, glance
+from fs_storage.engine.interface import NoStore
 from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import LogDamaged
 from fs_storage.engine.mark import NO_BOOT, MarkFile
@@ -37,6 +38,8 @@ class Settings:
     capacity_bytes: int
     records_cached: int
     checkpoint_interval_s: float
+    make: bool
+    """Make the store if there is none."""
 
 
 @dataclass(slots=True)
@@ -99,6 +102,8 @@ def _open(
     clock: Callable[[], float],
     undo: list[Callable[[], None]],
 ) -> Opened:
+    if not settings.make and not has_store(disk, directory):
+        raise NoStore(f"{directory} has no store")
     lock_file = lock_directory(disk, directory)
     undo.append(lambda: disk.close(lock_file))
     marker, found = open_directory(disk, directory, settings.target)

@@ -450,9 +450,11 @@ async def open_store(
     clock: Callable[[], float] = time.monotonic,
     records_cached: int = 16_384,
     checkpoint_interval_s: float = 10.0,
+    make: bool = True,
     threaded: bool = True,
 ) -> EngineStore:
-    """Open the target in `directory`, making it if the directory is empty (or not there), and recover what it holds.
+    """Open the target in `directory` and recover what it holds. If the directory is empty (or not there) it is made,
+    or, with `make` False, `NoStore` raised.
 
     `capacity_bytes`: most bytes in blocks, 0: what the file system gives. `records_cached`: chunk records kept in
     memory beyond those that changed lately; one is about 1.5 KB. `threaded` False: the store does everything on the
@@ -464,7 +466,7 @@ async def open_store(
     disk = disk if disk is not None else RealDisk()
     path = Path(directory)
     loop = asyncio.get_running_loop()
-    settings = Settings(target, capacity_bytes, records_cached, checkpoint_interval_s)
+    settings = Settings(target, capacity_bytes, records_cached, checkpoint_interval_s, make)
     if threaded:
         opening = loop.run_in_executor(None, open_target, disk, path, settings, open_index, clock)
         try:

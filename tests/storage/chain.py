@@ -12,9 +12,19 @@ from typing import Any
 
 from fs_common.checksums import matches, page_checksums
 from fs_common.errors import EmberError, code_of
+from fs_common.manager_client import NodeStatus, TargetVerdict
 from fs_common.methods import QUERY_LAST_CHUNK, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.peers import PeerPool
-from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
+from fs_common.records.routing import (
+    Chain,
+    ChainTable,
+    ChainTarget,
+    NodeInfo,
+    NodeState,
+    PublicState,
+    Routing,
+    StoreVerdict,
+)
 from fs_common.records.session import Hello
 from fs_common.records.storage import (
     QueryLastChunk,
@@ -113,8 +123,11 @@ class HeldStore(MemoryStore):
 class FakeManager:
     """Says what the test says."""
 
-    def __init__(self, chain: "ChainOfDaemons") -> None:
+    def __init__(self, chain: "ChainOfDaemons", status: Callable[[], NodeStatus] | None = None) -> None:
         self._chain = chain
+        self._status = status
+        self._judge: Callable[[list[TargetVerdict]], None] = lambda verdicts: None
+        self._told = False
         self.lease = True
         self.left = False
         self._callbacks: list[Callable[[Routing], None]] = []
@@ -131,11 +144,35 @@ class FakeManager:
         if self._chain.routing is not None:
             callback(self._chain.routing)
 
+    def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None:
+        self._judge = callback
+
     def start(self) -> None:
         pass
 
     def nudge(self) -> None:
-        pass
+        """As a heartbeat does, at once: every store is the right one."""
+        if self._status is not None and not self._told:
+            self._told = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        assert self._status is not None
+        self._judge(
+            [
+                TargetVerdict(
+                    target.target,
+                    StoreVerdict.FORMAT if target.no_store else StoreVerdict.SERVE,
+                    target.opening,
+                    0,
+                    0,
+                    "",
+                )
+                for target in self._status().targets
+                if target.store or target.no_store
+            ]
+        )
 
     async def leave(self, timeout_s: float = 2.0) -> None:
         self.left = True
@@ -190,10 +227,10 @@ class ChainOfDaemons:
         self.daemons[node] = daemon
 
     def join(self, node: int) -> None:
-        self.managers[node] = FakeManager(self)
+        self.managers[node] = FakeManager(self, self.daemons[node].status)
         self.daemons[node].join(self.managers[node])
 
-    async def open_store(self, target: int) -> ChunkStore:
+    async def open_store(self, target: int, make: bool) -> ChunkStore:
         if self.make_store is not None:
             return await self.make_store(target)
         return self.stores.setdefault(target, HeldStore())

@@ -1,0 +1,72 @@
+"""Which store a target has: what the manager knows, and its verdict on what a node reports. Pure.
+
+A store has a random uuid, and counts its openings durably. The manager keeps both for each target, from the transaction
+that places the target on a chain (with no uuid: it has no store yet) on; each SERVE is kept before it is told. So
+
+* a target whose directory is empty although it had a store has lost it: it is not made again, or all its chunks would
+  be holes from then on;
+* another store in its place is foreign;
+* a store whose opening is not newer than what is known is an old copy that was put back, unless the very process that
+  reported it speaks again.
+
+A target that was placed by a release without these records has none: the first store that it reports is its own, and
+none is made for it.
+
+Source: DESIGN section 5.
+"""
+
+from typing import NamedTuple
+
+from fs_common.records.routing import StoreVerdict
+from fs_meta.manager.records import Store
+
+
+class StoreReport(NamedTuple):
+    """What a node says of a target's store. One that it cannot open is not reported."""
+
+    uuid: bytes
+    """b"": there is none."""
+    opening: int
+    incarnation: int
+
+
+class Judged(NamedTuple):
+    target: int
+    verdict: StoreVerdict
+    opening: int
+    """Of the report."""
+    known: Store | None
+    """From before this report."""
+    reason: str
+    """One line; "" where nothing is wrong."""
+    learned: Store | None
+    """To be kept before the verdict is told; None: nothing new."""
+
+
+def judge(target: int, report: StoreReport, process: int, known: Store | None) -> Judged:
+    """`process`: which one reports it; `known`: None for a target of a release without these records."""
+
+    def told(verdict: StoreVerdict, reason: str = "", learned: Store | None = None) -> Judged:
+        return Judged(target, verdict, report.opening, known, reason, learned)
+
+    serves = Store(target, report.uuid, report.opening, report.incarnation, process)
+    if not report.uuid:
+        if known is not None and not known.uuid:
+            return told(StoreVerdict.FORMAT)
+        return told(
+            StoreVerdict.FOREIGN,
+            f"the store of target {target} is lost (its directory is empty): put its disk back; it is not made anew",
+        )
+    if known is None or not known.uuid:
+        return told(StoreVerdict.SERVE, learned=serves)
+    if report.uuid != known.uuid:
+        return told(
+            StoreVerdict.FOREIGN,
+            f"target {target} has store {report.uuid.hex()}, and its own is {known.uuid.hex()}: put its own back",
+        )
+    if report.opening > known.opening or (report.opening == known.opening and process == known.process):
+        return told(StoreVerdict.SERVE, learned=serves if serves != known else None)
+    return told(
+        StoreVerdict.ROLLED_BACK,
+        f"the store of target {target} is an old copy: it says opening {report.opening}, and {known.opening} is known",
+    )

@@ -1,5 +1,7 @@
 """O_APPEND: every write goes to the end, also when several processes write."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from tests.posix.subject import Subject
 
 APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND
 WRITERS, RECORDS = 4, 100
+RWF_NOAPPEND = 0x20
+"""From Linux 6.9 on; `os` does not know it."""
 
 
 def test_position_before_a_write_does_not_matter(directory: Path) -> None:
@@ -63,9 +67,43 @@ def test_large_record(directory: Path) -> None:
         assert read_all(descriptor) == b"abc" + pattern(3_000_000) + b"end"
 
 
-def _append(path: Path, writer: int, size: int) -> None:
+def test_the_flag_taken_away(directory: Path) -> None:
+    with opened(make(directory / "f", b"0123456789"), APPEND) as descriptor:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_APPEND)
+        assert os.pwrite(descriptor, b"XX", 2) == 2
+        os.lseek(descriptor, 5, os.SEEK_SET)
+        os.write(descriptor, b"YY")
+        assert read_all(descriptor) == b"01XX4YY789"
+
+
+def test_the_flag_set(subject: Subject) -> None:
+    """The end is where the other one has moved it to."""
+    with opened(make(subject.path / "f", b"01234"), os.O_RDWR) as descriptor:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        os.pwrite(descriptor, b"A", 0)
+        with opened(subject.other / "f", APPEND) as other:
+            os.write(other, b"BBBB")
+        os.write(descriptor, b"C")
+    assert (subject.other / "f").read_bytes() == b"01234ABBBBC"
+
+
+def test_an_offset_that_holds(directory: Path) -> None:
+    """RWF_NOAPPEND, which musl's pwrite asks for."""
+    with opened(make(directory / "f", b"0123456789"), APPEND) as descriptor:
+        try:
+            assert os.pwritev(descriptor, [b"XX"], 2, RWF_NOAPPEND) == 2
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            pytest.skip("the kernel is older than RWF_NOAPPEND")
+        os.write(descriptor, b"ab")
+        assert os.pwritev(descriptor, [b"Y"], 10, RWF_NOAPPEND) == 1
+        assert read_all(descriptor) == b"01XX456789Yb"
+
+
+def _append(path: Path, writer: int, size: int, records: int = RECORDS) -> None:
     with opened(path, APPEND) as descriptor:
-        for record in range(RECORDS):
+        for record in range(records):
             head = b"%d %d " % (writer, record)
             line = head + b"." * (size - len(head) - 1) + b"\n"
             assert os.write(descriptor, line) == len(line)
@@ -90,3 +128,17 @@ def test_records_of_several_processes_stay_whole(subject: Subject, size: int) ->
         assert int(record) == seen.get(writer, 0)
         seen[writer] = int(record) + 1
     assert set(seen.values()) == {RECORDS}
+
+
+@pytest.mark.parametrize("size", [1 << 20, 2_500_000])
+def test_large_records_stay_whole(subject: Subject, size: int) -> None:
+    """Longer than what the kernel asks a daemon for at a time."""
+    make(subject.path / "f")
+    records = 4
+    with actor() as a, actor() as b:
+        a.start(_append, subject.path / "f", 0, size, records)
+        b.start(_append, subject.other / "f", 1, size, records)
+        a.result()
+        b.result()
+    lines = (subject.path / "f").read_bytes().splitlines(keepends=True)
+    assert [len(line) for line in lines] == [size] * 2 * records

@@ -5,15 +5,18 @@ store, once its chain has given it back what the others had. So it serves nothin
 chain have lost it. Daemons name the incarnations of those that have it (`Holder`) with every answer to updates and
 syncs.
 
-For each chain, `_holders` are replicas and incarnations of which each has everything this client was acknowledged from
-memory. An answer changes them:
+An old copy of a store may have been put in its place without anybody's saying so. It shows by what its log had come to
+when it was opened: less than at the answer to what it had then. Such a replica is not as it was, either.
+
+For each chain, `_holders` are replicas as they were when each had everything this client was acknowledged from memory.
+An answer changes them:
 
     answer names                                    means                                  holders then
     ---------------------------------------------   ------------------------------------   ------------------------
     one of them as it was                           nothing is lost: whoever else is       those not named
                                                     named serves, so it was given all      otherwise, and all named
     none as it was, but not all of them otherwise   the others may have everything still   those not named
-    each of them under another incarnation          what was not synced may be gone: the   those named
+    none of them as it was                          what was not synced may be gone: the   those named
                                                     chain's epoch grows
 
 A `Mark` of each file and chain says in which epoch the first byte was acknowledged that is not synced, and how far the
@@ -76,8 +79,8 @@ class Unsynced:
     def __init__(self) -> None:
         self.count = 0
         """Answers to updates so far."""
-        self._holders: dict[int, dict[int, int]] = {}
-        """By chain: incarnation by target."""
+        self._holders: dict[int, dict[int, Holder]] = {}
+        """By chain and target."""
         self._epochs: dict[int, int] = {}
         """By chain; 0 for those that are not there."""
         self._files: dict[int, Share] = {}
@@ -132,11 +135,7 @@ class Unsynced:
     def captured(self) -> tuple[list[Holder], list[int]]:
         """What is known of replicas, and the chains of files that nobody has open. Those of open files: `Share.marks`.
         Losses are told before."""
-        holders = [
-            Holder(chain, target, incarnation)
-            for chain, targets in self._holders.items()
-            for target, incarnation in targets.items()
-        ]
+        holders = [holder for targets in self._holders.values() for holder in targets.values()]
         closed = (self._forgotten, *self._closed.values())
         return holders, sorted({chain for share in closed for chain in share.marks})
 
@@ -167,26 +166,48 @@ class Unsynced:
 
     def seen(self, holders: Iterable[Holder], *, all_of_them: bool = False) -> None:
         """Daemons named these. `all_of_them`: every replica that serves its chain was asked."""
-        named: dict[int, dict[int, int]] = {}
+        named: dict[int, dict[int, Holder]] = {}
+        usual = True
         for holder in holders:
-            named.setdefault(holder.chain, {})[holder.target] = holder.incarnation
-        for chain, targets in named.items():
-            known = self._holders.get(chain)
-            if known == targets:
-                continue
-            if known is None:
-                self._holders[chain] = targets
-                continue
-            if all_of_them:
-                known = {target: was for target, was in known.items() if target in targets}
-            kept = {target: was for target, was in known.items() if targets.get(target, was) == was}
-            if not kept:
-                self._epochs[chain] = self._epochs.get(chain, 0) + 1
-                self._holders[chain] = targets
-            elif kept.keys() & targets.keys():
-                self._holders[chain] = kept | targets
+            known = self._holders.get(holder.chain)
+            before = None if known is None else known.get(holder.target)
+            if (
+                before is not None
+                and before.incarnation == holder.incarnation
+                and before.opening == holder.opening
+                and known is not None
+            ):
+                if holder.position > before.position:
+                    known[holder.target] = holder
             else:
-                self._holders[chain] = kept
+                usual = False
+            named.setdefault(holder.chain, {})[holder.target] = holder
+        if not usual or all_of_them:
+            for chain, targets in named.items():
+                self._compare(chain, targets, all_of_them)
+
+    def _compare(self, chain: int, named: dict[int, Holder], all_of_them: bool) -> None:
+        """See the module's table."""
+        known = self._holders.get(chain)
+        if known is None:
+            self._holders[chain] = named
+            return
+        if all_of_them:
+            known = {target: was for target, was in known.items() if target in named}
+        kept = {
+            target: was
+            for target, was in known.items()
+            if target not in named or _as_it_was(was, named[target], all_of_them)
+        }
+        if not kept:
+            self._epochs[chain] = self._epochs.get(chain, 0) + 1
+            self._holders[chain] = named
+        elif kept.keys() & named.keys():
+            self._holders[chain] = kept | {
+                target: holder for target, holder in named.items() if target not in kept or _newer(holder, kept[target])
+            }
+        else:
+            self._holders[chain] = kept
 
     def synced(self, shares: Iterable[Share], chains: Collection[int], count: int) -> None:
         """All replicas that serve have synced these chains; the sync was sent when `count` answers had come."""
@@ -208,3 +229,17 @@ class Unsynced:
                 lost = True
         if lost:
             share.losses += 1
+
+
+def _as_it_was(before: Holder, holder: Holder, now: bool) -> bool:
+    """Whether a replica still has what it had, if `holder` is what it says. `now`: it says so of this moment; otherwise
+    its answer may be from before the one that told of `before`."""
+    if before.incarnation != holder.incarnation:
+        return False
+    if holder.opening > before.opening:
+        return holder.recovered >= before.position
+    return holder.opening == before.opening or (not now and before.recovered >= holder.position)
+
+
+def _newer(holder: Holder, other: Holder) -> bool:
+    return (holder.opening, holder.position) > (other.opening, other.position)

@@ -117,7 +117,8 @@ class Queries:
                 raise outcome
             # A replica that the chain went on without meanwhile does not have all that was acknowledged.
             target.require(version)
-        if before != [target.holders[0] for target, _ in asked]:
+        after = [target.holders[0] for target, _ in asked]
+        if any(one.incarnation != other.incarnation for one, other in zip(before, after, strict=True)):
             raise EmberError(Code.NOT_SERVING, "a target was found to have lost something while it was synced")
         return Reply(SyncChainsReply(before))
 

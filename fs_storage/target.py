@@ -111,8 +111,11 @@ class Target:
         position = self.position
         if position is None:
             return []
+        store = self.store
         # Another store in this one's place is another incarnation, whatever it counts.
-        return [Holder(position.chain, self.id, self._store_number | self.store.incarnation), *self.behind]
+        incarnation = self._store_number | store.incarnation
+        own = Holder(position.chain, self.id, incarnation, store.opening, store.position, store.recovered)
+        return [own, *self.behind]
 
     def require(self, chain_version: int) -> Position:
         """The place it serves from. Raises NOT_SERVING, CHAIN_VERSION."""

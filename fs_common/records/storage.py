@@ -100,12 +100,19 @@ class UpdateChunks(msgspec.Struct, frozen=True, array_like=True):
 
 class Holder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A replica that has what it acknowledged, in memory at least. Once its store may have lost something it has
-    another incarnation, and serves again only when its chain has given it what the other replicas had."""
+    another incarnation, and serves again only when its chain has given it what the other replicas had. `opening` and
+    `recovered` show a store in whose place an old copy was put."""
 
     chain: int
     target: int
     incarnation: int
     """Of the target's store."""
+    opening: int = 0
+    """How often it was opened."""
+    position: int = 0
+    """How far its log has come: what the answer is about is at or before it."""
+    recovered: int = 0
+    """The position with which it was opened."""
 
 
 class UpdateChunksReply(msgspec.Struct, frozen=True, array_like=True):

@@ -167,6 +167,12 @@ class ChunkStore(Protocol):
     """Durably greater at each opening that may have lost something that was acknowledged, and at `renew`."""
     whole: bool
     """Holds everything it ever acknowledged, or got it back. Durable."""
+    recovered: int
+    """Its position when it was opened. Less than it has had: it is an old copy."""
+
+    @property
+    def position(self) -> int:
+        """How far its log has come, over all openings: whatever it has acknowledged is at or before it."""
 
     async def renew(self, opening: int, incarnation: int) -> None:
         """This is an old copy: elsewhere `opening` and `incarnation` are known of it. Both become greater than those,

@@ -58,6 +58,8 @@ class MemoryStore:
         self.opening = 1
         self.incarnation = 1
         self.whole = True
+        self.recovered = 0
+        self.position = 0
 
     async def renew(self, opening: int, incarnation: int) -> None:
         self.opening = max(self.opening, opening) + 1
@@ -120,6 +122,7 @@ class MemoryStore:
                 results.append(self._prepare(update))
             except EmberError as error:
                 results.append(error)
+        self.position += 1
         return results
 
     async def commit(self, chunks: Sequence[tuple[bytes, int]]) -> None:

@@ -82,9 +82,14 @@ class EngineStore:
         self.opening = mark.opening
         self.incarnation = mark.incarnation
         self.whole = mark.whole
+        self.recovered = opened.recovered.sequence
         self._closing = False
         self._committed = 0
         self._refused = 0
+
+    @property
+    def position(self) -> int:
+        return self._opened.log.sequence
 
     @property
     def failed(self) -> bool:

@@ -78,6 +78,43 @@ def test_what_an_answer_says(
     assert not lost(unsynced, share), "once"
 
 
+@pytest.mark.parametrize(
+    ("answers", "synced", "expected"),
+    [
+        # (opening, position, recovered)
+        ([(1, 10, 0)], (1, 12, 0), False),
+        ([(1, 10, 0)], (2, 10, 10), False),
+        ([(1, 10, 0)], (2, 20, 9), True),
+        ([(1, 10, 0), (1, 15, 0)], (2, 20, 12), True),
+        ([(1, 10, 0), (2, 15, 11)], (3, 20, 16), False),
+        ([(1, 10, 0), (2, 15, 9)], (3, 20, 16), True),
+        # The first answer was overtaken by the second.
+        ([(2, 15, 11), (1, 10, 0)], (2, 16, 11), False),
+        ([(2, 15, 9), (1, 10, 0)], (2, 16, 9), True),
+        # It counts its openings from before once more.
+        ([(2, 15, 11)], (1, 20, 0), True),
+    ],
+)
+def test_an_old_copy_in_the_place_of_a_store(
+    answers: list[tuple[int, int, int]], synced: tuple[int, int, int], expected: bool
+) -> None:
+    """It has the same incarnation, but its log had not come as far."""
+    unsynced = Unsynced()
+    share = unsynced.open(INODE)
+    for answer in answers:
+        unsynced.stored([item()], [], [Holder(CHAIN, 1, 1, *answer)])
+    unsynced.seen([Holder(CHAIN, 1, 1, *synced)], all_of_them=True)
+    unsynced.look(share)
+    assert (share.losses > 0) is expected
+    # Where another replica is as it was, nothing is lost.
+    unsynced = Unsynced()
+    share = unsynced.open(INODE)
+    for answer in answers:
+        unsynced.stored([item()], [], [Holder(CHAIN, 1, 1, *answer), Holder(CHAIN, 2, 1, 1, 100, 0)])
+    unsynced.seen([Holder(CHAIN, 1, 1, *synced), Holder(CHAIN, 2, 1, 1, 100, 0)], all_of_them=True)
+    assert not lost(unsynced, share)
+
+
 def test_a_write_after_a_loss_is_not_lost_with_those_before() -> None:
     unsynced, share = written((1, 1))
     other = unsynced.open(8)

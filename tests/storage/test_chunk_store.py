@@ -69,6 +69,20 @@ def pattern(length: int, seed: int = 0) -> bytes:
     return bytes((seed * 37 + i * 7 + (i >> 8)) % 251 for i in range(length))
 
 
+def test_the_position_grows_before_an_update_is_answered(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        position = store.position
+        assert position >= store.recovered
+        for version in (1, 2):
+            update = write(version, b"data", durability=on_store.durability)  # type: ignore[attr-defined]
+            assert await prepared(store, update) == [Prepared(version, 4)]
+            assert store.position > position
+            position = store.position
+            await store.commit([(CHUNK, version)])
+
+    on_store(case)
+
+
 def test_a_sync_changes_nothing_that_shows(on_store: Run) -> None:
     async def case(store: ChunkStore) -> None:
         assert await prepared(store, write(1, b"data")) == [Prepared(1, 4)]

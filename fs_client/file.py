@@ -23,6 +23,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fs_client.backoff import Attempts
 from fs_client.file_ref import FileRef
 from fs_client.memory import FreshBytes
 from fs_client.paths import Path
@@ -279,16 +280,16 @@ class AsyncFile:
         Raises, once, what went wrong with earlier writes; EIO also where daemons lost what was written and not synced.
         """
         self._check_open()
+        deadline = Attempts(self._fs.options.timeout_s)
         await self.settle()
         unsynced = self._unsynced
         if unsynced is None:
             return
-        storage = self._fs.storage
         try:
-            await sync_file(storage, unsynced, self._fs.options.timeout_s)
+            await sync_file(self._fs.storage, unsynced, deadline.left_s())
         except EmberError as error:
             raise to_os_error(error, self.name) from error
-        await self._tell()
+        await self._tell(deadline)
         self._raise_losses()
 
     def _raise_losses(self) -> None:
@@ -299,13 +300,15 @@ class AsyncFile:
                 self._losses = unsynced.losses
                 raise to_os_error(lost(f"inode {self.inode}"), self.name)
 
-    async def _tell(self) -> None:
+    async def _tell(self, deadline: Attempts) -> None:
         """Settle length and times."""
         async with self._asking:
             hint = self._unsettled.take()
             try:
                 request = hint.fsync(self.inode, self._session, self._fs.request_id())
-                reply: meta.AttributesReply = await self._fs.meta_call(methods.FSYNC, request, self.name)
+                reply: meta.AttributesReply = await self._fs.meta_call(
+                    methods.FSYNC, request, self.name, timeout_s=deadline.left_s()
+                )
             except BaseException:
                 self._unsettled.give_back(hint)
                 raise
@@ -320,21 +323,24 @@ class AsyncFile:
         if self.closed:
             return
         self.closed = True
+        deadline = Attempts(self._fs.options.timeout_s)
         try:
             await self.settle()
         finally:
             if self._unsynced is not None:
                 try:
                     async with self._asking:
-                        await self._end_session()
+                        await self._end_session(deadline)
                     self._raise_losses()
                 finally:
                     self._fs.storage.unsynced.close(self._unsynced)
 
-    async def _end_session(self) -> None:
+    async def _end_session(self, deadline: Attempts) -> None:
         request = self._unsettled.take().close(self.inode, self._session, self._fs.request_id())
         try:
-            reply: meta.AttributesReply = await self._fs.meta_call(methods.CLOSE, request, self.name)
+            reply: meta.AttributesReply = await self._fs.meta_call(
+                methods.CLOSE, request, self.name, timeout_s=deadline.left_s()
+            )
         except BaseException as error:
             cause = error.__cause__
             if not (isinstance(cause, EmberError) and cause.retry is Retry.FINAL):

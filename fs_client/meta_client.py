@@ -72,7 +72,7 @@ class MetaClient:
             return self._unreachable(failed)
         advice = last.code.value.advice
         reason = last.message if advice in last.message else f"{last.message} ({advice})"
-        return EmberError(last.code, f"gave up after {attempts.timeout_s:g} s: {reason}")
+        return EmberError(last.code, f"gave up after {round(attempts.timeout_s, 1):g} s: {reason}")
 
     def _unreachable(self, failed: dict[Address, EmberError]) -> EmberError:
         timed_out = any(error.code is Code.TIMED_OUT for error in failed.values())

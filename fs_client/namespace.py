@@ -43,12 +43,21 @@ class Namespace:
     # How calls are made
 
     async def meta_call(
-        self, method: Method, request: Any, path: Path | None = None, second: Path | None = None
+        self,
+        method: Method,
+        request: Any,
+        path: Path | None = None,
+        second: Path | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> Any:
-        """Call the metadata service; raises `OSError` of the class that fits, with `path` as its filename."""
+        """Call the metadata service; raises `OSError` of the class that fits, with `path` as its filename.
+
+        `timeout_s`: what is left of the caller's time; by default the client's.
+        """
         self.check_open()
         try:
-            return await self.metadata.call(method, request)
+            return await self.metadata.call(method, request, timeout_s=timeout_s)
         except EmberError as error:
             translated = to_os_error(error, path)
             if second is not None:

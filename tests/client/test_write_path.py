@@ -202,11 +202,11 @@ def test_a_length_that_is_asked_for_beside_an_fsync_or_an_append_is_not_the_one_
             answer, write = fs.meta_call, fs.writer.write
             gate = asyncio.Event()
 
-            async def held_answer(method: Method, *rest: Any) -> Any:
+            async def held_answer(method: Method, *rest: Any, **how: Any) -> Any:
                 """The service is told of an fsync only when the gate opens."""
                 if method is methods.FSYNC:
                     await gate.wait()
-                return await answer(method, *rest)
+                return await answer(method, *rest, **how)
 
             async def held_write(*arguments: Any) -> None:
                 await gate.wait()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change goes in: style, types, then all tests, the fast ones first.
-# Arguments go to pytest: `tests/run.sh -m "not slow and not system"` is the fast lane, `tests/run.sh tests/cli` a part.
+# Arguments go to pytest: `tests/run.sh -m "not slow and not system"` is the fast lane, `tests/run.sh tests/cli` a part,
+# `-n 0` runs them one after another in one process.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . deploy/setup-venv.sh
@@ -16,12 +17,18 @@ if ! command -v fusermount3 >/dev/null && command -v apt-get >/dev/null; then
         >/dev/null 2>&1 </dev/null || printf '%s\n' "fuse3 is not installed: tests that need fusermount3 are skipped" >&2
 fi
 
-# All of it runs even if something fails: one run tells everything.
+# All of it runs even if something fails: one run tells everything. Types are checked beside the tests, many of which
+# wait for deadlines: one process more than there are processors keeps these busy meanwhile.
 failed=()
 ruff check . || failed+=("ruff check")
 ruff format --check . || failed+=("ruff format")
-mypy || failed+=("mypy")
-pytest --durations=10 "$@" </dev/null || failed+=("pytest")
+types="$(mktemp)"
+trap 'rm -f -- "$types"' EXIT
+mypy >"$types" 2>&1 </dev/null &
+mypy=$!
+pytest -n "$(($(nproc) + 1))" --dist worksteal --durations=10 "$@" </dev/null || failed+=("pytest")
+wait "$mypy" || failed+=("mypy")
+cat -- "$types"
 if [ "${#failed[@]}" != 0 ]; then
     printf 'failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
     exit 1

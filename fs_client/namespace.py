@@ -160,10 +160,26 @@ class Namespace:
         """
         kept: list[int] = []
         for start in range(0, len(inodes), BATCH_NAMES_MAX):
-            request = meta.Kept(inodes[start : start + BATCH_NAMES_MAX])
-            reply: meta.KeptReply = await self.metadata.call(methods.KEPT, request, timeout_s=timeout_s)
-            kept += reply.for_ms
+            batch = inodes[start : start + BATCH_NAMES_MAX]
+            try:
+                reply: meta.KeptReply = await self.metadata.call(methods.KEPT, meta.Kept(batch), timeout_s=timeout_s)
+                kept += reply.for_ms
+            except EmberError as error:
+                if error.code is not Code.UNKNOWN_METHOD:
+                    raise
+                kept += [await self._has_names(inode, timeout_s) for inode in batch]
         return kept
+
+    async def _has_names(self, inode: int, timeout_s: float) -> int:
+        """As `kept`, of a service of an older version: a file that has a name has all of its chunks."""
+        try:
+            request = meta.Stat(inode, b"", user=meta.User())
+            reply: meta.AttributesReply = await self.metadata.call(methods.STAT, request, timeout_s=timeout_s)
+        except EmberError as error:
+            if error.code is not Code.STALE:
+                raise
+            return -1
+        return 0 if reply.attributes.links else -1
 
     async def directory(self, path: Path) -> int:
         """The inode of a directory; NotADirectoryError for anything else."""

@@ -122,6 +122,8 @@ class FakeMetadata:
 
     def _find(self, at: int, path: bytes, follow: bool = True) -> Attributes:
         found = at if not path else self._walk(at, path, follow)[2]
+        if not path and at not in self.inodes:
+            raise EmberError(Code.STALE, "Stale file handle")
         if found is None or found not in self.inodes:
             raise EmberError(Code.NOT_FOUND, "No such file or directory")
         return self.inodes[found]

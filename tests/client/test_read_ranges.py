@@ -5,6 +5,7 @@ import errno
 import pickle
 import random
 
+import msgspec
 import pytest
 
 import fs_client
@@ -249,6 +250,20 @@ def test_nobody_to_ask_is_an_error_not_zeros(cluster: FakeCluster) -> None:
         cluster.metadata.fault = lambda method: EmberError(Code.BUSY) if method.name == "kept" else None
         with pytest.raises(OSError, match=r"range 0 \(chunk 1 .*gave up"):
             fs.read_ranges([(ref, CHUNK, 10), (ref, 2 * CHUNK, 10)])
+
+
+def test_a_service_of_before_is_asked_whether_the_file_has_a_name(cluster: FakeCluster, fs: FileSystem) -> None:
+    ref, removed = sparse(fs, "/f"), sparse(fs, "/g")
+    fs.unlink("/g")
+    inodes = cluster.metadata.inodes
+    inodes[removed.inode] = msgspec.structs.replace(inodes[removed.inode], links=0)
+    cluster.metadata.fault = lambda method: EmberError(Code.UNKNOWN_METHOD) if method.name == "kept" else None
+    assert bytes(fs.read_ranges([(ref, CHUNK, 10)])[0]) == bytes(10)
+    for _ in range(2):
+        with pytest.raises(OSError, match="removed") as caught:
+            fs.read_ranges([(ref, CHUNK, 10), (removed, CHUNK, 10)])
+        assert caught.value.errno == errno.ESTALE
+        inodes.pop(removed.inode, None)  # it is collected
 
 
 def test_what_is_not_a_hole_may_still_be_missing(cluster: FakeCluster, fs: FileSystem) -> None:

@@ -368,3 +368,37 @@ def test_random_writes_are_all_there_in_their_order() -> None:
 
     for seed in range(20):
         run(scenario(seed))
+
+
+def test_random_writes_while_stores_take_their_time() -> None:
+    """Whatever waits, is joined and is awaited meanwhile: all is there in its order, and what a flush has waited for is
+    stored when it returns."""
+
+    async def scenario(seed: int) -> None:
+        rng = random.Random(seed)
+        daemons = Daemons()
+        size = 6 * CHUNK
+        expected = bytearray(size)
+        for _ in range(300):
+            length = rng.choice([1, 8, 700, CHUNK, 2 * CHUNK])
+            offset = rng.choice([rng.randrange(size - length + 1), rng.randrange(5) * CHUNK])
+            content = rng.randbytes(min(length, size - offset))
+            expected[offset : offset + len(content)] = content
+            daemons.write(offset, content)
+            if rng.random() < 0.1:
+                (daemons.open.clear, daemons.open.set)[rng.random() < 0.4]()
+            if rng.random() < 0.2:
+                await asyncio.sleep(0)
+            if rng.random() < 0.03:
+                start, end = sorted(rng.sample(range(size), 2))
+                daemons.open.set()
+                await daemons.back.flush(start, end)
+                assert daemons.contents().ljust(size, b"\0")[start:end] == expected[start:end], f"seed {seed}"
+        daemons.open.set()
+        await daemons.back.flush()
+        assert daemons.contents().ljust(size, b"\0") == expected, f"seed {seed}"
+        assert daemons.back.empty and not daemons.dirty.held and not daemons.dirty.writes, f"seed {seed}"
+        assert not daemons.back.bytes_held and not daemons.pool.outstanding_bytes, f"seed {seed}"
+
+    for seed in range(30):
+        run(scenario(seed))

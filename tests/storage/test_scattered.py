@@ -10,6 +10,7 @@ from fs_common.errors import Code
 from fs_common.ids import chunk_id
 from fs_common.records import scattered
 from fs_common.records.storage import UpdateKind
+from fs_storage.engine.interface import ChunkRead
 from tests.storage.chain import CHUNK, ChainOfDaemons, chain_of
 from tests.storage.refusals import refused
 from tests.support import run
@@ -101,5 +102,43 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
                 await chain.update(payload[:-1], kind=UpdateKind.SCATTER, offset=1, checksums=checksum)
             assert await chain.update(b"!", offset=9) == (2, 10)
             assert await chain.read_everywhere() == b"012345678!"
+
+    run(scenario())
+
+
+def test_damage_between_the_places_is_not_stored_as_if_it_were_right(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"0123456789")
+            store = chain.store(1, 0)
+            whole = store.read_blocking
+
+            def damaged(
+                chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
+            ) -> ChunkRead:
+                read = whole(chunk, offset, length, buffer, pending=pending)
+                buffer[0] ^= 1
+                return read
+
+            store.read_blocking = damaged  # type: ignore[method-assign]
+            with refused(Code.DISK_FAILED):
+                await scatter(chain, [(1, b"x"), (8, b"y")])
+            store.read_blocking = whole  # type: ignore[method-assign]
+            assert await chain.read_everywhere() == b"0123456789"
+            assert await scatter(chain, [(1, b"x"), (8, b"y")]) == (2, 10)
+            assert await chain.read_everywhere() == b"0x234567y9"
+
+    run(scenario())
+
+
+def test_without_memory_for_what_lies_between_it_is_refused_and_may_come_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            memory = chain.daemons[1]._memory
+            limit, memory._limit_bytes = memory._limit_bytes, CHUNK // 2
+            with refused(Code.BUSY):
+                await scatter(chain, [(1, b"x"), (CHUNK - 2, b"y")], sequence=50)
+            memory._limit_bytes = limit
+            assert await scatter(chain, [(1, b"x"), (CHUNK - 2, b"y")], sequence=50) == (1, CHUNK - 1)
 
     run(scenario())

@@ -28,13 +28,13 @@ from crc32c import crc32c
 
 from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
 from fs_client.byte_budget import ByteBudget, OutOfTime
-from fs_client.channels import ChannelPool
 from fs_client.file_ref import FileRef
 from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
 from fs_client.small_updates import SMALL_BYTES, NotSent, SmallUpdates
 from fs_client.storage_client import SERVER_GONE, StorageClient
+from fs_common.channels import ChannelPool
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import split

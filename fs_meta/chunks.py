@@ -16,9 +16,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from fs_common.channels import ChannelPool
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, code_of
-from fs_common.layout import Layout, stripe_chains
+from fs_common.layout import Durability, Layout, stripe_chains
 from fs_common.limits import REMOVE_FILES_MAX
 from fs_common.methods import LIST_CHUNKS, QUERY_LAST_CHUNK, REMOVE_CHUNKS, REMOVE_FILES, UPDATE_CHUNKS, Method
 from fs_common.records.routing import Chain, PublicState, Routing
@@ -49,29 +50,6 @@ class Caller(Protocol):
     ) -> Any: ...
 
 
-class Channels:
-    """Identities for updates: a channel carries one update at a time, its sequence grows with each."""
-
-    def __init__(self) -> None:
-        self._free: list[int] = []
-        self._sequences: list[int] = []
-        """Channel -> its last sequence."""
-
-    def take(self) -> tuple[int, int]:
-        """(channel, sequence) of a new update."""
-        if self._free:
-            channel = self._free.pop()
-        else:
-            channel = len(self._sequences)
-            self._sequences.append(0)
-        self._sequences[channel] += 1
-        return channel, self._sequences[channel]
-
-    def give_back(self, channel: int) -> None:
-        """The update is over."""
-        self._free.append(channel)
-
-
 class _Map:
     """A routing, indexed."""
 
@@ -94,7 +72,7 @@ class ChunkClient:
         """`ClientId` of this process: with channel and sequence, the identity of its updates."""
         self._timeout_s = timeout_s
         """Total time of `measure` and `cut`."""
-        self._channels = Channels()
+        self._channels = ChannelPool()
         self._map: _Map | None = None
         """Of the routing that was newest when it was last looked at."""
 
@@ -183,7 +161,8 @@ class ChunkClient:
     async def _truncate_chunk(
         self, chain_id: int, inode: int, index: int, length: int, layout: Layout, deadline: float
     ) -> None:
-        channel, sequence = self._channels.take()
+        chunk = inode, index
+        channel, sequence, _ = self._channels.take(chunk)
 
         def request(chain: Chain) -> UpdateChunks:
             item = UpdateItem(
@@ -197,14 +176,16 @@ class ChunkClient:
                 layout.chunk_size,
                 channel,
                 sequence,
-                durability=layout.durability,
+                durability=Durability.DISK,
             )
             return UpdateChunks(self._client, [item])
 
+        over = False
         try:
             await self._on_head(chain_id, UPDATE_CHUNKS, request, deadline)
+            over = True
         finally:
-            self._channels.give_back(channel)
+            self._channels.give_back(chunk, channel, over=over)
 
     async def _on_head(
         self,

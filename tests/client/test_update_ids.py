@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from fs_client import channels as channels_module
 from fs_client.byte_budget import ByteBudget, OutOfTime
-from fs_client.channels import ChannelPool
+from fs_common import channels as channels_module
+from fs_common.channels import ChannelPool
 from tests.storage.engine.virtual_loop import run_virtual
 from tests.support import run
 

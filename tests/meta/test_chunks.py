@@ -140,6 +140,28 @@ def test_what_may_be_repeated_is_repeated_under_the_same_update_id() -> None:
     run(body())
 
 
+def test_a_cut_that_was_given_up_is_stale_once_a_later_one_is_answered() -> None:
+    """A copy of it may come late. Its channel carries nothing but the chunk's next cut, not even meanwhile."""
+
+    async def body() -> None:
+        async with setup(timeout_s=0.2) as s:
+            s.put(0, CHUNK)
+            [daemon] = [daemon for daemon in s.daemons if daemon.lengths]
+            daemon.update_errors = [Code.CHAIN_BROKEN] * 1000
+            with pytest.raises(EmberError):
+                await s.client.cut(INODE, LAYOUT, 5)
+            given_up = daemon.updates[-1]
+            daemon.update_errors = []
+            s.put(1, CHUNK)
+            await s.client.cut(INODE, LAYOUT, CHUNK + 5)
+            elsewhere = [update for other in s.daemons for update in other.updates if update[1:] != given_up[1:]]
+            assert elsewhere and all(channel != given_up[1] for _, channel, _ in elsewhere)
+            await s.client.cut(INODE, LAYOUT, 6)
+            assert daemon.updates[-1] == (given_up[0], given_up[1], given_up[2] + 1)
+
+    run(body())
+
+
 def test_the_newest_routing_is_used_for_each_attempt() -> None:
     async def body() -> None:
         async with setup() as s:

@@ -10,7 +10,9 @@ any more, and the daemon it is on its way to may not have heard of it. What make
 one is acknowledged no copy of the one before can be applied. Until then the channel carries nothing else.
 
 Invariant: no two updates that are under way have the same channel; no two updates have the same (channel, sequence);
-updates of one chunk come one after another (`write_path`).
+updates of one chunk come one after another.
+
+Used by the client (`fs_client.write_path`) and by the metadata service, which cuts chunks. Pure.
 """
 
 KEPT_MAX = 1 << 17

@@ -19,7 +19,8 @@ TargetId = NewType("TargetId", int)
 NodeId = NewType("NodeId", int)
 ChunkId = NewType("ChunkId", bytes)
 ClientId = NewType("ClientId", bytes)
-"""16 random bytes, made when a client connects in a process."""
+"""16 random bytes, made when a client connects in a process. A secret of that process and the servers it talks to: who
+knows it can take the client's news and answers. Everybody else is shown `shown_client` of it."""
 SessionId = NewType("SessionId", bytes)
 """16 bytes: one open-for-write of one file by one client."""
 RequestId = NewType("RequestId", bytes)
@@ -33,6 +34,11 @@ _CHUNK_ID = struct.Struct(">QI")
 def chunk_id(inode: int, index: int) -> ChunkId:
     """The id of chunk `index` of file `inode`."""
     return ChunkId(_CHUNK_ID.pack(inode, index))
+
+
+def shown_client(client: bytes) -> str:
+    """Of a client's id what tells clients apart, in logs and figures, and gives nobody the rest."""
+    return client[:4].hex()
 
 
 def split_chunk_id(chunk: bytes) -> tuple[InodeId, int]:

@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from fs_common.ids import shown_client
 from fs_common.records.following import Follow, FollowReply, Promised
 from fs_common.records.meta import AttributesReply, Lookup, Mkdir, OpenReply, ReaddirReply
 from fs_meta import schema
@@ -185,7 +186,7 @@ class Following:
         while follower.heard < number:
             left = min(follower.until, patience) - self.clock()
             if left <= 0:
-                _log.info("follower %s does not answer: its promises end", follower.client.hex())
+                _log.info("follower %s does not answer: its promises end", shown_client(follower.client))
                 self.promises.drop(follower)
                 self._heard(follower)
                 return

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from fs_common.errors import EmberError
-from fs_common.ids import InodeId
+from fs_common.ids import InodeId, shown_client
 from fs_common.telemetry import Counters
 from fs_meta import schema
 from fs_meta.background import passes
@@ -162,7 +162,7 @@ class Pruner:
             except (EmberError, schema.CorruptRecord) as error:
                 self.counters.add("prune_failures")
                 log = _log.debug if client in self._later else _log.warning
-                log("a session of the dead client %s on file %d stays for now: %s", client.hex(), inode, error)
+                log("a session of the dead client %s on file %d stays for now: %s", shown_client(client), inode, error)
                 failed.add(client)
             finally:
                 turns.release()

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from fs_common import methods
+from fs_common.errors import Code, EmberError
+from fs_common.ids import shown_client
 from fs_common.methods import Method
 from fs_common.records.following import FollowReply
 from fs_common.records.meta import AttributesReply, Open, OpenReply, ReaddirReply
@@ -109,6 +111,9 @@ _OF_CALLERS: Final[dict[Method, CallersOperation]] = {
 _HOLDING: Final = frozenset((methods.CREATE, methods.OPEN, methods.CREATE_UNNAMED, methods.LOCK))
 """Those that leave something of the client named in the request: a session, a lock."""
 
+_NAMING: Final = _HOLDING | {methods.GET_LOCK, methods.RELEASE_LOCKS}
+"""Those whose requests name a client: the one that is connected, and no other."""
+
 _READING: Final = frozenset((methods.STAT, methods.LOOKUP, methods.ACCESS, methods.READDIR))
 """Those that change nothing: what they say is of now. An answer to a change may be an old one, given again."""
 
@@ -127,7 +132,9 @@ def make_service(context: Context, cluster: str, clients: Clients, following: Fo
     callers = _Callers(context, following)
     for method, operation in OPERATIONS.items():
         handler = _handler(callers, method, operation, _OF_CALLERS.get(method))
-        service.register(method, _noting(clients, handler) if method in _HOLDING else handler)
+        if method in _HOLDING:
+            handler = _noting(clients, handler)
+        service.register(method, _own(handler) if method in _NAMING else handler)
 
     def admit(hello: Hello) -> None:
         if hello.role == "client":
@@ -172,6 +179,22 @@ def make_service(context: Context, cluster: str, clients: Clients, following: Fo
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _own(handler: Handler) -> Handler:
+    """A client opens, locks and gives up locks for itself alone."""
+
+    def handle(call: Call) -> Reply | Awaitable[Reply]:
+        hello = call.session.hello
+        if call.request.client != hello.client and call.request.client and hello.role == "client":
+            raise EmberError(
+                Code.NOT_PERMITTED,
+                f"the request is for client {shown_client(call.request.client)}, and comes from client"
+                f" {shown_client(hello.client)}",
+            )
+        return handler(call)
+
+    return handle
 
 
 def _noting(clients: Clients, handler: Handler) -> Handler:

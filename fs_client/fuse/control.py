@@ -20,7 +20,7 @@ from fs_client.fuse import abi, answers, requests, shown
 from fs_client.fuse.kernel_request import Request, Result
 from fs_client.fuse.nodes import FOREVER, Node
 from fs_common import methods
-from fs_common.ids import ROOT_INODE
+from fs_common.ids import ROOT_INODE, shown_client
 from fs_common.records import meta
 from fs_common.records.meta import Attributes, DirectoryEntry, FileType
 
@@ -202,7 +202,7 @@ def statistics(mount: "Mount") -> dict[str, Any]:
     negotiated = mount.channel.negotiated
     return {
         "cluster": mount.fs.options.cluster,
-        "client": mount.client.hex(),
+        "client": shown_client(mount.client),
         "uptime_s": round(time.time() - mount.began, 3),
         "protocol": None if negotiated is None else f"7.{negotiated.minor}",
         "features": [] if negotiated is None else sorted(negotiated.names()),

@@ -18,6 +18,7 @@ import asyncio
 from typing import Final
 
 from fs_common.errors import Code, EmberError
+from fs_common.ids import shown_client
 from fs_common.limits import LOCKS_MAX
 from fs_common.methods import LOCK
 from fs_common.records.locks import LOCK_END, GetLock, Lock, LockKind, LockReply, LockType
@@ -149,7 +150,7 @@ async def _look(
         if blockers or (wait is not None and context.lock_waits.is_held_back(wait)):
             to_drop = wanted.kind == LockKind.FLOCK and give_up_all(held, wanted.kind, owner_of(wanted)) != held
             if last and not to_drop:
-                what = f"{blockers[0].client.hex()} has a lock" if blockers else "others wait longer"
+                what = f"client {shown_client(blockers[0].client)} has a lock" if blockers else "others wait longer"
                 raise EmberError(Code.WOULD_BLOCK, f"file {inode} is locked: {what}")
             raise _Blocked(to_drop)
         taken = take(held, wanted)

@@ -79,14 +79,18 @@ async def open_existing(txn: Transaction, inode: int, request: Create | Open, se
 
 
 async def find_session(txn: Transaction, inode: int, session: bytes, client: bytes, *, revive: bool = False) -> Session:
-    """The session, also one that was pruned, if its client calls and the file is kept; `revive`: it is put back then.
+    """The session, if it is its client that calls; one that was pruned only if the file is kept, too, and `revive` puts
+    it back. `client` is empty for a call of this service itself.
 
     Raises BAD_SESSION.
     """
     key = schema.session_key(inode, session)
     value = await txn.get(key)
     if value is not None:
-        return schema.decode_session(value)
+        found = schema.decode_session(value)
+        if client and found.client and found.client != client:
+            raise EmberError(Code.BAD_SESSION, f"that session of file {inode} is another client's; open it yourself")
+        return found
     pruned_key = schema.pruned_key(session)
     value = await txn.get(pruned_key)
     if value is not None:

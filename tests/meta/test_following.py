@@ -469,9 +469,11 @@ class Tree:
     /f /g /w (with a session) /d/h /e/ /t/i; f has an extended attribute
     """
 
-    def __init__(self) -> None:
+    def __init__(self, writer: bytes = B) -> None:
         self.inodes = {"/": ROOT}
         self.session = b""
+        self.writer = writer
+        """Whose session it is."""
 
     async def make(self, world: World) -> None:
         for name in ("d", "e", "t"):
@@ -479,7 +481,7 @@ class Tree:
         for path in ("f", "g", "d/h", "t/i"):
             self.inodes[path[-1]] = (await world.create(path.encode())).inode
         await world.set_xattr(self["f"], b"user.a")
-        opened = await world.create_open(b"w")
+        opened = await world.create_open(b"w", client=self.writer)
         self.inodes["w"], self.session = opened.attributes.inode, opened.session
 
     def __getitem__(self, name: str) -> int:
@@ -631,7 +633,7 @@ def test_what_a_reply_promises(
 ) -> None:
     async def body() -> None:
         async with served() as s:
-            tree = Tree()
+            tree = Tree(A)
             await tree.make(s.world)
             await follower(s)
             assert (await s.call(A, method, request_of(tree))).promised == promised

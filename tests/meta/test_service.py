@@ -318,11 +318,46 @@ def test_a_client_that_is_gone_leaves_locks_and_sessions_to_the_others(tmp_path:
     run(body())
 
 
+def test_nobody_acts_for_another_client(tmp_path: Path) -> None:
+    """Who knows a session, or a client's id, cannot use what is that client's from a connection of his own."""
+
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            opened = await c.call(
+                methods.CREATE, meta.Create(ROOT, b"f", 0o644, new_request(), write=True, client=CLIENT)
+            )
+            inode, session = opened.attributes.inode, opened.session
+            await c.call(methods.LOCK, Lock(inode, CLIENT, 1, 1, 2, new_request()))
+            stranger = await tcp.connect("127.0.0.1", c.running.port, Hello([1], "client", b"s" * 16), timeout=5)
+            for method, request, code in (
+                (methods.OPEN, meta.Open(inode, b"", True, client=CLIENT, request=new_request()), Code.NOT_PERMITTED),
+                (methods.CREATE, meta.Create(ROOT, b"g", 0o644, new_request(), client=CLIENT), Code.NOT_PERMITTED),
+                (methods.CREATE_UNNAMED, meta.CreateUnnamed(ROOT, 0o600, new_request(), CLIENT), Code.NOT_PERMITTED),
+                (methods.LOCK, Lock(inode, CLIENT, 1, 1, 0, new_request()), Code.NOT_PERMITTED),
+                (methods.GET_LOCK, GetLock(inode, CLIENT, 1, 1, 2), Code.NOT_PERMITTED),
+                (methods.RELEASE_LOCKS, ReleaseLocks(inode, CLIENT, 1, 1, new_request()), Code.NOT_PERMITTED),
+                (methods.FSYNC, meta.Fsync(inode, session, new_request(), 99), Code.BAD_SESSION),
+                (methods.TRUNCATE, meta.Truncate(inode, 99, new_request(), session=session), Code.BAD_SESSION),
+                (methods.CLOSE, meta.Close(inode, session, new_request(), 99), Code.BAD_SESSION),
+            ):
+                with pytest.raises(EmberError) as caught:
+                    await stranger.call(method, request, timeout=5)
+                assert caught.value.code is code, method.name
+                assert CLIENT.hex() not in caught.value.message
+            await stranger.close()
+            found = await c.call(methods.GET_LOCK, GetLock(inode, CLIENT, 2, 1, 2))
+            assert found.type == 2
+            closed = await c.call(methods.CLOSE, meta.Close(inode, session, new_request()))
+            assert closed.attributes.length == 0
+
+    run(body())
+
+
 def test_a_client_from_before_a_restart_is_waited_for_and_then_cleared_up_after(tmp_path: Path) -> None:
     async def body() -> None:
         async with cluster(tmp_path, client_timeout_ms=60_000) as c:
             await c.call(methods.LOCK, Lock(ROOT, CLIENT, 1, 1, 2, new_request()))
-            found = await c.call(methods.GET_LOCK, GetLock(ROOT, b"o" * 16, 1, 1, 2))
+            found = await c.call(methods.GET_LOCK, GetLock(ROOT, CLIENT, 2, 1, 2))
             assert found.type == 2
         config = MetaConfig(cluster="test", directory=str(tmp_path), port=0, client_timeout_ms=20)
         running = await server.start(config, open_store(config.store_url), FakeManager(None))

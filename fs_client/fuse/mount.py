@@ -195,6 +195,11 @@ class Mount:
                 raise
         return await self.call(method, make(User(user.uid, user.gid, groups)))
 
+    def answers_from_memory(self, request: "Request") -> bool:
+        """What is known of names and contents of directories may be told to who asks: the kernel has checked his
+        permission, or he needs none. Else the service has to."""
+        return self.policy.kernel_checks or not request.uid
+
     @staticmethod
     def errno(error: OSError) -> int:
         if isinstance(error, EmberError):

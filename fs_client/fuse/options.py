@@ -132,6 +132,9 @@ def _apply_consistency(options: MountOptions, times: dict[str, float], *, read_a
     policy.attribute_s = times.get("attr_timeout", policy.attribute_s)
     policy.name_s = times.get("entry_timeout", policy.name_s)
     policy.absent_s = times.get("negative_timeout", min(policy.absent_s, policy.name_s))
+    if not policy.kernel_checks:
+        # Who looks a name up is told what he may know, each time: a name that the kernel believes it tells everybody.
+        policy.name_s = policy.absent_s = 0.0
 
 
 def _bad_word(word: str, name: str) -> BadOption:

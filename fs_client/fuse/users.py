@@ -25,15 +25,18 @@ def user_of(request: "Request") -> User:
 
 
 def groups_of(request: "Request") -> list[int]:
-    """Supplementary groups: those of the process, as long as it lives, and what the kernel sent along."""
+    """Supplementary groups: what the kernel sent along, and those of the process, while it certainly is the one that
+    asked: it waits in the kernel until its request is answered, and cannot become another one meanwhile. That its user
+    and group are those of the request is looked at all the same."""
     groups = set(request.groups())
     try:
         with open(f"/proc/{request.pid}/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("Groups:"):
-                    groups.update(map(int, line.split()[1:]))
-                    break
-    except OSError:
+            fields = {name: value.split() for name, _, value in (line.partition(":") for line in status)}
+        # Real, effective, saved, of file systems.
+        same = (int(fields["Uid"][3]), int(fields["Gid"][3])) == (request.uid, request.gid)
+        if same and not request.answered:
+            groups.update(map(int, fields["Groups"]))
+    except (OSError, KeyError, IndexError, ValueError):
         pass
     groups.discard(request.gid)
     return sorted(groups)

@@ -81,3 +81,9 @@ def test_dataset_is_read_only_and_believes_for_long() -> None:
     assert options.policy.read_only and options.policy.attribute_s == DATASET_S
     assert options.read_ahead_bytes == 64 * MIB
     assert parse(["consistency=dataset,read_ahead=1M,attr_timeout=5"]).read_ahead_bytes == MIB
+
+
+def test_where_the_kernel_checks_nothing_it_is_told_no_name_for_later() -> None:
+    for words in (["nodefault_permissions"], ["consistency=dataset", "nodefault_permissions", "entry_timeout=5"]):
+        policy = parse(words).policy
+        assert not policy.kernel_checks and policy.name_s == policy.absent_s == 0.0

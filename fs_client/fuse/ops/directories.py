@@ -5,6 +5,7 @@ fetched stays with the handle, so cookies (`telldir`) keep their meaning; readin
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -32,8 +33,17 @@ _DOTS = 2
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
 
-    def opendir(request: Request) -> bytes:
-        """The kernel has checked permission; the service checks at the first page."""
+    def opendir(request: Request) -> bytes | Coroutine[Any, Any, Result]:
+        """The kernel has checked permission, or the service is asked to: who has a directory open may read it."""
+        if mount.answers_from_memory(request) or request.node >= FIRST:
+            return opened(request)
+        return opendir_checked(request)
+
+    async def opendir_checked(request: Request) -> Result:
+        await mount.call_as(request, methods.ACCESS, lambda user: meta.Access(request.node, os.R_OK, user))
+        return opened(request)
+
+    def opened(request: Request) -> bytes:
         handle = mount.handles.open_directory(request.node, user_of(request))
         return answers.open_out(handle.number, 0)
 

@@ -8,7 +8,7 @@ from fs_client.fuse.abi import Opcode
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.look_ahead import LookAhead
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.nodes import Node
+from fs_client.fuse.nodes import FOREVER, Node
 from fs_common.errors import Code, EmberError
 from fs_common.limits import NAME_BYTES_MAX
 
@@ -26,7 +26,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         parent = request.node
         now = mount.now()
         found = nodes.find(parent, name, now)
-        if found is not None:
+        if found is not None and (mount.answers_from_memory(request) or found[1] == FOREVER):
             inode, until = found
             if not inode:
                 return shown.no_entry(until, now)

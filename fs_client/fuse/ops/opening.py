@@ -37,7 +37,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     def open_(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         asked = requests.parse_open(request.body)
-        if mount.policy.dataset and asked.flags & _ACCESS == os.O_RDONLY:
+        if mount.policy.dataset and mount.policy.kernel_checks and asked.flags & _ACCESS == os.O_RDONLY:
             node = nodes.by_inode.get(request.node)
             if node is not None and node.attributes is not None and nodes.fresh(node, mount.now()):
                 file = mount.file(node.attributes)

@@ -184,9 +184,7 @@ class Channel:
         await self._notifiers.close(grace_s)
         self.pause()
         self._closed = True
-        if self._starved is not None:
-            self._starved.cancel()
-            self._starved = None
+        self._starve_no_more()
         if answer:
             for request in self._in_work.requests():
                 if request.open_ended:
@@ -220,9 +218,7 @@ class Channel:
         self._ended = reason
         self._unwatch()
         self._notifiers.stop()
-        if self._starved is not None:
-            self._starved.cancel()
-            self._starved = None
+        self._starve_no_more()
         for request in self._in_work.requests():
             request.answered = True
             if request.task is not None and (request.open_ended or request.opcode not in CHANGING):
@@ -390,19 +386,24 @@ class Channel:
         return None
 
     def _on_starved(self) -> None:
-        logger.error(
-            "no written data was taken for %.0f s: writes are refused, everything else goes on", self._timeout_s
-        )
+        left_s = self._in_work.progress() + self._timeout_s - self._loop.time()
+        if left_s > 0:
+            self._starved = self._loop.call_later(left_s, self._on_starved)
+            return
+        logger.error("no written data was taken for %.0f s: writes are refused, nothing else is", self._timeout_s)
         self._starved = None
         self._refusing = True
         self._watch()
 
     def _on_memory(self) -> None:
         self._refusing = False
+        self._starve_no_more()
+        self._watch()
+
+    def _starve_no_more(self) -> None:
         if self._starved is not None:
             self._starved.cancel()
             self._starved = None
-            self._watch()
 
     # Requests that take a while
 
@@ -561,8 +562,7 @@ class Channel:
         return self._notifiers.waiting.send([answers.notify_inval_inode(node, offset, length)])
 
     def notify_inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
-        """What `name` is in `parent` has to be looked up again. `expire_only`: without dropping what is known, where
-        the kernel can do that."""
+        """What `name` is in `parent` has to be looked up again. `expire_only`: what is known is kept, where that can be."""
         expire_only = expire_only and self.negotiated is not None and self.negotiated.has(abi.INIT_HAS_EXPIRE_ONLY)
         return self._notifiers.waiting.send([answers.notify_inval_entry(parent, name, expire_only=expire_only)])
 
@@ -575,7 +575,7 @@ class Channel:
         return self._notifiers.waiting.send(answers.notify_store(node, offset, data))
 
     def notify_resend(self) -> bool:
-        """Have all requests sent again that a reader before this one took and did not answer (HAS_RESEND)."""
+        """Have all requests sent again that a reader before this one took and did not answer."""
         return self._notifiers.waiting.send([answers.notify_resend()])
 
     async def notify_attributes(self, node: int) -> None:

@@ -49,7 +49,7 @@ class InWork:
         progress: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._loop = loop
-        self._progress = progress
+        self.progress = progress
         """When there was progress last, on the loop's clock."""
         self._timeout_s = timeout_s
         self._give_up = give_up
@@ -175,7 +175,7 @@ class InWork:
             due.append(request)
         for request in due:
             waits = CHANGE_WAITS if request.opcode in CHANGING else 1
-            end = max(self._progress(), request.waits_since) + waits * self._timeout_s
+            end = max(self.progress(), request.waits_since) + waits * self._timeout_s
             if end > now:
                 request.deadline = min(end, now + self._timeout_s)
                 del self._bounded[request.unique]

@@ -269,6 +269,37 @@ def test_writes_are_refused_when_memory_stays_in_use_and_everything_else_goes_on
     run(test())
 
 
+def test_writes_wait_for_memory_while_there_is_progress() -> None:
+    async def test() -> None:
+        kept: list[Payload] = []
+        looks = 0
+
+        def write(request: Request) -> bytes:
+            kept.append(request.take_data())
+            return b"written"
+
+        def progress() -> float:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                for payload in kept:
+                    payload.release()
+                kept.clear()
+            return asyncio.get_running_loop().time()
+
+        handlers = {Opcode.WRITE: write}
+        bounds = connected(handlers, payload_bytes_max=ARENA_SIZE_MIN, timeout_s=0.01, progress=progress)
+        async with bounds as (_, kernel):
+            for _ in range(WRITES_TO_FILL):
+                kernel.write(b"x" * MAX_WRITE)
+                await kernel.answer()
+            waiting = kernel.write(b"y" * MAX_WRITE)
+            assert await kernel.answer() == Answer(waiting, 0, b"written")
+            kept.pop().release()
+
+    run(test())
+
+
 def test_a_write_cut_short_is_not_data() -> None:
     async def test() -> None:
         def write(request: Request) -> bytes:

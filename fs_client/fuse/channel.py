@@ -562,7 +562,7 @@ class Channel:
         return self._notifiers.waiting.send([answers.notify_inval_inode(node, offset, length)])
 
     def notify_inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
-        """What `name` is in `parent` has to be looked up again. `expire_only`: what is known is kept, where that can be."""
+        """What `name` is in `parent` has to be looked up again. `expire_only`: what is known is kept, where it can."""
         expire_only = expire_only and self.negotiated is not None and self.negotiated.has(abi.INIT_HAS_EXPIRE_ONLY)
         return self._notifiers.waiting.send([answers.notify_inval_entry(parent, name, expire_only=expire_only)])
 

@@ -205,6 +205,9 @@ def test_a_copy_of_a_hole_is_one_request_and_no_bytes(cluster: FakeCluster, fs: 
             source, target = await one.open("/f"), await one.open("/g")
             assert await one.copy(source, 0, target, 0, TIB) == TIB
             assert target.file.length == TIB
+            body = abi.COPY_FILE_RANGE_IN.pack(source.number, 0, 1, target.number, TIB, TIB, 0)
+            answer = await one.ask(abi.Opcode.COPY_FILE_RANGE, body)
+            assert abi.WRITE_OUT.unpack(answer)[0] == 2**32 - 4096, "what that answer can say"
 
     run(scenario())
     assert chunks_of(cluster, inode) == {7_000_000: b"data"}

@@ -145,3 +145,33 @@ def test_directory_entries_with_attributes(names: list[bytes], size: int) -> Non
         assert dirents(body[position + 128 : position + length]) == [(number + 10, number + 1, 4, name)]
         position += length
     assert position == len(body)
+
+
+ANYTHING = st.integers(-(2**70), 2**70)
+TOTAL = {
+    "attr": (
+        answers.attr,
+        ("inode", "mode", "size", "blocks", "atime_ns", "mtime_ns", "ctime_ns", "nlink", "uid", "gid"),
+    ),
+    "entry": (
+        lambda **values: answers.entry_out(attributes=ATTR, **values),
+        ("node", "entry_valid_ns", "attr_valid_ns"),
+    ),
+    "statfs": (
+        answers.statfs_out,
+        ("blocks", "bfree", "bavail", "files", "ffree", "bsize", "namelen", "frsize"),
+    ),
+    "lk": (answers.lk_out, ("start", "end", "type", "pid")),
+    "lseek": (answers.lseek_out, ("offset",)),
+    "inval_inode": (answers.notify_inval_inode, ("node", "offset", "length")),
+}
+"""Answers and notifications with values that others say."""
+
+
+@pytest.mark.parametrize("name", TOTAL)
+@given(data=st.data())
+def test_no_value_makes_an_answer_fail(name: str, data: st.DataObject) -> None:
+    build, fields = TOTAL[name]
+    built = build(**{field: data.draw(ANYTHING, field) for field in fields})  # type: ignore[operator]
+    usual = build(**dict.fromkeys(fields, 0))  # type: ignore[operator]
+    assert len(built) == len(usual)

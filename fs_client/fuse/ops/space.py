@@ -94,9 +94,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return answers.lseek_out(await next_hole(mount.fs, file.ref, asked.offset))
         raise EmberError(Code.INVALID, f"whence {asked.whence}")
 
-    async def copy(request: Request) -> int:
+    async def copy(request: Request, most: int) -> int:
         """Bytes go from daemon to daemon through this process, not through the program; holes stay holes. May copy less
-        than asked."""
+        than asked, and copies at most `most`, which is what the answer can say."""
         asked = requests.parse_copy_file_range(request.body)
         source = mount.handles.file(asked.fh_in).file
         target_handle = mount.handles.file(asked.fh_out)
@@ -104,7 +104,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if asked.flags:
             raise EmberError(Code.INVALID, f"flags {asked.flags:#x}")
         await source.back.flush(asked.off_in, asked.off_in + asked.len)
-        left = min(asked.len, source.length - asked.off_in)
+        left = min(asked.len, source.length - asked.off_in, most)
         if source is target and asked.off_in < asked.off_out + left and asked.off_out < asked.off_in + left:
             raise EmberError(Code.INVALID, "the ranges overlap")
         if left <= 0:
@@ -193,10 +193,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 buffer.release()
 
     async def copy_file_range(request: Request) -> Result:
-        return answers.write_out(await copy(request))
+        return answers.write_out(await copy(request, 2**32 - mmap.PAGESIZE))
 
     async def copy_file_range_64(request: Request) -> Result:
-        return answers.copy_file_range_64_out(await copy(request))
+        return answers.copy_file_range_64_out(await copy(request, FILE_SIZE_MAX))
 
     return {
         Opcode.FALLOCATE: fallocate,

@@ -113,7 +113,7 @@ class TargetVerdict(_message.Message):
     def __init__(self, target: _Optional[int] = ..., verdict: _Optional[_Union[StoreVerdict, str]] = ..., opening: _Optional[int] = ..., known_opening: _Optional[int] = ..., known_incarnation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version")
+    __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version", "leaving")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,7 @@ class HeartbeatRequest(_message.Message):
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     identity: NodeIdentity
     sequence: int
     sent_ms: int
@@ -128,7 +129,8 @@ class HeartbeatRequest(_message.Message):
     used_bytes: int
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
     routing_version: int
-    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ...) -> None: ...
+    leaving: bool
+    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ..., leaving: bool = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing", "verdicts", "cluster_uuid")
@@ -237,31 +239,19 @@ class ListNodesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "incarnation", "silent_ms", "routing_version", "targets")
+    __slots__ = ("node", "silent_ms", "routing_version", "targets")
     NODE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SILENT_MS_FIELD_NUMBER: _ClassVar[int]
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     node: Node
-    incarnation: int
     silent_ms: int
     routing_version: int
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., incarnation: _Optional[int] = ..., silent_ms: _Optional[int] = ..., routing_version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ...) -> None: ...
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., silent_ms: _Optional[int] = ..., routing_version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes",)
     NODES_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
     def __init__(self, nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ...) -> None: ...
-
-class LeaveRequest(_message.Message):
-    __slots__ = ("identity",)
-    IDENTITY_FIELD_NUMBER: _ClassVar[int]
-    identity: NodeIdentity
-    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ...) -> None: ...
-
-class LeaveReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...

@@ -54,11 +54,6 @@ class ManagerStub(object):
                 request_serializer=fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=fs__common_dot_control__pb2.ListNodesReply.FromString,
                 _registered_method=True)
-        self.Leave = channel.unary_unary(
-                '/emberfs.control.v1.Manager/Leave',
-                request_serializer=fs__common_dot_control__pb2.LeaveRequest.SerializeToString,
-                response_deserializer=fs__common_dot_control__pb2.LeaveReply.FromString,
-                _registered_method=True)
 
 
 class ManagerServicer(object):
@@ -67,7 +62,8 @@ class ManagerServicer(object):
     def Heartbeat(self, request_iterator, context):
         """A node's life. The first message registers the node; each answer renews its lease. The stream breaks with
         ember-code WRONG_CLUSTER, INVALID (a bad report) or EXISTS (another process runs under this node id); the
-        node is not registered then. UNAVAILABLE without a code: try again, or another metadata server.
+        node is not registered then. UNAVAILABLE without a code: try again, or another metadata server. NODE_UNKNOWN: the
+        process has left, and should end; one that is started anew registers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,13 +84,6 @@ class ManagerServicer(object):
 
     def ListNodes(self, request, context):
         """What the manager knows of each node, silence included.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Leave(self, request, context):
-        """The node stops: it serves nothing from here on. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,11 +111,6 @@ def add_ManagerServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=fs__common_dot_control__pb2.ListNodesRequest.FromString,
                     response_serializer=fs__common_dot_control__pb2.ListNodesReply.SerializeToString,
-            ),
-            'Leave': grpc.unary_unary_rpc_method_handler(
-                    servicer.Leave,
-                    request_deserializer=fs__common_dot_control__pb2.LeaveRequest.FromString,
-                    response_serializer=fs__common_dot_control__pb2.LeaveReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -237,33 +221,6 @@ class Manager(object):
             '/emberfs.control.v1.Manager/ListNodes',
             fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
             fs__common_dot_control__pb2.ListNodesReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Leave(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/emberfs.control.v1.Manager/Leave',
-            fs__common_dot_control__pb2.LeaveRequest.SerializeToString,
-            fs__common_dot_control__pb2.LeaveReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -134,6 +134,9 @@ class ManagerClient:
         self._turned = asyncio.Event()
         """Set, and replaced, when a heartbeat was answered or failed."""
         self._nudged = asyncio.Event()
+        self.dismissed = asyncio.Event()
+        """Set when the manager says that this process has left, though it lives: it serves nothing any more, and should
+        end, so that it is started anew."""
         self._tasks: list[asyncio.Task[None]] = []
 
     # --- what the node asks ----------------------------------------------------------------------------------
@@ -202,12 +205,20 @@ class ManagerClient:
         await self.close()
         for address in self._addresses:
             async with _channel(address) as channel:
-                stub = control_pb2_grpc.ManagerStub(channel)
+                call = control_pb2_grpc.ManagerStub(channel).Heartbeat(timeout=timeout_s)
+                goodbye = pb.HeartbeatRequest(identity=self._identity, sequence=1, leaving=True)
                 try:
-                    await stub.Leave(pb.LeaveRequest(identity=self._identity), timeout=timeout_s)
-                    return
-                except grpc.aio.AioRpcError as error:
-                    _log.warning("the manager did not take the goodbye: %s", _as_ember_error(error, address))
+                    await call.write(goodbye)
+                    if await call.read() is not grpc.aio.EOF:
+                        return
+                    error = await _status_of(call, address)
+                except grpc.aio.AioRpcError as failure:
+                    error = _as_ember_error(failure, address)
+                except asyncio.InvalidStateError:  # it was over before the write
+                    error = await _status_of(call, address)
+                finally:
+                    call.cancel()
+                _log.warning("the manager did not take the goodbye: %s", error)
 
     async def close(self) -> None:
         """Stop without a word: the manager sees the node as failed. Gives the lease up."""
@@ -259,6 +270,8 @@ class ManagerClient:
             failure = _as_ember_error(error, address)
         except EmberError as error:
             failure = error
+        if failure.code is Code.NODE_UNKNOWN:
+            self.dismissed.set()
         self._failure = failure
         self._turn()
         if sequence > 1:

@@ -2,7 +2,8 @@
 
 Prints `ready storage <host>:<port>` once the manager has acknowledged it. A start that cannot succeed says why in one
 line on stderr: exit status 2 for the configuration, 1 for everything else. SIGTERM and SIGINT end it in order, status
-0. A process whose core found its own state impossible ends with status 70.
+0. A process that the manager takes for one that has left ends with status 1, to be started again; one whose core found
+its own state impossible with status 70.
 """
 
 import argparse
@@ -73,21 +74,25 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
     daemon.join(manager)
     ended = loop.create_task(stopped.wait())
     joined = loop.create_task(_acknowledged(manager))
+    dismissed = loop.create_task(manager.dismissed.wait())
+    ends = (ended, dismissed, daemon.violation)
     status = 0
     try:
-        await asyncio.wait((ended, joined, daemon.violation), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((joined, *ends), return_when=asyncio.FIRST_COMPLETED)
         if joined.done() and (refusal := joined.result()) is not None:
             return _refuse(str(refusal), EXIT_FAILED)
         if joined.done():
             heap.freeze()
             print(f"ready storage {host}:{port}", flush=True)
-            await asyncio.wait((ended, daemon.violation), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if dismissed.done():
+            status = _refuse("the manager says that this process has left: it ends, to be started again", EXIT_FAILED)
         if daemon.violation.done():
             status = _refuse(f"state is impossible: {daemon.violation.result()}", EXIT_VIOLATION)
     finally:
-        for task in (ended, joined):
+        for task in (ended, joined, dismissed):
             task.cancel()
-        await asyncio.gather(ended, joined, return_exceptions=True)
+        await asyncio.gather(ended, joined, dismissed, return_exceptions=True)
         await daemon.close()
     return status
 

@@ -74,13 +74,17 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                         stream = self._manager.open_stream(request.identity.cluster, identity)
                     elif stream.identity != identity:
                         raise EmberError(Code.INVALID, "a stream speaks for one process of one node")
-                    routing = await stream.heartbeat(_beat(request))
+                    if request.leaving:
+                        await stream.leave()
+                        routing = self._manager.routing
+                    else:
+                        routing = await stream.heartbeat(_beat(request))
                 except EmberError as error:
                     await _abort(context, error)
                 yield pb.HeartbeatReply(
                     sequence=request.sequence,
                     sent_ms=request.sent_ms,
-                    lease_ms=config.lease_ms,
+                    lease_ms=0 if request.leaving else config.lease_ms,
                     heartbeat_interval_ms=config.heartbeat_interval_ms,
                     routing=routing_message(routing) if routing.version > request.routing_version else None,
                     verdicts=[_verdict_message(judged) for judged in stream.verdicts],
@@ -113,7 +117,6 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
             nodes=[
                 pb.NodeStatus(
                     node=node_message(member.info()),
-                    incarnation=member.identity.incarnation,
                     silent_ms=silent_ms if member.state is NodeState.UP else 0,
                     routing_version=member.routing_version,
                     targets=[
@@ -129,13 +132,6 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                 for member, silent_ms in self._manager.nodes()
             ]
         )
-
-    async def Leave(self, request: Any, context: Any) -> Any:
-        try:
-            await self._manager.leave(request.identity.cluster, _identity(request.identity))
-        except EmberError as error:
-            await _abort(context, error)
-        return pb.LeaveReply()
 
 
 def _identity(message: Any) -> Identity:

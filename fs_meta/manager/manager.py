@@ -234,12 +234,13 @@ class Manager:
             verdicts.append(judged)
         return verdicts
 
-    async def leave(self, cluster: str, identity: Identity) -> None:
-        """Published on return. Raises NODE_UNKNOWN, NODE_TAKEN, WRONG_CLUSTER, NOT_MANAGER, CLOSING."""
+    async def let_go(self, stream: "NodeStream") -> None:
+        """See `NodeStream.leave`."""
         self._check_manager()
-        self._check_cluster(cluster, identity)
-        self.membership.leave(identity)
-        _log.info("node %s has left", identity.node)
+        if stream.membership is not self.membership:
+            raise EmberError(Code.NOT_MANAGER, "this server has become the manager anew: open a new stream")
+        self.membership.leave(stream.identity)
+        _log.info("node %s has left", stream.identity.node)
         await self._publish()
 
     def nodes(self) -> list[tuple[Member, int]]:
@@ -362,6 +363,11 @@ class NodeStream:
         CLOSING, NOT_MANAGER, and what the store raises.
         """
         return await self._manager.take(self, beat)
+
+    async def leave(self) -> None:
+        """The node says goodbye, on a stream of its own process; published on return. Others do not know its
+        incarnation. Raises NODE_UNKNOWN, NODE_TAKEN, NOT_MANAGER, CLOSING."""
+        await self._manager.let_go(self)
 
     def opened(self) -> None:
         """The membership has taken a heartbeat of it."""

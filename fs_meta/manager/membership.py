@@ -45,7 +45,7 @@ class Identity(NamedTuple):
     """Data plane."""
     release: str
     incarnation: int
-    """Random, made when the process starts; never 0."""
+    """Random, made when the process starts; never 0. Told to nobody: who knows it speaks for the node."""
 
 
 @dataclass(slots=True)
@@ -114,14 +114,19 @@ class Membership:
         self.members[node.node] = Member(identity, node.state, now_ms, node.capacity_bytes)
 
     def heartbeat(self, identity: Identity, beat: Beat, now_ms: int) -> Member:
-        """Take a heartbeat; the first one registers the node. Raises NODE_TAKEN, CLOSING (it has left), INVALID."""
+        """Take a heartbeat; the first one registers the node.
+
+        Raises NODE_TAKEN, NODE_UNKNOWN (the process has left), INVALID.
+        """
         _check_identity(identity)
         member = self.members.get(identity.node)
         if member is None:
             member = self.members[identity.node] = Member(identity, NodeState.UP, now_ms)
         elif member.identity.incarnation == identity.incarnation:
             if member.state is NodeState.LEFT:
-                raise EmberError(Code.CLOSING, f"node {identity.node} has left: start its process again")
+                raise EmberError(
+                    Code.NODE_UNKNOWN, f"node {identity.node} has left: its process ends, and is started again"
+                )
         else:
             self._check_free(member, identity)
             replaced = member.replaced | {member.identity.incarnation}

@@ -399,7 +399,7 @@ def with_stub(scenario: Call, config: Config = LIVELY) -> None:
     run(opened())
 
 
-def request(sequence: int = 1, **identity: Any) -> pb.HeartbeatRequest:
+def request(sequence: int = 1, leaving: bool = False, **identity: Any) -> pb.HeartbeatRequest:
     who: dict[str, Any] = {
         "cluster": "test",
         "node": 1,
@@ -412,6 +412,7 @@ def request(sequence: int = 1, **identity: Any) -> pb.HeartbeatRequest:
         identity=pb.NodeIdentity(**who),
         sequence=sequence,
         sent_ms=123,
+        leaving=leaving,
         targets=[pb.TargetReport(target=101, state=pb.LOCAL_STATE_ONLINE, used_bytes=7, chain_version=3)],
     )
 
@@ -435,7 +436,7 @@ def test_heartbeats_are_echoed_with_the_lease_and_newer_routing_only() -> None:
         assert reply.sequence == 2 and not reply.HasField("routing")
         nodes = (await stub.ListNodes(pb.ListNodesRequest())).nodes
         assert len(nodes) == 1
-        assert (nodes[0].node.node, nodes[0].incarnation, nodes[0].routing_version) == (1, 5, 1)
+        assert (nodes[0].node.node, nodes[0].routing_version) == (1, 1)
         assert [(t.target, t.state, t.used_bytes, t.chain_version) for t in nodes[0].targets] == [(101, 2, 7, 3)]
         call.cancel()
 
@@ -491,7 +492,11 @@ def test_routing_is_watched_and_asked_for() -> None:
         heartbeats = stub.Heartbeat()
         await heartbeats.write(request())
         assert [node.port for node in (await watch.read()).nodes] == [9]
-        await stub.Leave(pb.LeaveRequest(identity=request().identity))
+        await heartbeats.write(request(2, leaving=True))
+        goodbye = await heartbeats.read()
+        assert (goodbye.sequence, goodbye.lease_ms) == (1, 8000)
+        goodbye = await heartbeats.read()
+        assert (goodbye.sequence, goodbye.lease_ms) == (2, 0)
         message = await watch.read()
         assert message.version == 2 and message.nodes[0].state == pb.NODE_STATE_LEFT
         assert (await stub.GetRouting(pb.GetRoutingRequest())).routing == message
@@ -501,13 +506,55 @@ def test_routing_is_watched_and_asked_for() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.WatchRouting(pb.WatchRoutingRequest(cluster="other")).read()
         assert code_of_call(refused.value) == Code.WRONG_CLUSTER.value.number
-        with pytest.raises(grpc.aio.AioRpcError, match="node 7 is not registered") as refused:
-            await stub.Leave(pb.LeaveRequest(identity=request(node=7).identity))
-        assert code_of_call(refused.value) == Code.NODE_UNKNOWN.value.number
         for call in (watch, late, heartbeats):
             call.cancel()
 
     with_stub(scenario)
+
+
+def test_a_goodbye_is_the_nodes_own() -> None:
+    """Nothing that a stranger is told lets him say it."""
+
+    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+        secret = 7_777_777_777
+        heartbeats = stub.Heartbeat()
+        await heartbeats.write(request(incarnation=secret))
+        await heartbeats.read()
+        listed = (await stub.ListNodes(pb.ListNodesRequest())).nodes
+        told = str(listed) + str(await stub.GetRouting(pb.GetRoutingRequest()))
+        assert str(secret) not in told
+        for change, code in (
+            ({"incarnation": secret + 1}, Code.NODE_TAKEN),
+            ({"node": 7}, Code.NODE_UNKNOWN),
+            ({"cluster": "other"}, Code.WRONG_CLUSTER),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Heartbeat(iter([request(leaving=True, **change)])).read()
+            assert code_of_call(refused.value) == code.value.number
+        await heartbeats.write(request(2, incarnation=secret))
+        assert (await heartbeats.read()).sequence == 2
+        assert [node.node.state for node in listed] == [pb.NODE_STATE_UP]
+        heartbeats.cancel()
+
+    with_stub(scenario)
+
+
+def test_a_process_that_the_manager_has_let_go_is_told_to_end() -> None:
+    async def scenario() -> None:
+        async with managing() as manager:
+            daemon = await Daemon.start(manager.port, 1)
+            await daemon.client.wait_acknowledged(10)
+            assert not daemon.client.dismissed.is_set()
+            manager.manager.membership.leave(manager.manager.nodes()[0][0].identity)
+            await asyncio.wait_for(daemon.client.dismissed.wait(), 20)
+            await daemon.crash()
+            again = await Daemon.start(manager.port, 1, port=daemon.port)
+            await again.client.wait_acknowledged(10)
+            assert states(manager.routing) == {1: UP}
+            await again.leave()
+            assert states(manager.routing) == {1: LEFT}
+
+    run(scenario())
 
 
 def test_messages_over_the_bound_are_refused_and_the_server_goes_on() -> None:

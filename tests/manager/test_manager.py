@@ -194,11 +194,14 @@ def test_the_watch_outlives_its_defects(caplog: pytest.LogCaptureFixture, monkey
 
 def test_leaving_is_published() -> None:
     async def scenario(bench: Bench) -> None:
-        await bench.join(1)
-        await bench.manager.leave("test", identity(1))
+        one = await bench.join(1)
+        stranger = bench.manager.open_stream("test", identity(1, incarnation=5))
+        assert await refusal(stranger.leave()) is Code.NODE_TAKEN
+        assert await refusal(bench.manager.open_stream("test", identity(2)).leave()) is Code.NODE_UNKNOWN
+        assert states(bench.manager.routing) == {1: UP}
+        await one.leave()
         assert states(bench.manager.routing) == {1: LEFT}
-        assert await refusal(bench.manager.leave("test", identity(2))) is Code.NODE_UNKNOWN
-        assert await refusal(bench.manager.leave("other", identity(1))) is Code.WRONG_CLUSTER
+        assert await refusal(one.heartbeat(beat())) is Code.NODE_UNKNOWN
 
     with_manager(scenario)
 
@@ -224,14 +227,14 @@ def test_those_who_wait_see_the_next_version_and_the_end() -> None:
         manager = bench.manager
         waiting = asyncio.create_task(manager.wait_newer(0))
         await asyncio.sleep(0)
-        await bench.join(1)
+        one = await bench.join(1)
         assert (await waiting).version == 1
         assert (await manager.wait_newer(0)).version == 1
         waiting = asyncio.create_task(manager.wait_newer(1))
         await asyncio.sleep(0)
         await manager.close()
         assert await refusal(waiting) is Code.CLOSING
-        assert await refusal(manager.leave("test", identity(1))) is Code.CLOSING
+        assert await refusal(one.leave()) is Code.CLOSING
         with pytest.raises(EmberError):
             manager.open_stream("test", identity(1))
 
@@ -241,9 +244,9 @@ def test_those_who_wait_see_the_next_version_and_the_end() -> None:
 def test_state_survives_a_restart_and_nodes_get_a_whole_failure_time(tmp_path: Path) -> None:
     async def scenario() -> None:
         async def first(bench: Bench) -> None:
-            for node in (1, 2, 3):
+            for node in (1, 2):
                 await bench.join(node)
-            await bench.manager.leave("test", identity(3))
+            await (await bench.join(3)).leave()
 
         async def second(bench: Bench) -> None:
             manager = bench.manager

@@ -140,7 +140,7 @@ def test_leaving_is_final_for_a_process_and_can_be_said_twice() -> None:
     members.leave(ONE)
     members.leave(ONE)
     assert state_of(members) is NodeState.LEFT
-    assert refusal(members, ONE).code is Code.CLOSING
+    assert refusal(members, ONE).code is Code.NODE_UNKNOWN
     assert members.expire(10 * FAILURE_MS) == []
     members.heartbeat(ONE._replace(incarnation=222), BEAT, 5)
     assert state_of(members) is NodeState.UP

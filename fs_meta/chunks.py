@@ -11,6 +11,7 @@ Source: reference 3.1, 3.2, 3.12; records `fs_common.records.storage`.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -73,6 +74,8 @@ class ChunkClient:
         self._timeout_s = timeout_s
         """Total time of `measure` and `cut`."""
         self._channels = ChannelPool()
+        self._removals = itertools.count(1)
+        """Sequences of removing requests."""
         self._map: _Map | None = None
         """Of the routing that was newest when it was last looked at."""
 
@@ -137,11 +140,14 @@ class ChunkClient:
         return await self._on_head(chain_id, REMOVE_FILES, request, None)
 
     async def _remove_on(self, chain_id: int, inode: int, first: int, deadline: float | None) -> None:
-        def request(chain: Chain) -> RemoveChunks:
-            return RemoveChunks(chain.chain, chain.version, inode, first, REMOVE_LIMIT, self._client)
+        more = True
+        while more:
+            sequence = next(self._removals)
 
-        while (await self._on_head(chain_id, REMOVE_CHUNKS, request, deadline)).more:
-            pass
+            def request(chain: Chain, sequence: int = sequence) -> RemoveChunks:
+                return RemoveChunks(chain.chain, chain.version, inode, first, REMOVE_LIMIT, self._client, sequence)
+
+            more = (await self._on_head(chain_id, REMOVE_CHUNKS, request, deadline)).more
 
     async def _last(self, chain_id: int, inode: int, deadline: float) -> Any:
         def request(chain: Chain) -> QueryLastChunk:

@@ -40,6 +40,8 @@ REMOVE_LIMIT_MAX = 4096
 """Chunks of one REMOVE_CHUNKS or, about, REMOVE_FILES."""
 SYNC_CHAINS_MAX = 4096
 """Of one SYNC_CHAINS."""
+REMOVALS_MAX = 1 << 16
+"""Files whose last removal is remembered, for each chain."""
 REMOVE_BATCH = 64
 """Chunks of one replicated batch of REMOVE_FILES: enough to share a sync, few enough for others not to wait long."""
 LOOKS_IN_A_ROW = 64
@@ -53,6 +55,9 @@ class Queries:
         self._updates = updates
         self._disk = disk
         """Capacity and free bytes of the node's disks."""
+        self._removals: dict[tuple[int, bytes, int], tuple[int, RemoveChunksReply | None]] = {}
+        """By chain, client and inode: the last sequence of a removal, and its answer once it is over; the oldest first.
+        In memory alone: what may come late waits in a socket of this process."""
 
     def committed_versions(self, call: Call) -> Reply:
         """COMMITTED_VERSIONS, asked of the tail. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING."""
@@ -123,21 +128,47 @@ class Queries:
         return Reply(SyncChainsReply(before))
 
     async def remove_chunks(self, call: Call) -> Reply:
-        """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry."""
+        """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry.
+
+        Raises also UPDATE_STALE: the client has gone on with this file since.
+        """
         request: RemoveChunks = call.request
         if not 1 <= request.limit <= REMOVE_LIMIT_MAX or request.first < 0:
             raise EmberError(Code.INVALID, f"removal of {request.limit} chunks from {request.first} on is not taken")
         target = self._head(request.chain, request.chain_version)
+        self._look_at_removal(request)
         await self._settle(call, target, _inode_prefix(request.inode), request.first)
         removed = 0
         while removed < request.limit:
+            over = self._look_at_removal(request)
+            if over is not None:
+                return Reply(over)
             batch = min(request.limit - removed, UPDATE_ITEMS_MAX)
             chunks = target.store.chunks_of(request.inode, request.first, batch)
             if not chunks:
                 break
             await self._remove(call, target, request.chain_version, chunks)
             removed += len(chunks)
-        return Reply(RemoveChunksReply(removed, bool(target.store.chunks_of(request.inode, request.first, 1))))
+        reply = RemoveChunksReply(removed, bool(target.store.chunks_of(request.inode, request.first, 1)))
+        if request.sequence:
+            self._look_at_removal(request)
+            self._removals[request.chain, request.client, request.inode] = request.sequence, reply
+        return Reply(reply)
+
+    def _look_at_removal(self, request: RemoveChunks) -> RemoveChunksReply | None:
+        """Whether the client still wants it: its answer, if it has had one. Raises UPDATE_STALE."""
+        if not request.sequence:
+            return None
+        key = request.chain, request.client, request.inode
+        last, answer = self._removals.pop(key, (0, None))
+        self._removals[key] = max((last, answer), (request.sequence, None), key=lambda known: known[0])
+        if len(self._removals) > REMOVALS_MAX:
+            del self._removals[next(iter(self._removals))]
+        if last > request.sequence:
+            raise EmberError(
+                Code.UPDATE_STALE, f"removal {request.sequence} of inode {request.inode} comes after {last}"
+            )
+        return answer if last == request.sequence else None
 
     async def remove_files(self, call: Call) -> Reply:
         """REMOVE_FILES. As many files share a replicated batch as have chunks enough for one."""

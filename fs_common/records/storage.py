@@ -167,6 +167,9 @@ class RemoveChunks(msgspec.Struct, frozen=True, array_like=True):
     first: int
     limit: int
     client: bytes = b""
+    sequence: int = 0
+    """Grows with the client's requests; a resend keeps it. 0: the client does not count. A copy that comes after it was
+    answered, or after a later request of the client for this file, removes nothing."""
 
 
 class RemoveChunksReply(msgspec.Struct, frozen=True, array_like=True):

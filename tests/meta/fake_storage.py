@@ -38,6 +38,8 @@ class FakeStorage:
         """Answered, one by one, as the error of an update's item."""
         self.remove_step = 1000
         """Chunks removed for each call, however many are asked for."""
+        self.removals: list[int] = []
+        """Sequences of removals of one file's chunks, resends included."""
         self.versions: set[int] = set()
         """Chain versions that callers named."""
         self._server: tcp.Server | None = None
@@ -66,6 +68,8 @@ class FakeStorage:
     def _told(self, handler: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
         def handle(call: Call) -> Reply:
             self.calls.append(type(call.request).__name__)
+            if isinstance(call.request, RemoveChunks):
+                self.removals.append(call.request.sequence)
             if self.refusals:
                 raise self.refusals.pop(0)
             return handler(call)

@@ -162,6 +162,23 @@ def test_a_cut_that_was_given_up_is_stale_once_a_later_one_is_answered() -> None
     run(body())
 
 
+def test_each_removal_is_a_later_one_and_a_resend_is_the_same() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            for _ in range(2):
+                for index in range(0, 30, 3):
+                    s.put(index, CHUNK)
+                [daemon] = [daemon for daemon in s.daemons if daemon.lengths]
+                daemon.remove_step = 4
+                daemon.refusals = [EmberError(Code.BUSY), EmberError(Code.BUSY)]
+                await s.client.cut(INODE, LAYOUT, 0)
+            sequences = daemon.removals
+            assert sequences == sorted(sequences) and 0 not in sequences
+            assert [sequences.count(number) for number in sorted(set(sequences))] == [3, 1, 1, 3, 1, 1]
+
+    run(body())
+
+
 def test_the_newest_routing_is_used_for_each_attempt() -> None:
     async def body() -> None:
         async with setup() as s:

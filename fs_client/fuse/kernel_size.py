@@ -5,8 +5,9 @@ flags and goes where the program said. The kernel puts an append at the end that
 cannot be that end is the program's own.
 
 The kernel learns a length by answers (attributes, entries), by its own writes, and by truncating. An answer that
-crosses one of its writes is not taken, so of the last two lengths it was told either may count until one is confirmed:
-told again, or used. In doubt it is an append: that never puts bytes over others.
+crosses one of its writes is not taken, and which ones did nobody tells: so every length that it was told may count
+until one is confirmed by a write there or a truncate. Its own writes bring them together again; they differ only while
+other clients change the file. In doubt it is an append: that never puts bytes over others.
 
 Pure.
 """
@@ -16,21 +17,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fs_client.fuse.nodes import Node
 
+KEPT_MAX = 8
+"""Lengths, the newest first. More answers than that do not cross one write."""
+
 
 def told(node: "Node", size: int) -> None:
     """An answer names `size`."""
-    sizes = node.sizes
-    if sizes != (size,):
-        node.sizes = (size,) if not sizes or sizes[0] == size else (size, sizes[0])
+    if node.sizes[:1] != (size,):
+        node.sizes = (size, *(other for other in node.sizes if other != size))[:KEPT_MAX]
 
 
 def wrote(node: "Node", offset: int, size: int) -> None:
     """The kernel's own write (or the like), as it was asked for, will have an answer."""
-    if size and node.sizes:
+    sizes = node.sizes
+    if size and sizes:
         end = offset + size
-        first = max(node.sizes[0], end)
-        last = max(node.sizes[-1], end)
-        node.sizes = (first,) if first == last else (first, last)
+        if len(sizes) == 1:
+            if end > sizes[0]:
+                node.sizes = (end,)
+        else:
+            node.sizes = tuple(dict.fromkeys(max(other, end) for other in sizes))
 
 
 def cut(node: "Node", size: int) -> None:

@@ -94,7 +94,7 @@ class Node:
         self.stored_version = UNMEASURED
         """Version of the contents that `stored_bytes` was asked for at."""
         self.sizes: tuple[int, ...] = ()
-        """Lengths that the kernel may believe (`kernel_size`), one or two; none: any."""
+        """Lengths that the kernel may believe (`kernel_size`); none: any."""
         self.plain_until = NEVER
         """Until then it has certainly no extended attributes."""
         self.removed = False

@@ -24,6 +24,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from fs_common.buffers import BufferPool
+from fs_common.checks import check
 from fs_common.checksums import matches, page_checksums
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
@@ -300,6 +301,9 @@ class _Round:
         self._behind = [places.index(member.target) > position.index for member in others]
         self._mine: list[Held] = []
         self._mine_next = 0
+        self._mine_more = True
+        self._last = b""
+        """The chunk that was compared last."""
         self._floor = 0
 
     async def run(self) -> int:
@@ -327,16 +331,20 @@ class _Round:
         return max(self._floor, *(one.floor for one in self._lists))
 
     async def _next_chunk(self) -> bytes | None:
-        if self._mine_next == len(self._mine):
+        if self._mine_next == len(self._mine) and self._mine_more:
             # What was stored meanwhile lies before: chunks are done in order.
-            self._mine = self._target.store.held(self._mine[-1].chunk if self._mine else b"", PAGE)
+            self._mine = self._target.store.held(self._last, PAGE)
             self._mine_next = 0
+            self._mine_more = len(self._mine) == PAGE
         firsts = [await one.first() for one in self._lists]
         if self._mine_next < len(self._mine):
             firsts.append(self._mine[self._mine_next])
         return min((held.chunk for held in firsts if held is not None), default=None)
 
     def _compare(self, chunk: bytes) -> list[Step]:
+        # Out of order, a chunk would look as if others had nothing of it, and be removed.
+        check(chunk > self._last, "chunks are compared in order", chunk.hex(), self._last.hex())
+        self._last = chunk
         mine = Held(chunk)
         if self._mine_next < len(self._mine) and self._mine[self._mine_next].chunk == chunk:
             mine = self._mine[self._mine_next]

@@ -8,11 +8,12 @@ import pytest
 from fs_common.errors import Code
 from fs_common.ids import chunk_id
 from fs_common.records.storage import UpdateKind
+from fs_storage import mending
 from tests.storage.chain import CHUNK, ChainOfDaemons, HeldStore, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
 
-KEPT, CHANGED, NEW, GONE, EMPTY = range(5)
+KEPT, CHANGED, GONE, EMPTY, NEW = range(5)
 
 
 def copy_of(store: HeldStore) -> HeldStore:
@@ -63,8 +64,12 @@ async def everything_is_there(chain: ChainOfDaemons) -> None:
         assert len({store.digest(chunk_id(7, index)) for store in stores}) == 1
 
 
-@pytest.mark.parametrize("lost", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
-def test_what_some_have_lost_the_others_give_back(tmp_path: Path, lost: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("lost", "page"), [((0,), 512), ((1,), 1), ((2,), 2), ((0, 1), 3), ((1, 2), 4), ((0, 2), 5)])
+def test_what_some_have_lost_the_others_give_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[int, ...], page: int
+) -> None:
+    monkeypatch.setattr(mending, "PAGE", page)
+
     async def scenario() -> None:
         async with chain_of(tmp_path) as chain:
             await first_life(chain)
@@ -111,7 +116,7 @@ def test_what_all_have_lost_in_part_is_put_together(tmp_path: Path) -> None:
             await chain.serving()
             assert await chain.read_everywhere(index=CHANGED) == b"changed"
             assert await chain.read_everywhere(index=NEW) == b"new" * 1000
-            assert await chain.read_everywhere(index=EMPTY) == b"old 4", "nobody has what came later"
+            assert await chain.read_everywhere(index=EMPTY) == b"old 3", "nobody has what came later"
             await is_gone(chain)
 
     run(scenario())

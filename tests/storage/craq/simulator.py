@@ -13,6 +13,7 @@ import heapq
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from random import Random
 
 from fs_common.errors import Code, Retry
@@ -46,6 +47,12 @@ class Plan:
     """Of a replica to forward, and of a client."""
     forgets: int = 0
     """Removals that a replica forgets, each when it likes."""
+    cuts: int = 0
+    """Of the power of one machine, or of several (`power`)."""
+    many: bool = False
+    """More than one may have lost its power, or not be whole yet."""
+    memory: bool = False
+    """What is stored is durable some time later only."""
     losses: int = 0
     """Replicas that forget, unnoticed, some or all of what they have told others is durable."""
 
@@ -109,6 +116,8 @@ class Node:
     life: int = 0
     under_way: dict[int, Operation] = field(default_factory=dict)
     """Disk work of this life that has not ended."""
+    away_until: float = 0.0
+    """Its machine is without power until then."""
     copy: ModelStore = field(default_factory=ModelStore)
     """The store as it was some time ago."""
 
@@ -173,7 +182,7 @@ class Simulation:
         """Mostly short, sometimes very long: a message that waits in a dead connection."""
         random = self.random
         late = random.expovariate(1.0) * (20.0 if not self.healed and random.random() < 0.05 else 1.0)
-        return min(late, LATE_MAX) if self.plan.forgets else late
+        return min(late, LATE_MAX) if self.plan.forgets or self.plan.cuts else late
 
     def lost(self) -> bool:
         return not self.healed and self.random.random() < self.plan.loss
@@ -530,11 +539,15 @@ class Simulation:
 
     # -- what is promised --------------------------------------------------------------------------------------------
 
+    def believed(self) -> list[Node]:
+        """Those that hold what they were told is durable."""
+        return self.nodes
+
     def check_prefix_order(self) -> None:
         """Whatever a replica has, its predecessor has, with the same content."""
         if self.plan.losses:
             return
-        for before, after in zip(self.nodes, self.nodes[1:], strict=False):
+        for before, after in pairwise(self.believed()):
             for chunk in self.chunks:
                 newest_before, content_before = before.store.newest(chunk)
                 newest_after, content_after = after.store.newest(chunk)
@@ -553,7 +566,7 @@ class Simulation:
             self.start(node)
         for _ in range(20):
             self._drain(lambda: False)
-            if not any(node.store.pending() for node in self.nodes):
+            if not any(node.store.pending() for node in self.nodes) and len(self.believed()) == len(self.nodes):
                 return
             for node in self.nodes:
                 self.settle(node)

@@ -16,10 +16,12 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from fs_client.append_lock import AppendLocks
+from fs_client.dropped import Dropped
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
 from fs_client.identity import RequestIds, new_client_id, process_umask, process_user
@@ -45,6 +47,8 @@ from fs_common.records import meta
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import byte_view
+
+T = TypeVar("T")
 
 Readable = FileRef | AsyncFile | Path
 """What can be read from: a file by its reference, an open file, a path."""
@@ -105,6 +109,9 @@ class AsyncFileSystem(Namespace):
         self.reader = RangeReader(self.storage, self.kept_files, options.timeout_s)
         # Updates have an identity of their own: a client that is gone on with counts its updates from the start again.
         self.writer = Writer(self.storage, new_client_id(), options.timeout_s)
+        self.append_locks = AppendLocks(self)
+        self.dropped = Dropped()
+        """Files of the blocking face that nobody holds any more, and that are not closed yet."""
         self._spawn = spawn
         self._background: set[asyncio.Task[None]] = set()
         """What `spawn` started and has not ended."""
@@ -143,10 +150,16 @@ class AsyncFileSystem(Namespace):
 
     async def close(self) -> None:
         """Wait for what goes on in the background, then close all connections. Files should be closed before."""
+        await self.dropped.wait()
         self.closed = True
         self._leaving.set()
         await ended(list(self._background))
         await self.pool.close()
+
+    async def after_dropped(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """A call that comes after the ends of files that nobody holds any more."""
+        await self.dropped.wait()
+        return await begin()
 
     def descriptors(self) -> list[int]:
         """File descriptors of its connections."""

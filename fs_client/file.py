@@ -9,17 +9,22 @@ goes wrong there is raised once, by the next `write_behind`, `settle`, `fsync` o
 
 Calls about one file may run side by side. Those that learn its length from the service take turns (`_asking`): an
 answer from before a hint was taken would make the file shorter than what was told. None makes it end before what was
-given to `append` or `write_behind` and is on its way (`_claimed_end`): the next append goes behind that.
+given to `append` or `write_behind` and is on its way (`_claimed_end`).
+
+An append takes the service's APPEND lock (`append_lock`), asks for the end of the file under it, writes, and settles
+the length before it gives the lock up. From the first byte on it cannot be cancelled.
 
 Used on the event loop of its file system only. Concurrency: docs/concurrency/client.md. Source: DESIGN section 8,
 rules of length in the design's reference section 3.1.
 """
 
 import asyncio
+import contextlib
 import errno
 import io
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +32,7 @@ from fs_client.backoff import Attempts
 from fs_client.file_ref import FileRef
 from fs_client.memory import FreshBytes
 from fs_client.paths import Path
+from fs_client.settle import ended
 from fs_client.sync_chains import lost, sync_file
 from fs_client.unsettled import Unsettled
 from fs_common import methods
@@ -82,6 +88,8 @@ class AsyncFile:
         self._claimed_end = 0
         """Where the last of them ends."""
         self._asking = asyncio.Lock()
+        self._answers = 0
+        """How often the service has told the file's length."""
         self.closed = False
 
     @property
@@ -97,6 +105,15 @@ class AsyncFile:
     def behind(self) -> bool:
         """Writes given away are on their way, or one of them failed and that has not been raised."""
         return bool(self._behind) or self._behind_error is not None
+
+    @property
+    def fs(self) -> "AsyncFileSystem":
+        return self._fs
+
+    @property
+    def flushed(self) -> bool:
+        """Everything that was written is stored, and the service knows how far."""
+        return not self.behind and not self._unsettled
 
     @property
     def layout(self) -> Layout:
@@ -153,6 +170,7 @@ class AsyncFile:
             return self._learn(max(reply.attributes.length, self._unsettled.written_end))
 
     def _learn(self, length: int) -> int:
+        self._answers += 1
         self.ref.length = max(length, self._claimed_end)
         return self.ref.length
 
@@ -170,16 +188,56 @@ class AsyncFile:
         await self._write(offset, view)
         return len(view)
 
-    async def append(self, data: Any) -> int:
-        """Write at the end of the file as this file knows it. Returns the size of `data`."""
+    async def append(self, data: Any, stored: Callable[[int], object] | None = None) -> int:
+        """Write `data` in one piece at the end of the file, wherever that is by then on any client or mount. On return
+        it is stored, and others see it. Returns its size.
+
+        Cancelled: nothing is appended, or, if that had begun, all of it; then it is raised when that has ended.
+        `stored`: told the offset behind `data` once it is certain that all of it is there.
+        Raises ETIMEDOUT if other clients keep appending and do not let go.
+        """
         self._check_open(writing=True)
-        view = byte_view(data)
+        return await self._append(byte_view(data), stored)
+
+    async def _append(self, view: memoryview, stored: Callable[[int], object] | None) -> int:
+        if not view:
+            return 0
+        locks = self._fs.append_locks
+        async with locks.turn(self.inode):
+            await self.settle()
+            answers = self._answers
+            attributes = await locks.take(self.inode, self.name)
+            storing = asyncio.get_running_loop().create_task(self._append_locked(view, attributes, answers, stored))
+            try:
+                await ended([storing])
+            finally:
+                await locks.release(self.inode)
+        return storing.result()
+
+    async def _append_locked(
+        self, view: memoryview, attributes: meta.Attributes, answers: int, stored: Callable[[int], object] | None
+    ) -> int:
+        """`attributes`: as of when the lock was taken, after `answers` answers had told the file's length."""
+        if self._unsettled or self._answers != answers:
+            # Something of this file was written or told meanwhile, which that may be older than.
+            await self._tell(relaxed=True)
+        else:
+            self._learn(self._unsettled.settled(attributes))
         offset = self.ref.length
-        self._claim(offset + len(view))
+        end = offset + len(view)
+        self._claim(end)
         try:
             await self._write(offset, view)
+        except BaseException:
+            # What of it is there is settled before others append, or they would write over it.
+            with contextlib.suppress(OSError):
+                await self._tell(relaxed=True)
+            raise
         finally:
             self._unclaim()
+        await self._tell(relaxed=True)
+        if stored is not None:
+            stored(end)
         return len(view)
 
     def _begin_at(self, offset: int) -> None:
@@ -300,14 +358,23 @@ class AsyncFile:
                 self._losses = unsynced.losses
                 raise to_os_error(lost(f"inode {self.inode}"), self.name)
 
-    async def _tell(self, deadline: Attempts) -> None:
-        """Settle length and times."""
+    async def flush(self) -> None:
+        """Wait for writes given away; on return all that was written is stored, and others see it and the file's
+        length and times. One call of the metadata service, if they do not know of something yet."""
+        self._check_open()
+        await self.settle()
+        if self._session and self._unsettled:
+            await self._tell(relaxed=True)
+
+    async def _tell(self, deadline: Attempts | None = None, *, relaxed: bool = False) -> None:
+        """Settle length and times. `relaxed`: to survive the death of processes, before it is on a disk."""
         async with self._asking:
             hint = self._unsettled.take()
             try:
-                request = hint.fsync(self.inode, self._session, self._fs.request_id())
+                request = hint.fsync(self.inode, self._session, self._fs.request_id(), relaxed=relaxed)
+                timeout_s = None if deadline is None else deadline.left_s()
                 reply: meta.AttributesReply = await self._fs.meta_call(
-                    methods.FSYNC, request, self.name, timeout_s=deadline.left_s()
+                    methods.FSYNC, request, self.name, timeout_s=timeout_s
                 )
             except BaseException:
                 self._unsettled.give_back(hint)

@@ -10,16 +10,18 @@ Source: DESIGN section 8.
 import io
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from fs_client import process
 from fs_client.aio import AsyncFileSystem, connect_with
 from fs_client.file import OpenMode
+from fs_client.file_layers import wrap
 from fs_client.file_ref import FileRef
 from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
 from fs_client.paths import Path
-from fs_client.raw_file import BUFFER_SIZE, RawFile, wrap
+from fs_client.raw_file import BUFFER_SIZE, RawFile
 from fs_client.stat_result import DirEntry, StatResult
 from fs_common.layout import Layout
 from fs_common.records import meta
@@ -92,6 +94,8 @@ class FileSystem:
         **kwargs: P.kwargs,
     ) -> T:
         driver, core = self._connection()
+        if core.dropped:
+            return driver.run(core.after_dropped, partial(method, core, *args, **kwargs))
         return driver.run(method, core, *args, **kwargs)
 
     def close(self) -> None:
@@ -103,8 +107,9 @@ class FileSystem:
             connected.driver.run(connected.core.close)
 
     def __del__(self) -> None:
+        # At the end of an interpreter the names of this module are None already.
         connected: _Connection | None = getattr(self, "_connected", None)
-        if connected is not None and process.current() is connected.driver:
+        if connected is not None and connected.driver.usable:
             driver, core = connected
             driver.open.discard(core)
             driver.submit(core.close)
@@ -141,6 +146,12 @@ class FileSystem:
 
         Returns an `io.BufferedReader`, `BufferedWriter` or `BufferedRandom`; the `RawFile` itself for `buffering=0`;
         an `io.TextIOWrapper` for a mode without `b`. Binary files have `ref`, those for writing `fsync()`.
+
+        `flush` makes what was written visible to everybody, its length too (one call of the metadata service); `fsync`
+        makes it durable. Mode `a`: each buffer that is full or flushed goes in one piece to the end of the file,
+        wherever that is by then on any client or mount. A file that is dropped without `close` is stored before the
+        next call.
+
         `permissions` (less the umask) and `layout` are for a file that is made.
         """
         how = OpenMode(mode)
@@ -148,8 +159,7 @@ class FileSystem:
             raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
         if not how.binary and buffering == 0:
             raise ValueError("can't have unbuffered text I/O")
-        driver, core = self._connection()
-        file = driver.run(core.open, path, mode, permissions=permissions, layout=layout)
+        file = self._call(AsyncFileSystem.open, path, mode, permissions=permissions, layout=layout)
         raw = RawFile(self, file, how, buffering if buffering == 0 or buffering > 1 else BUFFER_SIZE)
         return wrap(raw, how, buffering == 1, encoding=encoding, errors=errors, newline=newline)
 
@@ -179,8 +189,7 @@ class FileSystem:
             if type(file) is not FileRef:
                 known = [(_source(file), offset, length) for file, offset, length in ranges]
                 break
-        driver, core = self._connection()
-        return driver.run(core.read_ranges, known, into)
+        return self._call(AsyncFileSystem.read_ranges, known, into)
 
     def ref(self, path: Path) -> FileRef:
         """A light, picklable reference to a file, for `read_ranges`."""

@@ -86,13 +86,17 @@ class Driver:
         self._work = 0
         """Coroutines of sleeping callers and of the background that have not ended."""
         self._stopping = False
+        self.inherited = False
+        """It is the parent's: this is a child."""
         self._helper: _Helper | None = None
         self._mail: deque[_Call] = deque()
         """Calls that are not enlisted yet. Put by the main thread without `_mutex`, taken under it."""
         self._submitted: set[asyncio.Task[None]] = set()
         """Used on the loop only."""
-        self.close_at_exit: weakref.WeakSet[io.IOBase] = weakref.WeakSet()
-        """Files open for writing: at exit they are closed like Python's own, so that what is in buffers is stored."""
+        self.close_at_exit: dict[int, weakref.ref[io.IOBase]] = {}
+        """Files open for writing, by number: at exit they are closed like Python's own, so that what is in buffers is
+        stored. They are taken out as they are closed, not by callbacks of the references, into which signal handlers
+        could raise."""
 
     def run(self, begin: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `begin(*args, **kwargs)`. Called by any thread but the one that is running this loop now.
@@ -256,8 +260,6 @@ class Driver:
                 except BaseException as another:
                     interrupt = another
         if interrupt is not None:
-            if call.task is not None:
-                _forget_error(call.task)
             raise interrupt
         result: T = call.result()
         return result
@@ -366,15 +368,22 @@ class Driver:
 
     # Ends
 
+    @property
+    def usable(self) -> bool:
+        """It is this process's own, and the end is not here. Asked by finalizers: names of modules may be gone."""
+        return not self.inherited and not self._stopping
+
     def stop(self) -> None:
         """At exit: close files, finish what was submitted, close connections, end the helper, close the loop.
 
         A signal handler that raises ends the step it breaks into; the first such is raised in the end.
         """
         interrupt: BaseException | None = None
-        for file in list(self.close_at_exit):
+        for reference in list(self.close_at_exit.values()):
+            file = reference()
             try:
-                file.close()
+                if file is not None:
+                    file.close()
             except Exception as error:
                 logger.error("closing %r at exit: %s", getattr(file, "name", file), error)
             except BaseException as error:
@@ -401,6 +410,7 @@ class Driver:
 
     def abandon(self) -> None:
         """In a forked child: close the inherited connections without touching anything of the parent's."""
+        self.inherited = True
         empty = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             for connected in self.open:
@@ -450,7 +460,7 @@ class _Helper:
 class _Call:
     """Work that is given to whoever runs the loop, and perhaps a thread that sleeps until it has ended."""
 
-    __slots__ = ("_begin", "_bell", "_ended", "begun", "cancelled", "task", "waits")
+    __slots__ = ("_begin", "_bell", "_ended", "_error", "_result", "begun", "cancelled", "task", "waits")
 
     def __init__(self, begin: "Begin[Any]", *, waits: bool = True) -> None:
         self._begin = begin
@@ -463,13 +473,21 @@ class _Call:
         """It was taken out of the mail. Set under the driver's mutex."""
         self.cancelled = False
         self.task: asyncio.Task[Any] | None = None
-        """Set on the loop."""
+        """While it goes on. Used on the loop only: where a task dies code of asyncio runs, into which a signal handler
+        of the caller's thread could raise."""
+        self._result: Any = None
+        self._error: BaseException | None = None
 
     async def whole(self) -> Any:
         """What is begun wrongly fails like what fails later."""
         return await self._begin()
 
-    def wake(self, _: "asyncio.Task[Any]") -> None:
+    def wake(self, task: "asyncio.Task[Any]") -> None:
+        try:
+            self._result = task.result()
+        except BaseException as error:
+            self._error = error
+        self.task = None
         self._ended = True
         self._bell.release()
 
@@ -485,8 +503,13 @@ class _Call:
 
     def result(self) -> Any:
         """After it has ended."""
-        assert self.task is not None
-        return self.task.result()
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
+        return self._result
 
 
 def _shut_down() -> ShutDown:

@@ -1,7 +1,6 @@
 """Files of the blocking face: a raw file on an open file of the async core, under Python's own buffers.
 
-`RawFile` is an `io.RawIOBase`. `wrap` puts on it what the built-in `open` does: `BufferedReader`, `BufferedWriter` or
-`BufferedRandom`, and `TextIOWrapper` for text.
+`RawFile` is an `io.RawIOBase`; the layers above it are in `file_layers`.
 
 Writing under a buffer: what leaves the buffer is gathered to whole chunks, which are stored in the background while the
 program goes on. What goes wrong there is raised once, by the next write, flush or close. Large writes are sent from the
@@ -10,16 +9,28 @@ caller's memory, but for their ends; the call returns when they are stored.
 Reading under a buffer: a seek starts with a small read. While reading goes on in sequence reads grow, and a file that
 is open for reading only then reads a chunk at a time, ahead of what the buffer asks for.
 
+Appending (mode `a`): each write of the raw file, so each buffer that is full or flushed, is one `AsyncFile.append`.
+
+Signal handlers may raise between any two steps, and end any call. What a write was given is then either not taken at
+all, the position being what it was, and may be given again; or, where the layer above could not give it again (text,
+appending, closing), it is taken all the same, and the exception is raised when that layer is done (`_late`). A close
+that is broken into goes on in the background.
+
+Dropped files: finalizers never block. They submit what is gathered and the close, and note the file (`core.dropped`);
+the next call of its file system waits for that. What goes wrong then is reported as what is raised in a finalizer is.
+At the end of the interpreter they find the driver unusable and do nothing: everything was closed before.
+
 Fork: a file open for reading goes on in the child by its reference. A file open for writing belongs to the process
 that opened it: in a child it cannot be used, and closing it there does nothing.
 """
 
-import contextlib
+import asyncio
 import errno
 import io
 import os
 import warnings
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from fs_client import process
@@ -61,7 +72,19 @@ class RawFile(io.RawIOBase):
         self.buffer_size = buffer_size
         """Of the buffer it stands under; 0: there is none."""
         self._finalizing = False
-        """Nobody holds it any more: nothing may block."""
+        """Nothing may block: nobody holds it any more, or its close was broken into."""
+        self._closing = False
+        """Its length is settled by the close that comes, not by flushing."""
+        self.defers = False
+        """What breaks into a write is raised by the layer above, once everything is taken."""
+        self._late: BaseException | None = None
+        """What a signal handler raised, to be raised by the layer above."""
+        self._failure = 0
+        """`id` of the error that the last work on the loop ended with: what else is raised is a signal handler's."""
+        self._unappended = b""
+        """Taken, and to be appended before everything else."""
+        self._end_task: asyncio.Task[None] | None = None
+        """Used on the loop only."""
         self._position = file.length if mode.append else 0
         self._gather = WriteGather(file.layout.chunk_size)
         self._window = WINDOW_FIRST
@@ -106,7 +129,7 @@ class RawFile(io.RawIOBase):
 
     def tell(self) -> int:
         self._check()
-        return self._position
+        return self._position + len(self._unappended)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._check()
@@ -160,33 +183,46 @@ class RawFile(io.RawIOBase):
         size = max(self._end - self._position, 0)
         if size < _FRESH_FROM:
             (found,) = self._fs.read_ranges([(self, self._position, size)])
-            self._position += len(found)
-            return bytes(found)
-        fresh = FreshBytes(size)
-        (found,) = self._fs.read_ranges([(self, self._position, size)], fresh.view)
-        count = len(found)
-        found.release()
-        self._position += count
-        return fresh.take(count)
+            data = bytes(found)
+        else:
+            fresh = FreshBytes(size)
+            (found,) = self._fs.read_ranges([(self, self._position, size)], fresh.view)
+            count = len(found)
+            found.release()
+            data = fresh.take(count)
+        end = self._position + len(data)
+        self._position = end
+        return data
 
     # Writing
 
     def write(self, data: Any) -> int:
         self._check(writing=True)
         view = byte_view(data)
+        size = len(view)
         if self._mode.append:
-            self._position = self._end
-        if self._finalizing or (self.buffer_size and len(view) < DIRECT_FROM):
-            self._write_behind(view)
-        else:
-            self._write_through(view)
-        return len(view)
+            self._append(view)
+            return size
+        position = self._position
+        try:
+            if self._finalizing or (self.buffer_size and size < DIRECT_FROM):
+                self._write_behind(view)
+            else:
+                self._write_through(view)
+        except BaseException as error:
+            self._position = position
+            if not self.defers or not self._broke_in(error):
+                raise
+            self._break_off(error)
+            self._take(position, view)
+            self._position = position + size
+        return size
 
     def _write_behind(self, view: memoryview) -> None:
-        complete = self._gather.add(self._position, view)
-        self._position += len(view)
-        for offset, piece in complete:
-            self._run(self._file.write_behind, offset, piece)
+        end = self._position + len(view)
+        self._gather.add(self._position, view)
+        self._position = end
+        self._send_complete()
 
     def _write_through(self, view: memoryview) -> None:
         """Under a buffer the ends, which do not fill a piece, are gathered; the rest is stored on return."""
@@ -202,10 +238,50 @@ class RawFile(io.RawIOBase):
         self._position += len(middle)
         self._write_behind(view[len(view) - tail :])
 
+    def _take(self, position: int, view: memoryview) -> None:
+        """Gather all of it, whatever signal handlers raise."""
+        while True:
+            try:
+                self._gather.add(position, view)
+                return
+            except MemoryError:
+                raise
+            except BaseException as error:
+                self._late = error
+
+    def _append(self, view: memoryview) -> None:
+        whole = memoryview(self._unappended + bytes(view)) if self._unappended else view
+        if self._finalizing:
+            self._unappended = bytes(whole)
+            return
+        ends: list[int] = []
+        try:
+            self._run(self._file.append, whole, ends.append)
+        except BaseException as error:
+            if ends:
+                self._unappended = b""
+                self._position = ends[0]
+            if not self.defers or not self._broke_in(error):
+                raise
+            self._break_off(error)
+            if not ends:
+                self._unappended = bytes(whole)
+            return
+        if ends:
+            self._unappended = b""
+            self._position = ends[0]
+
     def _send_gathered(self) -> None:
         if self._own:
-            for offset, piece in self._gather.take():
-                self._run(self._file.write_behind, offset, piece)
+            self._gather.take()
+            self._send_complete()
+
+    def _send_complete(self) -> None:
+        complete = self._gather.complete
+        while complete:
+            offset, piece = complete[0]
+            self._run(self._file.write_behind, offset, piece)
+            complete.popleft()
 
     @property
     def _end(self) -> int:
@@ -220,30 +296,127 @@ class RawFile(io.RawIOBase):
         return length
 
     def flush(self) -> None:
-        """Wait until all writes are stored. Raises what went wrong with them."""
+        """Wait until all writes are stored and others see them, the file's length too: one call of the metadata service
+        if something was written. Raises what went wrong with writes."""
         self._check()
-        self._send_gathered()
-        if self._own and self._file.behind:
-            self._run(self._file.settle)
+        if not self._driver.usable:
+            return
+        try:
+            self._send_gathered()
+            if self._finalizing:
+                return  # the close in the background waits, and tells of errors
+            if self._unappended:
+                self._append(memoryview(b""))
+            if self._closing:
+                # The close tells the length.
+                if self._file.behind:
+                    self._run(self._file.settle)
+            elif not self._file.flushed:
+                self._run(self._file.flush)
+        except BaseException as error:
+            if not self._closing or not self._broke_in(error):
+                raise
+            self._break_off(error)
+        if not self._closing:
+            self.raise_late()
 
     def fsync(self) -> None:
-        """`flush`, and make the file's length and times known to others."""
+        """`flush`, and make what was written durable: on the disks of all replicas."""
         self._check(writing=True)
         self._send_gathered()
+        if self._unappended:
+            self._append(memoryview(b""))
         self._run(self._file.fsync)
+        self.raise_late()
+
+    def raise_late(self) -> None:
+        """By the layer above, when it has given everything down."""
+        late, self._late = self._late, None
+        if late is not None:
+            raise late
+
+    def _break_off(self, error: BaseException) -> None:
+        """A signal handler raised `error`, which the layer above raises. A close goes on in the background."""
+        self._late = error
+        if self._closing:
+            self._finalizing = True
+
+    def _broke_in(self, error: BaseException) -> bool:
+        """Whether a signal handler raised it."""
+        refused = isinstance(error, MemoryError | process.ShutDown | process.NoThread)
+        return id(error) != self._failure and not refused
 
     # Ending
 
     def close(self) -> None:
         if self.closed:
             return
+        if not self._driver.usable:
+            # Of the parent, or after the end of everything, when nothing is left to close.
+            super().close()
+            return
+        self.begin_close()
+        self._driver.close_at_exit.pop(id(self), None)
         try:
             super().close()
         finally:
-            if self._own:
-                # After the end of everything there is nothing left to close: files collected then are just dropped.
-                with contextlib.suppress(process.ShutDown):
-                    self._run(self._file.close)
+            self._end_core()
+        self.raise_late()
+
+    def begin_close(self) -> None:
+        """Nothing more will be written but what is in buffers."""
+        self._closing = self.defers = True
+
+    def finalize(self, file: Any) -> None:
+        """Nobody holds `file`, which is this or a layer above it, any more."""
+        self.begin_close()
+        self._finalizing = True
+        try:
+            self._dealloc_warn(file)
+        finally:
+            file.close()
+
+    def _end_core(self) -> None:
+        if not self._mode.writable:
+            # There is nobody to be told.
+            self._file.closed = True
+        elif self._finalizing:
+            self._end_behind()
+        else:
+            try:
+                self._run(self._close_file)
+            except BaseException as error:
+                if self._broke_in(error):
+                    self._finalizing = True
+                    self._end_behind()
+                raise
+
+    def _end_behind(self) -> None:
+        """In the background, before the next call of this file system. May be repeated."""
+        self._file.fs.dropped.add(self._file)
+        self._send_gathered()
+        self._driver.submit(self._close_dropped)
+
+    async def _close_file(self) -> None:
+        """Whoever waits may be cancelled; the close goes on."""
+        if self._end_task is None:
+            self._end_task = self._driver.spawn(self._close_all())
+        await asyncio.shield(self._end_task)
+
+    async def _close_all(self) -> None:
+        try:
+            if self._unappended:
+                await self._file.append(self._unappended)
+        finally:
+            await self._file.close()
+
+    async def _close_dropped(self) -> None:
+        try:
+            await self._close_file()
+        except Exception as error:
+            report_unraisable(error)
+        finally:
+            self._file.fs.dropped.ended(self._file)
 
     def _dealloc_warn(self, source: Any) -> None:
         """Called by the buffers of `io` when a file is collected that was not closed."""
@@ -251,10 +424,9 @@ class RawFile(io.RawIOBase):
             warnings.warn(f"unclosed file {source!r}", ResourceWarning, stacklevel=2, source=source)
 
     def __del__(self) -> None:
-        if not self.closed:
-            self._finalizing = True
-            self._dealloc_warn(self)
-            self.close()
+        # At the end of an interpreter the names of this module are None already.
+        if not self.closed and self._driver.usable:
+            self.finalize(self)
 
     def __reduce__(self) -> Any:
         raise TypeError("an open file cannot be pickled; pickle its `ref` or its path")
@@ -266,12 +438,20 @@ class RawFile(io.RawIOBase):
         if self._finalizing:
             self._driver.submit(begin, *args, **kwargs)
         else:
-            self._driver.run(begin, *args, **kwargs)
+            self._failure = 0
+            self._driver.run(self._noted, partial(begin, *args, **kwargs))
+
+    async def _noted(self, begin: process.Begin[Any]) -> None:
+        try:
+            await begin()
+        except Exception as error:
+            self._failure = id(error)
+            raise
 
     @property
     def _own(self) -> bool:
         """This process opened the file."""
-        return process.current() is self._driver
+        return not self._driver.inherited
 
     def _check(self, *, reading: bool = False, writing: bool = False) -> None:
         if self.closed:
@@ -286,93 +466,16 @@ class RawFile(io.RawIOBase):
                 raise OSError(errno.EBADF, text, self.name)
 
 
-class FileReader(io.BufferedReader):
-    """What `open` returns for reading."""
+class _Unraisable:
+    """Python reports what is raised in finalizers, and goes on."""
 
-    raw: RawFile
-
-    @property
-    def ref(self) -> FileRef:
-        return self.raw.ref
-
-
-class FileWriter(io.BufferedWriter):
-    """What `open` returns for writing: `flush` returns when the bytes are stored."""
-
-    raw: RawFile
-
-    @property
-    def ref(self) -> FileRef:
-        """A reference to the file; its length does not count what is still in the buffer."""
-        return self.raw.ref
-
-    def flush(self) -> None:
-        if self.raw._own:
-            super().flush()
-            self.raw.flush()
-
-    def fsync(self) -> None:
-        """`flush`, and make the file's length and times known to others."""
-        self.flush()
-        self.raw.fsync()
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
     def __del__(self) -> None:
-        _finalize(self)
+        raise self.error
 
 
-class FileRandom(io.BufferedRandom):
-    """What `open` returns for reading and writing."""
-
-    raw: RawFile
-
-    @property
-    def ref(self) -> FileRef:
-        """A reference to the file; its length does not count what is still in the buffer."""
-        return self.raw.ref
-
-    def flush(self) -> None:
-        if self.raw._own:
-            super().flush()
-            self.raw.flush()
-
-    def fsync(self) -> None:
-        """`flush`, and make the file's length and times known to others."""
-        self.flush()
-        self.raw.fsync()
-
-    def __del__(self) -> None:
-        _finalize(self)
-
-
-def _finalize(file: FileWriter | FileRandom) -> None:
-    """Close a file that nobody holds any more, without blocking."""
-    if not file.closed:
-        file.raw._dealloc_warn(file)
-        file.raw._finalizing = True
-        file.close()
-
-
-def wrap(raw: RawFile, mode: OpenMode, line_buffering: bool, **text: Any) -> Any:
-    """The file object that the built-in `open` would make of `raw`. `text`: encoding, errors, newline."""
-    file = _wrap(raw, mode, line_buffering, **text)
-    if mode.writable:
-        process.driver().close_at_exit.add(file)
-    return file
-
-
-def _wrap(raw: RawFile, mode: OpenMode, line_buffering: bool, **text: Any) -> Any:
-    size = raw.buffer_size
-    if not size:
-        return raw
-    buffered: FileReader | FileWriter | FileRandom
-    if mode.readable and mode.writable:
-        buffered = FileRandom(raw, size)
-    elif mode.writable:
-        buffered = FileWriter(raw, size)
-    else:
-        buffered = FileReader(raw, size)
-    if mode.binary:
-        return buffered
-    wrapper = io.TextIOWrapper(buffered, line_buffering=line_buffering, **text)
-    wrapper.mode = mode.text  # type: ignore[misc]
-    return wrapper
+def report_unraisable(error: BaseException) -> None:
+    """Of a file that nobody holds any more: as an exception that is ignored, which names the file."""
+    _Unraisable(error)

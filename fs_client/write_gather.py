@@ -2,8 +2,15 @@
 
 A chunk that is written in one piece is one update on every replica; cut elsewhere it is two.
 
+A signal handler may raise between any two steps. So every step leaves what was taken before either gathered or in
+`complete`, at worst in both: then it is stored twice, in the same place and order. Taking the same bytes for the same
+place again makes no difference.
+
 Pure.
 """
+
+from collections import deque
+from typing import NamedTuple
 
 from fs_client.memory import allocate
 from fs_common.limits import MIB
@@ -15,45 +22,54 @@ Placed = tuple[int, memoryview]
 """Offset in the file, bytes."""
 
 
+class _Gathered(NamedTuple):
+    """Bytes [start, start + size) of the file, at the head of `memory`, which has `piece_size` bytes."""
+
+    memory: memoryview
+    start: int
+    size: int
+
+
 class WriteGather:
-    """Invariant: what is gathered lies in one piece, from `_start` on, and does not fill it."""
+    """Invariant: what is gathered lies in one piece and does not fill it."""
 
     def __init__(self, chunk_size: int) -> None:
         self.piece_size = min(chunk_size, PIECE_MAX)
-        self._memory: memoryview | None = None
-        """Of `piece_size` bytes; None: nothing is gathered."""
-        self._start = 0
-        """Offset in the file of what is gathered."""
-        self._count = 0
+        self.complete: deque[Placed] = deque()
+        """What is to be stored, in this order. Whoever stores it takes it off when that is certain."""
+        self._gathered: _Gathered | None = None
 
     @property
     def end(self) -> int:
-        """Offset in the file of the end of what is gathered; 0: nothing is."""
-        return self._start + self._count if self._count else 0
+        """Offset in the file of the furthest end of what is here; 0: nothing is."""
+        gathered = self._gathered
+        end = 0 if gathered is None else gathered.start + gathered.size
+        for offset, piece in self.complete:
+            end = max(end, offset + len(piece))
+        return end
 
-    def add(self, offset: int, data: memoryview) -> list[Placed]:
-        """Take `data`, copying it. Returns what is complete, for the caller to keep; in file order of the calls."""
-        complete: list[Placed] = []
-        if not data:
-            return complete
-        if self._count and offset != self._start + self._count:
-            complete += self.take()
+    def add(self, offset: int, data: memoryview) -> None:
+        """Take `data`, copying it; what is complete goes to `complete`."""
+        gathered = self._gathered
+        if gathered is not None and data and offset != gathered.start + gathered.size:
+            self.take()
         while data:
-            if self._memory is None:
-                self._memory = allocate(self.piece_size)
-                self._start = offset
-            room = self.piece_size - self._start % self.piece_size - self._count
+            gathered = self._gathered
+            if gathered is None:
+                gathered = _Gathered(allocate(self.piece_size), offset, 0)
+            memory, start, size = gathered
+            room = self.piece_size - start % self.piece_size - size
             part = data[:room]
-            self._memory[self._count : self._count + len(part)] = part
-            self._count += len(part)
+            memory[size : size + len(part)] = part
+            self._gathered = _Gathered(memory, start, size + len(part))
             offset += len(part)
             data = data[len(part) :]
             if len(part) == room:
-                complete += self.take()
-        return complete
+                self.take()
 
-    def take(self) -> list[Placed]:
-        """Give up what is gathered: one piece or none."""
-        memory, self._memory = self._memory, None
-        count, self._count = self._count, 0
-        return [] if memory is None else [(self._start, memory[:count])]
+    def take(self) -> None:
+        """What is gathered is complete."""
+        gathered = self._gathered
+        if gathered is not None:
+            self.complete.append((gathered.start, gathered.memory[: gathered.size]))
+            self._gathered = None

@@ -1,5 +1,6 @@
 """A metadata service on a dict: the records of the real one, POSIX names, retries by request id, faults on demand."""
 
+import asyncio
 import itertools
 import posixpath
 import time
@@ -13,6 +14,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.methods import Method
 from fs_common.records import meta
+from fs_common.records.locks import Lock, LockReply, ReleaseLocks
 from fs_common.records.meta import Attributes, FileType
 from fs_common.records.routing import GetRoutingReply, Routing
 from fs_common.records.session import Empty
@@ -39,6 +41,12 @@ class FakeMetadata:
         self.cut: Callable[[int, int, int], None] = lambda inode, length, chunk_size: None
         self.stored_length: Callable[[int, int], int] = lambda inode, chunk_size: 0
         self.page_size = 1024
+        self.append_locks: dict[int, tuple[bytes, int]] = {}
+        """Inode to client and owner."""
+        self._lock_waiters: list[asyncio.Future[None]] = []
+        self._refused_locks: set[bytes] = set()
+        """Request ids: all copies of a request have one answer."""
+        self.lost_lock_replies = 0
         self._on_disk: tuple[dict[int, Attributes], dict[int, dict[bytes, int]]] = {}, {}
         """What a power cut leaves of `inodes` and `children`."""
         self.kept_ms = 300_000
@@ -51,6 +59,9 @@ class FakeMetadata:
         self.service = Service("meta", cluster, 1)
         self.server: tcp.Server | None = None
         for method in methods.BY_NUMBER.values():
+            if method is methods.LOCK:
+                self.service.register(method, self._lock)
+                continue
             handler = getattr(self, f"_{method.name}", None)
             if handler is not None:
                 self.service.register(method, self._answering(method, handler))
@@ -239,6 +250,43 @@ class FakeMetadata:
     def _sync(self, request: meta.Sync) -> Empty:
         self._to_disk()
         return Empty()
+
+    # Locks
+
+    async def _lock(self, call: Call) -> Reply:
+        """APPEND only, which is exclusive."""
+        request: Lock = call.request
+        fault = self.fault(methods.LOCK)
+        if fault is not None:
+            raise fault
+        self.calls.append((methods.LOCK.name, request))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + request.wait_ms / 1000
+        mine = (request.client, request.owner)
+        while self.append_locks.setdefault(request.inode, mine) != mine:
+            if loop.time() >= until or request.request in self._refused_locks:
+                self._refused_locks.add(request.request)
+                self._wake_lock_waiters()
+                raise EmberError(Code.WOULD_BLOCK, "another owner has it")
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._lock_waiters.append(waiter)
+            await asyncio.wait([waiter], timeout=until - loop.time())
+        if self.lost_lock_replies:
+            self.lost_lock_replies -= 1
+            raise EmberError(Code.NO_SPACE, "it is taken, and seems not to be")
+        return Reply(LockReply(self.inodes[request.inode]))
+
+    def _release_locks(self, request: ReleaseLocks) -> Empty:
+        if self.append_locks.get(request.inode) == (request.client, request.owner):
+            del self.append_locks[request.inode]
+            self._wake_lock_waiters()
+        return Empty()
+
+    def _wake_lock_waiters(self) -> None:
+        waiters, self._lock_waiters = self._lock_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _mkdir(self, request: meta.Mkdir) -> meta.AttributesReply:
         if request.parents:

@@ -22,7 +22,6 @@ def test_the_length_of_a_file_whose_close_failed_is_told_later(
     with fs_client.connect(cluster.address, timeout_s=TIMEOUT_S) as fs:
         file = fs.open("/f", "wb")
         file.write(b"x" * 100)
-        file.flush()
         cluster.metadata.fault = no_close
         with pytest.raises(OSError, match=r"gave up after 0\.2 s: later"):
             file.close()

@@ -6,12 +6,16 @@ import os
 import pathlib
 import pickle
 import random
+import sys
+import warnings
 
 import pytest
 
-from fs_client import FileSystem
+import fs_client
+from fs_client import FileSystem, process
 from fs_client.file import OpenMode
-from fs_client.raw_file import FileRandom, FileReader, FileWriter, RawFile
+from fs_client.file_layers import FileRandom, FileReader, FileWriter
+from fs_client.raw_file import RawFile
 from fs_common.errors import Code, EmberError
 from tests.client.fake_cluster import CHUNK, FakeCluster
 
@@ -102,6 +106,33 @@ def test_flush_makes_bytes_readable_by_reference(fs: FileSystem) -> None:
         file.flush()
         (view,) = fs.read_ranges([(file.ref, 0, 5)])
         assert bytes(view) == b"hello"
+
+
+def test_flush_shows_others_the_bytes_and_the_length(cluster: FakeCluster, fs: FileSystem) -> None:
+    with fs_client.connect(cluster.address) as other:
+        for mode in ("wb", "w", "ab"):
+            with fs.open("/f", mode) as file:
+                file.write("hello" if mode == "w" else b"hello")
+                file.flush()
+                size = 10 if mode == "ab" else 5
+                assert fs.getsize("/f") == other.getsize("/f") == size
+                assert other.read_file("/f") == b"hello" * (size // 5)
+
+
+def test_what_flush_and_close_cost(cluster: FakeCluster, fs: FileSystem) -> None:
+    """One call for each flush that has something to tell; none before the call that a close is."""
+    for mode in ("wb", "w"):
+        with fs.open("/f", mode) as file:
+            for _ in range(3):
+                file.write("x" if mode == "w" else b"x")
+            file.flush()
+            file.flush()
+            file.write("y" if mode == "w" else b"y")
+        calls = [name for name, _ in cluster.metadata.calls if name in ("fsync", "close")]
+        assert calls == ["fsync", "close"]
+        cluster.metadata.calls.clear()
+    relaxed = [request.relaxed for name, request in cluster.metadata.calls if name == "fsync"]
+    assert all(relaxed)
 
 
 def test_modes_cut_keep_and_append(fs: FileSystem) -> None:
@@ -260,6 +291,62 @@ def test_a_file_that_is_dropped_warns_and_is_stored(cluster: FakeCluster, fs: Fi
     assert closed.wait(10), "the session ends in the background"
     assert fs.read_file("/f") == b"hello"
     assert not cluster.metadata.sessions
+
+
+def test_a_file_that_is_dropped_is_there_for_the_next_call(cluster: FakeCluster, fs: FileSystem) -> None:
+    """As the file of `np.save(fs.open(path, "wb"), array)`, which a built-in one would be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for number in range(20):
+            data = bytes([number]) * (number * 9000)
+            for mode in ("wb", "w+b", "ab"):
+                name = f"/{mode}{number}"
+                fs.open(name, mode).write(data)
+                assert fs.getsize(name) == len(data)
+            fs.open(f"/w{number}", "w").write("text")
+            assert fs.read_file(f"/w{number}") == b"text"
+            fs.open(f"/raw{number}", "wb", buffering=0).write(data)
+            with fs.open(f"/raw{number}") as file:
+                assert file.read() == data
+    assert not cluster.metadata.sessions
+
+
+def test_a_file_that_is_dropped_on_the_loop_itself_is_stored(fs: FileSystem) -> None:
+    """The collector runs anywhere, also while the loop does; nothing waits for itself."""
+    fs.listdir()
+    files = [fs.open("/f", "wb")]
+    files[0].write(b"hello")
+
+    async def drop() -> None:
+        with pytest.warns(ResourceWarning, match="unclosed file"):
+            files.clear()
+
+    process.driver().run(drop)
+    assert fs.read_file("/f") == b"hello"
+
+
+def test_what_a_dropped_file_could_not_store_is_reported_with_its_name(
+    cluster: FakeCluster, fs: FileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for daemon in cluster.storage.values():
+        daemon.update_fault = lambda item: EmberError(Code.NO_SPACE, "full")
+    reports: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: reports.append(what.exc_value))
+    with pytest.warns(ResourceWarning):
+        fs.open("/f", "wb").write(b"x")
+    assert fs.exists("/f")
+    (error,) = reports
+    assert isinstance(error, OSError) and error.errno == EmberError(Code.NO_SPACE, "").errno and error.filename == "/f"
+    assert not cluster.metadata.sessions
+
+
+def test_a_file_system_that_is_closed_stores_dropped_files_first(cluster: FakeCluster) -> None:
+    fs = fs_client.connect(cluster.address)
+    with pytest.warns(ResourceWarning):
+        fs.open("/f", "wb").write(b"x")
+    fs.close()
+    with fs_client.connect(cluster.address) as other:
+        assert other.read_file("/f") == b"x"
 
 
 def test_a_file_for_reading_may_be_dropped(fs: FileSystem) -> None:

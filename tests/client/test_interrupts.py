@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -242,7 +243,7 @@ def test_a_handler_that_raises_at_exit_leaves_nothing_undone() -> None:
 
     files = [Closing(None), Closing(SystemExit(3)), Closing(None), Closing(KeyboardInterrupt())]
     driver = process.Driver()
-    driver.close_at_exit = files  # type: ignore[assignment]
+    driver.close_at_exit = {number: weakref.ref(file) for number, file in enumerate(files)}  # type: ignore[misc]
     with pytest.raises(SystemExit):
         driver.stop()
     assert all(file.closed for file in files) and driver.loop.is_closed()

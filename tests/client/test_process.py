@@ -402,6 +402,32 @@ def test_a_leader_without_a_helper_ends_what_others_wait_for(monkeypatch: pytest
     driver.stop()
 
 
+def test_objects_that_outlive_the_modules_are_silent(cluster: FakeCluster) -> None:
+    """Programs that import large packages end with the names of our modules gone before the objects are."""
+    code = f"""
+import os, sys
+import fs_client
+from fs_client.loader import FileDataset
+fs = fs_client.connect({cluster.address!r})
+fs.write_file('/f', b'1')
+kept = [fs, fs_client.FileSystem(fs.options), fs.scandir('/'), fs.ref('/f'), fs.stat('/f'), FileDataset(fs, '/')]
+for mode in ('rb', 'wb', 'ab', 'r+b', 'a+b', 'r', 'w', 'a', 'r+'):
+    kept.append(fs.open('/' + mode if 'w' in mode else '/f', mode))
+for mode in ('rb', 'wb', 'ab', 'r+b'):
+    kept.append(fs.open('/0' + mode if 'w' in mode else '/f', mode, buffering=0))
+for object in kept:
+    if not isinstance(object, fs_client.FileSystem) and hasattr(object, 'write') and object.writable():
+        object.write('x' if hasattr(object, 'encoding') else b'x')
+os.kept = [kept, [module for name, module in sys.modules.items() if name.startswith('fs_')]]
+del kept, object, fs
+"""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    with fs_client.connect(cluster.address) as fs:
+        assert fs.read_file("/w") == fs.read_file("/wb") == fs.read_file("/0wb") == b"x"
+
+
 def test_threads_that_outlive_the_main_one_may_start_none(cluster: FakeCluster) -> None:
     """An interpreter that ends refuses new threads, from Python 3.12 on; here it does whatever its version."""
     code = f"""

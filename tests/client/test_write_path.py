@@ -208,7 +208,10 @@ def test_a_length_that_is_asked_for_beside_an_fsync_or_an_append_is_not_the_one_
                     await gate.wait()
                 return await answer(method, *rest, **how)
 
+            written = asyncio.Event()
+
             async def held_write(*arguments: Any) -> None:
+                written.set()
                 await gate.wait()
                 await write(*arguments)
 
@@ -226,7 +229,7 @@ def test_a_length_that_is_asked_for_beside_an_fsync_or_an_append_is_not_the_one_
                 gate.clear()
                 monkeypatch.setattr(fs.writer, "write", held_write)
                 appending = asyncio.ensure_future(file.append(b"abc"))
-                await asyncio.sleep(0)
+                await written.wait()
                 assert await file.refresh() == 13
                 behind = asyncio.ensure_future(file.append(b"def"))
                 await asyncio.sleep(0)

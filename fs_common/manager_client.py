@@ -92,6 +92,8 @@ class NodeAddress:
     """Of the data plane, as other machines reach it."""
     port: int
     """Of the data plane; bound before the client starts."""
+    cluster_uuid: bytes = b""
+    """Of the cluster that the node's directory belongs to; b"": it has met no manager yet."""
 
 
 class ManagerClient:
@@ -107,7 +109,10 @@ class ManagerClient:
         who: NodeAddress,
         status: Callable[[], NodeStatus],
         clock: Callable[[], float] = boottime_s,
+        keep_cluster: Callable[[bytes], None] = lambda uuid: None,
     ) -> None:
+        """`keep_cluster`: called once, with the uuid of the cluster of the first manager met: the node belongs to it,
+        durably on return. Raises `OSError`."""
         self._addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         if not self._addresses:
             raise EmberError(Code.INVALID, "manager: no address; expected host:port")
@@ -119,7 +124,9 @@ class ManagerClient:
             port=who.port,
             release=RELEASE,
             incarnation=int.from_bytes(os.urandom(8), "big") | 1,
+            cluster_uuid=who.cluster_uuid,
         )
+        self._keep_cluster = keep_cluster
         self._status = status
         self._clock = clock
         self._lease_until_s = float("-inf")
@@ -317,6 +324,8 @@ class ManagerClient:
             raise await _status_of(call, address)
         if reply.sequence != sequence:
             raise EmberError(Code.BAD_BODY, f"manager {address} answered heartbeat {reply.sequence}, not {sequence}")
+        if reply.cluster_uuid != self._identity.cluster_uuid:
+            self._meet(reply.cluster_uuid, address)
         self._lease_s = reply.lease_ms / 1000
         self._interval_s = reply.heartbeat_interval_ms / 1000
         self._lease_until_s = max(self._lease_until_s, sent_s + self._lease_s)
@@ -326,6 +335,23 @@ class ManagerClient:
         if reply.verdicts:
             self._judge([_verdict(message) for message in reply.verdicts])
         self._turn()
+
+    def _meet(self, cluster_uuid: bytes, address: str) -> None:
+        """The manager is of a cluster that this node does not belong to, or not yet."""
+        ours = self._identity.cluster_uuid
+        if ours:
+            raise EmberError(
+                Code.WRONG_CLUSTER,
+                f"manager {address} is of another cluster ({cluster_uuid.hex() or 'without a uuid'}) than this node's "
+                f"data ({ours.hex()}): name the right manager, or restore its metadata store",
+            )
+        try:
+            self._keep_cluster(cluster_uuid)
+        except OSError as error:
+            raise EmberError(
+                Code.DISK_FAILED, f"the node's directory cannot be written: {error.strerror or error}"
+            ) from error
+        self._identity.cluster_uuid = cluster_uuid
 
     async def _watch(self, address: str) -> bool:
         """One stream of routing. Ends when the manager ends it."""

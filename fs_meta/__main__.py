@@ -17,9 +17,10 @@ from pathlib import Path
 
 import uvloop
 
-from fs_common import heap
+from fs_common import heap, making
 from fs_common.config import ConfigError, load
 from fs_common.errors import EmberError
+from fs_common.making import Making
 from fs_common.telemetry import configure_logging
 from fs_meta import server
 from fs_meta.config import MetaConfig
@@ -36,22 +37,24 @@ EXIT_FAILED = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="emberfs meta", description="A metadata server of EmberFS.")
     parser.add_argument("--config", required=True, type=Path, help="TOML file; its keys: fs_meta/config.py")
+    making.add_options(parser)
+    options = parser.parse_args(arguments)
     try:
-        config = load(parser.parse_args(arguments).config, MetaConfig)
+        config = load(options.config, MetaConfig)
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging("meta", config.log_json, config.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, options.making))
 
 
-async def _serve(config: MetaConfig) -> int:
+async def _serve(config: MetaConfig, making: Making) -> int:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        running = await _start(config)
+        running = await _start(config, making)
     except EmberError as error:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
@@ -69,12 +72,16 @@ async def _serve(config: MetaConfig) -> int:
     return 0
 
 
-async def _start(config: MetaConfig) -> server.MetaServer:
+async def _start(config: MetaConfig, making: Making) -> server.MetaServer:
     """Store, manager, server, in this order; what was started is ended again if a later one fails."""
-    kv = open_store(config.store_url)
+    if config.store_url.startswith("memory:"):
+        making = Making.IF_MISSING  # it is empty at every start
+    kv = open_store(config.store_url, make=making is not Making.NO)
     try:
-        await prepare_store(kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns())
-        manager = await start_manager(kv, config)
+        found = await prepare_store(
+            kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns(), making
+        )
+        manager = await start_manager(kv, config, found.uuid)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
             return await server.start(config, kv, manager)

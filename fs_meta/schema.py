@@ -79,6 +79,8 @@ class Format(msgspec.Struct, frozen=True, array_like=True):
     schema: int
     """`SCHEMA_VERSION` of the writer."""
     created_ns: int
+    uuid: bytes = b""
+    """Of the cluster: 16 random bytes, made once with the store. b"": of a release without; the next start adds it."""
 
 
 class Inode(msgspec.Struct, array_like=True, gc=False):

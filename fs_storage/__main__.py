@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from fs_common import heap
+from fs_common import heap, making
 from fs_common.config import ConfigError, load
 from fs_common.errors import EmberError, Retry
 from fs_common.manager_client import ManagerClient, NodeAddress
@@ -40,15 +40,17 @@ ACKNOWLEDGE_S = 10.0
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="emberfs storage", description="A storage daemon of EmberFS.")
     parser.add_argument("--config", required=True, type=Path, help="TOML file; its keys: fs_storage/config.py")
+    making.add_options(parser)
+    options = parser.parse_args(arguments)
     try:
-        config = load(parser.parse_args(arguments).config, StorageConfig)
+        config = load(options.config, StorageConfig)
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
     # numpy, loaded when the first large update comes, would start a thread for each processor that it never uses here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        with claim(Path(config.directory), config.cluster, config.node) as directory:
+        with claim(Path(config.directory), config.cluster, config.node, options.making) as directory:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_serve(config, directory))
     except DirectoryRefused as error:
@@ -70,7 +72,8 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
     except OSError as error:
         await daemon.close()
         return _refuse(f"cannot listen on {config.host}:{config.port}: {error.strerror}", EXIT_FAILED)
-    manager = ManagerClient(config.manager, NodeAddress(config.cluster, config.node, host, port), daemon.status)
+    who = NodeAddress(config.cluster, config.node, host, port, directory.cluster_uuid)
+    manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster)
     daemon.join(manager)
     ended = loop.create_task(stopped.wait())
     joined = loop.create_task(_acknowledged(manager))

@@ -1,11 +1,15 @@
 """The directory of a storage daemon: whose it is, and that one process uses it.
 
-    node.json           format, cluster, node: written once, completely, before anything else is
+    node.json           format, cluster, node: written completely before anything else is; then the cluster's uuid, once
     lock                locked (flock) while a daemon runs
     target-<id>/        one chunk engine each
 
 Commit point of a new directory: the rename of `node.json.new` to `node.json`. A crash before it leaves an empty
-directory (or that file), which the next start takes over; any other content without `node.json` is refused.
+directory (or that file), which the next start that may make one takes over; any other content without `node.json` is
+refused. So is an empty directory, unless it is asked for to be made: its disk may not be mounted.
+
+The uuid is that of the cluster whose manager is met first. Commit point: the same rename, before anything is served.
+Format 1 had none.
 """
 
 import errno
@@ -16,7 +20,9 @@ from types import TracebackType
 
 import msgspec
 
-FORMAT = 1
+from fs_common.making import Making
+
+FORMAT = 2
 _MARKER = "node.json"
 _LOCK = "lock"
 
@@ -31,14 +37,28 @@ class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     cluster: str
     node: int
+    cluster_uuid: str = ""
+    """Hexadecimal; "": no manager was met yet."""
 
 
 class NodeDirectory:
     """A directory this process holds. A context manager: it is free again on exit."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, marker: Marker) -> None:
         self.path = path
         self._lock = lock
+        self._marker = marker
+
+    @property
+    def cluster_uuid(self) -> bytes:
+        """Of the cluster it belongs to; b"": not known yet."""
+        return bytes.fromhex(self._marker.cluster_uuid)
+
+    def keep_cluster(self, uuid: bytes) -> None:
+        """It belongs to that cluster from here on, durably. Raises `OSError`."""
+        marker = msgspec.structs.replace(self._marker, format=FORMAT, cluster_uuid=uuid.hex())
+        _write_marker(self.path, marker)
+        self._marker = marker
 
     def target(self, target: int) -> Path:
         """Where the engine of `target` lives."""
@@ -58,8 +78,9 @@ class NodeDirectory:
         self.close()
 
 
-def claim(path: Path, cluster: str, node: int) -> NodeDirectory:
+def claim(path: Path, cluster: str, node: int, making: Making = Making.IF_MISSING) -> NodeDirectory:
     """Make or take over the directory of `node` of `cluster`. Raises `DirectoryRefused`."""
+    _check_making(path, making)
     try:
         made = _make(path)
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -72,14 +93,25 @@ def claim(path: Path, cluster: str, node: int) -> NodeDirectory:
             raise DirectoryRefused(f"directory {path} is in use by another process; stop that one first") from None
         if made:
             _sync(path.parent)
-        _check_marker(path, cluster, node)
+        marker = _check_marker(path, cluster, node)
     except OSError as error:
         os.close(lock)
         raise DirectoryRefused(f"directory {path} cannot be used: {error.strerror}") from None
     except BaseException:
         os.close(lock)
         raise
-    return NodeDirectory(path, lock)
+    return NodeDirectory(path, lock, marker)
+
+
+def _check_making(path: Path, making: Making) -> None:
+    """Before anything is touched."""
+    made = (path / _MARKER).exists()
+    if made and making is Making.YES:
+        raise DirectoryRefused(f"directory {path} is formatted already: start without --format")
+    if not made and making is Making.NO:
+        raise DirectoryRefused(
+            f"directory {path} has no {_MARKER}: mount its disk or restore it; a new one is made once, with --format"
+        )
 
 
 def _make(path: Path) -> bool:
@@ -92,7 +124,7 @@ def _make(path: Path) -> bool:
     return True
 
 
-def _check_marker(path: Path, cluster: str, node: int) -> None:
+def _check_marker(path: Path, cluster: str, node: int) -> Marker:
     try:
         raw = (path / _MARKER).read_bytes()
     except FileNotFoundError:
@@ -102,18 +134,21 @@ def _check_marker(path: Path, cluster: str, node: int) -> None:
                 f"directory {path} has no {_MARKER} but holds {strangers[0]!r}: it is not a storage daemon's; "
                 "name an empty or new directory"
             ) from None
-        _write_marker(path, Marker(FORMAT, cluster, node))
-        return
+        marker = Marker(FORMAT, cluster, node)
+        _write_marker(path, marker)
+        return marker
     try:
         marker = msgspec.json.decode(raw, type=Marker)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        bytes.fromhex(marker.cluster_uuid)
+    except (msgspec.DecodeError, ValueError) as error:
         raise DirectoryRefused(f"{path / _MARKER} is damaged: {error}") from None
-    if marker.format != FORMAT:
+    if marker.format not in (1, FORMAT):
         raise DirectoryRefused(f"directory {path} has format {marker.format}, this release reads {FORMAT}")
     if marker.cluster != cluster:
         raise DirectoryRefused(f"directory {path} belongs to cluster {marker.cluster!r}, not to {cluster!r}")
     if marker.node != node:
         raise DirectoryRefused(f"directory {path} belongs to node {marker.node}, not to node {node}")
+    return marker
 
 
 def _write_marker(path: Path, marker: Marker) -> None:

@@ -12,17 +12,22 @@ import click
     required=True,
     help="TOML file; `emberfs up` writes examples to DIR/config.",
 )
-def storage(config: Path) -> None:
+@click.option("--format", "make", is_flag=True, help="First start: make its directory; refused if there is one.")
+def storage(config: Path, make: bool) -> None:
     """Run one storage daemon.
 
     It keeps chunks in its directory, replicates what is written to it along its chains and answers reads. It learns
     from the manager which targets it has. Prints `ready storage HOST:PORT` once it
     serves; SIGTERM and SIGINT end it cleanly. Its options are in the configuration file.
 
+    An empty directory is refused: its disk may not be mounted. A new one is made by the first start, with --format.
+    It belongs to the cluster of the first manager it meets, and to no other of the same name.
+
     \b
     Example:
+      emberfs storage --config /etc/emberfs/storage.toml --format      once
       emberfs storage --config /etc/emberfs/storage.toml
     """
     from fs_client.cli.execute import execute_module
 
-    execute_module("fs_storage", ["--config", str(config)], "server")
+    execute_module("fs_storage", ["--config", str(config), *(["--format"] if make else [])], "server")

@@ -28,6 +28,7 @@ FORMAT_VERSION = 2
 _FORMAT_FILE = "FORMAT"
 _FORMAT_WORD = "emberfs-kv"
 DATA_FILE = "data.mdb"
+NEW_CLUSTER = "mount its disk or restore it; a new cluster is made once, with --format"
 _FAILED_FILE = "failed"
 
 
@@ -88,6 +89,13 @@ class StoreDirectory:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+
+def require_store(path: Path) -> None:
+    """Refuse a directory in which no store was made (INVALID), and touch nothing."""
+    if not (path / _FORMAT_FILE).exists():
+        what = "is empty" if not path.exists() or not os.listdir(path) else f"has no {_FORMAT_FILE}"
+        raise EmberError(Code.INVALID, f"metadata store {path} {what}: {NEW_CLUSTER}")
 
 
 def open_directory(path: Path) -> StoreDirectory:

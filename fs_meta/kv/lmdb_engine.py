@@ -51,7 +51,7 @@ import lmdb
 
 from fs_common.errors import Code, EmberError
 from fs_common.limits import MIB
-from fs_meta.kv.directory import DATA_FILE, StoreDirectory, open_directory
+from fs_meta.kv.directory import DATA_FILE, StoreDirectory, open_directory, require_store
 from fs_meta.kv.disk import Disk, RealDisk
 from fs_meta.kv.interface import TransactionFunction
 from fs_meta.kv.journal import FILE_NAMES, NO_SPACE, Journal, make_journal
@@ -199,13 +199,17 @@ class LmdbStore:
         lmdb_file: type[LmdbFile] = LmdbFile,
         new_thread: Callable[[str], Worker] = Thread,
         clock: Callable[[], float] = time.monotonic,
+        make: bool = True,
     ) -> "LmdbStore":
-        """Open or make the store. Raises `EmberError`: INVALID (directory, format, damage), BUSY (open elsewhere).
+        """Open the store, or make it if `make`. Raises `EmberError`: INVALID (directory, format, damage, no store),
+        BUSY (open elsewhere).
 
         The journal's frames that LMDB does not have are read into the active memtable; nothing else is done to recover.
         `disk`, `lmdb_file`, `new_thread` and `clock` are for tests.
         """
         disk = disk or RealDisk()
+        if not make:
+            require_store(path)
         with contextlib.ExitStack() as opened:
             directory = open_directory(path)
             opened.callback(directory.close)

@@ -10,13 +10,16 @@ MAP_SIZE_BYTES_DEFAULT = 4 * GIB
 """Address space, not memory and not disk: LMDB's file grows with its data. It is doubled when it is used up."""
 
 
-def open_store(url: str, *, map_size_bytes: int = MAP_SIZE_BYTES_DEFAULT) -> KeyValueStore:
-    """Open `lmdb://DIRECTORY` or `memory://`. Raises `EmberError`: INVALID (URL, directory, format), BUSY (in use)."""
+def open_store(url: str, *, map_size_bytes: int = MAP_SIZE_BYTES_DEFAULT, make: bool = True) -> KeyValueStore:
+    """Open `lmdb://DIRECTORY` or `memory://`; `make`: the directory may be a new one.
+
+    Raises `EmberError`: INVALID (URL, directory, format, no store), BUSY (in use).
+    """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "lmdb" and rest:
         from fs_meta.kv.lmdb_engine import LmdbStore  # only this engine needs the package `lmdb`
 
-        return LmdbStore.open(Path(rest), map_size_bytes=map_size_bytes)
+        return LmdbStore.open(Path(rest), map_size_bytes=map_size_bytes, make=make)
     if separator and scheme == "memory" and not rest:
         from fs_meta.kv.memory_engine import MemoryStore
 

@@ -71,7 +71,9 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                 try:
                     identity = _identity(request.identity)
                     if stream is None:
-                        stream = self._manager.open_stream(request.identity.cluster, identity)
+                        stream = self._manager.open_stream(
+                            request.identity.cluster, identity, request.identity.cluster_uuid
+                        )
                     elif stream.identity != identity:
                         raise EmberError(Code.INVALID, "a stream speaks for one process of one node")
                     if request.leaving:
@@ -87,6 +89,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                     lease_ms=0 if request.leaving else config.lease_ms,
                     heartbeat_interval_ms=config.heartbeat_interval_ms,
                     routing=routing_message(routing) if routing.version > request.routing_version else None,
+                    cluster_uuid=self._manager.cluster_uuid,
                     verdicts=[_verdict_message(judged) for judged in stream.verdicts],
                 )
         finally:

@@ -79,8 +79,11 @@ class Manager:
         config: ManagerConfig,
         clock: Callable[[], float] = time.monotonic,
         refuses: Callable[[str, int], Awaitable[bool]] | None = None,
+        cluster_uuid: bytes = b"",
     ) -> None:
         self._kv = kv
+        self.cluster_uuid = cluster_uuid
+        """b"": not known, and not compared."""
         self.config = config
         self._clock = clock
         self._refuses = refuses or _refuses_connections
@@ -197,10 +200,17 @@ class Manager:
 
     # --- what nodes say --------------------------------------------------------------------------------------
 
-    def open_stream(self, cluster: str, identity: Identity) -> "NodeStream":
-        """A node's heartbeat stream begins. Raises WRONG_CLUSTER, NOT_MANAGER, CLOSING."""
+    def open_stream(self, cluster: str, identity: Identity, cluster_uuid: bytes = b"") -> "NodeStream":
+        """A node's heartbeat stream begins. `cluster_uuid`: of the cluster that the node's directory is of; b"": it has
+        met no manager yet. Raises WRONG_CLUSTER, NOT_MANAGER, CLOSING."""
         self._check_manager()
         self._check_cluster(cluster, identity)
+        if cluster_uuid and self.cluster_uuid and cluster_uuid != self.cluster_uuid:
+            raise EmberError(
+                Code.WRONG_CLUSTER,
+                f"the data of node {identity.node} is of another cluster of the name {cluster!r} "
+                f"({cluster_uuid.hex()}, this is {self.cluster_uuid.hex()}): its metadata store is elsewhere, or lost",
+            )
         return NodeStream(self, self.membership, identity)
 
     async def take(self, stream: "NodeStream", beat: Beat) -> Routing:

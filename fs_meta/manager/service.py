@@ -47,12 +47,12 @@ class RunningManager:
         await self._server.close()
 
 
-async def start_manager(kv: KeyValueStore, config: ManagerConfig) -> RunningManager:
-    """Start the manager on `kv` and listen on `config.host:config.grpc_port`.
+async def start_manager(kv: KeyValueStore, config: ManagerConfig, cluster_uuid: bytes = b"") -> RunningManager:
+    """Start the manager on `kv`, of cluster `cluster_uuid`, and listen on `config.host:config.grpc_port`.
 
     Raises `EmberError`: WRONG_CLUSTER, INVALID (store and configuration differ), UNREACHABLE (cannot listen).
     """
-    manager = Manager(kv, config)
+    manager = Manager(kv, config, cluster_uuid=cluster_uuid)
     await manager.start()
     try:
         server = await serve(manager, config.host, config.grpc_port)

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+from fs_common import making
 from fs_common.methods import GET_ROUTING
 from fs_common.records.routing import Chain, ChainTable, GetRoutingReply, NodeInfo, NodeState, Routing
 from fs_common.rpc import Reply, Service
@@ -64,7 +65,10 @@ async def _state_of(address: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
-    config = tomllib.loads(parser.parse_args().config.read_text())
+    making.add_options(parser)
+    options = parser.parse_args()
+    print("may format:", options.making, file=sys.stderr, flush=True)
+    config = tomllib.loads(options.config.read_text())
     directory = Path(config["directory"])
     directory.mkdir(exist_ok=True)
     (directory / "data").touch()

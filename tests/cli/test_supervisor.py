@@ -107,8 +107,9 @@ def test_starts_all_daemons_and_stops_storage_before_metadata(tmp_path: Path) ->
 def test_the_same_directory_brings_the_same_cluster_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as first:
-            pass
+            assert "may format: Making.IF_MISSING" in first.directory.log("storage-1").read_text()
         async with running(tmp_path) as second:
+            assert second.directory.log("storage-1").read_text().rpartition("may format: ")[2].startswith("Making.NO")
             assert second.record.cluster == first.record.cluster
             assert second.record.address == first.record.address
 

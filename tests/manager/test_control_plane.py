@@ -16,8 +16,8 @@ from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.control_records import CODE_METADATA_KEY, routing_record
 from fs_common.errors import Code, EmberError
-from fs_common.manager_client import ManagerClient, NodeAddress, NodeStatus, TargetStatus
-from fs_common.records.routing import LocalState, NodeState, Routing
+from fs_common.manager_client import ManagerClient, NodeAddress, NodeStatus, TargetStatus, TargetVerdict
+from fs_common.records.routing import LocalState, NodeState, Routing, StoreVerdict
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.manager.service import RunningManager, start_manager
@@ -29,8 +29,10 @@ STATUS = NodeStatus(1000, 10, [TargetStatus(101, LocalState.UPTODATE, 7, 3)])
 
 
 @asynccontextmanager
-async def managing(config: Config = LIVELY, kv: KeyValueStore | None = None) -> AsyncIterator[RunningManager]:
-    running = await start_manager(kv or MemoryStore(), config)
+async def managing(
+    config: Config = LIVELY, kv: KeyValueStore | None = None, cluster_uuid: bytes = b""
+) -> AsyncIterator[RunningManager]:
+    running = await start_manager(kv or MemoryStore(), config, cluster_uuid)
     try:
         yield running
     except BaseException:
@@ -626,5 +628,105 @@ def test_closing_with_open_streams_ends_them() -> None:
                 with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
                     if await call.read() is grpc.aio.EOF:
                         raise asyncio.CancelledError
+
+    run(scenario())
+
+
+ONE_UUID, OTHER_UUID = bytes(range(16)), bytes(range(16, 32))
+
+
+def test_a_node_belongs_to_the_cluster_it_met_first_and_to_no_other_of_its_name() -> None:
+    kept: list[bytes] = []
+
+    def client_of(port: int, uuid: bytes) -> ManagerClient:
+        client = ManagerClient(
+            f"127.0.0.1:{port}", NodeAddress("test", 1, "127.0.0.1", 9, uuid), lambda: STATUS, keep_cluster=kept.append
+        )
+        client.start()
+        return client
+
+    async def scenario() -> None:
+        async with managing(cluster_uuid=ONE_UUID) as manager:
+            client = client_of(manager.port, b"")
+            await client.wait_acknowledged(10)
+            assert kept == [ONE_UUID]
+            await client.leave()
+            again = client_of(manager.port, ONE_UUID)
+            await again.wait_acknowledged(10)
+            assert kept == [ONE_UUID], "once"
+            await again.leave()
+            stranger = client_of(manager.port, OTHER_UUID)
+            with pytest.raises(EmberError) as error:
+                await stranger.wait_acknowledged(10)
+            assert error.value.code is Code.WRONG_CLUSTER and "\n" not in str(error.value)
+            assert not stranger.lease_valid()
+            await stranger.close()
+
+    run(scenario())
+
+
+def test_a_node_refuses_a_manager_that_does_not_compare() -> None:
+    async def scenario() -> None:
+        async with managing() as manager:  # of a release, or a store, without a uuid
+            client = ManagerClient(
+                f"127.0.0.1:{manager.port}", NodeAddress("test", 1, "127.0.0.1", 9, ONE_UUID), lambda: STATUS
+            )
+            client.start()
+            with pytest.raises(EmberError) as error:
+                await client.wait_acknowledged(10)
+            assert error.value.code is Code.WRONG_CLUSTER and not client.lease_valid()
+            await client.close()
+
+    run(scenario())
+
+
+def test_a_cluster_that_cannot_be_kept_gives_no_lease() -> None:
+    def fails(uuid: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def scenario() -> None:
+        async with managing(cluster_uuid=ONE_UUID) as manager:
+            client = ManagerClient(
+                f"127.0.0.1:{manager.port}",
+                NodeAddress("test", 1, "127.0.0.1", 9),
+                lambda: STATUS,
+                keep_cluster=fails,
+            )
+            client.start()
+            with pytest.raises(EmberError) as error:
+                await client.wait_acknowledged(0.5)
+            assert error.value.code is Code.DISK_FAILED and not client.lease_valid()
+            await client.close()
+
+    run(scenario())
+
+
+def test_verdicts_on_stores_reach_the_node() -> None:
+    async def scenario() -> None:
+        store: list[TargetStatus] = [TargetStatus(101, LocalState.OFFLINE, 0, no_store=True)]
+        told: asyncio.Queue[TargetVerdict] = asyncio.Queue()
+
+        def take(verdicts: list[TargetVerdict]) -> None:
+            for verdict in verdicts:
+                told.put_nowait(verdict)
+
+        async with managing(Config(storage_nodes=1, replicas=1, heartbeat_interval_ms=40)) as manager:
+            client = ManagerClient(
+                f"127.0.0.1:{manager.port}",
+                NodeAddress("test", 1, "127.0.0.1", 9),
+                lambda: NodeStatus(1000, 10, store),
+            )
+            client.on_verdicts(take)
+            client.start()
+            assert (await told.get()).verdict is StoreVerdict.FORMAT
+            store[0] = TargetStatus(101, LocalState.ONLINE, 7, 1, ONE_UUID, 4, 2)
+            while (verdict := await told.get()).verdict is StoreVerdict.FORMAT:
+                pass
+            assert (verdict.verdict, verdict.opening) == (StoreVerdict.SERVE, 4)
+            store[0] = TargetStatus(101, LocalState.ONLINE, 7, 1, ONE_UUID, 3, 1)
+            while (verdict := await told.get()).verdict is StoreVerdict.SERVE:
+                pass
+            assert verdict[:5] == (101, StoreVerdict.ROLLED_BACK, 3, 4, 2) and "old copy" in verdict.reason
+            await client.leave()
 
     run(scenario())

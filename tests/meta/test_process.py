@@ -38,7 +38,7 @@ def _config(directory: Path, **more: object) -> Path:
 @contextlib.contextmanager
 def _process(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A metadata process that is ready, and its port. Killed at the end if it still runs."""
-    command = [sys.executable, "-m", "fs_meta", "--config", str(config)]
+    command = [sys.executable, "-m", "fs_meta", "--config", str(config), "--format-if-missing"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -57,10 +57,9 @@ def _end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def _refused(config: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "fs_meta", "--config", str(config)], capture_output=True, text=True, timeout=START_S
-    )
+def _refused(config: Path, *options: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "fs_meta", "--config", str(config), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=START_S)
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if line.startswith("emberfs meta: ")]
     assert len(lines) == 1, done.stderr
@@ -103,9 +102,16 @@ def test_bad_starts_are_told_in_one_line(tmp_path: Path) -> None:
         assert status == 1 and "open in another process" in line
         other = tmp_path / "other"
         other.mkdir()
-        status, line = _refused(_config(other, port=port))
+        status, line = _refused(_config(other))
+        assert (
+            status == 1 and "is empty: mount its disk or restore it; a new cluster is made once, with --format" in line
+        )
+        assert not (other / "meta").exists(), "nothing is made unasked"
+        status, line = _refused(_config(other, port=port), "--format")
         assert status == 1 and f"cannot listen on 127.0.0.1:{port}" in line
         assert _end(process)[0] == 0
+    status, line = _refused(_config(tmp_path), "--format")
+    assert status == 1 and "formatted already: start without --format" in line
     status, line = _refused(_config(tmp_path, cluster="another"))
     assert status == 1 and "of cluster 'test', the configuration says 'another'" in line
     status, line = _refused(_config(tmp_path, replicas=9))

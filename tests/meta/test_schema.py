@@ -31,7 +31,7 @@ DIRECTORY = Inode(FileType.DIRECTORY, 0o2755, 0, 0, 2, 0, 1, 2, 3, 4, Layout(1 <
 SYMLINK = Inode(FileType.SYMLINK, 0o777, 0, 0, 1, 2, 1, 2, 3, 4, None, target=b"/x")
 
 GOLDEN: list[tuple[Any, Callable[[bytes], Any], str]] = [
-    (Format("c", 1, 2), schema.decode_format, "0193a1630102"),
+    (Format("c", 1, 2), schema.decode_format, "0194a1630102c400"),
     (
         FILE,
         schema.decode_inode,

@@ -9,6 +9,7 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability, Layout
+from fs_common.making import Making
 from fs_common.records.routing import Routing
 from fs_meta import fsck
 from fs_meta.chain_allocator import ChainAllocator
@@ -124,14 +125,51 @@ def test_a_place_is_of_the_newest_version_of_its_table() -> None:
 def test_a_store_is_formatted_once_and_belongs_to_one_cluster() -> None:
     async def body() -> None:
         kv = MemoryStore()
-        assert await prepare_store(kv, "mine", Layout(), 5, 6, 1)
+        made = await prepare_store(kv, "mine", Layout(), 5, 6, 1, Making.YES)
+        assert made.made and len(made.uuid) == 16
         before = await dump(kv)
         assert not fsck.check(before)
-        assert not await prepare_store(kv, "mine", Layout(), 0, 0, 2)
+        for making in (Making.NO, Making.IF_MISSING):
+            assert await prepare_store(kv, "mine", Layout(), 0, 0, 2, making) == (False, made.uuid)
+        with pytest.raises(EmberError, match="formatted already: start without --format"):
+            await prepare_store(kv, "mine", Layout(), 0, 0, 2, Making.YES)
         assert await dump(kv) == before
         with pytest.raises(EmberError, match="of cluster 'mine', the configuration says 'other'") as caught:
             await prepare_store(kv, "other", Layout(), 0, 0, 2)
         assert caught.value.code is Code.WRONG_CLUSTER
+        await kv.close()
+
+    run(body())
+
+
+def test_an_empty_store_is_formatted_only_when_asked_for() -> None:
+    async def body() -> None:
+        kv = MemoryStore()
+        with pytest.raises(EmberError, match="is empty: mount its disk or restore it; a new cluster is made once"):
+            await prepare_store(kv, "mine", Layout(), 0, 0, 1, Making.NO)
+        assert not await dump(kv)
+        await kv.close()
+
+    run(body())
+
+
+def test_a_store_of_a_release_without_a_uuid_gets_one_once() -> None:
+    from fs_meta import schema
+
+    async def body() -> None:
+        kv = MemoryStore()
+        await prepare_store(kv, "mine", Layout(), 0, 0, 1)
+
+        async def change(txn: Any) -> None:
+            before = schema.encode(schema.Format("mine", schema.SCHEMA_VERSION, 1))
+            txn.put(schema.FORMAT_KEY, b"\x01\x93" + before[2:-2])  # an array of three fields
+
+        await kv.transact(change)
+        first = await prepare_store(kv, "mine", Layout(), 0, 0, 2, Making.NO)
+        assert len(first.uuid) == 16
+        assert await prepare_store(kv, "mine", Layout(), 0, 0, 3, Making.NO) == first
+        other = await prepare_store(MemoryStore(), "mine", Layout(), 0, 0, 3)
+        assert other.uuid != first.uuid
         await kv.close()
 
     run(body())

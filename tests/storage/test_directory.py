@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from fs_common.making import Making
 from fs_storage.directory import DirectoryRefused, claim
 
 
-def refusal(path: Path, cluster: str = "c", node: int = 1) -> str:
+def refusal(path: Path, cluster: str = "c", node: int = 1, making: Making = Making.IF_MISSING) -> str:
     with pytest.raises(DirectoryRefused) as caught:
-        claim(path, cluster, node)
+        claim(path, cluster, node, making)
     message = str(caught.value)
     assert "\n" not in message and str(path) in message
     return message
@@ -20,7 +21,7 @@ def test_it_is_made_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "data"
     with claim(path, "c", 1) as directory:
         assert directory.target(101) == path / "target-101"
-    assert json.loads((path / "node.json").read_text()) == {"format": 1, "cluster": "c", "node": 1}
+    assert json.loads((path / "node.json").read_text()) == {"format": 2, "cluster": "c", "node": 1, "cluster_uuid": ""}
     (path / "target-101").mkdir()
     claim(path, "c", 1).close()
 
@@ -51,7 +52,15 @@ def test_what_is_not_a_daemons_is_not_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster": "c", "node": 1, "extra": 0}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 1}',
+        '{"format": 1, "cluster": "c", "node": 1, "extra": 0}',
+        '{"format": 2, "cluster": "c", "node": 1, "cluster_uuid": "no hexadecimal"}',
+    ],
 )
 def test_a_damaged_marker_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "node.json").write_text(content)
@@ -59,11 +68,39 @@ def test_a_damaged_marker_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
-    (tmp_path / "node.json").write_text('{"format": 2, "cluster": "c", "node": 1}')
-    assert "format 2" in refusal(tmp_path)
+    (tmp_path / "node.json").write_text('{"format": 3, "cluster": "c", "node": 1}')
+    assert "format 3" in refusal(tmp_path)
 
 
 def test_a_missing_parent_and_a_file_in_its_place(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "missing" / "data")
     (tmp_path / "file").touch()
     assert "Not a directory" in refusal(tmp_path / "file")
+
+
+def test_an_empty_or_missing_directory_is_refused_and_left_alone_unless_it_is_to_be_made(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        assert "mount its disk or restore it; a new one is made once, with --format" in refusal(path, making=Making.NO)
+    assert list(tmp_path.iterdir()) == []
+    claim(tmp_path, "c", 1, Making.YES).close()
+    assert "formatted already: start without --format" in refusal(tmp_path, making=Making.YES)
+    claim(tmp_path, "c", 1, Making.NO).close()
+    claim(tmp_path, "c", 1, Making.IF_MISSING).close()
+
+
+def test_it_belongs_to_the_cluster_it_met_first(tmp_path: Path) -> None:
+    uuid = bytes(range(16))
+    with claim(tmp_path, "c", 1) as directory:
+        assert directory.cluster_uuid == b""
+        directory.keep_cluster(uuid)
+        assert directory.cluster_uuid == uuid
+    with claim(tmp_path, "c", 1, Making.NO) as directory:
+        assert directory.cluster_uuid == uuid
+
+
+def test_a_directory_of_format_1_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "node.json").write_text('{"format": 1, "cluster": "c", "node": 1}')
+    with claim(tmp_path, "c", 1, Making.NO) as directory:
+        assert directory.cluster_uuid == b""
+        directory.keep_cluster(bytes(range(16)))
+    assert json.loads((tmp_path / "node.json").read_text())["format"] == 2

@@ -29,9 +29,9 @@ def configuration(path: Path, **changes: Any) -> Path:
     return file
 
 
-def start(config: Path) -> "subprocess.Popen[str]":
+def start(config: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "fs_storage", "--config", str(config)],
+        [sys.executable, "-m", "fs_storage", "--config", str(config), *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -39,8 +39,8 @@ def start(config: Path) -> "subprocess.Popen[str]":
     )
 
 
-def outcome(config: Path) -> tuple[int, str]:
-    process = start(config)
+def outcome(config: Path, *options: str) -> tuple[int, str]:
+    process = start(config, *options)
     out, err = process.communicate(timeout=60)
     assert out == ""
     return process.returncode, err
@@ -71,17 +71,20 @@ def test_starts_that_cannot_succeed(tmp_path: Path) -> None:
     assert (status, text.count("\n")) == (2, 1) and "node" in text
     status, text = outcome(tmp_path / "missing.toml")
     assert (status, text.count("\n")) == (2, 1) and "missing.toml" in text
-    status, text = outcome(configuration(tmp_path, directory=str(tmp_path / "no" / "where")))
+    status, text = outcome(configuration(tmp_path, directory=str(tmp_path / "no" / "where")), "--format")
     assert (status, text.count("\n")) == (1, 1) and "No such file" in text
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, text = outcome(configuration(tmp_path, port=port))
+        status, text = outcome(configuration(tmp_path, port=port), "--format")
     assert (status, text.count("\n")) == (1, 1) and f"127.0.0.1:{port}" in text
 
 
 @pytest.mark.system
 def test_a_daemon_without_a_manager_waits_and_ends_when_told(tmp_path: Path) -> None:
-    first = start(configuration(tmp_path))
+    status, text = outcome(configuration(tmp_path))
+    assert (status, text.count("\n")) == (1, 1) and "mount its disk or restore it" in text and "--format" in text
+    assert not (tmp_path / "data").exists(), "nothing is made unasked"
+    first = start(configuration(tmp_path), "--format")
     try:
         assert first.stderr is not None
         assert "manager" in first.stderr.readline()

@@ -167,6 +167,8 @@ class Supervisor:
             arguments = ["mount", "--foreground", "--ready-fd", "1", "--", self._record.address, self._mountpoint]
         else:
             arguments = ["--config", str(self._directory.config(daemon))]
+            if not self._record.started:
+                arguments.append("--format-if-missing")
         running = process.start(self._modules[daemon.role], arguments, self._directory.log(daemon.name))
         self._processes[daemon.name] = running
         daemon.process = running.identity

@@ -130,6 +130,7 @@ def test_who_unmounts_hears_lines_until_the_end(tmp_path: Path, monkeypatch: pyt
 def test_what_umount_says_to_its_helper() -> None:
     plain = Arguments(["/mnt/ember", "-n", "-v", "-t", "fuse.emberfs", "-N", "/proc/1/ns/mnt"])
     assert (plain.mountpoint, plain.lazy, plain.force) == ("/mnt/ember", False, False)
+    assert plain.others == ["/mnt/ember", "-n", "-v", "-N", "/proc/1/ns/mnt"]
     assert Arguments(["/mnt/ember", "-lf"]).lazy and Arguments(["-f", "/mnt/ember"]).force
     for wrong in ([], ["/a", "/b"], ["/a", "-x"], ["/a", "-t"]):
         with pytest.raises(ValueError, match=r"usage|unknown|needs a value"):

@@ -25,6 +25,7 @@ from fs_common.records.storage import (
     SyncChains,
     SyncChainsReply,
     TargetSpace,
+    TargetTrouble,
     UpdateItem,
     UpdateKind,
 )
@@ -201,11 +202,18 @@ class Queries:
         """SPACE_INFO."""
         capacity, free = self._disk.last_space()
         targets = []
+        troubles = self._targets.troubles()
         for target in self._targets.all():
-            space = target.store.space()
+            try:
+                space = target.store.space()
+            except OSError as error:
+                troubles.setdefault(target.id, f"the disk of target {target.id} does not answer: {error.strerror}")
+                continue
             chain = target.position.chain if target.position is not None else 0
             targets.append(TargetSpace(target.id, chain, space.capacity_bytes, space.used_bytes, space.chunks))
-        return Reply(SpaceInfoReply(capacity, free, targets))
+        return Reply(
+            SpaceInfoReply(capacity, free, targets, [TargetTrouble(*trouble) for trouble in sorted(troubles.items())])
+        )
 
     async def _remove(self, call: Call, target: Target, chain_version: int, chunks: list[bytes]) -> None:
         """Remove chunks on all replicas, as one batch."""

@@ -1,6 +1,7 @@
 """`emberfs status`."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
-    from fs_common.records.routing import NodeInfo
+    from fs_common.records.routing import NodeInfo, Routing
     from fs_common.records.storage import SpaceInfoReply
 
 _SPACE_TIMEOUT_S = 2.0
@@ -26,8 +27,10 @@ _SPACE_TIMEOUT_S = 2.0
 def status(address: str | None, as_json: bool, cluster: str) -> None:
     """Show the nodes, chains and space of a cluster.
 
-    Exit code 1 if no metadata server answers, or if something is missing: such a cluster is degraded, and serves what
-    the other replicas have. Space is logical, with the replicas divided out.
+    Exit code 1 if no metadata server answers, or if something is missing: such a cluster is degraded, and serves
+    what the other replicas have. A target that does not serve is shown with the reason: its store is lost,
+    another's, an old copy, or may have lost something and is being made whole by its chain, or its disk has failed.
+    Space is logical, with the replicas divided out.
 
     \b
     Example:
@@ -59,17 +62,41 @@ def _troubles(value: dict[str, Any]) -> list[str]:
     """What is missing, shortest first."""
     nodes = [f"node {node['node']} is {node['state']}" for node in value["nodes"] if node["state"] != "up"]
     chains = [f"chain {chain['chain']} is {chain['state']}" for chain in value["chains"] if chain["state"] != "serving"]
-    return nodes + chains or ["there is no chain yet"]
+    targets = [f"target {trouble['target']} does not serve" for trouble in value["troubles"]]
+    return nodes + targets + chains or ["there is no chain yet"]
 
 
 async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
     """The value of `--json`."""
-    from fs_common.records.routing import NodeState, PublicState
     from fs_common.release import RELEASE
 
     routing = fs.routing.routing
     space, spaces = await asyncio.gather(fs.statvfs("/"), asyncio.gather(*(_space(fs, n) for n in routing.nodes)))
+    return {
+        "cluster": routing.cluster,
+        "address": fs.options.cluster,
+        "client_release": RELEASE,
+        "routing_version": routing.version,
+        "replicas": routing.replicas,
+        "capacity_bytes": space.f_frsize * space.f_blocks,
+        "free_bytes": space.f_frsize * space.f_bavail,
+        "files": space.f_files,
+    } | state_of(routing, spaces)
+
+
+def state_of(routing: "Routing", spaces: "Sequence[SpaceInfoReply | None]") -> dict[str, Any]:
+    """Nodes, chains, troubles, and whether all is well. `spaces`: what each node of the routing answered; None:
+    nothing."""
+    from fs_common.records.routing import NodeState, PublicState
+
     nodes = [_node(node, found) for node, found in zip(routing.nodes, spaces, strict=True)]
+    troubles = [
+        {"target": trouble.target, "node": node.node, "reason": trouble.reason}
+        for node, found in zip(routing.nodes, spaces, strict=True)
+        if found is not None
+        for trouble in found.troubles
+    ]
+    out = {trouble["target"] for trouble in troubles}
     targets = {
         target.target: {"used_bytes": target.used_bytes, "chunks": target.chunks}
         for found in spaces
@@ -79,26 +106,18 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
     up = {node.node for node in routing.nodes if node.state == NodeState.UP}
     chains = []
     for chain in routing.chains:
-        members = [
-            {"target": t.target, "node": t.node, "state": t.state.name.lower()} | targets.get(t.target, {})
-            for t in chain.targets
-        ]
-        alive = [t for t in chain.targets if t.node in up and t.state == PublicState.SERVING]
-        state = "serving" if len(alive) == len(chain.targets) else "degraded" if alive else "offline"
+        members = []
+        alive = 0
+        for t in chain.targets:
+            serves = t.state == PublicState.SERVING and t.target not in out
+            alive += serves and t.node in up
+            state = "not serving" if t.target in out else t.state.name.lower()
+            members.append({"target": t.target, "node": t.node, "state": state} | targets.get(t.target, {}))
+        state = "serving" if alive == len(members) else "degraded" if alive else "offline"
         chains.append({"chain": chain.chain, "version": chain.version, "state": state, "targets": members})
-    return {
-        "cluster": routing.cluster,
-        "address": fs.options.cluster,
-        "healthy": bool(chains) and len(up) == len(nodes) and all(chain["state"] == "serving" for chain in chains),
-        "client_release": RELEASE,
-        "routing_version": routing.version,
-        "replicas": routing.replicas,
-        "capacity_bytes": space.f_frsize * space.f_blocks,
-        "free_bytes": space.f_frsize * space.f_bavail,
-        "files": space.f_files,
-        "nodes": nodes,
-        "chains": chains,
-    }
+    serving = bool(chains) and all(chain["state"] == "serving" for chain in chains)
+    healthy = serving and not troubles and len(up) == len(nodes)
+    return {"healthy": healthy, "nodes": nodes, "chains": chains, "troubles": troubles}
 
 
 async def _space(fs: "AsyncFileSystem", node: "NodeInfo") -> "SpaceInfoReply | None":
@@ -144,6 +163,10 @@ def _print(value: dict[str, Any]) -> None:
     for chain in value["chains"]:
         targets = "  ".join(_target(target) for target in chain["targets"])
         put(f"{chain['chain']:>5}  {chain['version']:>7}  {chain['state']:<8}  {targets}")
+    if value["troubles"]:
+        put("\ntarget  node  does not serve, because")
+        for trouble in value["troubles"]:
+            put(f"{trouble['target']:>6}  {trouble['node']:>4}  {trouble['reason']}")
 
 
 def _target(target: dict[str, Any]) -> str:

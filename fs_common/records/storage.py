@@ -237,8 +237,18 @@ class TargetSpace(msgspec.Struct, frozen=True, array_like=True):
     chunks: int
 
 
+class TargetTrouble(msgspec.Struct, frozen=True, array_like=True):
+    """A target that does not serve, and will not by itself or not yet."""
+
+    target: int
+    reason: str
+    """One line."""
+
+
 class SpaceInfoReply(msgspec.Struct, frozen=True, array_like=True):
     capacity_bytes: int
     """Of the node's disks."""
     free_bytes: int
     targets: list[TargetSpace]
+    """Those that are open."""
+    troubles: list[TargetTrouble] = []

@@ -1,0 +1,44 @@
+"""What `emberfs status` makes of what the nodes say."""
+
+import pytest
+
+from fs_client.cli.status import _print, _troubles, state_of
+from fs_common.records.routing import Chain, ChainTarget, NodeInfo, NodeState, PublicState, Routing
+from fs_common.records.storage import SpaceInfoReply, TargetSpace, TargetTrouble
+
+SERVING = PublicState.SERVING
+CHAIN = Chain(1, 1, [ChainTarget(101, 1, SERVING), ChainTarget(201, 2, SERVING)])
+ROUTING = Routing(1, "c", [NodeInfo(n, "h", 9, NodeState.UP) for n in (1, 2)], [CHAIN], [], 2)
+FINE = SpaceInfoReply(100, 50, [TargetSpace(101, 1, 100, 7, 1)])
+LOST = "the store of target 201 is lost (its directory is empty): put its disk back; it is not made anew"
+
+
+def test_all_is_well() -> None:
+    value = state_of(ROUTING, [FINE, FINE])
+    assert value["healthy"] and value["troubles"] == [] and value["chains"][0]["state"] == "serving"
+
+
+def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    value = state_of(ROUTING, [FINE, SpaceInfoReply(100, 50, [], [TargetTrouble(201, LOST)])])
+    assert not value["healthy"]
+    assert value["troubles"] == [{"target": 201, "node": 2, "reason": LOST}]
+    assert value["chains"][0]["state"] == "degraded"
+    assert [target["state"] for target in value["chains"][0]["targets"]] == ["serving", "not serving"]
+    assert _troubles(value) == ["target 201 does not serve", "chain 1 is degraded"]
+    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    _print(value | more | {"client_release": "1", "routing_version": 1})
+    shown = capsys.readouterr().out
+    assert "degraded" in shown and LOST in shown and "201 (not serving)" in shown
+
+
+def test_a_chain_nobody_serves_is_offline() -> None:
+    troubles = [TargetTrouble(101, "a"), TargetTrouble(201, "b")]
+    value = state_of(ROUTING, [SpaceInfoReply(1, 1, [], troubles[:1]), SpaceInfoReply(1, 1, [], troubles[1:])])
+    assert value["chains"][0]["state"] == "offline" and not value["healthy"]
+
+
+def test_a_node_that_is_not_up_degrades_its_chains() -> None:
+    nodes = [ROUTING.nodes[0], NodeInfo(2, "h", 9, NodeState.FAILED)]
+    routing = Routing(1, "c", nodes, [CHAIN], [], 2)
+    value = state_of(routing, [FINE, None])
+    assert not value["healthy"] and value["chains"][0]["state"] == "degraded"

@@ -77,7 +77,7 @@ class NodeIdentity(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., node: _Optional[int] = ..., role: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., release: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target", "state", "used_bytes", "chain_version", "store", "opening", "incarnation", "no_store")
+    __slots__ = ("target", "state", "used_bytes", "chain_version", "store", "opening", "incarnation", "no_store", "position", "recovered")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,8 @@ class TargetReport(_message.Message):
     OPENING_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NO_STORE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    RECOVERED_FIELD_NUMBER: _ClassVar[int]
     target: int
     state: LocalState
     used_bytes: int
@@ -94,7 +96,9 @@ class TargetReport(_message.Message):
     opening: int
     incarnation: int
     no_store: bool
-    def __init__(self, target: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., used_bytes: _Optional[int] = ..., chain_version: _Optional[int] = ..., store: _Optional[bytes] = ..., opening: _Optional[int] = ..., incarnation: _Optional[int] = ..., no_store: bool = ...) -> None: ...
+    position: int
+    recovered: int
+    def __init__(self, target: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., used_bytes: _Optional[int] = ..., chain_version: _Optional[int] = ..., store: _Optional[bytes] = ..., opening: _Optional[int] = ..., incarnation: _Optional[int] = ..., no_store: bool = ..., position: _Optional[int] = ..., recovered: _Optional[int] = ...) -> None: ...
 
 class TargetVerdict(_message.Message):
     __slots__ = ("target", "verdict", "opening", "known_opening", "known_incarnation", "reason")

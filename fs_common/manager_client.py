@@ -62,6 +62,10 @@ class TargetStatus(NamedTuple):
     incarnation: int = 0
     no_store: bool = False
     """Its directory is empty or not there."""
+    position: int = 0
+    """How far the store's log has come."""
+    recovered: int = 0
+    """The position with which it was opened."""
 
 
 class TargetVerdict(NamedTuple):
@@ -306,6 +310,8 @@ class ManagerClient:
                     opening=target.opening,
                     incarnation=target.incarnation,
                     no_store=target.no_store,
+                    position=target.position,
+                    recovered=target.recovered,
                 )
                 for target in status.targets
             ],

@@ -171,7 +171,8 @@ class Targets:
                     self._unreadable.add(target.id)
                     logger.error("target %d is offline: its disk does not answer: %s", target.id, error)
             identity = (store.identity, store.opening, store.incarnation)
-            statuses.append(TargetStatus(target.id, state, used_bytes, version, *identity))
+            log = (store.position, store.recovered)
+            statuses.append(TargetStatus(target.id, state, used_bytes, version, *identity, False, *log))
         statuses += [TargetStatus(target, LocalState.OFFLINE, 0, 0) for target in self._refused]
         statuses += [
             TargetStatus(target, LocalState.OFFLINE, 0, 0, no_store=True)

@@ -149,7 +149,7 @@ def _beat(message: Any) -> Beat:
         for target in message.targets
     }
     stores = {
-        target.target: StoreReport(target.store, target.opening, target.incarnation)
+        target.target: StoreReport(target.store, target.opening, target.incarnation, target.position, target.recovered)
         for target in message.targets
         if target.store or target.no_store
     }

@@ -26,7 +26,7 @@ import msgspec
 
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry
-from fs_common.records.routing import NodeState, Routing
+from fs_common.records.routing import NodeState, Routing, StoreVerdict
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.manager.lease import ManagerLease
 from fs_meta.manager.membership import Beat, Identity, Member, Membership
@@ -40,7 +40,7 @@ from fs_meta.manager.routing_state import (
     with_first_table,
     with_nodes,
 )
-from fs_meta.manager.stores import Judged, judge
+from fs_meta.manager.stores import Judged, StoreReport, judge
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ class Manager:
         """By target id: the records in the store."""
         self._learned: dict[int, Store] = {}
         """The same, to be kept with the next publication."""
+        self._heard: dict[int, StoreReport] = {}
+        """By target id: the last report that was answered with SERVE by this manager."""
         self._loaded = False
         """Whether the state in memory is that of the store: from winning the lease to losing it."""
         self._publishing = asyncio.Lock()
@@ -177,6 +179,7 @@ class Manager:
 
             routing, nodes, self._stores = await self._kv.transact(state)
             self._learned = {}
+            self._heard = {}
             now_ms = self._now_ms()
             self.membership = Membership(config.lease_ms, config.failure_ms)
             for node in nodes:
@@ -238,7 +241,9 @@ class Manager:
             if self._node_of.get(target) != identity.node:
                 continue  # on no chain, or another node's
             known = self._learned.get(target) or self._stores.get(target)
-            judged = judge(target, report, identity.incarnation, known)
+            judged = judge(target, report, identity.incarnation, known, self._heard.get(target))
+            if judged.verdict is StoreVerdict.SERVE:
+                self._heard[target] = report
             if judged.learned is not None:
                 self._learned[target] = judged.learned
             verdicts.append(judged)

@@ -7,7 +7,9 @@ that places the target on a chain (with no uuid: it has no store yet) on; each S
   be holes from then on;
 * another store in its place is foreign;
 * a store whose opening is not newer than what is known is an old copy that was put back, unless the very process that
-  reported it speaks again.
+  reported it speaks again;
+* so is one that was opened with a shorter log than this manager has heard of, in the same incarnation: a copy of what
+  was open, which counts on from there.
 
 A target that was placed by a release without these records has none: the first store that it reports is its own, and
 none is made for it.
@@ -28,6 +30,10 @@ class StoreReport(NamedTuple):
     """b"": there is none."""
     opening: int
     incarnation: int
+    position: int = 0
+    """How far its log has come."""
+    recovered: int = 0
+    """The position with which it was opened."""
 
 
 class Judged(NamedTuple):
@@ -43,8 +49,11 @@ class Judged(NamedTuple):
     """To be kept before the verdict is told; None: nothing new."""
 
 
-def judge(target: int, report: StoreReport, process: int, known: Store | None) -> Judged:
-    """`process`: which one reports it; `known`: None for a target of a release without these records."""
+def judge(
+    target: int, report: StoreReport, process: int, known: Store | None, before: StoreReport | None = None
+) -> Judged:
+    """`process`: which one reports it; `known`: None for a target of a release without these records. `before`: the
+    last report of the target that this manager has heard and found right."""
 
     def told(verdict: StoreVerdict, reason: str = "", learned: Store | None = None) -> Judged:
         return Judged(target, verdict, report.opening, known, reason, learned)
@@ -64,9 +73,22 @@ def judge(target: int, report: StoreReport, process: int, known: Store | None) -
             StoreVerdict.FOREIGN,
             f"target {target} has store {report.uuid.hex()}, and its own is {known.uuid.hex()}: put its own back",
         )
+    if before is not None and report.opening > before.opening and _is_behind(report, before):
+        return told(
+            StoreVerdict.ROLLED_BACK,
+            f"the store of target {target} is an old copy: it was opened at position {report.recovered} of its log,"
+            f" and had come to {before.position}",
+        )
     if report.opening > known.opening or (report.opening == known.opening and process == known.process):
         return told(StoreVerdict.SERVE, learned=serves if serves != known else None)
     return told(
         StoreVerdict.ROLLED_BACK,
         f"the store of target {target} is an old copy: it says opening {report.opening}, and {known.opening} is known",
+    )
+
+
+def _is_behind(report: StoreReport, before: StoreReport) -> bool:
+    """Something is gone without the store's knowing it: otherwise it would have another incarnation."""
+    return (
+        report.uuid == before.uuid and report.incarnation == before.incarnation and report.recovered < before.position
     )

@@ -23,8 +23,10 @@ FORMAT, SERVE, FOREIGN, ROLLED_BACK = (
 NOTHING = StoreReport(b"", 0, 0)
 
 
-def said(report: StoreReport, known: Store | None, process: int = 7) -> tuple[StoreVerdict, Store | None]:
-    judged = judge(101, report, process, known)
+def said(
+    report: StoreReport, known: Store | None, process: int = 7, before: StoreReport | None = None
+) -> tuple[StoreVerdict, Store | None]:
+    judged = judge(101, report, process, known, before)
     assert (not judged.reason) == (judged.verdict in (FORMAT, SERVE)) and "\n" not in judged.reason
     return judged.verdict, judged.learned
 
@@ -57,6 +59,18 @@ def test_the_same_opening_serves_only_the_process_that_reported_it() -> None:
     assert said(StoreReport(OURS, 3, 1), known, 7) == (SERVE, None)
     assert said(StoreReport(OURS, 3, 1), known, 8) == (ROLLED_BACK, None)
     assert said(StoreReport(OURS, 2, 1), known, 7) == (ROLLED_BACK, None)
+
+
+def test_a_copy_of_what_was_open_counts_on_from_there_and_is_found_all_the_same() -> None:
+    known, before = Store(101, OURS, 3, 1, 7), StoreReport(OURS, 3, 1, position=50, recovered=20)
+
+    def opened(opening: int, incarnation: int, recovered: int) -> StoreVerdict:
+        return said(StoreReport(OURS, opening, incarnation, recovered + 1, recovered), known, 8, before)[0]
+
+    assert opened(4, 1, 50) is SERVE and opened(4, 1, 60) is SERVE
+    assert opened(4, 1, 49) is ROLLED_BACK
+    assert opened(4, 2, 49) is SERVE, "it knows that it has lost something"
+    assert said(StoreReport(OURS, 3, 1, 55, 20), known, 7, before)[0] is SERVE, "the same process"
 
 
 def test_a_target_of_a_release_without_these_records_keeps_what_it_has_and_gets_nothing_new() -> None:
@@ -99,6 +113,19 @@ def test_what_serves_is_known_to_the_next_manager() -> None:
         assert await says(stream, 101, StoreReport(OURS, 2, 2)) == [SERVE]
 
     scenario(first, second, third)
+
+
+def test_a_manager_remembers_how_far_a_store_had_come() -> None:
+    async def life(bench: Bench) -> None:
+        stream = await bench.join(1)
+        assert await says(stream, 101, StoreReport(OURS, 1, 1, 10, 0)) == [SERVE]
+        assert await says(stream, 101, StoreReport(OURS, 1, 1, 20, 0)) == [SERVE]
+        assert await says(stream, 101, StoreReport(OURS, 2, 1, 16, 15)) == [ROLLED_BACK]
+        # It has been renewed, and its chain has given it back what was gone.
+        assert await says(stream, 101, StoreReport(OURS, 3, 2, 16, 15)) == [SERVE]
+        assert await says(stream, 101, StoreReport(OURS, 4, 2, 30, 16)) == [SERVE]
+
+    scenario(life)
 
 
 def test_a_report_of_a_target_on_no_chain_or_of_another_node_is_not_judged() -> None:

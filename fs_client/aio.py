@@ -25,6 +25,7 @@ from fs_client.dropped import Dropped
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
 from fs_client.identity import RequestIds, new_client_id, process_umask, process_user
+from fs_client.integers import integer, plain_layout
 from fs_client.kept_files import KeptFiles
 from fs_client.memory import FreshBytes
 from fs_client.meta_client import MetaClient
@@ -193,13 +194,13 @@ class AsyncFileSystem(Namespace):
             create = meta.Create(
                 ROOT_INODE,
                 name,
-                permissions & ~self.umask & 0o7777,
+                integer(permissions, "permissions") & ~self.umask & 0o7777,
                 self.request_id(),
                 exclusive=how.exclusive,
                 truncate=how.truncate,
                 write=True,
                 client=self.client,
-                layout=layout,
+                layout=plain_layout(layout),
                 user=self.user,
                 read=how.readable,
                 append=how.append,
@@ -255,8 +256,8 @@ class AsyncFileSystem(Namespace):
         """
         self.check_open()
         known: Sequence[tuple[FileRef, int, int]] = ranges  # type: ignore[assignment]
-        for file, _, _ in ranges:
-            if type(file) is not FileRef:
+        for file, offset, length in ranges:
+            if type(file) is not FileRef or type(offset) is not int or type(length) is not int:
                 known = await self._resolve(ranges)
                 break
         buffer = None if into is None else byte_view(into)
@@ -270,7 +271,7 @@ class AsyncFileSystem(Namespace):
             raise to_os_error(error) from error
 
     async def _resolve(self, ranges: Sequence[tuple[Readable, int, int]]) -> list[tuple[FileRef, int, int]]:
-        """The same ranges with a reference for every file; paths are looked up in one batch."""
+        """The same ranges with references for files and Python's own numbers; paths are looked up in one batch."""
         unknown: dict[Any, FileRef | None] = {}
         for file, _, _ in ranges:
             if not isinstance(file, FileRef | AsyncFile):
@@ -285,7 +286,10 @@ class AsyncFileSystem(Namespace):
                 # A name that is not found is asked for once more, for its own error.
                 unknown[name] = await self._ref(name) if found is None else found.ref
         known: list[tuple[FileRef, int, int]] = []
-        for file, offset, length in ranges:
+        for number, (file, offset, length) in enumerate(ranges):
+            if type(offset) is not int or type(length) is not int:
+                offset = integer(offset, f"offset of range {number}")
+                length = integer(length, f"length of range {number}")
             if isinstance(file, AsyncFile):
                 file = await self._ref(file)
             elif not isinstance(file, FileRef):

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from fs_client.backoff import Attempts
 from fs_client.file_ref import FileRef
+from fs_client.integers import integer
 from fs_client.memory import FreshBytes
 from fs_client.paths import Path
 from fs_client.settle import ended
@@ -141,6 +142,7 @@ class AsyncFile:
     async def read_at(self, offset: int, length: int = -1) -> bytes:
         """Bytes `[offset, offset + length)`, fewer at the end of the file; length -1: all the rest."""
         self._check_open(reading=True)
+        offset, length = integer(offset, "offset"), integer(length, "length")
         available = max(self.ref.length - offset, 0)
         size = available if length < 0 else min(length, available)
         if size < _FRESH_FROM:
@@ -183,6 +185,7 @@ class AsyncFile:
         under way together take effect in the order of their calls.
         """
         self._check_open(writing=True)
+        offset = integer(offset, "offset")
         view = byte_view(data)
         self._begin_at(offset)
         await self._write(offset, view)
@@ -324,6 +327,7 @@ class AsyncFile:
     async def truncate(self, length: int) -> int:
         """Cut the file, or extend it with zeros, to `length` bytes."""
         self._check_open(writing=True)
+        length = integer(length, "length")
         await self.settle()
         async with self._asking:
             attributes = await self._fs.truncate_inode(self.inode, length, self.name, self._session)

@@ -19,6 +19,7 @@ from fs_client.aio import AsyncFileSystem, connect_with
 from fs_client.file import OpenMode
 from fs_client.file_layers import wrap
 from fs_client.file_ref import FileRef
+from fs_client.integers import integer
 from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
 from fs_client.paths import Path
 from fs_client.raw_file import BUFFER_SIZE, RawFile
@@ -155,6 +156,7 @@ class FileSystem:
         `permissions` (less the umask) and `layout` are for a file that is made.
         """
         how = OpenMode(mode)
+        buffering = integer(buffering, "buffering")
         if how.binary and (encoding is not None or errors is not None or newline is not None):
             raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
         if not how.binary and buffering == 0:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fs_client.file_ref import FileRef
 from fs_client.identity import RequestIds
+from fs_client.integers import integer, nanoseconds, plain_layout
 from fs_client.meta_client import MetaClient
 from fs_client.paths import Path, decode_like, encode
 from fs_client.stat_result import DirEntry, StatResult
@@ -282,7 +283,7 @@ class Namespace:
 
     async def real_path(self, inode: int) -> str:
         """The path of a directory by its inode."""
-        reply: meta.RealPathReply = await self.meta_call(methods.REAL_PATH, meta.RealPath(inode))
+        reply: meta.RealPathReply = await self.meta_call(methods.REAL_PATH, meta.RealPath(integer(inode, "inode")))
         return os.fsdecode(reply.path)
 
     # Names
@@ -300,7 +301,8 @@ class Namespace:
         await self.meta_call(methods.MKDIR, self._mkdir(path, mode, True, layout), path)
 
     def _mkdir(self, path: Path, mode: int, parents: bool, layout: Layout | None) -> meta.Mkdir:
-        bits = mode & ~self.umask & 0o7777
+        bits = integer(mode, "mode") & ~self.umask & 0o7777
+        layout = plain_layout(layout)
         return meta.Mkdir(ROOT_INODE, encode(path), bits, self.request_id(), parents, layout, self.user)
 
     async def unlink(self, path: Path) -> None:
@@ -367,7 +369,8 @@ class Namespace:
         directory = await self.directory(parent)
         results: list[StatResult | None] = []
         failures: dict[int, EmberError] = {}
-        bits = mode & ~self.umask & 0o7777
+        bits = integer(mode, "mode") & ~self.umask & 0o7777
+        layout = plain_layout(layout)
         for start in range(0, len(wanted), BATCH_NAMES_MAX):
             batch = wanted[start : start + BATCH_NAMES_MAX]
             request = meta.BatchCreate(directory, batch, bits, self.request_id(), layout, self.user)
@@ -394,10 +397,11 @@ class Namespace:
         await self.meta_call(methods.SET_ATTR, request, path)
 
     async def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
-        await self._set(path, follow_symlinks, mode=stat_modes.S_IMODE(mode))
+        await self._set(path, follow_symlinks, mode=stat_modes.S_IMODE(integer(mode, "mode")))
 
     async def chown(self, path: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
         """-1 leaves an id as it is."""
+        uid, gid = integer(uid, "uid"), integer(gid, "gid")
         await self._set(path, follow_symlinks, uid=None if uid == -1 else uid, gid=None if gid == -1 else gid)
 
     async def utime(
@@ -412,11 +416,12 @@ class Namespace:
         if times is not None and ns is not None:
             raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
         if times is not None:
-            ns = (round(times[0] * 1_000_000_000), round(times[1] * 1_000_000_000))
+            ns = (nanoseconds(times[0]), nanoseconds(times[1]))
         if ns is None:
             await self._set(path, follow_symlinks, atime_now=True, mtime_now=True)
         else:
-            await self._set(path, follow_symlinks, atime_ns=ns[0], mtime_ns=ns[1])
+            accessed, modified = integer(ns[0], "ns[0]"), integer(ns[1], "ns[1]")
+            await self._set(path, follow_symlinks, atime_ns=accessed, mtime_ns=modified)
 
     async def get_layout(self, path: Path) -> Layout:
         """Of a file: its own. Of a directory: what its new children get."""
@@ -436,10 +441,10 @@ class Namespace:
         """Change what new children of a directory get; what is None stays. Returns the new layout."""
         old = await self.get_layout(path)
         new = Layout(
-            chunk_size=old.chunk_size if chunk_size is None else chunk_size,
-            stripe=old.stripe if stripe is None else stripe,
+            chunk_size=old.chunk_size if chunk_size is None else integer(chunk_size, "chunk_size"),
+            stripe=old.stripe if stripe is None else integer(stripe, "stripe"),
             table=old.table,
-            durability=old.durability if durability is None else durability,
+            durability=old.durability if durability is None else integer(durability, "durability"),
         )
         try:
             validate(new)
@@ -450,6 +455,7 @@ class Namespace:
 
     async def truncate(self, path: Path, length: int) -> None:
         """Cut a file, or extend it with zeros, to `length` bytes."""
+        length = integer(length, "length")
         attributes = await self._attributes(path)
         if attributes.type == meta.FileType.DIRECTORY:
             raise to_os_error(EmberError(Code.IS_DIRECTORY, "Is a directory"), path)

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from fs_client import process
 from fs_client.file import AsyncFile, OpenMode
 from fs_client.file_ref import FileRef
+from fs_client.integers import integer
 from fs_client.memory import FreshBytes
 from fs_client.write_gather import WriteGather
 from fs_common.layout import Layout
@@ -133,6 +134,7 @@ class RawFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._check()
+        offset, whence = integer(offset, "offset"), integer(whence, "whence")
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
@@ -290,7 +292,7 @@ class RawFile(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         self._check(writing=True)
-        length = self._position if size is None else size
+        length = self._position if size is None else integer(size, "size")
         self._send_gathered()
         self._run(self._file.truncate, length)
         return length

@@ -336,22 +336,24 @@ class AsyncFile:
         return length
 
     async def fsync(self) -> None:
-        """Wait for writes given away; on return everything written is on the disks of all replicas, and others see the
-        file's length and times.
+        """Wait for writes given away; on return everything that this client has written to the file, through whatever
+        open, is on the disks of all replicas, and others see the file's length and times.
 
         Raises, once, what went wrong with earlier writes; EIO also where daemons lost what was written and not synced.
         """
         self._check_open()
         deadline = Attempts(self._fs.options.timeout_s)
         await self.settle()
-        unsynced = self._unsynced
-        if unsynced is None:
-            return
+        storage = self._fs.storage
+        unsynced = storage.unsynced.open(self.inode)
         try:
-            await sync_file(self._fs.storage, unsynced, deadline.left_s())
+            await sync_file(storage, unsynced, deadline.left_s())
         except EmberError as error:
             raise to_os_error(error, self.name) from error
-        await self._tell(deadline)
+        finally:
+            storage.unsynced.close(unsynced)
+        if self._session:
+            await self._tell(deadline)
         self._raise_losses()
 
     def _raise_losses(self) -> None:

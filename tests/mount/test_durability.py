@@ -322,6 +322,17 @@ def test_syncfs_and_synchronous_writes_tell_it_too(cluster: FakeCluster, flag: i
     run(main())
 
 
+def test_an_fsync_of_a_file_that_is_open_for_reading_syncs_what_others_wrote_here(cluster: FakeCluster) -> None:
+    async def main() -> bytes | None:
+        async with await aio.connect(cluster.address, timeout_s=10) as fs:
+            await fs.write_file("/f", DATA)
+            async with await fs.open("/f") as file:
+                await file.fsync()
+            return await asyncio.to_thread(left, cluster)
+
+    assert run(main()) == DATA
+
+
 def test_the_api_tells_it_once_to_each_file(cluster: FakeCluster) -> None:
     with fs_client.connect(cluster.address, timeout_s=10) as fs:
         first, second = fs.open("/f", "wb"), fs.open("/f", "r+b")

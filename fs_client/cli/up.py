@@ -169,8 +169,10 @@ def _run_in_background(path: Path, options: "Options", events_fd: int, *, restar
 
 def _write_to(log: Path) -> None:
     """Send our own output to the log."""
-    log.parent.mkdir(exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    from fs_client.cli.local.ours import append_ours, make_our_directory
+
+    make_our_directory(log.parent)
+    descriptor = append_ours(log)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

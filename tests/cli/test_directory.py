@@ -1,5 +1,7 @@
 """What `emberfs up` makes of a directory: a new one, an old one, one that is in use, one that is not whole."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.local.configuration import Options, apply_options, new_cluster, write_configuration
 from fs_client.cli.local.directory import CLUSTER_FILE, ClusterDirectory, ClusterRecord
+from fs_client.cli.local.process import start
 from fs_client.cli.local.run import open_cluster
 
 
@@ -140,3 +143,85 @@ def test_awkward_paths_stay_themselves_in_toml(tmp_path: Path) -> None:
     write_configuration(directory, record)
     directory.unlock()
     assert tomllib.loads(directory.config(record.meta).read_text())["directory"] == str(directory.path / "meta")
+
+
+def as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+
+
+def test_a_directory_of_another_user_is_refused(
+    directory: ClusterDirectory, record: ClusterRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_another_user(monkeypatch)
+    for use in (directory.lock, directory.load, lambda: open_cluster(directory, Options())):
+        with pytest.raises(Failure, match=r"data belongs to user \d+, and this runs as user \d+: run it as that user"):
+            use()
+
+
+def test_an_empty_directory_of_another_user_is_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_another_user(monkeypatch)
+    with pytest.raises(Failure, match="belongs to user"):
+        open_cluster(ClusterDirectory(tmp_path), Options())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_everybody_can_write_is_refused(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    directory.path.chmod(0o777)
+    for use in (directory.lock, directory.load):
+        with pytest.raises(Failure, match="can be written by everybody"):
+            use()
+
+
+@pytest.mark.parametrize("name", [CLUSTER_FILE, "cluster.lock"])
+def test_a_symbolic_link_in_the_place_of_a_file_is_not_followed(
+    directory: ClusterDirectory, record: ClusterRecord, tmp_path: Path, name: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes((directory.path / name).read_bytes())
+    (directory.path / name).unlink()
+    (directory.path / name).symlink_to(victim)
+    before = victim.read_bytes()
+    with pytest.raises(Failure, match=f"{name} is a symbolic link"):
+        open_cluster(directory, Options())
+    assert victim.read_bytes() == before
+
+
+def test_links_that_wait_where_something_is_written_are_replaced_or_refused(
+    directory: ClusterDirectory, record: ClusterRecord, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (directory.path / (CLUSTER_FILE + ".new")).symlink_to(victim)
+    directory.save(record)
+    (directory.path / "config").mkdir()
+    directory.config(record.meta).symlink_to(victim)
+    write_configuration(directory, record)
+    assert victim.read_text() == "precious"
+    assert directory.load() == record and "cluster" in directory.config(record.meta).read_text()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("config", "logs"):
+        folder = directory.path / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.symlink_to(elsewhere)
+    with pytest.raises(Failure, match="config is a symbolic link"):
+        write_configuration(directory, record)
+    with pytest.raises(Failure, match="logs is a symbolic link"):
+        start("fs_meta", [], directory.log("meta"))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_log_that_leads_elsewhere_is_not_written(
+    directory: ClusterDirectory, record: ClusterRecord, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (directory.path / "logs").mkdir()
+    directory.log("meta").symlink_to(victim)
+    with pytest.raises(Failure, match=r"meta\.log is a symbolic link"):
+        start("fs_meta", [], directory.log("meta"))
+    assert victim.read_text() == "precious"

@@ -9,6 +9,7 @@ from pathlib import Path
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.local import ports
 from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord, DaemonRecord
+from fs_client.cli.local.ours import create_ours, make_our_directory
 
 PORT_DEFAULT = 9700
 STORAGE_DEFAULT = 3
@@ -106,13 +107,15 @@ def write_configuration(directory: ClusterDirectory, record: ClusterRecord) -> N
     """A TOML file for each daemon."""
     for daemon in record.daemons:
         path = directory.config(daemon)
-        path.parent.mkdir(exist_ok=True)
+        make_our_directory(path.parent)
         try:
-            path.write_bytes(_toml(_values(directory, record, daemon)).encode())
+            content = _toml(_values(directory, record, daemon)).encode()
         except UnicodeEncodeError:
             raise Failure(
                 f"the path {str(directory.path)!a} is not UTF-8, which TOML needs; use another --dir"
             ) from None
+        with open(create_ours(path), "wb") as file:
+            file.write(content)
 
 
 def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRecord) -> dict[str, Value]:

@@ -10,6 +10,7 @@
 `cluster.json` is written first and replaced whole: it is the commit point of making a cluster. A directory with
 anything else in it but no `cluster.json` was not made by us, or lost the file that says what it is; it is refused,
 because a new cluster on top of old data would destroy what might still be saved. Only the holder of the lock writes.
+All of it belongs to the user who runs it, or is refused (`ours`).
 """
 
 import errno
@@ -22,6 +23,14 @@ import msgspec
 
 from fs_client.cli.failure import Failure
 from fs_client.cli.local.identity import ProcessIdentity
+from fs_client.cli.local.ours import (
+    append_ours,
+    create_ours,
+    open_ours,
+    read_ours,
+    require_our_directory,
+    require_our_name,
+)
 
 FORMAT = 1
 CLUSTER_FILE = "cluster.json"
@@ -93,7 +102,8 @@ class ClusterDirectory:
         """Make the directory if it is missing, and take it. Raises `Failure` when another supervisor has it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / LOCK_FILE, "a")  # noqa: SIM115 - held open until unlock
+            require_our_directory(self.path)
+            lock = open(append_ours(self.path / LOCK_FILE), "a")  # noqa: SIM115 - held open until unlock
         except FileExistsError:
             raise Failure(f"{self.path} is not a directory; pick another with --dir DIR") from None
         except OSError as error:
@@ -117,7 +127,7 @@ class ClusterDirectory:
     def is_locked(self) -> bool:
         """Whether a supervisor has the directory at this moment."""
         try:
-            with open(self.path / LOCK_FILE) as lock:
+            with open(open_ours(self.path / LOCK_FILE, os.O_RDONLY)) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -129,7 +139,8 @@ class ClusterDirectory:
         """The record; None when nothing was ever made here. Raises `Failure` when the directory is not whole."""
         path = self.path / CLUSTER_FILE
         try:
-            content = path.read_bytes()
+            require_our_directory(self.path)
+            content = read_ours(path)
         except FileNotFoundError:
             self._require_empty()
             return None
@@ -152,7 +163,7 @@ class ClusterDirectory:
     def save(self, record: ClusterRecord) -> None:
         """Replace `cluster.json`, durably. A crash leaves the old one or the new one."""
         temporary = self.path / (CLUSTER_FILE + ".new")
-        with open(temporary, "wb") as file:
+        with open(create_ours(temporary), "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -164,7 +175,9 @@ class ClusterDirectory:
             os.close(descriptor)
 
     def require_data(self, record: ClusterRecord) -> None:
-        """Raise `Failure` when the data of a daemon of a cluster that was ready once is missing."""
+        """Raise `Failure` when the data of a daemon of a cluster that was ready once is missing, or another user's."""
+        for daemon in record.daemons:
+            require_our_name(self.data(daemon))
         if not record.started:
             return
         for daemon in record.daemons:

@@ -16,6 +16,7 @@ from typing import IO
 
 import fs_common
 from fs_client.cli.local.identity import ProcessIdentity, identify
+from fs_client.cli.local.ours import append_ours, make_our_directory, open_ours
 
 LOG_BYTES_MAX = 16 << 20
 """A log longer than this is set aside (one older generation is kept) when its daemon starts."""
@@ -55,7 +56,7 @@ class Process:
     def last_words(self) -> str:
         """The last line this run wrote to its log, for a message about its end."""
         try:
-            with open(self._log, "rb") as log:
+            with open(open_ours(self._log, os.O_RDONLY), "rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(self._log_start, size - _REASON_BYTES))
                 lines = log.read().decode(errors="replace").split("\n")
@@ -72,7 +73,7 @@ class Process:
         if not data:
             self._close_stdout()
             return
-        with open(self._log, "ab") as log:
+        with open(append_ours(self._log), "ab") as log:
             log.write(data)
         if self.ready.done():
             return
@@ -105,11 +106,11 @@ def start(module: str, arguments: Sequence[str], log: Path) -> Process:
     Its own process group keeps a terminal's Ctrl-C away from it: the supervisor decides when and in which order
     daemons stop.
     """
-    log.parent.mkdir(exist_ok=True)
+    make_our_directory(log.parent)
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > LOG_BYTES_MAX:
             log.rename(log.with_suffix(".log.1"))
-    with open(log, "ab") as errors:
+    with open(append_ours(log), "ab") as errors:
         popen = subprocess.Popen(
             [sys.executable, "-IS", str(_TETHER), str(os.getpid()), *python_module(module), *arguments],
             stdin=subprocess.DEVNULL,

@@ -36,6 +36,7 @@ from fs_client.paths import Path
 from fs_client.settle import ended
 from fs_client.sync_chains import lost, sync_file
 from fs_client.unsettled import Unsettled
+from fs_client.write_path import LeaseLeft
 from fs_common import methods
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, to_os_error
@@ -209,8 +210,9 @@ class AsyncFile:
         async with locks.turn(self.inode):
             await self.settle()
             answers = self._answers
-            attributes = await locks.take(self.inode, self.name)
-            storing = asyncio.get_running_loop().create_task(self._append_locked(view, attributes, answers, stored))
+            attributes, lease_end = await locks.take(self.inode, self.name)
+            appending = self._append_locked(view, attributes, lease_end, answers, stored)
+            storing = asyncio.get_running_loop().create_task(appending)
             try:
                 await ended([storing])
             finally:
@@ -218,9 +220,15 @@ class AsyncFile:
         return storing.result()
 
     async def _append_locked(
-        self, view: memoryview, attributes: meta.Attributes, answers: int, stored: Callable[[int], object] | None
+        self,
+        view: memoryview,
+        attributes: meta.Attributes,
+        lease_end: float,
+        answers: int,
+        stored: Callable[[int], object] | None,
     ) -> int:
         """`attributes`: as of when the lock was taken, after `answers` answers had told the file's length."""
+        locks = self._fs.append_locks
         if self._unsettled or self._answers != answers:
             # Something of this file was written or told meanwhile, which that may be older than.
             await self._tell(relaxed=True)
@@ -230,7 +238,7 @@ class AsyncFile:
         end = offset + len(view)
         self._claim(end)
         try:
-            await self._write(offset, view)
+            await self._write(offset, view, lambda: lease_end - locks.now())
         except BaseException:
             # What of it is there is settled before others append, or they would write over it.
             with contextlib.suppress(OSError):
@@ -239,6 +247,8 @@ class AsyncFile:
         finally:
             self._unclaim()
         await self._tell(relaxed=True)
+        if locks.now() >= lease_end:
+            await locks.check_held(self.inode, self.name)
         if stored is not None:
             stored(end)
         return len(view)
@@ -259,12 +269,12 @@ class AsyncFile:
         if not self._claims:
             self._claimed_end = 0
 
-    async def _write(self, offset: int, view: memoryview) -> None:
+    async def _write(self, offset: int, view: memoryview, lease_left_s: LeaseLeft | None = None) -> None:
         if offset < 0 or offset + len(view) > FILE_SIZE_MAX:
             number = errno.EINVAL if offset < 0 else errno.EFBIG
             raise OSError(number, f"cannot write {len(view)} bytes at offset {offset}", self.name)
         try:
-            await self._fs.writer.write(self.ref, offset, view, self._acknowledged)
+            await self._fs.writer.write(self.ref, offset, view, self._acknowledged, lease_left_s=lease_left_s)
         except EmberError as error:
             self._failed()
             raise to_os_error(error, self.name) from error

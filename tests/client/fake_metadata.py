@@ -14,7 +14,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout
 from fs_common.methods import Method
 from fs_common.records import meta
-from fs_common.records.locks import Lock, LockReply, ReleaseLocks
+from fs_common.records.locks import Lock, LockReply, ReleaseLocks, ReleaseLocksReply
 from fs_common.records.meta import Attributes, FileType
 from fs_common.records.routing import GetRoutingReply, Routing
 from fs_common.records.session import Empty
@@ -43,6 +43,7 @@ class FakeMetadata:
         self.page_size = 1024
         self.append_locks: dict[int, tuple[bytes, int]] = {}
         """Inode to client and owner."""
+        self.lock_lease_ms = 20_000
         self._lock_waiters: list[asyncio.Future[None]] = []
         self._refused_locks: set[bytes] = set()
         """Request ids: all copies of a request have one answer."""
@@ -274,13 +275,14 @@ class FakeMetadata:
         if self.lost_lock_replies:
             self.lost_lock_replies -= 1
             raise EmberError(Code.NO_SPACE, "it is taken, and seems not to be")
-        return Reply(LockReply(self.inodes[request.inode]))
+        return Reply(LockReply(self.inodes[request.inode], self.lock_lease_ms))
 
-    def _release_locks(self, request: ReleaseLocks) -> Empty:
-        if self.append_locks.get(request.inode) == (request.client, request.owner):
+    def _release_locks(self, request: ReleaseLocks) -> ReleaseLocksReply:
+        held = self.append_locks.get(request.inode) == (request.client, request.owner)
+        if held:
             del self.append_locks[request.inode]
             self._wake_lock_waiters()
-        return Empty()
+        return ReleaseLocksReply(held)
 
     def _wake_lock_waiters(self) -> None:
         waiters, self._lock_waiters = self._lock_waiters, []

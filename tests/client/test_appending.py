@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import errno
 import random
 import signal
 import threading
@@ -14,6 +15,8 @@ import fs_client
 from fs_client import FileSystem, aio
 from fs_common import methods
 from fs_common.errors import Code, EmberError
+from fs_common.methods import Method
+from fs_common.records.storage import UpdateItem
 from tests.client.fake_cluster import CHUNK, FakeCluster
 from tests.client.test_interrupts import TimeIsUp, handled
 from tests.support import run
@@ -254,3 +257,80 @@ def test_a_close_that_is_broken_into_goes_on(cluster: FakeCluster, fs: FileSyste
     finally:
         signal.signal(signal.SIGALRM, old)
     assert methods.CLOSE.name in [name for name, _ in cluster.metadata.calls]
+
+
+# The lease of the lock
+
+
+class Lease:
+    """The client's clock of leases, which a call of the metadata service may move past the end."""
+
+    def __init__(
+        self, cluster: FakeCluster, fs: FileSystem, during: str, *, lost: bool = False, by_s: float = 20
+    ) -> None:
+        self.now = 1000.0
+        fs.exists("/")
+        assert fs._connected is not None
+        fs._connected.core.append_locks.now = lambda: self.now
+        metadata = cluster.metadata
+        before = metadata.fault
+        passed = False
+
+        def look(method: Method) -> EmberError | None:
+            nonlocal passed
+            if method.name == during and not passed:
+                passed = True
+                self.now += by_s
+                if lost:
+                    metadata.append_locks.clear()
+            return before(method)
+
+        metadata.fault = look
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_append_that_outlives_its_lease_counts_only_if_the_lock_was_held(
+    cluster: FakeCluster, fs: FileSystem, lost: bool
+) -> None:
+    """Who is cut off from the service alone stores its bytes where somebody else has by now."""
+    Lease(cluster, fs, "fsync", lost=lost)
+    with fs.open("/f", "ab", 0) as file:
+        if lost:
+            with pytest.raises(OSError, match="cut off") as caught:
+                file.write(b"line")
+            assert caught.value.errno == errno.EIO
+        else:
+            assert file.write(b"line") == 4
+        assert not cluster.metadata.append_locks
+        assert file.write(b"next") == 4
+
+
+def test_an_append_within_its_lease_asks_nobody(cluster: FakeCluster, fs: FileSystem) -> None:
+    Lease(cluster, fs, "fsync", lost=True, by_s=19.9)
+    with fs.open("/f", "ab", 0) as file:
+        assert file.write(b"line") == 4
+
+
+def test_a_lock_whose_answer_comes_after_its_lease_is_taken_anew(cluster: FakeCluster, fs: FileSystem) -> None:
+    Lease(cluster, fs, "lock")
+    with fs.open("/f", "ab", 0) as file:
+        assert file.write(b"line") == 4
+    names = [name for name, _ in cluster.metadata.calls]
+    assert names.count("lock") == 2 and names.count("release_locks") == 1
+
+
+def test_nothing_is_appended_after_the_lease(cluster: FakeCluster, fs: FileSystem) -> None:
+    lease = Lease(cluster, fs, "")
+
+    def suspended(item: UpdateItem) -> EmberError | None:
+        lease.now += 100
+        return EmberError(Code.CHAIN_BROKEN, "the connection broke")
+
+    with fs.open("/f", "ab", 0) as file:
+        for daemon in cluster.storage.values():
+            daemon.update_fault = suspended
+        with pytest.raises(OSError, match="connection broke"):
+            file.write(b"line")
+        assert lease.now == 1100, "it was sent once"
+        for daemon in cluster.storage.values():
+            daemon.update_fault = lambda item: None

@@ -81,6 +81,7 @@ class Target:
         unsettled = self.replica.unsettled
         unsettled.clear()
         unsettled.update(self.store.pending(), self.conflicts)
+        self.replica.changed_beside()
         self.mending = ""
         self.ready = self.position is not None and (not self.position.is_tail or not self.store.pending())
         self.refresh()

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from fs_storage.engine.interface import Answer, ChunkState, PendingUpdate
 
 
+_DIGESTS_MAX = 4096
+
+
 class View(Protocol):
     """What the core may ask of the store: lookups in memory, without effect."""
 
@@ -80,6 +83,8 @@ class Replica:
         self._queues: dict[bytes, deque[Operation]] = {}
         """For each busy chunk: the operation that holds it, then those that wait, in order of arrival."""
         self._out: list[Operation] = []
+        self._digests: dict[bytes, tuple[int, int]] = {}
+        """(version, digest) of what was committed last, of the chunks that are written again and again."""
         self.differing: dict[bytes, str] = {}
         """Of the unsettled chunks, those whose pending version stays because another replica has something else, and
         what that is."""
@@ -170,6 +175,10 @@ class Replica:
         self._expect(operation, Step.COMMIT, Step.CONFIRM)
         self._settled(operation.chunk)
         if operation.step is Step.COMMIT:
+            if operation.digest:
+                if len(self._digests) >= _DIGESTS_MAX:
+                    self._digests.clear()
+                self._digests[operation.chunk] = (operation.version, operation.digest)
             self._finish(operation, None)
             return
         self._judge_next(operation.chunk, self._queues[operation.chunk])
@@ -321,7 +330,7 @@ class Replica:
             operation.base = NOTHING_DIGEST
         else:
             operation.version = version + 1
-            operation.base = NOTHING_DIGEST if position.is_tail else self._view.digest(operation.chunk)
+            operation.base = NOTHING_DIGEST if position.is_tail else self._digest(operation.chunk, version)
         self._prepare(operation)
 
     def _judge_as_successor(self, operation: Operation, position: Position) -> None:
@@ -352,7 +361,7 @@ class Replica:
                 # A removal needs nothing: the tombstone that it made here before may be forgotten.
                 follows = operation.base == NOTHING_DIGEST or operation.kind is UpdateKind.REMOVE
             else:
-                follows = operation.version == committed + 1 and self._view.digest(operation.chunk) == operation.base
+                follows = version == committed + 1 and self._digest(operation.chunk, committed) == operation.base
             if follows:
                 self._prepare(operation)
             else:
@@ -452,6 +461,15 @@ class Replica:
 
     def _name(self) -> str:
         return f"target {self.position.target}" if self.position is not None else "a target that does not serve"
+
+    def _digest(self, chunk: bytes, committed: int) -> int:
+        """Of the committed version, which has that number."""
+        version, digest = self._digests.get(chunk, (0, 0))
+        return digest if version == committed else self._view.digest(chunk)
+
+    def changed_beside(self) -> None:
+        """The store was changed by others than this replica's operations, of which none is under way."""
+        self._digests.clear()
 
     def _is_tail(self) -> bool:
         position = self.position

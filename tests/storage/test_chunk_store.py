@@ -11,7 +11,16 @@ from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
 from fs_common.ids import chunk_id
 from fs_common.layout import Durability
-from fs_storage.engine.interface import Answer, ChunkState, ChunkStore, LastChunk, PendingUpdate, Prepared
+from fs_storage.engine.interface import (
+    Answer,
+    ChunkState,
+    ChunkStore,
+    Held,
+    LastChunk,
+    PendingUpdate,
+    Prepared,
+    Remembered,
+)
 from fs_storage.engine.memory_store import MemoryStore
 from tests.storage.engine.quick import open_quick_store
 from tests.storage.engine.updates import (
@@ -421,5 +430,88 @@ def test_a_batch_prepares_and_commits_together(on_store: Run) -> None:
         await store.commit([(chunk, 1) for chunk in chunks])
         for i, chunk in enumerate(chunks):
             assert take(store, chunk) == pattern(2000, i)
+
+    on_store(case)
+
+
+def test_a_digest_is_of_what_a_version_is_and_of_nothing_else(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        assert store.digest(CHUNK) == store.digest(CHUNK, pending=True) == 0
+        await apply(store, write(1, b"some"), write(1, b"some", chunk=OTHER, client=CLIENT, channel=1, sequence=1))
+        first = store.digest(CHUNK)
+        assert first and first == store.digest(OTHER)
+        await prepared(store, write(2, b"text", 4), replace(2, b"sometext", chunk=OTHER))
+        second = store.digest(CHUNK, pending=True)
+        assert (store.digest(CHUNK), second) == (first, store.digest(OTHER, pending=True)), "however it was made"
+        await store.commit([(CHUNK, 2), (OTHER, 2)])
+        assert store.digest(CHUNK) == second and not store.digest(CHUNK, pending=True)
+        seen = {first, second}
+        for other in (replace(3, b"sometext"), replace(2, b"sometexT"), replace(2, b"sometex"), replace(2, b"")):
+            await apply(store, other)
+            seen.add(store.digest(CHUNK))
+        await apply(store, remove(3))
+        seen.add(store.digest(CHUNK))
+        assert len(seen) == 7 and 0 not in seen
+
+    on_store(case)
+
+
+def test_what_is_held_is_listed_in_pages(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        ids = [bytes(chunk_id(3, index)) for index in range(9)]
+        await apply(store, *(write(1, b"x" * (index + 1), chunk=chunk) for index, chunk in enumerate(ids)))
+        await store.checkpoint()
+        await apply(store, remove(2, chunk=ids[4]), write(2, b"yy", 1, chunk=ids[6]))
+        await prepared(store, remove(2, chunk=ids[0]), write(2, b"z", 5, chunk=ids[2]))
+        await prepared(store, write(1, b"gone", chunk=OTHER))
+        await store.abandon(OTHER, 1)
+        for limit in (1, 2, 4, 9, 100):
+            listed: list[Held] = []
+            while len(page := store.held(listed[-1].chunk if listed else b"", limit)) == limit:
+                listed += page
+            listed += page
+            assert [one.chunk for one in listed] == ids
+            for one in listed:
+                state = store.state(one.chunk)
+                assert state is not None
+                assert (one.version, one.length, one.removed) == (state.version, state.length, state.removed)
+                assert (one.pending_version, one.pending_length) == (state.pending_version, state.pending_length)
+                assert one.digest == store.digest(one.chunk) and one.chunk_size == CHUNK_SIZE
+                assert one.pending_digest == store.digest(one.chunk, pending=True)
+                assert one.pending_removed == (one.chunk == ids[0])
+                assert one.pending_chunk_size == (CHUNK_SIZE if one.pending_version else 0)
+
+    on_store(case)
+
+
+def test_answers_are_listed_and_adopted_and_never_go_back(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        for channel in range(5):
+            chunk = bytes(chunk_id(3, channel))
+            await apply(store, write(1, b"x" * 7, chunk=chunk, client=CLIENT, channel=channel, sequence=40 + channel))
+            if channel == 2:
+                await store.checkpoint()
+        await prepared(store, write(1, b"y", client=CLIENT, channel=8, sequence=1))
+        await apply(store, remove(2, chunk=bytes(chunk_id(3, 4))))
+        for limit in (1, 2, 7):
+            listed: list[Remembered] = []
+            after = b""
+            while True:
+                page, after = store.remembered(after, limit)
+                listed += page
+                if not after:
+                    break
+            assert [(one.channel, one.sequence, one.version, one.length) for one in listed] == [
+                (channel, 40 + channel, 1, 7) for channel in range(5)
+            ], "what is pending is not among them"
+        floor = store.floor
+        mine, newer, new = listed[0], listed[1]._replace(sequence=99, version=3), listed[2]._replace(channel=77)
+        store.adopt([mine._replace(sequence=1, version=9), newer, new], floor + 5)
+        store.adopt([], 0)
+        await store.checkpoint()
+        assert store.floor == floor + 5
+        assert store.answer(CLIENT, 0) == Answer(40, mine.chunk, 1, 7, True)
+        assert store.answer(CLIENT, 1) == Answer(99, newer.chunk, 3, 7, True)
+        assert store.answer(CLIENT, 77) == Answer(42, new.chunk, 1, 7, True)
 
     on_store(case)

@@ -3,10 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from fs_client.file_ref import FileRef
+from fs_client.routing_cache import RoutingCache
+from fs_client.storage_client import StorageClient
+from fs_client.sync_chains import sync_file
+from fs_client.write_path import Writer
 from fs_common.errors import Code
+from fs_common.layout import Durability, Layout
 from fs_common.methods import SYNC_CHAINS
+from fs_common.records.routing import Routing
 from fs_common.records.storage import Holder, SyncChains, SyncChainsReply, UpdateChunksReply, UpdateKind
-from tests.storage.chain import TIMEOUT_S, ChainOfDaemons, chain_of
+from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of
 from tests.storage.refusals import refused
 from tests.support import run
 
@@ -75,6 +84,39 @@ def test_a_resend_names_those_behind_the_head_too(tmp_path: Path) -> None:
             await chain.serving()
             reply = await chain.send([item], [DATA])
             assert reply.holders == holders(chain)[:1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("losing", "expected"), [((1,), False), ((0, 2), False), ((0, 1, 2), True)])
+def test_a_client_is_told_of_a_loss_when_all_replicas_had_it(
+    tmp_path: Path, losing: tuple[int, ...], expected: bool
+) -> None:
+    """Client and daemons together, with what each says of the other's."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+
+            async def fetch(known: int, timeout_s: float) -> Routing | None:
+                return chain.routing
+
+            routing = RoutingCache(fetch)
+            assert chain.routing is not None
+            routing.adopt(chain.routing)
+            storage = StorageClient(chain.pool, routing)
+            writer = Writer(storage, CLIENT, TIMEOUT_S)
+            file = FileRef(7, 0, Layout(CHUNK, 3, table_version=1, durability=Durability.MEMORY))
+            share = storage.unsynced.open(file.inode)
+            await writer.write(file, 0, memoryview(DATA), lambda _: None)
+            (number,) = share.marks
+            for place in losing:
+                await chain.store(number, place).renew(0, 0)
+                await chain.store(number, place).declare_whole()
+            await sync_file(storage, share, TIMEOUT_S)
+            assert (share.losses > 0) is expected and not share.marks
+            await writer.write(file, 0, memoryview(DATA), lambda _: None)
+            await sync_file(storage, share, TIMEOUT_S)
+            assert (share.losses > 0) is expected, "once"
 
     run(scenario())
 

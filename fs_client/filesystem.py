@@ -16,7 +16,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from fs_client import process
 from fs_client.aio import AsyncFileSystem, connect_with
-from fs_client.file import OpenMode
+from fs_client.file import AsyncFile, OpenMode
 from fs_client.file_layers import wrap
 from fs_client.file_ref import FileRef
 from fs_client.integers import integer
@@ -161,8 +161,19 @@ class FileSystem:
             raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
         if not how.binary and buffering == 0:
             raise ValueError("can't have unbuffered text I/O")
-        file = self._call(AsyncFileSystem.open, path, mode, permissions=permissions, layout=layout)
-        raw = RawFile(self, file, how, buffering if buffering == 0 or buffering > 1 else BUFFER_SIZE)
+        opened: list[AsyncFile] = []
+
+        async def open_file(core: AsyncFileSystem) -> None:
+            opened.append(await core.open(path, mode, permissions=permissions, layout=layout))
+
+        try:
+            self._call(open_file)
+            raw = RawFile(self, opened[0], how, buffering if buffering == 0 or buffering > 1 else BUFFER_SIZE)
+        except BaseException:
+            # A signal handler raised when it was open already: nobody will close it.
+            if opened:
+                process.driver().submit(opened[0].close)
+            raise
         return wrap(raw, how, buffering == 1, encoding=encoding, errors=errors, newline=newline)
 
     def read_file(self, path: Path | FileRef) -> bytes:

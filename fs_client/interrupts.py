@@ -111,12 +111,19 @@ class Deferred:
         try:
             self._restore()
         finally:
-            for number in self._arrived:
-                signal.raise_signal(number)
+            self._deliver()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number not in self._arrived:
             self._arrived.append(number)
+
+    def _deliver(self) -> None:
+        """Every one, also if one raises."""
+        if self._arrived:
+            try:
+                signal.raise_signal(self._arrived.pop(0))
+            finally:
+                self._deliver()
 
     def _restore(self) -> None:
         """The last is taken off the list when it has its handler again: what raises here, being back, is only late."""

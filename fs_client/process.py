@@ -395,7 +395,8 @@ class Driver:
             except BaseException as error:
                 # What is closed stays closed; the rest gets a second try.
                 interrupt = interrupt or error
-        self._stopping = True
+        with self._mutex:
+            self._stopping = True
         self.retire_helper()
         if not self.loop.is_running():
             self.loop.close()

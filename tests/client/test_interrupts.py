@@ -204,6 +204,11 @@ def test_deferred_handlers_run_at_the_end_and_are_back() -> None:
                 assert not came
                 ended = True
         assert ended and came == [signal.SIGALRM]
+        with handled(TimeoutError, signal.SIGUSR1) as others:
+            with pytest.raises(TimeoutError), interrupts.Deferred():
+                signal.raise_signal(signal.SIGALRM)
+                signal.raise_signal(signal.SIGUSR1)
+            assert others == [signal.SIGUSR1] and came == [signal.SIGALRM] * 2, "one that raises hides no other"
         assert signal.getsignal(signal.SIGALRM) is handler
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

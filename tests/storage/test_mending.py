@@ -1,6 +1,8 @@
 """Replicas that lost what was in memory get it back from the others, and nobody notices but by waiting."""
 
 import asyncio
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,10 @@ from fs_common.errors import Code
 from fs_common.ids import chunk_id
 from fs_common.records.storage import UpdateKind
 from fs_storage import mending
+from fs_storage.engine import mark
+from fs_storage.engine.store import EngineStore
 from tests.storage.chain import CHUNK, ChainOfDaemons, HeldStore, chain_of, eventually
+from tests.storage.engine.quick import open_quick_store
 from tests.storage.refusals import refused
 from tests.support import run
 
@@ -225,5 +230,62 @@ def test_versions_of_which_nobody_knows_the_right_one_are_reported(tmp_path: Pat
             with refused(Code.CHAIN_BROKEN):
                 await chain.update(b"x", timeout=0.3)
             await chain.update(b"y" * CHUNK, index=1)
+
+    run(scenario())
+
+
+def of_another_boot(directory: Path) -> None:
+    """The machine was started again since this store was written."""
+    path = directory / mark.NAME
+    found = mark.decode(path.read_bytes(), path)
+    path.write_bytes(mark.encode(dataclasses.replace(found, boot=b"another boot....", clean=False)))
+
+
+@pytest.mark.parametrize("lost", [(1,), (1, 3), (1, 2, 3)])
+def test_engines_that_lost_the_end_of_their_logs_are_made_whole(tmp_path: Path, lost: tuple[int, ...]) -> None:
+    async def make(target: int) -> EngineStore:
+        return await open_quick_store(tmp_path / str(target), checkpoint_interval_s=1e9)
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path / "daemons", make_store=make) as chain:
+            for index in range(30):
+                await chain.update(b"old %d" % index, index=index)
+            for node in (1, 2, 3):
+                shutil.copytree(tmp_path / f"{node}01", tmp_path / f"{node}01.copy")
+            for index in range(0, 30, 3):
+                await chain.update(b"new %d" % index, index=index)
+                await chain.update(kind=UpdateKind.REMOVE, index=index + 1)
+                await chain.update(b"made %d" % index, index=index + 100)
+            await chain.update(b"x" * CHUNK, index=500, client=b"another client!!", sequence=77)
+            for node in lost:
+                await chain.crash(node)
+                if node != 3 or len(lost) < 3:  # one of them has had it on its disk
+                    shutil.rmtree(tmp_path / f"{node}01")
+                    shutil.copytree(tmp_path / f"{node}01.copy", tmp_path / f"{node}01")
+                of_another_boot(tmp_path / f"{node}01")
+            for node in lost:
+                await chain.restart(node)
+            await chain.serving()
+            for index in range(0, 30, 3):
+                assert await chain.read_everywhere(index=index) == b"new %d" % index
+                assert await chain.read_everywhere(index=index + 2) == b"old %d" % (index + 2)
+                assert await chain.read_everywhere(index=index + 100) == b"made %d" % index
+                for place in range(3):
+                    with refused(Code.CHUNK_NOT_FOUND):
+                        await chain.read(index=index + 1, place=place)
+            assert await chain.read_everywhere(index=500) == b"x" * CHUNK
+            again = await chain.update(b"x" * CHUNK, index=500, client=b"another client!!", sequence=77)
+            assert again == (1, CHUNK)
+            # It is durable, and the next start finds nothing to do.
+            for node in lost:
+                incarnation = chain.target(1, node - 1).store.incarnation
+                await chain.crash(node)
+                await chain.restart(node)
+                await chain.serving()
+                store = chain.target(1, node - 1).store
+                assert (store.incarnation, store.whole) == (incarnation, True)
+                assert not chain.daemons[node].service.counters["chunks_mended"]
+            await chain.update(b"later", index=1)
+            assert await chain.read_everywhere(index=1) == b"later"
 
     run(scenario())

@@ -363,6 +363,30 @@ def test_a_replica_that_has_lost_everything_makes_updates_fail_and_none_is_lost(
     run(scenario())
 
 
+@pytest.mark.parametrize("forgot", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
+def test_replicas_forget_removals_in_any_order(tmp_path: Path, forgot: tuple[int, ...]) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            for index in range(3):
+                for _ in range(4 - index):
+                    await chain.update(b"old", index=index)
+                await chain.update(kind=UpdateKind.REMOVE, index=index)
+            for place in forgot:
+                for index in range(3):
+                    chain.store(1, place).forget(chunk_id(7, index))
+            await chain.update(b"short", index=0, offset=5)
+            assert await chain.read_everywhere(index=0) == bytes(5) + b"short"
+            await chain.update(kind=UpdateKind.TRUNCATE, index=1)
+            assert await chain.read_everywhere(index=1) == b""
+            await chain.update(kind=UpdateKind.REMOVE, index=2)
+            await chain.update(b"again", index=2)
+            assert await chain.read_everywhere(index=2) == b"again"
+            for index in range(3):
+                assert len({chain.store(1, place).digest(chunk_id(7, index)) for place in range(3)}) == 1
+
+    run(scenario())
+
+
 def test_an_update_fails_where_a_stranger_has_put_another_version(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with chain_of(tmp_path) as chain:

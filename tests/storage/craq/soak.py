@@ -1,10 +1,11 @@
-"""`python -m tests.storage.craq.soak --seeds N [--first S] [--losses]`: the first violation prints its seed."""
+"""`python -m tests.storage.craq.soak --seeds N [--first S] [--losses | --cuts]`: the first violation prints its seed."""
 
 import argparse
 import sys
 import time
 from random import Random
 
+from tests.storage.craq.power import PowerSimulation
 from tests.storage.craq.simulator import Simulation, plan_of_losses
 
 
@@ -13,11 +14,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--losses", action="store_true", help="replicas forget what they have")
+    parser.add_argument("--cuts", action="store_true", help="machines lose their power, and replicas mend each other")
     arguments = parser.parse_args()
     totals: dict[str, int] = {}
     began = time.perf_counter()
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        simulation = Simulation(seed, plan_of_losses(Random(seed)) if arguments.losses else None)
+        if arguments.cuts:
+            simulation: Simulation = PowerSimulation(seed)
+        else:
+            simulation = Simulation(seed, plan_of_losses(Random(seed)) if arguments.losses else None)
         try:
             simulation.run()
         except Exception:

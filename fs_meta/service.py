@@ -186,7 +186,7 @@ def _own(handler: Handler) -> Handler:
 
     def handle(call: Call) -> Reply | Awaitable[Reply]:
         hello = call.session.hello
-        if call.request.client != hello.client and call.request.client and hello.role == "client":
+        if call.request.client and call.request.client != hello.client:
             raise EmberError(
                 Code.NOT_PERMITTED,
                 f"the request is for client {shown_client(call.request.client)}, and comes from client"

@@ -12,7 +12,9 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import socket
+import sys
 from collections.abc import Callable, Sequence
 
 from fs_common.errors import Code, EmberError
@@ -46,6 +48,8 @@ KEEPALIVE_COUNT = 5
 UNACKNOWLEDGED_MS = 10_000
 """A peer that is silently gone is noticed after about this time, idle or not."""
 ACCEPT_RETRY_S = 0.5
+CONNECTIONS_SHARE = 7
+"""Eighths of the descriptors that a process may have which connections to one server of it may take."""
 LOOK_S = 1.0
 """How often a server looks whether what has begun to arrive goes on arriving (`serving.ServingConnection.look`)."""
 BACKLOG = 1024
@@ -470,6 +474,13 @@ def _names(connected: socket.socket) -> str:
     return "an ended connection"
 
 
+def connections_max(descriptors_max: int) -> int:
+    """How many connections a server takes in a process that may have so many descriptors (RLIM_INFINITY: any number)."""
+    if descriptors_max == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(descriptors_max * CONNECTIONS_SHARE // 8, 1)
+
+
 class Server:
     """A listening socket and its connections."""
 
@@ -483,6 +494,8 @@ class Server:
         """Set by `close` while connections are left."""
         self._retry: asyncio.TimerHandle | None = None
         self._look = loop.call_later(LOOK_S, self._on_look)
+        self.connections_max = connections_max(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        """More are ended as soon as they come, so that those that are there, and the disk, have their descriptors."""
         self._closed = False
 
     def start(self) -> None:
@@ -534,6 +547,11 @@ class Server:
                 self._loop.remove_reader(self._socket.fileno())
                 self._retry = self._loop.call_later(ACCEPT_RETRY_S, self.start)
                 return
+            if len(self._connections) >= self.connections_max:
+                message = "%d connections are open: no more are taken (ulimit -n)"
+                self._service.strangers_log.line(logging.ERROR, message, len(self._connections))
+                accepted.close()
+                continue
             try:
                 accepted.setblocking(False)
                 _tune(accepted)

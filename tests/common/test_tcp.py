@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import socket
 import struct
 import tracemalloc
@@ -789,6 +790,32 @@ def test_accepting_goes_on_after_descriptors_ran_out(
 
     run(main())
     assert "cannot accept a connection" in caplog.text
+
+
+def test_connections_are_bounded_by_what_the_process_may_have() -> None:
+    assert tcp.connections_max(1024) == 896
+    assert tcp.connections_max(resource.RLIM_INFINITY) > 10**6
+    assert tcp.connections_max(1) == 1
+
+
+def test_connections_leave_descriptors_for_others(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with serving(service()) as server:
+            server.connections_max = 2
+            async with connected(service(), server=server) as peer, raw_client(server.port):
+                await until(lambda: len(server._connections) == 2)
+                async with raw_client(server.port) as third:
+                    assert await third.at_end()
+                with pytest.raises(EmberError) as caught:
+                    await tcp.connect("127.0.0.1", server.port, hello(), timeout=TIMEOUT)
+                assert caught.value.code is Code.UNREACHABLE
+                assert await peer.call(PING, Ping(b"still"), timeout=TIMEOUT) == Ping(b"still")
+            await until(lambda: not server._connections)
+            async with connected(service(), server=server) as peer:
+                assert await peer.call(PING, Ping(b"again"), timeout=TIMEOUT) == Ping(b"again")
+
+    run(main())
+    assert "no more are taken" in caplog.text
 
 
 def test_large_transfers_share_the_loop_with_small_calls() -> None:

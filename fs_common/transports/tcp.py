@@ -475,7 +475,7 @@ def _names(connected: socket.socket) -> str:
 
 
 def connections_max(descriptors_max: int) -> int:
-    """How many connections a server takes in a process that may have so many descriptors (RLIM_INFINITY: any number)."""
+    """How many connections a server takes in a process that may have so many descriptors (or `RLIM_INFINITY`)."""
     if descriptors_max == resource.RLIM_INFINITY:
         return sys.maxsize
     return max(descriptors_max * CONNECTIONS_SHARE // 8, 1)

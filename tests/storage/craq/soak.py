@@ -1,4 +1,4 @@
-"""`python -m tests.storage.craq.soak --seeds N [--first S] [--losses | --cuts]`: the first violation prints its seed."""
+"""`python -m tests.storage.craq.soak --seeds N [--first S] [--losses | --cuts]`: a violation prints its seed."""
 
 import argparse
 import sys

@@ -9,6 +9,7 @@ No call of a program fails for how something is shown: what does not fit its fie
 import errno
 import os
 import stat
+import struct
 from struct import Struct
 
 from fs_client.fuse import abi, answers, kernel_size
@@ -42,13 +43,21 @@ def entry(node: Node, name_until: float, now: float) -> bytes:
     """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up."""
     name_s, name_ns = _left(name_until, now)
     attr_s, attr_ns = believed(node, now)
-    return answers.packed(_ENTRY, (node.inode, 0, name_s, attr_s, name_ns, attr_ns, *_fields(node)))
+    fields = _fields(node)
+    try:
+        return _ENTRY.pack(node.inode, 0, name_s, attr_s, name_ns, attr_ns, *fields)
+    except struct.error:
+        return answers.packed(_ENTRY, (node.inode, 0, name_s, attr_s, name_ns, attr_ns, *fields))
 
 
 def attr_out(node: Node, now: float) -> bytes:
     """The answer to GETATTR and SETATTR."""
     valid_s, valid_ns = believed(node, now)
-    return answers.packed(_ATTR_OUT, (valid_s, valid_ns, *_fields(node)))
+    fields = _fields(node)
+    try:
+        return _ATTR_OUT.pack(valid_s, valid_ns, *fields)
+    except struct.error:
+        return answers.packed(_ATTR_OUT, (valid_s, valid_ns, *fields))
 
 
 def no_entry(until: float, now: float) -> bytes:

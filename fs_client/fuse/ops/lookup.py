@@ -16,6 +16,7 @@ from fs_common.limits import NAME_BYTES_MAX
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
     ahead = LookAhead(mount)
+    checked = mount.policy.kernel_checks
 
     def lookup(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         """ENOENT is told as an entry of inode 0, which the kernel may believe for a while."""
@@ -26,7 +27,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         parent = request.node
         now = mount.now()
         found = nodes.find(parent, name, now)
-        if found is not None and (mount.answers_from_memory(request) or found[1] == FOREVER):
+        if found is not None and (checked or mount.answers_from_memory(request) or found[1] == FOREVER):
             inode, until = found
             if not inode:
                 return shown.no_entry(until, now)

@@ -1,0 +1,71 @@
+"""Whatever a peer sends as a record is one, or raises what `rpc.MALFORMED` lists, however it is nested."""
+
+import random
+
+import msgspec
+import pytest
+
+from fs_common import methods
+from fs_common.methods import Method
+from fs_common.records.session import ErrorBody
+from fs_common.rpc import MALFORMED, decoder
+
+RECORDS = sorted(
+    {
+        record
+        for method in vars(methods).values()
+        if isinstance(method, Method)
+        for record in (method.request, method.response)
+    }
+    | {ErrorBody},
+    key=lambda record: record.__name__,
+)
+DEEP = (b"\x91" * 3000 + b"\xc0", b"\x81\x00" * 3000 + b"\xc0", b"\x81\xa1a" * 3000 + b"\xc0", b"\x91\x81\x00" * 2000)
+ODD = (
+    *DEEP,
+    b"\xdd\xff\xff\xff\xff",  # a list, a map, bytes and a string of 4 GiB
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xa2\xff\xfe",  # no UTF-8
+    b"\xc1",  # no msgpack
+    b"\xd6\xff\xff\xff\xff\xff",  # a time
+    b"\xc7\x0c\xff" + b"\xff" * 12,
+    b"\xd4\x05\x00",  # an extension
+    b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",  # not a number
+    b"\xcf" + b"\xff" * 8,
+    b"\xd3\x80" + b"\x00" * 7,
+)
+PLAIN = (b"\xc0", b"\xc2", b"\xc3", b"\x00", b"\x07", b"\xff", b"\x90", b"\x80", b"\xa0", b"\xc4\x00")
+
+
+def array_of(values: list[bytes]) -> bytes:
+    return b"\xdc" + len(values).to_bytes(2, "big") + b"".join(values)
+
+
+def some_value(chance: random.Random, depth: int) -> bytes:
+    kind = chance.randrange(10)
+    if kind == 0:
+        return chance.choice(ODD)
+    if kind < 3 and depth:
+        return array_of([some_value(chance, depth - 1) for _ in range(chance.randrange(5))])
+    if kind == 3:
+        size = chance.randrange(20)
+        return b"\xc4" + bytes([size]) + chance.randbytes(size)
+    if kind == 4:
+        return b"\xa3abc"
+    return chance.choice(PLAIN)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_any_bytes_are_a_record_or_malformed(record: type[msgspec.Struct]) -> None:
+    fields = len(msgspec.structs.fields(record))
+    chance = random.Random(record.__name__)
+    for _ in range(300):
+        body = array_of([some_value(chance, 3) for _ in range(fields + chance.randrange(3))])
+        try:
+            decoder(record)(memoryview(body))
+        except MALFORMED:
+            pass
+        except BaseException as error:
+            raise AssertionError(f"{record.__name__} of {body[:100]!r}... raised {error!r}") from None

@@ -1,6 +1,7 @@
 """Three daemons over real RPC on a healthy chain: what updates, reads and queries do."""
 
 import asyncio
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from fs_common import serving
 from fs_common.errors import Code, EmberError
-from fs_common.limits import READ_ITEMS_MAX, REMOVE_FILES_MAX
+from fs_common.limits import PAYLOAD_BYTES_MAX, READ_ITEMS_MAX, REMOVE_FILES_MAX
 from fs_common.methods import (
     COMMITTED_VERSIONS,
+    HELLO,
     LIST_CHUNKS,
     READ_CHUNKS,
     REMOVE_CHUNKS,
@@ -19,9 +22,10 @@ from fs_common.methods import (
     SPACE_INFO,
     STATS,
     SYNC_CHAINS,
+    UPDATE_CHUNKS,
 )
 from fs_common.records.routing import LocalState
-from fs_common.records.session import Empty
+from fs_common.records.session import Empty, Hello
 from fs_common.records.storage import (
     CommittedVersions,
     ListChunks,
@@ -34,10 +38,13 @@ from fs_common.records.storage import (
     RemoveFilesReply,
     SpaceInfo,
     SyncChains,
+    UpdateChunks,
     UpdateKind,
 )
+from fs_common.transports import tcp
 from fs_storage import queries
 from fs_storage.engine.interface import Space
+from tests.common.loopback import raw_client
 from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
@@ -214,6 +221,34 @@ def test_a_target_over_its_bound_is_busy(tmp_path: Path) -> None:
             reply = await held
             assert [error.code for error in reply.errors] == [Code.BUSY.value.number] * 2
             assert reply.versions == [1, 1, 1, 1, 0, 0]
+
+    run(scenario())
+
+
+def test_callers_that_stop_sending_do_not_stop_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their payloads take all memory of the head's, and nothing of them comes."""
+    monkeypatch.setattr(tcp, "LOOK_S", 0.02)
+    monkeypatch.setattr(serving, "STILL_LOOKS_MAX", 10**9)  # what ends them for good comes later
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path, payload_memory_bytes=PAYLOAD_BYTES_MAX) as chain:
+            head = chain.daemons[chain.node(1, 0)]
+            async with contextlib.AsyncExitStack() as callers:
+                for _ in range(4):
+                    caller = await callers.enter_async_context(raw_client(chain.address(chain.node(1, 0))[1]))
+                    caller.request(HELLO, 1, Hello([1], "client", OTHER))
+                    await caller.read()
+                    size = PAYLOAD_BYTES_MAX // 4
+                    caller.request(UPDATE_CHUNKS, 2, UpdateChunks(OTHER, []), payload=b"x", payload_length=size)
+                await eventually(lambda: head.service.stats()["payload_memory_bytes"] == PAYLOAD_BYTES_MAX)
+                while True:
+                    try:
+                        await chain.update(b"y" * CHUNK, sequence=1)
+                        break
+                    except EmberError as error:
+                        assert error.code is Code.BUSY  # until they are seen to be slow
+                assert await chain.read_everywhere() == b"y" * CHUNK
+            await eventually(lambda: head.service.stats()["payload_memory_bytes"] == 0)
 
     run(scenario())
 

@@ -266,8 +266,8 @@ class ChunkStore(Protocol):
         """Answers, and where to go on; b"": there are no more. The first page is after b""."""
 
     def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
-        """Remember those answers that are newer than what is here, and raise the floor to `floor` at least. Durable
-        with the next `checkpoint`."""
+        """Remember those answers that are newer than what is here, or whose update was dropped here, and raise the
+        floor to `floor` at least. Durable with the next `checkpoint`."""
 
     async def checkpoint(self) -> None:
         """On return everything so far is durable. Raises DISK_FAILED."""

@@ -205,7 +205,7 @@ class MemoryStore:
     def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
         for answer in answers:
             last = self._answers.get((answer.client, answer.channel))
-            if last is None or last.sequence < answer.sequence:
+            if last is None or (last.sequence, last.version) < (answer.sequence, 1):
                 self._answers[answer.client, answer.channel] = Answer(
                     answer.sequence, answer.chunk, answer.version, answer.length, True
                 )

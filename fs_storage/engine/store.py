@@ -364,7 +364,8 @@ class EngineStore:
         for answer in answers:
             key = answer_key(answer.client, answer.channel)
             last = self._table.answer(key)
-            if last is None or last.sequence < answer.sequence:
+            # What was dropped here, to make room for what the chain has, was committed there.
+            if last is None or (last.sequence, last.version) < (answer.sequence, 1):
                 stored = StoredAnswer(answer.chunk, answer.sequence, answer.version, answer.length, now)
                 self._table.put_answer(key, stored)
         self._opened.index.raise_floor(floor)

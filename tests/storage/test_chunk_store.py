@@ -506,12 +506,17 @@ def test_answers_are_listed_and_adopted_and_never_go_back(on_store: Run) -> None
             ], "what is pending is not among them"
         floor = store.floor
         mine, newer, new = listed[0], listed[1]._replace(sequence=99, version=3), listed[2]._replace(channel=77)
-        store.adopt([mine._replace(sequence=1, version=9), newer, new], floor + 5)
+        dropped = listed[3]._replace(sequence=50, version=2)
+        await prepared(store, write(2, b"z", chunk=dropped.chunk, client=CLIENT, channel=3, sequence=50))
+        await store.abandon(dropped.chunk, 2)
+        assert store.answer(CLIENT, 3) == Answer(50, dropped.chunk, 0, 0, False)
+        store.adopt([mine._replace(sequence=1, version=9), newer, new, dropped], floor + 5)
         store.adopt([], 0)
         await store.checkpoint()
         assert store.floor == floor + 5
         assert store.answer(CLIENT, 0) == Answer(40, mine.chunk, 1, 7, True)
         assert store.answer(CLIENT, 1) == Answer(99, newer.chunk, 3, 7, True)
+        assert store.answer(CLIENT, 3) == Answer(50, dropped.chunk, 2, 7, True)
         assert store.answer(CLIENT, 77) == Answer(42, new.chunk, 1, 7, True)
 
     on_store(case)

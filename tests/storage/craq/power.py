@@ -78,7 +78,9 @@ class PowerSimulation(Simulation):
 
     def _reach_disk(self, node: Node, operation: Operation) -> int:
         length = super()._reach_disk(node, operation)
-        self._note(node, durable=not self.plan.memory and operation.step is OperationStep.PREPARE)
+        # An update is abandoned durably, or its number could not be given away.
+        durable = operation.step is OperationStep.ABANDON
+        self._note(node, durable=durable or (not self.plan.memory and operation.step is OperationStep.PREPARE))
         return length
 
     def _note(self, node: Node, *, durable: bool = False) -> None:
@@ -193,7 +195,8 @@ class PowerSimulation(Simulation):
             floor = max(floor, other.store.floor)
             for key, answer in other.store.answers.items():
                 mine = store.answers.get(key)
-                if self.takes_answers and answer.committed and (mine is None or mine.sequence < answer.sequence):
+                older = mine is None or (mine.sequence, mine.version) < (answer.sequence, 1)
+                if self.takes_answers and answer.committed and older:
                     store.answers[key] = answer
         store.floor = max(store.floor, floor)
         self._note(node, durable=True)

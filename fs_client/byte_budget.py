@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -18,18 +19,19 @@ class ByteBudget:
         self._waiting: deque[tuple[asyncio.Future[bool], int]] = deque()
         """Not empty only while the first does not fit. Done with whether the share was given."""
 
-    def share(self, size: int, timeout_s: float | None = None) -> "Share":
-        """`async with budget.share(size):` holds `size` bytes of it. Raises `OutOfTime` after `timeout_s`."""
-        return Share(self, size, timeout_s)
+    def share(self, size: int, left_s: Callable[[], float] | None = None) -> "Share":
+        """`async with budget.share(size):` holds `size` bytes of it. Raises `OutOfTime` when `left_s`, which says how
+        long to wait from now on, says 0 or less."""
+        return Share(self, size, left_s)
 
-    async def _take(self, size: int, timeout_s: float | None) -> None:
+    async def _take(self, size: int, left_s: Callable[[], float] | None) -> None:
         if not self._waiting and self._fits(size):
             self.held += size
             return
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[bool] = loop.create_future()
         self._waiting.append((turn, size))
-        timer = None if timeout_s is None else loop.call_later(max(timeout_s, 0.0), _give_up, turn)
+        timer = None if left_s is None else _Timer(loop, turn, left_s)
         try:
             given = await turn
         except asyncio.CancelledError:
@@ -65,21 +67,42 @@ class ByteBudget:
             turn.set_result(True)
 
 
-def _give_up(turn: "asyncio.Future[bool]") -> None:
-    if not turn.done():
-        turn.set_result(False)
+class _Timer:
+    """Ends the wait for a turn when no time is left."""
+
+    __slots__ = ("_handle", "_left_s", "_loop", "_turn")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, turn: "asyncio.Future[bool]", left_s: Callable[[], float]
+    ) -> None:
+        self._loop = loop
+        self._turn = turn
+        self._left_s = left_s
+        self._handle = loop.call_later(max(left_s(), 0.0), self._look)
+
+    def _look(self) -> None:
+        if self._turn.done():
+            return
+        left_s = self._left_s()
+        if left_s > 0:
+            self._handle = self._loop.call_later(left_s, self._look)
+        else:
+            self._turn.set_result(False)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 class Share:
-    __slots__ = ("_budget", "_size", "_timeout_s")
+    __slots__ = ("_budget", "_left_s", "_size")
 
-    def __init__(self, budget: ByteBudget, size: int, timeout_s: float | None) -> None:
+    def __init__(self, budget: ByteBudget, size: int, left_s: Callable[[], float] | None) -> None:
         self._budget = budget
         self._size = size
-        self._timeout_s = timeout_s
+        self._left_s = left_s
 
     async def __aenter__(self) -> None:
-        await self._budget._take(self._size, self._timeout_s)
+        await self._budget._take(self._size, self._left_s)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -269,12 +269,16 @@ class AsyncFile:
         if not self._claims:
             self._claimed_end = 0
 
-    async def _write(self, offset: int, view: memoryview, lease_left_s: LeaseLeft | None = None) -> None:
+    async def _write(
+        self, offset: int, view: memoryview, lease_left_s: LeaseLeft | None = None, *, patient: bool = False
+    ) -> None:
         if offset < 0 or offset + len(view) > FILE_SIZE_MAX:
             number = errno.EINVAL if offset < 0 else errno.EFBIG
             raise OSError(number, f"cannot write {len(view)} bytes at offset {offset}", self.name)
         try:
-            await self._fs.writer.write(self.ref, offset, view, self._acknowledged, lease_left_s=lease_left_s)
+            await self._fs.writer.write(
+                self.ref, offset, view, self._acknowledged, patient=patient, lease_left_s=lease_left_s
+            )
         except EmberError as error:
             self._failed()
             raise to_os_error(error, self.name) from error
@@ -314,7 +318,7 @@ class AsyncFile:
 
     async def _store_behind(self, offset: int, view: memoryview) -> None:
         try:
-            await self._write(offset, view)
+            await self._write(offset, view, patient=True)
         except Exception as error:
             if self._behind_error is None:
                 self._behind_error = error

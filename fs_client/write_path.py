@@ -13,7 +13,8 @@ deadline is not over. If it ends without an answer, what was sent of it may be a
 is acknowledged, and not after that (`channels`).
 
 Time: the deadline is the call's, whatever it waits for; a piece whose time is over before its turn has come is not
-sent. Write-back, whose callers have gone on, has a deadline for what goes to the daemons only (`patient`).
+sent. What was given away, so that nobody waits for it (`patient`), waits for its turn as long as there is progress: the
+time counts from the last update of this client that was stored, and anew from its turn on.
 
 Concurrency: docs/concurrency/client.md. Source: DESIGN sections 7 and 8.
 """
@@ -120,10 +121,12 @@ class Writer:
         self._storage = storage
         self._routing = storage.routing
         self._client = client
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._channels = ChannelPool()
         self._small = SmallUpdates(storage, client)
         self._budget = ByteBudget(BYTES_IN_FLIGHT)
+        self.stored_s = 0.0
+        """Monotonic time at which an update was acknowledged last."""
         self._last: dict[tuple[int, int], asyncio.Future[None]] = {}
         """By (inode, chunk index): the end of the newest update that is under way or waits."""
 
@@ -142,7 +145,7 @@ class Writer:
         `data` belongs to the call until it ends. Raises the first `EmberError`, after all pieces have ended; those
         that were acknowledged are stored, of the others some may be, but for those that the message says were not sent.
 
-        `patient`: the time in which it waits for earlier updates and for others' bytes does not count. `lease_left_s`:
+        `patient`: its turn may come late, as long as updates of this client are stored. `lease_left_s`:
         nothing is sent any more when the lease under which it is written is over (TIMED_OUT).
         """
         chunk_size = file.layout.chunk_size
@@ -154,11 +157,7 @@ class Writer:
         for piece in pieces:
             end += len(piece.data)
             piece.end = end
-        await self._carry_out(file, pieces, acknowledged, self._deadline(patient), lease_left_s)
-
-    def _deadline(self, patient: bool = False) -> float | None:
-        """Monotonic time; None: it is set when the daemons' turn comes."""
-        return None if patient else time.monotonic() + self._timeout_s
+        await self._carry_out(file, pieces, acknowledged, _Time(self, patient), lease_left_s)
 
     async def write_pieces(
         self,
@@ -184,7 +183,7 @@ class Writer:
         together = _Piece(index, start, payload, end, UpdateKind.SCATTER)
         together.span = max(end - pieces[0][0], len(payload))
         try:
-            await self._carry_out(file, [together], acknowledged, self._deadline(patient))
+            await self._carry_out(file, [together], acknowledged, _Time(self, patient))
         except EmberError as error:
             if error.code not in _ONE_BY_ONE:
                 raise
@@ -198,16 +197,16 @@ class Writer:
         Errors as `write`.
         """
         pieces = [_Piece(index, 0, _NOTHING, 0, UpdateKind.REMOVE) for index in indexes]
-        deadline = self._deadline()
+        time_ = _Time(self)
         for start in range(0, len(pieces), REMOVED_AT_ONCE):
-            await self._carry_out(file, pieces[start : start + REMOVED_AT_ONCE], lambda _: None, deadline)
+            await self._carry_out(file, pieces[start : start + REMOVED_AT_ONCE], lambda _: None, time_)
 
     async def _carry_out(
         self,
         file: FileRef,
         pieces: list[_Piece],
         acknowledged: Acknowledged,
-        deadline: float | None,
+        time_: "_Time",
         lease_left_s: LeaseLeft | None = None,
     ) -> None:
         if not pieces:
@@ -215,7 +214,7 @@ class Writer:
         frames = _frames(pieces, file.layout.stripe)
         self._line_up(file.inode, pieces)
         try:
-            await run_all([self._store(file, frame, acknowledged, deadline, lease_left_s) for frame in frames])
+            await run_all([self._store(file, frame, acknowledged, time_, lease_left_s) for frame in frames])
         finally:
             self._step_out(pieces)
 
@@ -258,19 +257,21 @@ class Writer:
         file: FileRef,
         pieces: list[_Piece],
         acknowledged: Acknowledged,
-        deadline: float | None,
+        time_: "_Time",
         lease_left_s: LeaseLeft | None,
     ) -> None:
         """One frame's pieces, through all tries."""
         for piece in pieces:
             previous = piece.previous
-            if previous is not None and not previous.done():
-                await asyncio.wait([previous], timeout=_left_s(deadline))
-                if not previous.done():
+            while previous is not None and not previous.done():
+                left_s = time_.left_s()
+                if left_s > 0:
+                    await asyncio.wait([previous], timeout=left_s)
+                else:
                     raise self._too_late(file, piece, "an earlier update of the chunk has not ended")
         try:
-            async with self._budget.share(sum(piece.span for piece in pieces), _left_s(deadline)):
-                attempts = Attempts(self._timeout_s, deadline, lease_left_s)
+            async with self._budget.share(sum(piece.span for piece in pieces), time_.left_s):
+                attempts = Attempts(self.timeout_s, time_.deadline, lease_left_s)
                 if attempts.left_s() <= 0:
                     raise self._too_late(file, pieces[0], "its turn came too late")
                 await self._store_now(file, pieces, acknowledged, attempts)
@@ -278,7 +279,7 @@ class Writer:
             raise self._too_late(file, pieces[0], "other updates of this client have not ended") from None
 
     def _too_late(self, file: FileRef, piece: _Piece, reason: str) -> EmberError:
-        text = f"not sent within {self._timeout_s:g} s, as {reason}"
+        text = f"not sent within {self.timeout_s:g} s, as {reason}"
         return _write_error(file, piece, EmberError(Code.TIMED_OUT, text))
 
     async def _store_now(
@@ -296,6 +297,7 @@ class Writer:
             await self._try(file, pieces, attempts)
             for piece in pieces:
                 if piece.error is None:
+                    self.stored_s = time.monotonic()
                     acknowledged(piece.end)
             self._step_out([piece for piece in pieces if piece.error is None])
             pieces = [piece for piece in pieces if piece.error is not None]
@@ -375,7 +377,7 @@ class Writer:
             except NotSent:
                 updates[0][0].open_ended = before[0]
                 reason = f"earlier updates for {head} have not ended"
-                updates[0][0].error = EmberError(Code.TIMED_OUT, f"not sent within {self._timeout_s:g} s, as {reason}")
+                updates[0][0].error = EmberError(Code.TIMED_OUT, f"not sent within {self.timeout_s:g} s, as {reason}")
                 return
         else:
             outcomes = await self._storage.update(head, self._client, items, data, left_s)
@@ -406,8 +408,26 @@ def _frames(pieces: list[_Piece], stripe: int) -> list[list[_Piece]]:
     return frames
 
 
-def _left_s(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+class _Time:
+    """How long one call may wait."""
+
+    __slots__ = ("_began", "_patient", "_writer")
+
+    def __init__(self, writer: Writer, patient: bool = False) -> None:
+        self._writer = writer
+        self._patient = patient
+        self._began = time.monotonic()
+
+    def left_s(self) -> float:
+        """For its turn."""
+        writer = self._writer
+        since = max(self._began, writer.stored_s) if self._patient else self._began
+        return since + writer.timeout_s - time.monotonic()
+
+    @property
+    def deadline(self) -> float | None:
+        """For the daemons; None: it is set when the turn comes."""
+        return None if self._patient else self._began + self._writer.timeout_s
 
 
 def _write_error(file: FileRef, piece: _Piece, error: EmberError) -> EmberError:

@@ -1,6 +1,7 @@
 """Channels and the bound on bytes in flight."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -132,12 +133,18 @@ def test_a_turn_that_comes_with_a_cancellation_is_passed_on() -> None:
 
 def test_who_waits_too_long_takes_nothing_and_lets_the_next_go() -> None:
     async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def until(seconds: float) -> Callable[[], float]:
+            end = loop.time() + seconds
+            return lambda: end - loop.time()
+
         budget = ByteBudget(10)
         async with budget.share(8):
             with pytest.raises(OutOfTime):
-                async with budget.share(9, 0.5):
+                async with budget.share(9, until(0.5)):
                     raise AssertionError("it has a share")
-            waiting = asyncio.ensure_future(budget.share(9, 5.0).__aenter__())
+            waiting = asyncio.ensure_future(budget.share(9, until(5.0)).__aenter__())
             behind = asyncio.ensure_future(budget.share(2).__aenter__())
             await asyncio.sleep(4.9)
             assert not behind.done()

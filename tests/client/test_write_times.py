@@ -167,11 +167,34 @@ def test_a_frame_lasts_no_longer_than_its_most_urgent_update(monkeypatch: pytest
     simulate(monkeypatch, scenario)
 
 
-def test_who_is_patient_has_its_time_from_its_turn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_patient_waits_for_its_turn_while_there_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_path, "BYTES_IN_FLIGHT", CHUNK)
+
     async def scenario(world: World) -> None:
+        fast = world.daemons.update
+
+        async def slow(*arguments: Any) -> list[Outcome]:
+            await asyncio.sleep(0.75 * TIMEOUT_S)
+            return await fast(*arguments)
+
+        world.daemons.update = slow  # type: ignore[method-assign]
+        # They wait for others' bytes, or for an earlier update of the chunk.
+        for indexes in (range(0, 12, 2), [0] * 6):
+            results = await asyncio.gather(*(world.timed(b"x" * CHUNK, index, patient=True) for index in indexes))
+            assert [error for _, error in results] == [""] * 6
+            assert max(took for took, _ in results) > 4 * TIMEOUT_S
+        results = await asyncio.gather(*(world.timed(b"x" * CHUNK, 2 * number) for number in range(3)))
+        assert results[2][1], "who is not patient has its time in all"
+
+    simulate(monkeypatch, scenario)
+
+
+def test_who_is_patient_gives_up_when_nothing_is_stored_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        await world.write(b"before", 1)
         world.daemons.hangs = {1}
-        results = await asyncio.gather(*(world.timed(b"x" * 100, patient=True) for _ in range(3)))
-        assert [round(took / TIMEOUT_S) for took, _ in results] == [1, 2, 3]
+        results = await asyncio.gather(*(world.timed(b"x" * 100, patient=True) for _ in range(8)))
+        assert all(took < 2 * TIMEOUT_S + 0.2 for took, _ in results), results
 
     simulate(monkeypatch, scenario)
 

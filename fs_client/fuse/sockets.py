@@ -34,6 +34,8 @@ def listen(mountpoint: str, role: Role) -> socket.socket:
     """The socket of a mount, in the place of one that somebody left there. `mountpoint`: as the kernel has it. Raises
     OSError."""
     place = folder()
+    if _is_below(place, mountpoint):
+        raise OSError(errno.EDEADLK, f"{place} is in the mount itself, whose daemon would wait for itself")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _held(place) as within:
         path = f"{within}/{_name(mountpoint, role)}"
@@ -53,6 +55,8 @@ def listen(mountpoint: str, role: Role) -> socket.socket:
 
 def leave(mountpoint: str, role: Role) -> None:
     """Nobody listens any more."""
+    if _is_below(folder(), mountpoint):
+        return
     with contextlib.suppress(OSError), _held(folder()) as within:
         os.unlink(f"{within}/{_name(mountpoint, role)}")
 
@@ -77,6 +81,10 @@ def is_ours(connection: socket.socket) -> bool:
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     _, uid, _ = _PEER_CREDENTIALS.unpack(data)
     return uid in (0, os.geteuid())
+
+
+def _is_below(place: Path, mountpoint: str) -> bool:
+    return f"{place}/".startswith(f"{mountpoint.rstrip('/')}/")
 
 
 def _name(mountpoint: str, role: Role) -> str:

@@ -38,6 +38,16 @@ def test_each_mountpoint_has_its_own_socket(folder: Path) -> None:
     assert len(os.listdir(folder)) == 3
 
 
+def test_a_folder_in_the_mount_itself_is_not_looked_at(folder: Path) -> None:
+    """The daemon would wait for itself."""
+    for mountpoint in (str(folder.parent), str(folder)):
+        with pytest.raises(OSError, match="in the mount itself"):
+            sockets.listen(mountpoint, Role.END)
+        sockets.leave(mountpoint, Role.END)
+    assert not folder.exists()
+    sockets.listen(f"{folder}-2", Role.END).close()
+
+
 def test_a_folder_that_others_may_write_to_is_not_used(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)

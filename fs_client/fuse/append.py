@@ -112,6 +112,8 @@ async def append(mount: "Mount", request: "Request", handle: "Handle", asked: in
                 mount.cache.invalidate(file.inode, file.chunk_size, offset, offset + size)
                 await file.store_under(offset, data, lambda: held.until - mount.now())
                 file.wrote(offset + size)
+                # What is shown from now on is what is reported.
+                file.unsettled.acknowledged(0, file.mtime_ns)
             if offset != asked and not handle.direct:
                 # The kernel has the bytes in its pages where it believed the end to be. It drops them once it has this
                 # request's answer: until then it holds them.

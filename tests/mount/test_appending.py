@@ -383,3 +383,25 @@ def test_a_lock_that_is_kept_for_a_record_is_not_used_to_its_end() -> None:
             assert program.service.calls.count(methods.LOCK) == 2
 
     run(scenario())
+
+
+def test_the_time_that_is_shown_of_an_append_is_the_one_that_is_reported() -> None:
+    """Else the mtime would go back a little when the service has answered."""
+
+    async def scenario() -> None:
+        with appender(10) as program:
+            reported: list[int] = []
+            shown: list[int] = []
+            call = program.service.call
+
+            async def look(method: Method, request: Any, **more: Any) -> Any:
+                if method is methods.FSYNC:
+                    reported.append(request.mtime_ns)
+                    shown.append(program.file.mtime_ns)
+                return await call(method, request, **more)
+
+            program.service.call = look  # type: ignore[method-assign]
+            await program.write(10, 5)
+            assert shown == reported and shown[0] > 0
+
+    run(scenario())

@@ -48,6 +48,8 @@ class MetaClient:
         """
         attempts = Attempts(self._timeout_s if timeout_s is None else timeout_s)
         failed: dict[Address, EmberError] = {}
+        reason: EmberError | None = None
+        """The newest answer of a server that said why it could not: worth more than the silence of a later try."""
         while True:
             address = self._addresses[self._preferred]
             try:
@@ -56,6 +58,8 @@ class MetaClient:
                 if error.retry is Retry.FINAL:
                     raise
                 failed[address] = error
+                if error.code not in _GONE or error.code is Code.INTERNAL:
+                    reason = error
                 if error.code in _GONE:
                     self._preferred = (self._preferred + 1) % len(self._addresses)
                 if error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX:
@@ -64,15 +68,15 @@ class MetaClient:
                 if one_round and everywhere and all(e.code is Code.UNREACHABLE for e in failed.values()):
                     raise self._unreachable(failed) from error
                 if not await attempts.again(error, at_once=not everywhere):
-                    raise self._gave_up(failed, error, attempts) from error
+                    raise self._gave_up(failed, reason, attempts) from error
                 logger.debug("%s at %s: %s; trying again", method.name, address, error)
 
-    def _gave_up(self, failed: dict[Address, EmberError], last: EmberError, attempts: Attempts) -> EmberError:
-        if all(error.code in _GONE and error.code is not Code.INTERNAL for error in failed.values()):
+    def _gave_up(self, failed: dict[Address, EmberError], reason: EmberError | None, attempts: Attempts) -> EmberError:
+        if reason is None:
             return self._unreachable(failed)
-        advice = last.code.value.advice
-        reason = last.message if advice in last.message else f"{last.message} ({advice})"
-        return EmberError(last.code, f"gave up after {round(attempts.timeout_s, 1):g} s: {reason}")
+        advice = reason.code.value.advice
+        why = reason.message if advice in reason.message else f"{reason.message} ({advice})"
+        return EmberError(reason.code, f"gave up after {round(attempts.timeout_s, 1):g} s: {why}")
 
     def _unreachable(self, failed: dict[Address, EmberError]) -> EmberError:
         timed_out = any(error.code is Code.TIMED_OUT for error in failed.values())

@@ -63,8 +63,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on its locks for two thirds of it."""
     request_keep_ms: int = 600_000
     """How long the answer of a mutating operation is remembered for retries."""
-    storage_timeout_ms: int = 15_000
-    """Total time the service tries to cut or measure chunks for one operation, below the client's patience of 60 s."""
+    storage_timeout_ms: int = 8_000
+    """Total time the service tries to cut or measure chunks for one operation: less than a client waits for the answer
+    (10 s a try), so that it hears which chain cannot do it, and why. Its next try goes on where this one ended."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False

@@ -1,6 +1,7 @@
 """Calls to the metadata service under failures."""
 
 import asyncio
+import itertools
 import os
 import socket
 import threading
@@ -158,3 +159,17 @@ def test_many_calls_share_one_connection(cluster: FakeCluster) -> None:
 
     run(main())
     assert len(hellos) == 1
+
+
+def test_what_a_server_said_outlives_the_silence_of_later_tries(cluster: FakeCluster) -> None:
+    """The service says which chain cannot do it; the last try has no time left to hear that again."""
+    faults = itertools.chain(
+        [EmberError(Code.NOT_SERVING, "chain 7: target 101 does not serve")],
+        itertools.repeat(EmberError(Code.TIMED_OUT, "did not answer in time")),
+    )
+    with fs_client.connect(cluster.address, timeout_s=0.1) as fs:
+        fs.listdir()
+        cluster.metadata.fault = lambda method: next(faults)
+        with pytest.raises(OSError, match=r"gave up after 0\.1 s: chain 7: target 101 does not serve"):
+            fs.listdir()
+        cluster.metadata.fault = None

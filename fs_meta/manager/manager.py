@@ -315,7 +315,7 @@ class Manager:
                 record for node, member in members.items() if self._stored.get(node) != (record := member.record())
             ]
             new = with_first_table(with_nodes(old, members.values()), self.config.storage_nodes)
-            stores = {store.target: store for store in placed(old, new)} | self._learned
+            stores = {store.target: store for store in placed(old, new)} | self._reached(changed) | self._learned
             same = same_version(old, new)
             if same and not changed and not stores:
                 self._set_routing(new)  # live figures
@@ -341,6 +341,18 @@ class Manager:
             if new.tables and not old.tables:
                 _log.info("the first chain table: %s chains of %s replicas", len(new.chains), new.replicas)
             self._set_routing(new)
+
+    def _reached(self, changed: Sequence[Node]) -> dict[int, Store]:
+        """How far the stores of nodes that went down had come: their next openings have to be as far."""
+        down = {node.node for node in changed if node.state is not NodeState.UP}
+        reached = {}
+        for target, heard in self._heard.items():
+            store = self._stores.get(target)
+            if store is None or self._node_of.get(target) not in down:
+                continue
+            if heard[:2] == (store.uuid, store.opening) and heard.position > store.position:
+                reached[target] = msgspec.structs.replace(store, position=heard.position)
+        return reached
 
     def _set_routing(self, routing: Routing) -> None:
         news = routing.version != self._routing.version

@@ -78,6 +78,8 @@ class Store(msgspec.Struct, frozen=True, array_like=True):
     incarnation: int
     process: int
     """Incarnation of the node's process that had it open."""
+    position: int = 0
+    """How far its log had come, at least."""
 
 
 def node_key(node: int) -> bytes:

@@ -8,8 +8,8 @@ that places the target on a chain (with no uuid: it has no store yet) on; each S
 * another store in its place is foreign;
 * a store whose opening is not newer than what is known is an old copy that was put back, unless the very process that
   reported it speaks again;
-* so is one that was opened with a shorter log than this manager has heard of, in the same incarnation: a copy of what
-  was open, which counts on from there.
+* so is one that was opened with a shorter log than was heard of before, in the same incarnation: a copy of what was
+  open, which counts on from there. How far it had come is in memory, and kept when its node goes down.
 
 A target that was placed by a release without these records has none: the first store that it reports is its own, and
 none is made for it.
@@ -58,7 +58,7 @@ def judge(
     def told(verdict: StoreVerdict, reason: str = "", learned: Store | None = None) -> Judged:
         return Judged(target, verdict, report.opening, known, reason, learned)
 
-    serves = Store(target, report.uuid, report.opening, report.incarnation, process)
+    serves = Store(target, report.uuid, report.opening, report.incarnation, process, report.position)
     if not report.uuid:
         if known is not None and not known.uuid:
             return told(StoreVerdict.FORMAT)
@@ -73,22 +73,21 @@ def judge(
             StoreVerdict.FOREIGN,
             f"target {target} has store {report.uuid.hex()}, and its own is {known.uuid.hex()}: put its own back",
         )
-    if before is not None and report.opening > before.opening and _is_behind(report, before):
-        return told(
-            StoreVerdict.ROLLED_BACK,
-            f"the store of target {target} is an old copy: it was opened at position {report.recovered} of its log,"
-            f" and had come to {before.position}",
-        )
-    if report.opening > known.opening or (report.opening == known.opening and process == known.process):
-        return told(StoreVerdict.SERVE, learned=serves if serves != known else None)
+    if report.opening > known.opening:
+        # In another incarnation it knows by itself that something is gone.
+        position = known.position if report.incarnation == known.incarnation else 0
+        if before is not None and before[:3] == (known.uuid, known.opening, report.incarnation):
+            position = max(position, before.position)
+        if report.recovered < position:
+            return told(
+                StoreVerdict.ROLLED_BACK,
+                f"the store of target {target} is an old copy: it was opened at position {report.recovered} of its log,"
+                f" and had come to {position}",
+            )
+        return told(StoreVerdict.SERVE, learned=serves)
+    if report.opening == known.opening and process == known.process:
+        return told(StoreVerdict.SERVE, learned=serves if report.incarnation != known.incarnation else None)
     return told(
         StoreVerdict.ROLLED_BACK,
         f"the store of target {target} is an old copy: it says opening {report.opening}, and {known.opening} is known",
-    )
-
-
-def _is_behind(report: StoreReport, before: StoreReport) -> bool:
-    """Something is gone without the store's knowing it: otherwise it would have another incarnation."""
-    return (
-        report.uuid == before.uuid and report.incarnation == before.incarnation and report.recovered < before.position
     )

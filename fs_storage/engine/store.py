@@ -404,10 +404,18 @@ class EngineStore:
         await self._ledger.close()
         if not self._ledger.fenced and not self._ledger.writer.failed:
             if self._threaded:
-                await self._loop.run_in_executor(None, self._mark.close)
+                await self._loop.run_in_executor(None, self._close_in_order)
             else:
-                self._mark.close()
+                self._close_in_order()
         self._opened.close(self._disk)
+
+    def _close_in_order(self) -> None:
+        """All of the log is on the disk, so that the next opening is as far as this one was; the mark says so."""
+        try:
+            self._opened.log.sync()
+        except OSError:
+            return  # it is in the mark
+        self._mark.close()
 
 
 def held_of(chunk: bytes, record: Record) -> Held:

@@ -32,7 +32,7 @@ def said(
 
 
 def test_golden_bytes() -> None:
-    assert encode(Store(101, OURS, 3, 2, 9)) == b"\x01\x95\x65\xc4\x10" + OURS + b"\x03\x02\x09"
+    assert encode(Store(101, OURS, 3, 2, 9, 7)) == b"\x01\x96\x65\xc4\x10" + OURS + b"\x03\x02\x09\x07"
     assert store_key(101) == b"\x02manager/store/\x00\x00\x00\x65"
 
 
@@ -71,6 +71,14 @@ def test_a_copy_of_what_was_open_counts_on_from_there_and_is_found_all_the_same(
     assert opened(4, 1, 49) is ROLLED_BACK
     assert opened(4, 2, 49) is SERVE, "it knows that it has lost something"
     assert said(StoreReport(OURS, 3, 1, 55, 20), known, 7, before)[0] is SERVE, "the same process"
+
+
+def test_a_copy_of_what_was_open_is_found_by_what_was_kept_as_well() -> None:
+    known = Store(101, OURS, 3, 1, 7, 90)
+    assert said(StoreReport(OURS, 4, 1, 81, 80), known, 8) == (ROLLED_BACK, None)
+    assert said(StoreReport(OURS, 4, 1, 91, 90), known, 8) == (SERVE, Store(101, OURS, 4, 1, 8, 91))
+    assert said(StoreReport(OURS, 4, 2, 81, 80), known, 8) == (SERVE, Store(101, OURS, 4, 2, 8, 81))
+    assert said(StoreReport(OURS, 3, 1, 85, 10), known, 7) == (SERVE, None), "the same life goes on"
 
 
 def test_a_target_of_a_release_without_these_records_keeps_what_it_has_and_gets_nothing_new() -> None:
@@ -176,3 +184,20 @@ def test_verdicts_are_told_only_after_they_are_kept() -> None:
         bench.kv.transact = transact  # type: ignore[method-assign]
 
     scenario(life)
+
+
+def test_how_far_a_store_had_come_is_known_to_the_next_manager() -> None:
+    async def first(bench: Bench) -> None:
+        stream = await bench.join(1)
+        assert await says(stream, 101, StoreReport(OURS, 1, 1, 5, 0)) == [SERVE]
+        assert await says(stream, 101, StoreReport(OURS, 1, 1, 50, 0)) == [SERVE]
+        stream.close()
+        bench.ports.refusing.add(9701)
+        await bench.manager.look()
+
+    async def second(bench: Bench) -> None:
+        stream = await bench.join(1, incarnation=6)
+        assert await says(stream, 101, StoreReport(OURS, 2, 1, 41, 40)) == [ROLLED_BACK]
+        assert await says(stream, 101, StoreReport(OURS, 2, 1, 51, 50)) == [SERVE]
+
+    scenario(first, second)

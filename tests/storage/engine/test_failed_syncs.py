@@ -140,7 +140,8 @@ def test_an_error_that_the_checkpoint_met_reaches_the_writer_too(tmp_path: Path,
             except EmberError as error:
                 outcome = error
         assert isinstance(outcome, EmberError) and outcome.code is Code.DISK_FAILED, outcome
-        await checkpoint
+        with pytest.raises(EmberError):
+            await checkpoint
         await store.close()
         store = await open_quick_store(tmp_path / "target")
         assert not store.whole and store.incarnation == 2

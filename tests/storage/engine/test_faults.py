@@ -80,7 +80,9 @@ def test_a_failed_checkpoint_fences_the_store() -> None:
 
     async def case(store: EngineStore) -> None:
         await apply(store, write(1, b"x"))
-        await store.checkpoint()
+        with pytest.raises(EmberError) as error:
+            await store.checkpoint()
+        assert error.value.code is Code.DISK_FAILED
         await everything_fails(store)
 
     on_simulated(disk, case, open_index=lambda path: FailingIndex(disk))

@@ -166,18 +166,13 @@ class World:
             if how < 0.4:
                 await store.settle()
                 continue
-            if how < 0.7:
-                try:
-                    await store.sync()
-                except EmberError as error:
-                    if error.code is Code.NO_SPACE:
-                        continue
-                    assert error.code is Code.DISK_FAILED and self.disk.dead, (self.seed, error)
-                    return
-            else:
-                await store.checkpoint()
-                if store.failed:
+            try:
+                await (store.sync() if how < 0.7 else store.checkpoint())
+            except EmberError as error:
+                if error.code is Code.NO_SPACE:
                     continue
+                assert error.code is Code.DISK_FAILED and self.disk.dead, (self.seed, error)
+                return
             for history, count in before:
                 history.durable = max(history.durable, count)
                 history.stored = max(history.stored, count)

@@ -35,7 +35,7 @@ class FileWriter(io.BufferedWriter):
         return self.raw.ref
 
     def flush(self) -> None:
-        if self.raw._driver.usable:
+        if self.raw.usable:
             super().flush()
             self.raw.flush()
 
@@ -45,12 +45,23 @@ class FileWriter(io.BufferedWriter):
         self.raw.fsync()
 
     def close(self) -> None:
-        if not self.closed:
-            self.raw.begin_close()
-        super().close()
+        """Python's own would drop what is in the buffer when a signal handler raises."""
+        raw = self.raw
+        if raw.ended:
+            return
+        raw.begin_close()
+        if raw.usable and not raw.closed:
+            try:
+                super().flush()
+            except BaseException as error:
+                if not raw.breaks_off(error):
+                    raw.close()
+                    raise
+                super().flush()
+        raw.close()
 
     def __del__(self) -> None:
-        if not self.closed and self.raw._driver.usable:
+        if not self.raw.ended and self.raw.usable:
             self.raw.finalize(self)
 
 
@@ -65,7 +76,7 @@ class FileRandom(io.BufferedRandom):
         return self.raw.ref
 
     def flush(self) -> None:
-        if self.raw._driver.usable:
+        if self.raw.usable:
             super().flush()
             self.raw.flush()
 
@@ -75,12 +86,23 @@ class FileRandom(io.BufferedRandom):
         self.raw.fsync()
 
     def close(self) -> None:
-        if not self.closed:
-            self.raw.begin_close()
-        super().close()
+        """Python's own would drop what is in the buffer when a signal handler raises."""
+        raw = self.raw
+        if raw.ended:
+            return
+        raw.begin_close()
+        if raw.usable and not raw.closed:
+            try:
+                super().flush()
+            except BaseException as error:
+                if not raw.breaks_off(error):
+                    raw.close()
+                    raise
+                super().flush()
+        raw.close()
 
     def __del__(self) -> None:
-        if not self.closed and self.raw._driver.usable:
+        if not self.raw.ended and self.raw.usable:
             self.raw.finalize(self)
 
 
@@ -110,12 +132,21 @@ class FileText(io.TextIOWrapper):
     buffer: Any
 
     def close(self) -> None:
-        if not self.closed:
-            self.buffer.raw.begin_close()
-        super().close()
+        raw = self.buffer.raw
+        if raw.ended:
+            return
+        raw.begin_close()
+        try:
+            if not raw.closed:
+                super().flush()
+        except BaseException as error:
+            if not raw.breaks_off(error):
+                raise
+        finally:
+            self.buffer.close()
 
     def __del__(self) -> None:
-        if not self.closed and self.buffer.raw._driver.usable:
+        if not self.buffer.raw.ended and self.buffer.raw.usable:
             self.buffer.raw.finalize(self)
 
 

@@ -104,8 +104,15 @@ class FileSystem:
         self.closed = True
         connected, self._connected = self._connected, None
         if connected is not None and connected.driver is process.current():
-            connected.driver.open.discard(connected.core)
-            connected.driver.run(connected.core.close)
+            driver, core = connected
+            try:
+                driver.run(core.close)
+            except BaseException:
+                # A signal handler raised: the rest goes on in the background.
+                driver.submit(core.close)
+                raise
+            finally:
+                driver.open.discard(core)
 
     def __del__(self) -> None:
         # At the end of an interpreter the names of this module are None already.
@@ -412,13 +419,13 @@ class Scandir:
         while not self._page:
             if not self._more:
                 raise StopIteration
-            page, self._more = self._fs._call(
+            page, more = self._fs._call(
                 AsyncFileSystem.page, self._inode, self._after, self._path, attributes=self._attributes
             )
-            if page:
-                self._after = os.fsencode(page[-1].name)
-                page.reverse()
-            self._page = page
+            after = os.fsencode(page[-1].name) if page else self._after
+            page.reverse()
+            # In one step: a signal handler that raises finds all of it done, or nothing.
+            self._page, self._after, self._more = page, after, more
         return self._page.pop()
 
     def close(self) -> None:

@@ -74,6 +74,8 @@ class RawFile(io.RawIOBase):
         """Of the buffer it stands under; 0: there is none."""
         self._finalizing = False
         """Nothing may block: nobody holds it any more, or its close was broken into."""
+        self.ended = False
+        """It is closed, and nothing of that is left to do; `closed` of `io` is set earlier."""
         self._closing = False
         """Its length is settled by the close that comes, not by flushing."""
         self.defers = False
@@ -97,6 +99,11 @@ class RawFile(io.RawIOBase):
         self._ahead_start = 0
         self.name = file.name
         self.mode = mode.text
+
+    @property
+    def usable(self) -> bool:
+        """False in a forked child, and at the end of the process."""
+        return self._driver.usable
 
     @property
     def source(self) -> AsyncFile | FileRef:
@@ -202,10 +209,25 @@ class RawFile(io.RawIOBase):
         self._check(writing=True)
         view = byte_view(data)
         size = len(view)
-        if self._mode.append:
-            self._append(view)
-            return size
         position = self._position
+        if self._mode.append:
+            whole = memoryview(self._unappended + bytes(view)) if self._unappended else view
+            if self._finalizing:
+                self._unappended = bytes(whole)
+                return size
+            ends: list[int] = []
+            try:
+                self._run(self._file.append, whole, ends.append)
+                self._unappended, self._position = b"", ends[0] if ends else position
+            except BaseException as error:
+                if ends:
+                    self._unappended, self._position = b"", ends[0]
+                if not self.defers or not self._broke_in(error):
+                    raise
+                self._break_off(error)
+                if not ends:
+                    self._unappended = bytes(whole)
+            return size
         try:
             if self._finalizing or (self.buffer_size and size < DIRECT_FROM):
                 self._write_behind(view)
@@ -251,28 +273,6 @@ class RawFile(io.RawIOBase):
             except BaseException as error:
                 self._late = error
 
-    def _append(self, view: memoryview) -> None:
-        whole = memoryview(self._unappended + bytes(view)) if self._unappended else view
-        if self._finalizing:
-            self._unappended = bytes(whole)
-            return
-        ends: list[int] = []
-        try:
-            self._run(self._file.append, whole, ends.append)
-        except BaseException as error:
-            if ends:
-                self._unappended = b""
-                self._position = ends[0]
-            if not self.defers or not self._broke_in(error):
-                raise
-            self._break_off(error)
-            if not ends:
-                self._unappended = bytes(whole)
-            return
-        if ends:
-            self._unappended = b""
-            self._position = ends[0]
-
     def _send_gathered(self) -> None:
         if self._own:
             self._gather.take()
@@ -301,14 +301,14 @@ class RawFile(io.RawIOBase):
         """Wait until all writes are stored and others see them, the file's length too: one call of the metadata service
         if something was written. Raises what went wrong with writes."""
         self._check()
-        if not self._driver.usable:
+        if not self.usable:
             return
         try:
             self._send_gathered()
             if self._finalizing:
                 return  # the close in the background waits, and tells of errors
             if self._unappended:
-                self._append(memoryview(b""))
+                self.write(b"")
             if self._closing:
                 # The close tells the length.
                 if self._file.behind:
@@ -327,7 +327,7 @@ class RawFile(io.RawIOBase):
         self._check(writing=True)
         self._send_gathered()
         if self._unappended:
-            self._append(memoryview(b""))
+            self.write(b"")
         self._run(self._file.fsync)
         self.raise_late()
 
@@ -336,6 +336,13 @@ class RawFile(io.RawIOBase):
         late, self._late = self._late, None
         if late is not None:
             raise late
+
+    def breaks_off(self, error: BaseException) -> bool:
+        """Whether a signal handler raised `error`; then it is raised later."""
+        if not self._broke_in(error):
+            return False
+        self._break_off(error)
+        return True
 
     def _break_off(self, error: BaseException) -> None:
         """A signal handler raised `error`, which the layer above raises. A close goes on in the background."""
@@ -351,18 +358,18 @@ class RawFile(io.RawIOBase):
     # Ending
 
     def close(self) -> None:
-        if self.closed:
+        if self.ended:
             return
-        if not self._driver.usable:
+        if not self.usable:
             # Of the parent, or after the end of everything, when nothing is left to close.
             super().close()
             return
         self.begin_close()
-        self._driver.close_at_exit.pop(id(self), None)
         try:
-            super().close()
+            if not self.closed:
+                super().close()
         finally:
-            self._end_core()
+            self._end_all()
         self.raise_late()
 
     def begin_close(self) -> None:
@@ -378,20 +385,31 @@ class RawFile(io.RawIOBase):
         finally:
             file.close()
 
-    def _end_core(self) -> None:
-        if not self._mode.writable:
+    def _end_all(self) -> None:
+        if self._mode.writable:
+            try:
+                if not self._finalizing:
+                    self._end_now()
+            except BaseException as error:
+                if not self.breaks_off(error):
+                    self.ended = True
+                    raise
+            if self._finalizing:
+                self._end_behind()
+            self._driver.close_at_exit.pop(id(self), None)
+        else:
             # There is nobody to be told.
             self._file.closed = True
-        elif self._finalizing:
-            self._end_behind()
-        else:
-            try:
+        self.ended = True
+
+    def _end_now(self) -> None:
+        try:
+            self._send_gathered()
+        except BaseException as error:
+            if not self._broke_in(error):
                 self._run(self._close_file)
-            except BaseException as error:
-                if self._broke_in(error):
-                    self._finalizing = True
-                    self._end_behind()
-                raise
+            raise
+        self._run(self._close_file)
 
     def _end_behind(self) -> None:
         """In the background, before the next call of this file system. May be repeated."""
@@ -427,7 +445,7 @@ class RawFile(io.RawIOBase):
 
     def __del__(self) -> None:
         # At the end of an interpreter the names of this module are None already.
-        if not self.closed and self._driver.usable:
+        if not self.ended and self.usable:
             self.finalize(self)
 
     def __reduce__(self) -> Any:

@@ -12,11 +12,12 @@ from types import FrameType
 import pytest
 
 import fs_client
-from fs_client import FileSystem, aio
+from fs_client import FileSystem, aio, file_layers, raw_file, write_gather
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records.storage import UpdateItem
+from tests.client.breaking_in import BreakingIn, Interrupted
 from tests.client.fake_cluster import CHUNK, FakeCluster
 from tests.client.test_interrupts import TimeIsUp, handled
 from tests.support import run
@@ -167,6 +168,42 @@ def test_a_failed_append_is_not_written_over_and_the_lock_is_free(cluster: FakeC
     assert file.write(b"tail") == 4 and file.tell() == 8
     file.close()
     assert fs.read_file("/f") == b"headtail" and not cluster.metadata.append_locks
+
+
+@pytest.mark.parametrize(("mode", "buffering"), [("ab", 4096), ("wb", 4096), ("ab", 0)])
+def test_a_writer_that_is_broken_into_at_any_place(fs: FileSystem, mode: str, buffering: int) -> None:
+    """Wherever in its code a handler raises: what it took by its position is stored, once and in order. Behind that may
+    lie what a write that did not return has stored already; nothing of an append."""
+    modules = raw_file, file_layers, write_gather
+    chooser = random.Random(7)
+    pieces = [chooser.randbytes(size) for size in (1000, 100, CHUNK + 4100, 3000)]
+    place = 0
+    while True:
+        name = f"/{place}"
+        file = fs.open(name, mode, buffering)
+        breaking_in = BreakingIn(place, *modules)
+        taken = failed = b""
+        for piece in pieces:
+            before = file.tell()
+            with contextlib.suppress(Interrupted), breaking_in:
+                file.write(piece)
+            if file.tell() == before:
+                failed = taken + piece
+            else:
+                assert file.tell() == before + len(piece)
+                taken += piece
+            with contextlib.suppress(Interrupted), breaking_in:
+                file.flush()
+        with contextlib.suppress(Interrupted), breaking_in:
+            file.close()
+        file.close()
+        stored = fs.read_file(name)
+        behind = b"" if "a" in mode else failed[len(taken) :]
+        assert stored.startswith(taken) and behind.startswith(stored[len(taken) :]), place
+        if not breaking_in.happened:
+            break
+        place += 1
+    assert place > 30 and stored == b"".join(pieces)
 
 
 @pytest.mark.parametrize("mode", ["ab", "wb"])

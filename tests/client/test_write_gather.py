@@ -1,14 +1,10 @@
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fs_client import write_gather
 from fs_client.write_gather import PIECE_MAX, Placed, WriteGather
 from fs_common.limits import MIB
+from tests.client.breaking_in import interrupted
 
 CHUNK = 64
 
@@ -63,21 +59,17 @@ def test_pieces_of_large_chunks_are_parts_of_them() -> None:
     assert WriteGather(64 * MIB).piece_size == PIECE_MAX
 
 
-class Interrupted(Exception):
-    pass
-
-
 def test_an_interruption_anywhere_loses_nothing() -> None:
-    """An exception at every line of `add` in turn, as a signal handler may raise it; then the same bytes are given
+    """An exception at every place of `add` in turn, as a signal handler may raise it; then the same bytes are given
     again, and what is stored in the end is what was written."""
     before, data = bytes(range(50)), bytes(range(50, 200))
-    line = 0
+    place = 0
     while True:
         gather = WriteGather(CHUNK)
         gather.add(0, memoryview(before))
-        if not _interrupted(lambda gather=gather: gather.add(50, memoryview(data)), line):  # type: ignore[misc]
+        if not interrupted(lambda gather=gather: gather.add(50, memoryview(data)), place, write_gather):  # type: ignore[misc]
             break
-        line += 1
+        place += 1
         gather.add(50, memoryview(data))
         gather.add(0, memoryview(before[:5]))
         gather.take()
@@ -85,28 +77,4 @@ def test_an_interruption_anywhere_loses_nothing() -> None:
         for offset, piece in gather.complete:
             stored[offset : offset + len(piece)] = piece
         assert stored == before + data
-    assert line > 20
-
-
-def _interrupted(call: Callable[[], None], line: int) -> bool:
-    """Whether `call` came to that many lines."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal seen
-        if event in ("line", "return") and frame.f_code.co_filename == write_gather.__file__:
-            if seen == line:
-                sys.settrace(None)
-                raise Interrupted
-            seen += 1
-        return trace
-
-    old = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except Interrupted:
-        return True
-    finally:
-        sys.settrace(old)
-    return False
+    assert place > 20

@@ -260,6 +260,7 @@ class Driver:
                 except BaseException as another:
                     interrupt = another
         if interrupt is not None:
+            call.forget()
             raise interrupt
         result: T = call.result()
         return result
@@ -484,10 +485,13 @@ class _Call:
         return await self._begin()
 
     def wake(self, task: "asyncio.Task[Any]") -> None:
-        try:
-            self._result = task.result()
-        except BaseException as error:
-            self._error = error
+        # Nothing is raised here: a traceback would tie the task to this call until the collector comes, anywhere.
+        if task.cancelled():
+            self._error = asyncio.CancelledError()
+        else:
+            self._error = task.exception()
+            if self._error is None:
+                self._result = task.result()
         self.task = None
         self._ended = True
         self._bell.release()
@@ -501,6 +505,10 @@ class _Call:
         """On the loop."""
         if self.task is not None:
             self.task.cancel()
+
+    def forget(self) -> None:
+        """Its outcome interests nobody; an error refers to this."""
+        self._error = None
 
     def result(self) -> Any:
         """After it has ended."""

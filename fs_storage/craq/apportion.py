@@ -7,6 +7,8 @@ committed is here (prefix order, `replica`). With a version pending, only the ta
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from fs_storage.engine.digest import digest_of
+
 if TYPE_CHECKING:
     from fs_storage.engine.interface import ChunkState
 
@@ -42,8 +44,11 @@ def serve(
     """
     if tail.version == 0 and committed_before > 0:
         return Serve.GONE if removing or state is None or state.removed else Serve.BEHIND
+    removed = tail.version == 0 or tail.digest == digest_of(tail.version, 0, True, b"")
+    if removed and (state is None or not state.version or state.removed):
+        return Serve.COMMITTED  # nothing is to be read here as well; this replica has forgotten why
     if state is None:
-        return Serve.COMMITTED if tail.version == 0 else Serve.BEHIND
+        return Serve.BEHIND
     if state.version > tail.version:
         return Serve.COMMITTED
     committed, pending = digests

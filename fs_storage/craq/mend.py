@@ -89,11 +89,16 @@ def plan(mine: Held, others: Sequence[Other]) -> list[Step]:
     committed, conflict = _committed(mine, others, newest)
     if conflict is not None:
         return [conflict]
-    version = mine.version
+    version, nothing = mine.version, mine.removed or not mine.version
+    # A replica that has lost nothing has nothing of the chunk.
+    gone = committed is None and any(
+        other.whole and not other.held.version and not other.held.pending_version for other in others
+    )
     if committed is None:
         if mine.version and not mine.removed:
             version = max(_removal_known(mine, others), mine.version + 1)
             steps.append(Remove(version))
+            nothing = True
     elif committed.source >= 0 and (committed.version, committed.digest) != (mine.version, mine.digest):
         if (mine.pending_version, mine.pending_digest) == (committed.version, committed.digest):
             steps.append(Commit(committed.version))
@@ -111,15 +116,16 @@ def plan(mine: Held, others: Sequence[Other]) -> list[Step]:
             )
         elif mine.version:
             steps.append(Remove(committed.version))
-        version = committed.version
+        version, nothing = committed.version, committed.removed
     if mine.pending_version and not steps:
-        gone = committed is None and any(
-            other.whole and not other.held.version and not other.held.pending_version for other in others
-        )
-        if mine.pending_version <= version or gone:
+        follows = mine.pending_version == version + 1 or (nothing and mine.pending_version > version)
+        if gone or not follows:
             steps.append(Drop(mine.pending_version))
             mine = mine._replace(pending_version=0)
-    pending = _pending(mine, others, version)
+    if gone and (mine.version or any(other.held.version for other in others)):
+        # It was removed, and what others have pending is of before that.
+        others = [other for other in others if other.whole]
+    pending = _pending(mine, others, version, nothing)
     if pending is not None:
         steps.append(pending)
     return steps
@@ -167,9 +173,19 @@ def _removal_known(mine: Held, others: Sequence[Other]) -> int:
     )
 
 
-def _pending(mine: Held, others: Sequence[Other], committed: int) -> Pull | Conflict | None:
-    """What the replicas behind have pending, and this one has not."""
-    ahead = [other for other in others if other.behind and other.held.pending_version > committed]
+def _pending(mine: Held, others: Sequence[Other], committed: int, nothing: bool) -> Pull | Conflict | None:
+    """What the replicas behind have pending, and this one has not.
+
+    It has to follow from what is committed: any other is of a replica that lost what came before it, and drops it.
+    `nothing`: what is committed is a removal, or nothing.
+    """
+    ahead = [
+        other
+        for other in others
+        if other.behind
+        and other.held.pending_version > committed
+        and (nothing or other.held.pending_version == committed + 1)
+    ]
     if not ahead:
         return None
     version = max(other.held.pending_version for other in ahead)

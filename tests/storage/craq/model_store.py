@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from fs_common.records.storage import UpdateKind
+from fs_storage.engine.digest import digest_of
 from fs_storage.engine.interface import Answer, ChunkState, PendingUpdate
 
 Content = tuple[str, ...] | None
@@ -14,6 +15,8 @@ Content = tuple[str, ...] | None
 
 
 def digest(version: int, content: Content) -> int:
+    if content is None:
+        return digest_of(version, 0, True, b"")
     return zlib.crc32(repr((version, content)).encode()) or 1
 
 

@@ -172,6 +172,19 @@ def test_a_head_that_has_the_removal_pending_while_the_tail_has_forgotten_it() -
     assert steps_of(1, found, {0, 2}) == [Remove(2)]
 
 
+def test_only_what_follows_from_what_is_committed_is_taken_as_pending() -> None:
+    mine = Held(CHUNK, 1, 11)
+    stale = Other(Held(CHUNK, 0, pending_version=4, pending_digest=41), 0, False, True)
+    assert plan(mine, [stale]) == [], "it lost what came before, and drops it"
+    gone = Other(Held(CHUNK), 1, True, True)
+    old = Other(Held(CHUNK, 1, 11, pending_version=2, pending_digest=21), 0, False, True)
+    assert plan(mine, [old, gone]) == [Remove(2)], "it was removed since"
+    new = Other(Held(CHUNK, 0, pending_version=9, pending_digest=91), 0, True, True)
+    assert plan(mine, [new, gone]) == [Remove(2), Pull(0, 9, 91, 0, False, 0, True)], "and made again"
+    first = Other(Held(CHUNK, 0, pending_version=1, pending_digest=11), 0, False, True)
+    assert plan(Held(CHUNK), [first, gone]) == [Pull(0, 1, 11, 0, False, 0, True)]
+
+
 def test_what_cannot_be_decided_is_reported() -> None:
     mine = Held(CHUNK, 1, 11)
     two = [Other(Held(CHUNK, 2, 21), 0, False, True), Other(Held(CHUNK, 2, 22), 1, False, True)]

@@ -379,6 +379,11 @@ def state(version: int, pending: int = 0, *, removed: bool = False) -> ChunkStat
         (0, state(0, 1), Told(0, 0), False, Serve.COMMITTED),
         (0, None, Told(0, 0), False, Serve.COMMITTED),
         (0, None, Told(1, 10), False, Serve.BEHIND),
+        # The tail has committed a removal that this replica has forgotten, or has another of.
+        (0, None, Told(9, digest(9, None)), False, Serve.COMMITTED),
+        (0, state(0, 10), Told(9, digest(9, None)), False, Serve.COMMITTED),
+        (7, state(7, 10, removed=True), Told(9, digest(9, None)), False, Serve.COMMITTED),
+        (8, state(8, 10), Told(9, digest(9, None)), False, Serve.BEHIND),
         (6, state(6, 7), Told(0, 0), True, Serve.GONE),
         (6, state(7, removed=True), Told(0, 0), False, Serve.GONE),
         (6, None, Told(0, 0), False, Serve.GONE),

@@ -135,40 +135,40 @@ class Mount:
     def progressed(self) -> None:
         self.progress_at = self.loop.time()
 
-    async def _call(self, method: Method, request: Any) -> Any:
-        """A change is not given up while the service answers others: it was sent, and may be made however late. It is
-        sent again under its own id, so it is made once."""
+    async def call(self, method: Method, request: Any) -> Any:
+        """Call the metadata service. Raises `EmberError` whose errno is what the program shall see.
+
+        A change is not given up while the service answers others: it was sent, and may be made however late. It is
+        sent again under its own id, so it is made once.
+        """
         began = asked = self.loop.time()
-        timeout_s = self.fs.options.timeout_s
         while True:
             try:
                 reply = await self.fs.metadata.call(method, request)
             except EmberError as error:
                 if error.retry is Retry.FINAL:
                     self.heard_at = self.progress_at = self.loop.time()
-                    raise
-                now = self.loop.time()
-                alive = error.code is Code.TIMED_OUT and self.heard_at > asked
-                if not alive or method not in _CARRIED_THROUGH or now - began >= CALL_ROUNDS * timeout_s:
-                    raise
-                logger.warning("%s is under way for %.0f s; the service answers others", method.name, now - began)
-                asked = now
-            else:
-                self.heard_at = self.progress_at = self.loop.time()
-                return reply
-
-    async def call(self, method: Method, request: Any) -> Any:
-        """Call the metadata service. Raises `EmberError` whose errno is what the program shall see."""
-        try:
-            return await self._call(method, request)
-        except EmberError as error:
-            if error.retry is not Retry.FINAL:
+                elif self._is_under_way(method, error, began, asked):
+                    asked = self.loop.time()
+                    continue
+                else:
+                    self.following.unsure(method)
+                error.errno = self.errno(error)
+                raise
+            except asyncio.CancelledError:
                 self.following.unsure(method)
-            error.errno = self.errno(error)
-            raise
-        except asyncio.CancelledError:
-            self.following.unsure(method)
-            raise
+                raise
+            self.heard_at = self.progress_at = self.loop.time()
+            return reply
+
+    def _is_under_way(self, method: Method, error: EmberError, began: float, asked: float) -> bool:
+        """Whether a call that has failed, last asked for at `asked`, goes on."""
+        waited_s = self.loop.time() - began
+        alive = error.code is Code.TIMED_OUT and self.heard_at > asked
+        if not alive or method not in _CARRIED_THROUGH or waited_s >= CALL_ROUNDS * self.fs.options.timeout_s:
+            return False
+        logger.warning("%s is under way for %.0f s; the service answers others", method.name, waited_s)
+        return True
 
     async def call_as(
         self, request: "Request", method: Method, make: Callable[[User], Any], *, grouped: bool = False

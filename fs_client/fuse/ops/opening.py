@@ -248,7 +248,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def flush_slow(handle: Handle, lock_owner: int) -> Result:
         try:
             if handle.writable:
-                await handle.file.back.flush()
+                if not handle.file.back.empty:
+                    await handle.file.back.flush()
                 # Something was lost: that is the answer. The end of the handle does the rest.
                 handle.file.raise_error(handle)
                 await stored(handle)

@@ -210,10 +210,10 @@ def test_a_length_that_is_asked_for_beside_an_fsync_or_an_append_is_not_the_one_
 
             written = asyncio.Event()
 
-            async def held_write(*arguments: Any) -> None:
+            async def held_write(*arguments: Any, **how: Any) -> None:
                 written.set()
                 await gate.wait()
-                await write(*arguments)
+                await write(*arguments, **how)
 
             async with await fs.open("/beside", "w+b") as file:
                 await file.write_at(0, b"0123456789")

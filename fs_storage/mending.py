@@ -105,6 +105,8 @@ class Mending:
         position = target.position
         if target.store.whole or target.failed is not None or position is None or len(position.members) < 2:
             return
+        if target.replica.busy_chunks:
+            return  # updates that began while it still served end first
         if not target.admitted or not target.membership.lease_valid():
             return  # whose store this is, and what it may have lost, is known when the manager has been heard
         try:

@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import fs_client
 from fs_client.cli.local.identity import open_process, wait_for_end
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_client.cli.local.ports import free_ports
@@ -52,6 +55,15 @@ def test_a_second_up_in_the_same_directory(fresh_cluster: Start) -> None:
 
 def test_directories_that_are_not_whole(fresh_cluster: Start, tmp_path: Path) -> None:
     running = fresh_cluster()
+    with fs_client.connect(running.address) as fs:
+        fs.write_file("/kept", bytes(100_000))
+    status = json.loads(emberfs("status", "--json", running.address).stdout)
+    number = next(
+        target["target"]
+        for chain in status["chains"]
+        for target in chain["targets"]
+        if target["node"] == 2 and target.get("chunks")
+    )
     running.stop()
     folder = running.path
     content = (folder / "cluster.json").read_text()
@@ -72,8 +84,16 @@ def test_directories_that_are_not_whole(fresh_cluster: Start, tmp_path: Path) ->
     )
 
     (folder / "elsewhere").rename(folder / "storage-2")
+    target = folder / "storage-2" / f"target-{number}"
+    shutil.rmtree(target)
     emberfs("up", "--detach", "--dir", folder)
+    deadline_s = time.monotonic() + 60
+    while is_healthy(running.address):  # until the daemon has heard the manager's verdict
+        assert time.monotonic() < deadline_s
+    told = emberfs("status", running.address, code=1).stdout
+    assert f"the store of target {number} is lost (its directory is empty)" in told and "degraded" in told
     emberfs("down", "--dir", folder)
+    assert not target.exists(), "it is not made anew"
 
 
 def test_a_store_of_another_cluster_is_refused(fresh_cluster: Start) -> None:

@@ -48,7 +48,9 @@ def test_without_the_kernels_checks_nobody_sees_what_he_may_not(
     cluster: LaunchedCluster, mount: Callable[..., Mounted]
 ) -> None:
     needs_root()
-    home = mount(cluster, "mnt", "nodefault_permissions").path
+    top = mount(cluster, "mnt", "nodefault_permissions").path
+    home = top / "unchecked"
+    home.mkdir()
     secret = home / "secret"
     secret.mkdir(mode=0o700)
     (secret / "name").write_bytes(b"contents")
@@ -87,6 +89,6 @@ def test_without_the_kernels_checks_nobody_sees_what_he_may_not(
             for name in ("secret", "shared"):
                 expected = well if name in seen else dict.fromkeys(well, "EACCES")
                 assert as_user(looks, name, uid=uid, groups=groups) == expected, (uid, groups, name)
-        assert "stats" in os.listdir(home / ".emberfs")
+        assert "stats" in os.listdir(top / ".emberfs")
     finally:
         os.close(root)

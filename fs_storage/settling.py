@@ -1,8 +1,8 @@
 """Versions that an interrupted update left pending are driven to their end, without anybody asking.
 
 A head asks the tail, commits what is committed there, and sends the rest down the chain again. A replica in the
-middle commits what the tail has committed and leaves the rest to its predecessor. A tail commits all of it: what a
-tail has is committed by definition; only then is it `ready`.
+middle commits what the tail has committed, be it forgotten since, and leaves the rest to its predecessor. A tail
+commits all of it: what a tail has is committed by definition; only then is it `ready`.
 
 One task for the daemon. It looks at once when targets change and then at an interval; what fails is tried again.
 """
@@ -83,8 +83,9 @@ class Settling:
         if position is None or not target.may_act:
             return
         if not position.is_tail:
+            asked = [target.store.digest(chunk, pending=True) for chunk in chunks]
             told = await self._forwarder.committed_versions(target, chunks, TIMEOUT_S)
-            await self._updates.confirm(target, list(zip(chunks, told, strict=True)), TIMEOUT_S)
+            await self._updates.confirm(target, list(zip(chunks, asked, told, strict=True)), TIMEOUT_S)
             chunks = [chunk for chunk in chunks if chunk in target.replica.unsettled]
         if chunks and (position.is_head or position.is_tail):
             await self._updates.settle(target, chunks, TIMEOUT_S)

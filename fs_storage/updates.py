@@ -137,14 +137,15 @@ class Updates:
         self._counters.add("settles", len(operations))
         return await self.perform(target, operations, [None] * len(operations), timeout)
 
-    async def confirm(self, target: Target, told: Sequence[tuple[bytes, Told]], timeout: float) -> None:
-        """Commit what is pending here and, as the tail says, committed there."""
+    async def confirm(self, target: Target, told: Sequence[tuple[bytes, int, Told]], timeout: float) -> None:
+        """Commit what is pending here and, as the tail says, committed there. Of each chunk: what was pending when the
+        tail was asked (its digest), and the tail's word."""
         position = target.position
         if not told or position is None:
             return
         operations = [
-            Operation(chunk, Duty.CONFIRM, chain_version=position.version, version=version, digest=digest)
-            for chunk, (version, digest) in told
+            Operation(chunk, Duty.CONFIRM, chain_version=position.version, version=version, digest=digest, base=asked)
+            for chunk, asked, (version, digest) in told
         ]
         self._counters.add("confirms", len(operations))
         await self.perform(target, operations, [None] * len(operations), timeout)

@@ -115,7 +115,8 @@ class Operation:
         """Of the version it makes: from a predecessor, as that has it; at the head, from FORWARD on. CONFIRM: of the
         tail's committed version."""
         self.base = base
-        """Digest of the committed version it changes. NOTHING_DIGEST: there is none, or it is a removal."""
+        """Digest of the committed version it changes. NOTHING_DIGEST: there is none, or it is a removal. CONFIRM: of
+        the version that was pending here when the tail was asked."""
         self.request = request
         """The shell's; the core never looks."""
         self.request_index = request_index

@@ -254,7 +254,10 @@ class Replica:
             self._done(operation, None)
         elif operation.kind is Duty.CONFIRM:
             if state.pending_version > operation.version:
-                self._done(operation, None)
+                if self._removal_is_forgotten(operation, position):
+                    self._confirm(operation, state)
+                else:
+                    self._done(operation, None)
             elif (
                 state.pending_version == operation.version
                 and self._view.digest(operation.chunk, pending=True) == operation.digest
@@ -276,6 +279,18 @@ class Replica:
             self._resend(operation, state)
         else:
             self._done(operation, None)  # in the middle only the predecessor or the tail can tell
+
+    def _removal_is_forgotten(self, operation: Operation, position: Position) -> bool:
+        """The tail has nothing, and what is pending is the removal that was pending when it was asked.
+
+        Either it has committed that removal and forgotten it, or it has had nothing all the time; nothing is to be read
+        here in both cases. Nobody may come with this version again: the head may have forgotten it as well. The head
+        itself sends what it has pending.
+        """
+        if operation.version or operation.base == NOTHING_DIGEST or position.is_head:
+            return False
+        left = self._view.pending_update(operation.chunk)
+        return left is not None and left.removed and self._view.digest(operation.chunk, pending=True) == operation.base
 
     def _judge_as_head(self, operation: Operation, position: Position) -> None:
         if not position.is_head:

@@ -95,6 +95,11 @@ class PowerSimulation(Simulation):
         super().crash(node)
         self._note(node)
 
+    def forget(self, node: Node, chunk: bytes) -> None:
+        super().forget(node, chunk)
+        # A store forgets when it writes its index, and with it everything before.
+        self._note(node, durable=True)
+
     def cut(self) -> None:
         if self.healed or (self.broken and not self.plan.many):
             return

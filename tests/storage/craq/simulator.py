@@ -232,11 +232,17 @@ class Simulation:
 
     def _confirm_by_tail(self, node: Node, chunk: bytes) -> None:
         life = node.life
+        asked = node.store.digest(chunk, pending=True)
 
         def heard(told: Told) -> None:
             if node.life == life and node.replica is not None:
                 duty = Operation(
-                    chunk, Duty.CONFIRM, chain_version=CHAIN_VERSION, version=told.version, digest=told.digest
+                    chunk,
+                    Duty.CONFIRM,
+                    chain_version=CHAIN_VERSION,
+                    version=told.version,
+                    digest=told.digest,
+                    base=asked,
                 )
                 self.submit(node, duty, None, ignore)
 
@@ -244,11 +250,14 @@ class Simulation:
 
     def forget_one(self) -> None:
         """A replica forgets removals that no copy of an update on its way can precede."""
-        store = self.random.choice(self.nodes).store
+        node = self.random.choice(self.nodes)
         for chunk in self.chunks:
-            found = store.chunks.get(chunk)
+            found = node.store.chunks.get(chunk)
             if found is not None and self.now > found.committed_at + LATE_MAX:
-                store.forget(chunk)
+                self.forget(node, chunk)
+
+    def forget(self, node: Node, chunk: bytes) -> None:
+        node.store.forget(chunk)
 
     def settle_one(self) -> None:
         node = self.random.choice(self.nodes)

@@ -210,6 +210,30 @@ def test_the_tails_word_confirms_up_to_its_version() -> None:
             assert len(bench.replica.take_reports()) == 1 and bench.store.pending() == [CHUNK]
 
 
+def test_a_removal_that_the_tail_and_the_head_have_forgotten_ends_in_the_middle() -> None:
+    def left_with(place: int, kind: UpdateKind) -> Bench:
+        bench = settled(place)
+        bench.store.prepare(CHUNK, 2, kind, None if kind is UpdateKind.REMOVE else "second", (b"c" * 16, 1, 2))
+        bench.replica.unsettled.add(CHUNK)
+        return bench
+
+    removal, write = digest(2, None), digest(2, ("first", "second"))
+    middle = left_with(MIDDLE, UpdateKind.REMOVE)
+    operation = middle.submit(kind=Duty.CONFIRM, version=0, digest=0, base=removal)
+    assert operation.step is Step.CONFIRM
+    middle.do(operation)
+    assert not middle.store.pending() and not middle.replica.unsettled and operation.failure is None
+    # The head sends it again; what came after the question says nothing of it; and no write is forgotten.
+    for bench, asked in (
+        (left_with(HEAD, UpdateKind.REMOVE), removal),
+        (left_with(MIDDLE, UpdateKind.REMOVE), 0),
+        (left_with(MIDDLE, UpdateKind.REMOVE), digest(3, None)),
+        (left_with(MIDDLE, UpdateKind.WRITE), write),
+    ):
+        operation = bench.submit(kind=Duty.CONFIRM, version=0, digest=0, base=asked)
+        assert operation.step is Step.DONE and bench.store.pending() == [CHUNK]
+
+
 def test_what_a_successor_makes_of_versions() -> None:
     source = HEAD
     assert settled(MIDDLE).submit(version=2, source=source).step is Step.PREPARE

@@ -22,6 +22,11 @@ def test_random_histories_keep_every_promise(first: int) -> None:
             raise
 
 
+@pytest.mark.parametrize("seed", [7201443, 7202117])
+def test_a_removal_that_the_others_have_forgotten_does_not_stay_pending(seed: int) -> None:
+    Simulation(seed).run()
+
+
 def test_a_healthy_chain_answers_everything() -> None:
     for seed in range(100):
         simulation = Simulation(seed, Plan(loss=0.0, duplication=0.0, crashes=0, attempts=50))

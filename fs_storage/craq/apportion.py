@@ -43,6 +43,8 @@ def serve(
     committed that removal, and has forgotten the tombstone since.
     """
     if tail.version == 0 and committed_before > 0:
+        if state is not None and state.version > committed_before and not state.removed:
+            return Serve.COMMITTED  # made since, over what the tail had forgotten
         return Serve.GONE if removing or state is None or state.removed else Serve.BEHIND
     removed = tail.version == 0 or tail.digest == digest_of(tail.version, 0, True, b"")
     if removed and (state is None or not state.version or state.removed):

@@ -411,6 +411,9 @@ def state(version: int, pending: int = 0, *, removed: bool = False) -> ChunkStat
         (6, state(6, 7), Told(0, 0), True, Serve.GONE),
         (6, state(7, removed=True), Told(0, 0), False, Serve.GONE),
         (6, None, Told(0, 0), False, Serve.GONE),
+        # Written anew since the tail was asked, when it had forgotten the removal that was here.
+        (6, state(7), Told(0, 0), False, Serve.COMMITTED),
+        (6, state(7, 8), Told(0, 0), False, Serve.COMMITTED),
         (6, state(6, 7), Told(0, 0), False, Serve.BEHIND),  # a tail that has lost the chunk
     ],
 )

@@ -6,12 +6,17 @@ None already.
 
 import io
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fs_client import process
 from fs_client.file import OpenMode
 from fs_client.file_ref import FileRef
 from fs_client.raw_file import RawFile
+
+if TYPE_CHECKING:
+    _Buffered = io.BufferedIOBase
+else:
+    _Buffered = object
 
 
 class FileReader(io.BufferedReader):
@@ -24,106 +29,81 @@ class FileReader(io.BufferedReader):
         return self.raw.ref
 
 
-class FileWriter(io.BufferedWriter):
+class _Stored(_Buffered):
+    """What a buffer for writing adds to Python's own: its bytes reach the cluster when they are to."""
+
+    raw: RawFile
+
+    @property
+    def ref(self) -> FileRef:
+        """A reference to the file; its length does not count what is still in the buffer."""
+        return self.raw.ref
+
+    def flush(self) -> None:
+        if self.raw.usable:
+            super().flush()
+            self.raw.flush()
+
+    def fsync(self) -> None:
+        """`flush`, and make what was written durable: on the disks of all replicas."""
+        super().flush()
+        self.raw.fsync()
+
+    def close(self) -> None:
+        """Python's own would drop what is in the buffer when a signal handler raises."""
+        raw = self.raw
+        if raw.ended:
+            return
+        raw.begin_close()
+        if raw.usable and not raw.closed:
+            try:
+                super().flush()
+            except BaseException as error:
+                if not raw.breaks_off(error):
+                    raw.close()
+                    raise
+                super().flush()
+        raw.close()
+
+    def __del__(self) -> None:
+        if not self.raw.ended and self.raw.usable:
+            self.raw.finalize(self)
+
+
+class _Deferring(_Buffered):
+    """Takes what it is given whatever signal handlers raise meanwhile: the text layer could not give it again, and what
+    is appended may not be given twice."""
+
+    raw: RawFile
+
+    def write(self, data: Any) -> int:
+        count = super().write(data)
+        self.raw.raise_late()
+        return count
+
+
+class FileWriter(_Stored, io.BufferedWriter):
     """What `open` returns for writing: `flush` returns when the bytes are stored and others see them."""
 
     raw: RawFile
 
-    @property
-    def ref(self) -> FileRef:
-        """A reference to the file; its length does not count what is still in the buffer."""
-        return self.raw.ref
 
-    def flush(self) -> None:
-        if self.raw.usable:
-            super().flush()
-            self.raw.flush()
-
-    def fsync(self) -> None:
-        """`flush`, and make what was written durable: on the disks of all replicas."""
-        super().flush()
-        self.raw.fsync()
-
-    def close(self) -> None:
-        """Python's own would drop what is in the buffer when a signal handler raises."""
-        raw = self.raw
-        if raw.ended:
-            return
-        raw.begin_close()
-        if raw.usable and not raw.closed:
-            try:
-                super().flush()
-            except BaseException as error:
-                if not raw.breaks_off(error):
-                    raw.close()
-                    raise
-                super().flush()
-        raw.close()
-
-    def __del__(self) -> None:
-        if not self.raw.ended and self.raw.usable:
-            self.raw.finalize(self)
-
-
-class FileRandom(io.BufferedRandom):
+class FileRandom(_Stored, io.BufferedRandom):
     """What `open` returns for reading and writing: `flush` returns when the bytes are stored and others see them."""
 
     raw: RawFile
 
-    @property
-    def ref(self) -> FileRef:
-        """A reference to the file; its length does not count what is still in the buffer."""
-        return self.raw.ref
 
-    def flush(self) -> None:
-        if self.raw.usable:
-            super().flush()
-            self.raw.flush()
+class DeferringWriter(_Deferring, FileWriter):
+    """A `FileWriter` for appends and below text."""
 
-    def fsync(self) -> None:
-        """`flush`, and make what was written durable: on the disks of all replicas."""
-        super().flush()
-        self.raw.fsync()
-
-    def close(self) -> None:
-        """Python's own would drop what is in the buffer when a signal handler raises."""
-        raw = self.raw
-        if raw.ended:
-            return
-        raw.begin_close()
-        if raw.usable and not raw.closed:
-            try:
-                super().flush()
-            except BaseException as error:
-                if not raw.breaks_off(error):
-                    raw.close()
-                    raise
-                super().flush()
-        raw.close()
-
-    def __del__(self) -> None:
-        if not self.raw.ended and self.raw.usable:
-            self.raw.finalize(self)
+    raw: RawFile
 
 
-class DeferringWriter(FileWriter):
-    """Takes what it is given whatever signal handlers raise meanwhile: the text layer could not give it again, and what
-    is appended may not be given twice."""
+class DeferringRandom(_Deferring, FileRandom):
+    """A `FileRandom` for appends and below text."""
 
-    def write(self, data: Any) -> int:
-        count = super().write(data)
-        self.raw.raise_late()
-        return count
-
-
-class DeferringRandom(FileRandom):
-    """Takes what it is given whatever signal handlers raise meanwhile: the text layer could not give it again, and what
-    is appended may not be given twice."""
-
-    def write(self, data: Any) -> int:
-        count = super().write(data)
-        self.raw.raise_late()
-        return count
+    raw: RawFile
 
 
 class FileText(io.TextIOWrapper):

@@ -8,8 +8,6 @@ What is to follow is said for each task. By default it is begun again: after a p
 the log once, and not again for as long as it ends by the same error. `end_on` names the errors after which the process
 cannot trust its state any more: `end` is told, and has to end the process in order, so that its supervisor starts it
 anew.
-
-Source: STYLE 13 and 15.
 """
 
 import asyncio

@@ -8,14 +8,13 @@ that is not whole, which begins again, and finds what it already has.
 All other replicas have to be heard, whole or not: an unreachable one is waited for, as nobody knows what it alone has.
 Nothing is committed on the chain meanwhile, because this target refuses updates.
 
-One task for the daemon. Time grows with the lists and with what differs; memory with a page of each list and the
-chunks on their way.
+One task for the daemon (`rounds`). Time grows with the lists and with what differs; memory with a page of each list
+and the chunks on their way.
 
 Tasks and races: docs/concurrency/storage.md.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +25,6 @@ from msgspec.structs import astuple
 from fs_common.buffers import BufferPool
 from fs_common.checks import check
 from fs_common.checksums import matches, page_checksums
-from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_common.limits import CHUNK_SIZE_MIN
@@ -47,6 +45,7 @@ from fs_common.telemetry import Counters
 from fs_storage.craq.mend import Commit, Conflict, Drop, Other, Pull, Remove, Step, plan
 from fs_storage.craq.position import Position
 from fs_storage.engine.interface import Held, Remembered, Update
+from fs_storage.rounds import Rounds
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
@@ -62,45 +61,20 @@ PULL_S = 60.0
 _NO_PAYLOAD = memoryview(b"")
 
 
-class Mending:
+class Mending(Rounds):
     def __init__(self, targets: Targets, hello: Hello, pool: BufferPool, counters: Counters, interval_s: float) -> None:
-        self._targets = targets
+        super().__init__("mending", targets, interval_s)
         self._pool = pool
         self._counters = counters
-        self._interval_s = interval_s
         self._peers = PeerPool(hello)
         """Of its own: bulk must not delay the questions of readers."""
         self._pulls = asyncio.Semaphore(PULLS_MAX)
-        self._kicked = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = keep(self._run, "mending", end_on=())
-
-    def kick(self) -> None:
-        """Something changed: look now."""
-        self._kicked.set()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await super().close()
         await self._peers.close()
 
-    async def _run(self) -> None:
-        while True:
-            self._kicked.clear()
-            # One target's failure must not leave the rounds of others behind, unheard of.
-            ends = await asyncio.gather(*(self._try(target) for target in self._targets.all()), return_exceptions=True)
-            for end in ends:
-                if isinstance(end, BaseException):
-                    raise end
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await self._kicked.wait()
-
-    async def _try(self, target: Target) -> None:
+    async def _look(self, target: Target) -> None:
         """One attempt for one target, if it needs it."""
         position = target.position
         if target.store.whole or target.failed is not None or position is None or len(position.members) < 2:

@@ -4,16 +4,14 @@ A head asks the tail, commits what is committed there, and sends the rest down t
 middle commits what the tail has committed, be it forgotten since, and leaves the rest to its predecessor. A tail
 commits all of it: what a tail has is committed by definition; only then is it `ready`.
 
-One task for the daemon. It looks at once when targets change and then at an interval; what fails is tried again.
+One task for the daemon (`rounds`): what fails is tried again.
 """
 
-import asyncio
-import contextlib
 import logging
 
-from fs_common.endless import keep
 from fs_common.errors import EmberError
 from fs_storage.forward import Forwarder
+from fs_storage.rounds import Rounds
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 from fs_storage.updates import Updates
@@ -25,44 +23,13 @@ BATCH = 64
 TIMEOUT_S = 10.0
 
 
-class Settling:
+class Settling(Rounds):
     def __init__(self, targets: Targets, updates: Updates, forwarder: Forwarder, interval_s: float) -> None:
-        self._targets = targets
+        super().__init__("settling", targets, interval_s)
         self._updates = updates
         self._forwarder = forwarder
-        self._interval_s = interval_s
-        self._kicked = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = keep(self._run, "settling", end_on=())
-
-    def kick(self) -> None:
-        """Something changed: look now."""
-        self._kicked.set()
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            self._kicked.clear()
-            # One target's failure must not leave the rounds of others behind, unheard of.
-            ends = await asyncio.gather(
-                *(self._settle(target) for target in self._targets.all()), return_exceptions=True
-            )
-            for end in ends:
-                if isinstance(end, BaseException):
-                    raise end
-            with contextlib.suppress(TimeoutError):
-                # Not `wait_for`: in Python 3.11 it may lose a cancellation.
-                async with asyncio.timeout(self._interval_s):
-                    await self._kicked.wait()
-
-    async def _settle(self, target: Target) -> None:
+    async def _look(self, target: Target) -> None:
         """One round over what is pending at `target` and held by nobody."""
         replica = target.replica
         if not replica.unsettled or not target.may_act:

@@ -14,7 +14,7 @@ that places the target on a chain (with no uuid: it has no store yet) on; each S
 A target that was placed by a release without these records has none: the first store that it reports is its own, and
 none is made for it.
 
-Source: DESIGN section 5.
+Page: `docs/concurrency/manager.md`.
 """
 
 from typing import NamedTuple

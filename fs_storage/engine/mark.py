@@ -30,7 +30,7 @@ What a crash leaves:
   cache. So it is renamed into place even if its own sync fails: this boot sees it, and another boot has lost the page
   cache anyway.
 
-Source: DESIGN section 5.
+Page: `docs/concurrency/engine.md`.
 """
 
 import json

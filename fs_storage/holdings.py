@@ -23,10 +23,15 @@ from fs_common.records.mending import (
     RememberedAnswer,
 )
 from fs_common.rpc import Call, Reply
+from fs_storage.craq.operation import Step
 from fs_storage.engine.interface import ChunkRead
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
+TURNS_TO_READ = 64
+"""Turns of the loop in which what has arrived is read: at least 64 KiB of each connection in each of them."""
+LOOK_S = 0.01
+"""A commit takes a millisecond, or as long as the disk is busy."""
 LIST_MAX = 1024
 """Of one page: some milliseconds of the loop."""
 
@@ -39,9 +44,11 @@ class Holdings:
         self._pool = pool
         self._threads = threads
 
-    def list_held(self, call: Call) -> Reply:
+    async def list_held(self, call: Call) -> Reply:
         """LIST_HELD. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, INVALID."""
         request: ListHeld = call.request
+        target = self._target(request.chain, request.chain_version, request.limit)
+        await _no_news_of_before(target, request.target)
         target = self._target(request.chain, request.chain_version, request.limit)
         store = target.store
         chunks = [HeldChunk(*held) for held in store.held(request.after, request.limit)]
@@ -106,6 +113,28 @@ class Holdings:
             raise EmberError(
                 Code.CHUNK_NOT_FOUND, f"target {target.id} has not that version of chunk {request.chunk.hex()}"
             )
+
+
+async def _no_news_of_before(target: Target, asker: int) -> None:
+    """Return when nothing that `asker` had told this target before changes its store any more.
+
+    It may have answered an update before it lost it, or sent one: that is in a socket here, or on its way into the
+    store, and would be committed, or pending, beside the list.
+    """
+    for _ in range(TURNS_TO_READ):
+        await asyncio.sleep(0)
+    position = target.position
+    if position is None:
+        return
+    if position.predecessor is not None and position.predecessor.target == asker:
+        steps = (Step.CONFIRM, Step.PREPARE)
+    elif asker in [member.target for member in position.members[position.index + 1 :]]:
+        steps = (Step.CONFIRM, Step.COMMIT)
+    else:
+        return  # what it sent to others is for them to wait for
+    for operation in target.replica.in_steps(steps):
+        while operation.step in steps:
+            await asyncio.sleep(LOOK_S)
 
 
 def _releases(read: ChunkRead, buffer: Buffer) -> Callable[[], None]:

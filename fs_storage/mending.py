@@ -131,7 +131,7 @@ class Mending(Rounds):
             after = reply.next
 
     async def list(self, position: Position, member: ChainTarget, after: bytes) -> ListHeldReply:
-        request = ListHeld(position.chain, position.version, after, PAGE)
+        request = ListHeld(position.chain, position.version, after, PAGE, position.target)
         reply: ListHeldReply = await self._call(member, LIST_HELD, request, LIST_S)
         return reply
 

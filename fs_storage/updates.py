@@ -139,14 +139,20 @@ class Updates:
 
     async def confirm(self, target: Target, told: Sequence[tuple[bytes, int, Told]], timeout: float) -> None:
         """Commit what is pending here and, as the tail says, committed there. Of each chunk: what was pending when the
-        tail was asked (its digest), and the tail's word."""
+        tail was asked (its digest), and the tail's word.
+
+        That is of now: were it kept until a chunk that is held is free, the tail might have lost what it said.
+        """
         position = target.position
-        if not told or position is None:
+        if position is None:
             return
         operations = [
             Operation(chunk, Duty.CONFIRM, chain_version=position.version, version=version, digest=digest, base=asked)
             for chunk, asked, (version, digest) in told
+            if not target.replica.holds(chunk)
         ]
+        if not operations:
+            return
         self._counters.add("confirms", len(operations))
         await self.perform(target, operations, [None] * len(operations), timeout)
 

@@ -29,6 +29,8 @@ class ListHeld(msgspec.Struct, frozen=True, array_like=True):
     after: bytes
     """Chunk id; b"" at first."""
     limit: int
+    target: int = 0
+    """That asks."""
 
 
 class ListHeldReply(msgspec.Struct, frozen=True, array_like=True):

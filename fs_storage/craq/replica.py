@@ -39,6 +39,7 @@ Source: DESIGN section 7; `reference` rules of chain replication in `docs/concur
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from fs_common.checks import violated
@@ -220,6 +221,10 @@ class Replica:
     def holds(self, chunk: bytes) -> bool:
         """Whether an operation is under way on `chunk`."""
         return chunk in self._queues
+
+    def in_steps(self, steps: Sequence[Step]) -> list[Operation]:
+        """The operations that hold their chunk and are at one of `steps`."""
+        return [queue[0] for queue in self._queues.values() if queue[0].step in steps]
 
     # -- judgement ---------------------------------------------------------------------------------------------
 

@@ -11,8 +11,11 @@ from fs_common.errors import Code
 from fs_common.ids import chunk_id
 from fs_common.records.storage import UpdateKind
 from fs_storage import mending
+from fs_storage.craq.apportion import Told
 from fs_storage.engine import mark
 from fs_storage.engine.store import EngineStore
+from fs_storage.holdings import Holdings
+from fs_storage.target import Target
 from tests.storage.chain import CHUNK, ChainOfDaemons, HeldStore, chain_of, eventually
 from tests.storage.engine.quick import open_quick_store
 from tests.storage.refusals import refused
@@ -173,6 +176,65 @@ def test_what_is_pending_behind_it_is_pending_at_it(tmp_path: Path) -> None:
             await chain.serving()
             assert await chain.update(b"new!", sequence=9) == (2, 4)
             assert await chain.read_everywhere() == b"new!"
+
+    run(scenario())
+
+
+def test_what_it_had_answered_is_committed_before_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tail answers, and loses what it answered before its predecessor has committed that."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old")
+            middle, tail = chain.node(1, 1), chain.node(1, 2)
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            before_commit = chain.store(1, 1).before_commit
+            before_commit.hold()
+            update = asyncio.create_task(chain.update(b"new"))
+            await before_commit.reached.wait()
+            await chain.crash(tail)
+            lose(chain, tail, copies)
+            asked = asyncio.Event()
+            target_of = Holdings._target
+
+            def noted(self: Holdings, *request: int) -> Target:
+                found = target_of(self, *request)
+                if found.id // 100 == middle and request[0] == 1:
+                    asked.set()
+                return found
+
+            monkeypatch.setattr(Holdings, "_target", noted)
+            await chain.restart(tail)
+            await asked.wait()
+            before_commit.release()
+            await update
+            await chain.serving()
+            assert await chain.read_everywhere() == b"new"
+            await chain.update(b"later")
+            assert await chain.read_everywhere() == b"later"
+
+    run(scenario())
+
+
+def test_what_the_tail_has_said_does_not_wait_for_a_chunk_that_is_held(tmp_path: Path) -> None:
+    """It may have lost by then what it has said."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old")
+            tail = chain.store(1, 2)
+            tail.before_prepare.hold()
+            update = asyncio.create_task(chain.update(b"new"))
+            await tail.before_prepare.reached.wait()
+            head = chain.target(1, 0)
+            chunk = chunk_id(7, 0)
+            word = Told(2, head.store.digest(chunk, pending=True))
+            assert head.replica.holds(chunk)
+            await chain.daemons[chain.node(1, 0)].updates.confirm(head, [(chunk, word.digest, word)], 20.0)
+            assert head.store.pending() == [chunk]
+            tail.before_prepare.release()
+            await update
+            assert await chain.read_everywhere() == b"new"
 
     run(scenario())
 

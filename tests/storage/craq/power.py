@@ -57,6 +57,8 @@ def held(store: ModelStore, chunk: bytes) -> Held:
 class PowerSimulation(Simulation):
     decide: Decide = staticmethod(plan)  # type: ignore[assignment]
     takes_answers = True
+    waits_for_stores = True
+    """A replica lists what it has when what was on its way into its store is there."""
 
     def __init__(self, seed: int, plan: Plan | None = None) -> None:
         super().__init__(seed, plan if plan is not None else plan_of_cuts(Random(seed)))
@@ -150,6 +152,17 @@ class PowerSimulation(Simulation):
                 return
             if other.replica is None or self.lost():
                 self.after(5.0 + self.delay(), again)
+                return
+            list_when_stored(other, other.life, list(other.under_way))
+
+        def list_when_stored(other: Node, its_life: int, storing: list[int]) -> None:
+            if node.life != life:
+                return
+            if other.life != its_life:
+                again()
+                return
+            if self.waits_for_stores and any(number in other.under_way for number in storing):
+                self.after(1.0, lambda: list_when_stored(other, its_life, storing))
                 return
             lists = {chunk: held(other.store, chunk) for chunk in self.chunks}
             whole = other.target not in self.broken

@@ -126,6 +126,8 @@ class Simulation:
     """One run. `run()` raises `Violation` (or what an invariant of the core raises)."""
 
     replica_class: type[Replica] = Replica
+    words_are_of_now = True
+    """What the tail has said is dropped if the chunk is held then."""
 
     def __init__(self, seed: int, plan: Plan | None = None) -> None:
         self.random = Random(seed)
@@ -235,7 +237,11 @@ class Simulation:
         asked = node.store.digest(chunk, pending=True)
 
         def heard(told: Told) -> None:
-            if node.life == life and node.replica is not None:
+            if (
+                node.life == life
+                and node.replica is not None
+                and not (self.words_are_of_now and node.replica.holds(chunk))
+            ):
                 duty = Operation(
                     chunk,
                     Duty.CONFIRM,
@@ -249,8 +255,10 @@ class Simulation:
         self.ask_tail(chunk, heard, lambda: None)
 
     def forget_one(self) -> None:
-        """A replica forgets removals that no copy of an update on its way can precede."""
+        """A replica that runs forgets removals that no copy of an update on its way can precede."""
         node = self.random.choice(self.nodes)
+        if node.replica is None:
+            return
         for chunk in self.chunks:
             found = node.store.chunks.get(chunk)
             if found is not None and self.now > found.committed_at + LATE_MAX:

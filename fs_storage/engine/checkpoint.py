@@ -210,7 +210,8 @@ class Checkpointer:
             opened.blocks.sync(file)
         opened.syncs.check()
         try:
-            opened.index.apply(snapshot.encoded(), snapshot.answers, cut.sequence, expiry(opened.odometer.now()))
+            expired = expiry(opened.odometer.now(), whole=opened.mark.mark.whole)
+            opened.index.apply(snapshot.encoded(), snapshot.answers, cut.sequence, expired)
         except OSError:
             opened.mark.fail()
             raise

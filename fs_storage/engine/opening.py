@@ -17,6 +17,7 @@ from fs_storage.engine.interface import NoStore
 from fs_storage.engine.log import RedoLog
 from fs_storage.engine.log_format import LogDamaged
 from fs_storage.engine.mark import NO_BOOT, MarkFile
+from fs_storage.engine.mark import opened as opened_mark
 from fs_storage.engine.odometer import Odometer
 from fs_storage.engine.recovery import Recovered, replay
 from fs_storage.engine.slots import Slots
@@ -68,8 +69,10 @@ class Opened:
         disk.close(self.lock_file)
 
 
-def expiry(now: int) -> Expiry:
-    return Expiry(now, now - TOMBSTONE_S, now - ANSWER_S)
+def expiry(now: int, *, whole: bool) -> Expiry:
+    """A store that is not whole forgets nothing: others of its chain may have lost the removal that it remembers, and
+    learn of it from here when all of them are back, however long that takes."""
+    return Expiry(now, now - TOMBSTONE_S, now - ANSWER_S) if whole else Expiry(now, 0, 0)
 
 
 def open_target(
@@ -134,7 +137,8 @@ def _open(
     odometer = Odometer(max(1, index.odometer(), _newest(recovered)), clock)
     scan = _scan(index, blocks, recovered)
     try:
-        _finish_recovery(disk, index, log, blocks, recovered, scan, odometer.now())
+        whole = opened_mark(mark.mark, boot).whole
+        _finish_recovery(disk, index, log, blocks, recovered, scan, expiry(odometer.now(), whole=whole))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             mark.fail()
@@ -226,7 +230,7 @@ def _finish_recovery(
     blocks: BlockFiles,
     recovered: Recovered,
     scan: _Scan,
-    now: int,
+    expiry: Expiry,
 ) -> None:
     """Steps 3 and 4 of `recovery`."""
     records = dict(recovered.records)
@@ -262,5 +266,5 @@ def _finish_recovery(
         encoded = {
             chunk: None if record[:2] == NOTHING[:2] else encode_record(record) for chunk, record in records.items()
         }
-        index.apply(encoded, recovered.answers, sequence, expiry(now))
+        index.apply(encoded, recovered.answers, sequence, expiry)
     log.begin(sequence)

@@ -98,6 +98,8 @@ class PowerSimulation(Simulation):
         self._note(node)
 
     def forget(self, node: Node, chunk: bytes) -> None:
+        if node.target in self.broken:
+            return
         super().forget(node, chunk)
         # A store forgets when it writes its index, and with it everything before.
         self._note(node, durable=True)

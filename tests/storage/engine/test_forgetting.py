@@ -50,6 +50,30 @@ def test_a_removal_is_forgotten_in_time_and_its_version_is_never_given_again(tmp
     run(body())
 
 
+def test_a_store_that_may_have_lost_something_forgets_nothing_before_it_is_whole(tmp_path: Path) -> None:
+    async def body() -> None:
+        clock = Clock()
+        store = await open_quick_store(tmp_path / "target", clock=clock)
+        await apply(store, write(1, b"x"))
+        await apply(store, remove(9))
+        await store.checkpoint()
+        await store.renew(store.opening, store.incarnation)
+        clock.now += TOMBSTONE_S + 1
+        await store.checkpoint()
+        assert store.state(CHUNK) is not None and store.floor == 0
+        await store.close()
+        clock.now += TOMBSTONE_S + 1
+        store = await open_quick_store(tmp_path / "target", clock=clock)
+        assert store.state(CHUNK) is not None and not store.whole
+        await store.declare_whole()
+        clock.now += 1
+        await store.checkpoint()
+        assert store.floor == 9
+        await store.close()
+
+    run(body())
+
+
 @pytest.mark.parametrize("step_s", [-1e9, -3700.0, 3700.0, 1e9])
 def test_the_machines_clock_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float) -> None:
     async def body() -> None:

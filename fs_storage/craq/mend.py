@@ -119,7 +119,7 @@ def plan(mine: Held, others: Sequence[Other]) -> list[Step]:
         version, nothing = committed.version, committed.removed
     if mine.pending_version and not steps:
         follows = mine.pending_version == version + 1 or (nothing and mine.pending_version > version)
-        if gone or not follows:
+        if gone or not follows or _is_passed(mine, others):
             steps.append(Drop(mine.pending_version))
             mine = mine._replace(pending_version=0)
     if gone and (mine.version or any(other.held.version for other in others)):
@@ -163,6 +163,17 @@ def _committed(mine: Held, others: Sequence[Other], newest: int | None) -> tuple
     if len({one.digest for one in believed}) > 1:
         return None, Conflict(f"replicas have different versions {version}")
     return min(believed, key=lambda one: one.source), None
+
+
+def _is_passed(mine: Held, others: Sequence[Other]) -> bool:
+    """A whole replica before this one does not have what is pending here: the chunk went on (prefix order)."""
+    return any(
+        other.whole
+        and not other.behind
+        and other.held.version < mine.pending_version
+        and (other.held.pending_version, other.held.pending_digest) != (mine.pending_version, mine.pending_digest)
+        for other in others
+    )
 
 
 def _removal_known(mine: Held, others: Sequence[Other]) -> int:

@@ -64,8 +64,10 @@ class PowerSimulation(Simulation):
         super().__init__(seed, plan if plan is not None else plan_of_cuts(Random(seed)))
         self.broken: set[int] = set()
         """Targets that are not whole."""
-        self._trails: dict[int, list[ModelStore]] = {node.target: [ModelStore()] for node in self.nodes}
-        """Of each, what a power cut may leave: the last state that is durable, then those since."""
+        self._trails: dict[int, list[tuple[float, ModelStore]]] = {
+            node.target: [(0.0, ModelStore())] for node in self.nodes
+        }
+        """Of each, what a power cut may leave: the last state that is durable, then those since, and when they were."""
         self.statistics |= {"cut": 0, "pulled": 0, "removed": 0, "mended": 0}
 
     def run(self) -> None:
@@ -89,8 +91,14 @@ class PowerSimulation(Simulation):
         trail = self._trails[node.target]
         if durable:
             trail.clear()
-        trail.append(deepcopy(node.store))
+        trail.append((self.now, deepcopy(node.store)))
         if len(trail) > TRAIL_MAX:
+            trail.pop(0)
+        self._write_index(trail)
+
+    def _write_index(self, trail: list[tuple[float, ModelStore]]) -> None:
+        """Stores make all durable now and then, long before they forget a removal."""
+        while len(trail) > 1 and trail[1][0] < self.now - LATE_MAX:
             trail.pop(0)
 
     def crash(self, node: Node) -> None:
@@ -118,8 +126,9 @@ class PowerSimulation(Simulation):
             node.life += 1
             node.away_until = self.now + LATE_MAX
             trail = self._trails[node.target]
-            node.store = deepcopy(self.random.choice(trail))
-            trail[:] = [deepcopy(node.store)]
+            self._write_index(trail)
+            node.store = deepcopy(self.random.choice(trail)[1])
+            trail[:] = [(self.now, deepcopy(node.store))]
 
     # -- mending -----------------------------------------------------------------------------------------------
 

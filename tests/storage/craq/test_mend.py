@@ -185,6 +185,14 @@ def test_only_what_follows_from_what_is_committed_is_taken_as_pending() -> None:
     assert plan(Held(CHUNK), [first, gone]) == [Pull(0, 1, 11, 0, False, 0, True)]
 
 
+def test_what_a_whole_replica_before_it_is_past_does_not_stay_pending() -> None:
+    mine = Held(CHUNK, 0, pending_version=1, pending_digest=11)
+    head = Held(CHUNK, 0, pending_version=3, pending_digest=31)
+    assert plan(mine, [Other(head, 0, True, False)]) == [Drop(1)], "removed and forgotten since, and made again"
+    assert plan(mine, [Other(mine, 0, True, False)]) == []
+    assert plan(mine, [Other(head, 0, False, False)]) == [], "it may have lost what it knew"
+
+
 def test_what_cannot_be_decided_is_reported() -> None:
     mine = Held(CHUNK, 1, 11)
     two = [Other(Held(CHUNK, 2, 21), 0, False, True), Other(Held(CHUNK, 2, 22), 1, False, True)]

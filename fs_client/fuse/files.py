@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+BACKGROUND_S = 2.0
+"""How long a report in the background may hold `changing`, which programs wait for: where the service cannot take it,
+as the file's chain stands still, it would hold them up each time. Much longer than one takes; another try follows."""
 SETTLE_AGE_S = 2.0
 """What a file that stays open was written is known to others after about so long."""
 _OWN = meta.User(0, 0, [])
@@ -267,11 +270,11 @@ class File:
 
     # Settling
 
-    async def settle(self, *, durable: bool = False) -> None:
+    async def settle(self, *, durable: bool = False, timeout_s: float | None = None) -> None:
         """Everything that was written before this call is stored, and its length and times are known to others.
 
-        `durable`: the record is also on the service's disk. Raises what the service answered; errors of the writes
-        are the handles' (`raise_error`).
+        `durable`: the record is also on the service's disk. `timeout_s`: of the call. Raises what the service answered;
+        errors of the writes are the handles' (`raise_error`).
         """
         await self.back.flush()
         async with self.changing:
@@ -291,7 +294,7 @@ class File:
             sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.fsync(self.inode, session, self._mount.request_id(), relaxed=not durable)
-                reply: meta.AttributesReply = await self._mount.call(methods.FSYNC, request)
+                reply: meta.AttributesReply = await self._mount.call(methods.FSYNC, request, timeout_s)
             except BaseException:
                 self.unsettled.give_back(hint)
                 raise
@@ -300,8 +303,8 @@ class File:
             self.adopt_own(reply.attributes, version_before + hint.changes, sent, reply.promised)
             self.names_unsynced = not durable
 
-    async def end_session(self, handle: "Handle") -> None:
-        """Settle, and end the handle's session, in one call."""
+    async def end_session(self, handle: "Handle", timeout_s: float | None = None) -> None:
+        """Settle, and end the handle's session, in one call. `timeout_s`: of the call."""
         await self.back.flush()
         async with self.changing:
             session, handle.session = handle.session, b""
@@ -312,7 +315,7 @@ class File:
             sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.close(self.inode, session, self._mount.request_id(), relaxed=True)
-                reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request)
+                reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request, timeout_s)
             except BaseException as error:
                 self.unsettled.give_back(hint)
                 if not (isinstance(error, EmberError) and error.code in (Code.BAD_SESSION, Code.STALE)):

@@ -17,7 +17,7 @@ from fs_client.aio import AsyncFileSystem
 from fs_client.fuse.append import release_kept
 from fs_client.fuse.control import Control
 from fs_client.fuse.data_cache import DataCache
-from fs_client.fuse.files import SETTLE_AGE_S, File
+from fs_client.fuse.files import BACKGROUND_S, SETTLE_AGE_S, File
 from fs_client.fuse.following import CHANGES, Following
 from fs_client.fuse.handles import Handle, Handles
 from fs_client.fuse.locks import release_all_locks
@@ -58,8 +58,13 @@ STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
 CALL_ROUNDS = 3
 """Times that a change is waited for as long as a call may take, while the service answers others."""
-_CARRIED_THROUGH = CHANGES | {methods.OPEN, methods.CREATE_UNNAMED, methods.REMOVE_TREE}
-"""Changes with an id of their own, that program or mount would take for not made if they were given up."""
+_CARRIED_THROUGH = (CHANGES | {methods.OPEN, methods.CREATE_UNNAMED, methods.REMOVE_TREE}) - {
+    methods.FSYNC,
+    methods.CLOSE,
+}
+"""Changes with an id of their own, that program or mount would take for not made if they were given up. What a report
+of lengths and times could not tell is told by the next one, and it waits for storage: a chain that stands still would
+make each close and each append wait as often."""
 SETTLING_MAX = 32
 """Files that are settled side by side when all are."""
 POOL_BYTES_MAX = 64 * MIB
@@ -135,8 +140,9 @@ class Mount:
     def progressed(self) -> None:
         self.progress_at = self.loop.time()
 
-    async def call(self, method: Method, request: Any) -> Any:
-        """Call the metadata service. Raises `EmberError` whose errno is what the program shall see.
+    async def call(self, method: Method, request: Any, timeout_s: float | None = None) -> Any:
+        """Call the metadata service. Raises `EmberError` whose errno is what the program shall see. `timeout_s`:
+        instead of the mount's.
 
         A change is not given up while the service answers others: it was sent, and may be made however late. It is
         sent again under its own id, so it is made once.
@@ -144,7 +150,7 @@ class Mount:
         began = asked = self.loop.time()
         while True:
             try:
-                reply = await self.fs.metadata.call(method, request)
+                reply = await self.fs.metadata.call(method, request, timeout_s=timeout_s)
             except EmberError as error:
                 if error.retry is Retry.FINAL:
                     self.heard_at = self.progress_at = self.loop.time()
@@ -259,7 +265,7 @@ class Mount:
         try:
             while True:
                 try:
-                    await self.finish_handle(handle)
+                    await self.finish_handle(handle, BACKGROUND_S)
                     await release_kept(self, file, handle)
                     await release_all_locks(self, handle)
                     return
@@ -275,15 +281,15 @@ class Mount:
             if not file.handles:
                 await self._last_close(file)
 
-    async def finish_handle(self, handle: Handle) -> None:
-        """Everything written is stored and settled, and the handle's session has ended."""
+    async def finish_handle(self, handle: Handle, timeout_s: float | None = None) -> None:
+        """Everything written is stored and settled, and the handle's session has ended. `timeout_s`: of the call."""
         file = handle.file
         if handle.session:
             if file.node.removed:
                 await self.hold(file.inode, besides=handle)
-            await file.end_session(handle)
+            await file.end_session(handle, timeout_s)
         elif handle.writable and file.dirty:
-            await file.settle()
+            await file.settle(timeout_s=timeout_s)
         if not file.dirty:
             self.writing.discard(file)
 
@@ -411,7 +417,7 @@ class Mount:
         somebody is there to be told. Of a file that nobody has open nothing is left to do."""
         newest_ns = file.mtime_ns
         try:
-            await file.settle()
+            await file.settle(timeout_s=BACKGROUND_S)
         except EmberError as error:
             if error.retry is not Retry.FINAL:
                 logger.warning("settling inode %d: %s; it is tried again", file.inode, error)

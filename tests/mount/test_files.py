@@ -404,6 +404,8 @@ class Slow(Service):
         (methods.TRUNCATE, 1, False, False),
         (methods.TRUNCATE, 10**9, True, False),
         (methods.STAT, 1, True, False),
+        (methods.FSYNC, 1, True, False),
+        (methods.CLOSE, 1, True, False),
     ],
 )
 def test_a_change_is_waited_for_while_the_service_answers_others(

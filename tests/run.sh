@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change goes in: style, types, then all tests, the fast ones first.
+# Everything that has to hold before a change goes in: style, types and all tests.
 # Arguments go to pytest: `tests/run.sh -m "not slow and not system"` is the fast lane, `tests/run.sh tests/cli` a part,
 # `-n 0` runs them one after another in one process.
 set -euo pipefail

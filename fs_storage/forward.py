@@ -11,9 +11,9 @@ Called by: `updates`. Pure of protocol decisions: those are the core's.
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 from fs_common.buffers import BufferPool
@@ -32,11 +32,12 @@ from fs_common.records.storage import (
     UpdateItem,
     UpdateKind,
 )
-from fs_common.rpc import FileRange, Part
+from fs_common.rpc import Part
 from fs_storage.craq.apportion import Told
 from fs_storage.craq.operation import Failure, Operation
 from fs_storage.engine.digest import NOTHING_DIGEST
-from fs_storage.engine.interface import ChunkRead, ChunkStore
+from fs_storage.engine.interface import ChunkStore
+from fs_storage.into_memory import read_into
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
@@ -243,7 +244,7 @@ class Forwarder:
     async def _read_pending(self, target: Target, chunk: bytes, view: memoryview) -> None:
         """All of the pending version into `view`. The operation that asks holds the chunk, so it stays as it is."""
         loop = asyncio.get_running_loop()
-        read = await loop.run_in_executor(self._threads, _read_pending, target, chunk, view)
+        read = await loop.run_in_executor(self._threads, partial(read_into, target.store, chunk, 0, view, pending=True))
         if read.release is not None:
             read.release()
         if read.length != len(view):
@@ -256,17 +257,3 @@ def _base(store: ChunkStore, chunk: bytes) -> int:
     """Digest of what the pending version follows."""
     state = store.state(chunk)
     return NOTHING_DIGEST if state is None or state.removed else store.digest(chunk)
-
-
-def _read_pending(target: Target, chunk: bytes, view: memoryview) -> ChunkRead:
-    """In a thread."""
-    read = target.store.read_blocking(chunk, 0, len(view), view, pending=True)
-    part = read.part
-    if isinstance(part, FileRange):
-        filled = 0
-        while filled < part.length:
-            count = os.preadv(part.file, [view[filled : part.length]], part.offset + filled)
-            if not count:
-                raise EmberError(Code.DISK_FAILED, f"the block of chunk {chunk.hex()} ends early")
-            filled += count
-    return read

@@ -10,7 +10,6 @@ Called by: `updates`.
 """
 
 import asyncio
-import os
 from concurrent.futures import Executor
 
 from crc32c import crc32c
@@ -19,8 +18,8 @@ from fs_common.checksums import matches, page_checksums
 from fs_common.errors import Code, EmberError
 from fs_common.records import scattered
 from fs_common.records.storage import UpdateItem, UpdateKind
-from fs_common.rpc import FileRange
-from fs_storage.engine.interface import ChunkRead, ChunkStore
+from fs_storage.engine.interface import ChunkStore
+from fs_storage.into_memory import read_into
 from fs_storage.payload import Payload, PayloadMemory
 
 READ_TRIES = 3
@@ -80,7 +79,7 @@ class Joiner:
             state = store.state(chunk)
             length, sums = 0, b""
             if state is not None and not state.removed and state.length > offset:
-                read = await loop.run_in_executor(self._threads, _read_stored, store, chunk, offset, view)
+                read = await loop.run_in_executor(self._threads, read_into, store, chunk, offset, view)
                 if read.release is not None:
                     read.release()
                 length, sums = read.length, read.checksums
@@ -88,17 +87,3 @@ class Joiner:
                 view[length:] = bytes(len(view) - length)
                 return
         raise EmberError(Code.DISK_FAILED, f"what is stored of chunk {chunk.hex()} does not match its checksums")
-
-
-def _read_stored(store: ChunkStore, chunk: bytes, offset: int, view: memoryview) -> ChunkRead:
-    """In a thread: the bytes are in `view`."""
-    read = store.read_blocking(chunk, offset, len(view), view)
-    part = read.part
-    if isinstance(part, FileRange):
-        filled = 0
-        while filled < part.length:
-            count = os.preadv(part.file, [view[filled : part.length]], part.offset + filled)
-            if not count:
-                raise EmberError(Code.DISK_FAILED, f"the block of chunk {chunk.hex()} ends early")
-            filled += count
-    return read

@@ -145,7 +145,7 @@ def test_it_serves_nothing_before_all_others_are_heard(tmp_path: Path) -> None:
             with refused(Code.NOT_SERVING):
                 await chain.read(index=CHANGED)
             with refused(Code.NOT_SERVING):
-                await chain.update(b"x", index=CHANGED, timeout=0.2)
+                await chain.update(b"x", index=CHANGED, timeout=1)
             with refused(Code.CHUNK_NOT_FOUND):
                 await chain.read(index=GONE, place=1)
             await chain.restart(3)

@@ -168,7 +168,7 @@ def test_a_chain_without_its_tail_says_who_is_missing(tmp_path: Path) -> None:
             await chain.update(b"old")
             await chain.crash(3)
             with refused(Code.CHAIN_BROKEN) as caught:
-                await chain.update(b"new", timeout=0.5)
+                await chain.update(b"new", timeout=3)
             message = str(caught.value)
             assert "chain 1" in message and "node 3" in message and f"127.0.0.1:{chain.ports[3]}" in message
             assert "\n" not in message
@@ -265,7 +265,7 @@ def test_other_routing_is_followed_and_both_sides_are_checked(tmp_path: Path) ->
             with refused(Code.CHAIN_VERSION):
                 await chain.update(b"y")
             with refused(Code.CHAIN_BROKEN):
-                await chain.update(b"y", chain_version=2, timeout=0.5)
+                await chain.update(b"y", chain_version=2, timeout=3)
             chain.routing = newer
             for node in (2, 3):
                 chain.managers[node].publish(newer)
@@ -346,7 +346,7 @@ def test_a_replica_that_has_lost_everything_makes_updates_fail_and_none_is_lost(
             for _ in range(3):
                 # The client sends it again, after the background has tried to settle what is pending.
                 with refused(Code.CHAIN_BROKEN) as failure:
-                    await chain.update(b"new", sequence=9, timeout=0.3)
+                    await chain.update(b"new", sequence=9, timeout=5)
                 assert chunk_id(7, 0).hex() in failure.value.message
                 settles = counters["settles"]
                 while counters["settles"] == settles:
@@ -411,7 +411,7 @@ def test_an_update_fails_where_a_stranger_has_put_another_version(tmp_path: Path
             await tail.commit([(chunk_id(7, 0), item.version)])
             for _ in range(2):
                 with refused(Code.CHAIN_BROKEN) as failure:
-                    await chain.update(b"new", sequence=9, timeout=0.3)
+                    await chain.update(b"new", sequence=9, timeout=5)
                 assert "target 301" in failure.value.message and "target 201" in failure.value.message
 
     run(scenario())
@@ -433,7 +433,7 @@ def test_a_connection_that_fails_leaves_open_whether_an_update_was_applied(tmp_p
 
             peers[1].call = damaged  # type: ignore[method-assign]
             with refused(Code.CHAIN_BROKEN):
-                await chain.update(b"new", sequence=9, timeout=0.3)
+                await chain.update(b"new", sequence=9, timeout=2)
             assert chain.daemons[1].service.counters["abandons"] == 0
             peers[1].call = call  # type: ignore[method-assign]
             await chain.serving()
@@ -538,7 +538,7 @@ def test_a_disk_that_fails_ends_its_target_alone(tmp_path: Path) -> None:
 
             chain.store(1, 1).prepare = broken  # type: ignore[method-assign, assignment]
             with refused(Code.CHAIN_BROKEN):
-                await chain.update(b"y", timeout=0.5)
+                await chain.update(b"y", timeout=5)
             with refused(Code.NOT_SERVING) as caught:
                 await chain.read(place=1)
             assert "input/output error" in str(caught.value)

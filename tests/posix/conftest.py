@@ -74,6 +74,15 @@ def directory(subject: Subject) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def usual_end_of_children() -> Iterator[None]:
+    """Torch leaves a handler for SIGCHLD in processes that have used its loader: a call that waits here would end by
+    EINTR when a process that plays another user does."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.fixture(autouse=True)
 def usual_umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield

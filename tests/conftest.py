@@ -40,16 +40,8 @@ FAST_SETTINGS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what they find need not be searched for in a cluster. Side by side, those first that mostly
-    wait: they would be left to the end, when nobody has work to do meanwhile."""
-    side_by_side = "PYTEST_XDIST_WORKER" in os.environ
-
-    def turn(item: pytest.Item) -> int:
-        if side_by_side and "waits" in item.keywords:
-            return -1
-        return ("slow" in item.keywords) + 2 * ("system" in item.keywords)
-
-    items.sort(key=turn)
+    """Fast tests first: what they find need not be searched for in a cluster."""
+    items.sort(key=lambda item: ("slow" in item.keywords) + 2 * ("system" in item.keywords))
 
 
 @pytest.fixture(autouse=True)

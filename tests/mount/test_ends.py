@@ -16,7 +16,7 @@ from fs_client.fuse import mountpoint as mountpoints
 from tests.mount.conftest import Mounted
 from tests.system.control import emberfs, kill, start_again
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 MakeMount = Callable[..., Mounted]
 TIMEOUT_S = 8.0

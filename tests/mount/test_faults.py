@@ -20,7 +20,7 @@ from tests.posix.locks import WRITE, wait_lock
 from tests.posix.people import actor
 from tests.system.control import kill, start_again
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 MakeMount = Callable[..., Mounted]
 TIMEOUT_S = 6

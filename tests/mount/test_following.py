@@ -22,7 +22,7 @@ from tests.mount.conftest import Mounted
 from tests.support import run
 from tests.system.control import daemon, kill, start_again, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 MakeMount = Callable[..., Mounted]
 ASK = ("attr_timeout=0", "entry_timeout=0", "negative_timeout=0")

@@ -10,7 +10,7 @@ import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
 from tests.system.control import assert_works, is_healthy, kill, start_again
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 Start = Callable[..., LaunchedCluster]
 TIMEOUT_S = 5.0

@@ -11,7 +11,7 @@ import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
 from tests.system.control import assert_works, emberfs, is_healthy, kill, start_again, wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.waits]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("victim", ["storage-1", "storage-3"])

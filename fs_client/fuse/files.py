@@ -303,8 +303,8 @@ class File:
             self.adopt_own(reply.attributes, version_before + hint.changes, sent, reply.promised)
             self.names_unsynced = not durable
 
-    async def end_session(self, handle: "Handle", timeout_s: float | None = None) -> None:
-        """Settle, and end the handle's session, in one call. `timeout_s`: of the call."""
+    async def end_session(self, handle: "Handle") -> None:
+        """Settle, and end the handle's session, in one call."""
         await self.back.flush()
         async with self.changing:
             session, handle.session = handle.session, b""
@@ -315,7 +315,7 @@ class File:
             sent = self._mount.nodes.change(self.inode)
             try:
                 request = hint.close(self.inode, session, self._mount.request_id(), relaxed=True)
-                reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request, timeout_s)
+                reply: meta.AttributesReply = await self._mount.call(methods.CLOSE, request)
             except BaseException as error:
                 self.unsettled.give_back(hint)
                 if not (isinstance(error, EmberError) and error.code in (Code.BAD_SESSION, Code.STALE)):

@@ -58,13 +58,10 @@ STAY_KNOWN_S = 5.0
 """Much less than the time after which the service takes a client for dead."""
 CALL_ROUNDS = 3
 """Times that a change is waited for as long as a call may take, while the service answers others."""
-_CARRIED_THROUGH = (CHANGES | {methods.OPEN, methods.CREATE_UNNAMED, methods.REMOVE_TREE}) - {
-    methods.FSYNC,
-    methods.CLOSE,
-}
+_CARRIED_THROUGH = (CHANGES | {methods.OPEN, methods.CREATE_UNNAMED, methods.REMOVE_TREE}) - {methods.FSYNC}
 """Changes with an id of their own, that program or mount would take for not made if they were given up. What a report
 of lengths and times could not tell is told by the next one, and it waits for storage: a chain that stands still would
-make each close and each append wait as often."""
+make each append wait as often. A close ends a session: it has its outcome, or the session may be gone unknown."""
 SETTLING_MAX = 32
 """Files that are settled side by side when all are."""
 POOL_BYTES_MAX = 64 * MIB
@@ -265,7 +262,7 @@ class Mount:
         try:
             while True:
                 try:
-                    await self.finish_handle(handle, BACKGROUND_S)
+                    await self.finish_handle(handle)
                     await release_kept(self, file, handle)
                     await release_all_locks(self, handle)
                     return
@@ -281,15 +278,15 @@ class Mount:
             if not file.handles:
                 await self._last_close(file)
 
-    async def finish_handle(self, handle: Handle, timeout_s: float | None = None) -> None:
-        """Everything written is stored and settled, and the handle's session has ended. `timeout_s`: of the call."""
+    async def finish_handle(self, handle: Handle) -> None:
+        """Everything written is stored and settled, and the handle's session has ended."""
         file = handle.file
         if handle.session:
             if file.node.removed:
                 await self.hold(file.inode, besides=handle)
-            await file.end_session(handle, timeout_s)
+            await file.end_session(handle)
         elif handle.writable and file.dirty:
-            await file.settle(timeout_s=timeout_s)
+            await file.settle()
         if not file.dirty:
             self.writing.discard(file)
 

@@ -405,7 +405,7 @@ class Slow(Service):
         (methods.TRUNCATE, 10**9, True, False),
         (methods.STAT, 1, True, False),
         (methods.FSYNC, 1, True, False),
-        (methods.CLOSE, 1, True, False),
+        (methods.CLOSE, 1, True, True),
     ],
 )
 def test_a_change_is_waited_for_while_the_service_answers_others(

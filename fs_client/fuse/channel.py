@@ -566,6 +566,10 @@ class Channel:
         expire_only = expire_only and self.negotiated is not None and self.negotiated.has(abi.INIT_HAS_EXPIRE_ONLY)
         return self._notifiers.waiting.send([answers.notify_inval_entry(parent, name, expire_only=expire_only)])
 
+    async def notify_name(self, parent: int, name: bytes) -> None:
+        """The same; the kernel knows on return. Only an answer whose caller has not locked `parent` may wait for it."""
+        await self._notifiers.waiting.sent([answers.notify_inval_entry(parent, name)])
+
     def notify_delete(self, parent: int, child: int, name: bytes) -> bool:
         """`name` is no more."""
         return self._notifiers.waiting.send([answers.notify_delete(parent, child, name)])

@@ -123,7 +123,10 @@ class Control:
                 raise OSError(errno.ENOENT, f"there is no setting {asked.name!r}")
             setting(asked.target.decode(errors="replace"))
         elif request.node == RM_RF:
-            await self._remove_tree(request, ROOT_INODE, self._path(asked.target))
+            path = self._path(asked.target)
+            await self._remove_tree(request, ROOT_INODE, path)
+            if b"/" not in path:
+                await self._mount.channel.notify_name(ROOT_INODE, path)
         else:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         self._links += 1
@@ -139,6 +142,8 @@ class Control:
         if asked.newdir != RM_RF or request.node >= FIRST:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         await self._remove_tree(request, request.node, asked.old)
+        # Its caller has locked the directory, so this answer waits for nothing: the kernel moves the name away on it.
+        self._mount.channel.notify_inval_entry(request.node, asked.old)
         return None
 
     async def _remove_tree(self, request: Request, at: int, path: bytes) -> None:
@@ -153,7 +158,6 @@ class Control:
         # Directories on the way to it are not known here; what is believed of them ends soon by itself.
         if b"/" not in path:
             mount.nodes.put_name(at, path, 0, mount.now())
-            mount.channel.notify_inval_entry(at, path)
 
     def _path(self, target: bytes) -> bytes:
         """From the root of the mount."""

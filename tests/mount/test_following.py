@@ -216,6 +216,20 @@ def test_a_tree_removed_through_the_control_directory_is_gone_here_too(
     assert failure.value.errno in (errno.ENOENT, errno.ESTALE)
 
 
+def test_a_name_removed_through_the_control_directory_is_gone_when_the_order_returns(
+    cluster: LaunchedCluster, mount: MakeMount
+) -> None:
+    """The kernel is told before the order is answered, not by the way: many times, as it was a race."""
+    one = mount(cluster)
+    left = []
+    for turn in range(300):
+        (one.path / f"file{turn}").write_bytes(b"x")
+        os.symlink(f"file{turn}", one.path / ".emberfs" / "rm-rf" / "now")
+        if (one.path / f"file{turn}").exists():
+            left.append(turn)
+    assert not left
+
+
 @contextlib.contextmanager
 def stopped(process: int) -> Iterator[None]:
     os.kill(process, signal.SIGSTOP)

@@ -117,7 +117,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         now = mount.now()
         mount.nodes.change(request.node)
         mount.nodes.put_name(request.node, name, 0, now)
-        mount.channel.notify_inval_entry(request.node, name)
+        await mount.channel.notify_name(request.node, name)
         return b""
 
     commands: dict[int, Callable[[Request, bytes], Coroutine[Any, Any, bytes]]] = {

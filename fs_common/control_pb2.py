@@ -24,53 +24,55 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66s_common/control.proto\x12\x12\x65mberfs.control.v1\"\x93\x01\n\x0cNodeIdentity\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04port\x18\x05 \x01(\r\x12\x0f\n\x07release\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\x06\x12\x14\n\x0c\x63luster_uuid\x18\x08 \x01(\x0c\"\xe4\x01\n\x0cTargetReport\x12\x0e\n\x06target\x18\x01 \x01(\r\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.emberfs.control.v1.LocalState\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\x12\x15\n\rchain_version\x18\x04 \x01(\x04\x12\r\n\x05store\x18\x05 \x01(\x0c\x12\x0f\n\x07opening\x18\x06 \x01(\x04\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\x12\x10\n\x08no_store\x18\x08 \x01(\x08\x12\x10\n\x08position\x18\t \x01(\x04\x12\x11\n\trecovered\x18\n \x01(\x04\"\xa5\x01\n\rTargetVerdict\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x31\n\x07verdict\x18\x02 \x01(\x0e\x32 .emberfs.control.v1.StoreVerdict\x12\x0f\n\x07opening\x18\x03 \x01(\x04\x12\x15\n\rknown_opening\x18\x04 \x01(\x04\x12\x19\n\x11known_incarnation\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xf2\x01\n\x10HeartbeatRequest\x12\x32\n\x08identity\x18\x01 \x01(\x0b\x32 .emberfs.control.v1.NodeIdentity\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07sent_ms\x18\x03 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x31\n\x07targets\x18\x06 \x03(\x0b\x32 .emberfs.control.v1.TargetReport\x12\x17\n\x0frouting_version\x18\x07 \x01(\x04\x12\x0f\n\x07leaving\x18\x08 \x01(\x08\"\xe3\x01\n\x0eHeartbeatReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ms\x18\x02 \x01(\x04\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\x12\x1d\n\x15heartbeat_interval_ms\x18\x04 \x01(\r\x12,\n\x07routing\x18\x05 \x01(\x0b\x32\x1b.emberfs.control.v1.Routing\x12\x33\n\x08verdicts\x18\x07 \x03(\x0b\x32!.emberfs.control.v1.TargetVerdict\x12\x14\n\x0c\x63luster_uuid\x18\x08 \x01(\x0cJ\x04\x08\x06\x10\x07\"\x9b\x01\n\x04Node\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.emberfs.control.v1.NodeState\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x12\n\nused_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07release\x18\x07 \x01(\t\"[\n\x0b\x43hainTarget\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\r\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.emberfs.control.v1.PublicState\"Y\n\x05\x43hain\x12\r\n\x05\x63hain\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x30\n\x07targets\x18\x03 \x03(\x0b\x32\x1f.emberfs.control.v1.ChainTarget\"<\n\nChainTable\x12\r\n\x05table\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hains\x18\x03 \x03(\r\"\xc1\x01\n\x07Routing\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\'\n\x05nodes\x18\x03 \x03(\x0b\x32\x18.emberfs.control.v1.Node\x12)\n\x06\x63hains\x18\x04 \x03(\x0b\x32\x19.emberfs.control.v1.Chain\x12.\n\x06tables\x18\x05 \x03(\x0b\x32\x1e.emberfs.control.v1.ChainTable\x12\x10\n\x08replicas\x18\x06 \x01(\r\"=\n\x13WatchRoutingRequest\x12\x15\n\rknown_version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\"*\n\x11GetRoutingRequest\x12\x15\n\rknown_version\x18\x01 \x01(\x04\"?\n\x0fGetRoutingReply\x12,\n\x07routing\x18\x01 \x01(\x0b\x32\x1b.emberfs.control.v1.Routing\"\x12\n\x10ListNodesRequest\"\x99\x01\n\nNodeStatus\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.emberfs.control.v1.Node\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\x12\x17\n\x0frouting_version\x18\x04 \x01(\x04\x12\x31\n\x07targets\x18\x05 \x03(\x0b\x32 .emberfs.control.v1.TargetReportJ\x04\x08\x02\x10\x03\"?\n\x0eListNodesReply\x12-\n\x05nodes\x18\x01 \x03(\x0b\x32\x1e.emberfs.control.v1.NodeStatus*f\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x15\n\x11NODE_STATE_FAILED\x10\x02\x12\x13\n\x0fNODE_STATE_LEFT\x10\x03*\xad\x01\n\x0bPublicState\x12\x1c\n\x18PUBLIC_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14PUBLIC_STATE_SERVING\x10\x01\x12\x18\n\x14PUBLIC_STATE_LASTSRV\x10\x02\x12\x18\n\x14PUBLIC_STATE_SYNCING\x10\x03\x12\x18\n\x14PUBLIC_STATE_WAITING\x10\x04\x12\x18\n\x14PUBLIC_STATE_OFFLINE\x10\x05*t\n\nLocalState\x12\x1b\n\x17LOCAL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14LOCAL_STATE_UPTODATE\x10\x01\x12\x16\n\x12LOCAL_STATE_ONLINE\x10\x02\x12\x17\n\x13LOCAL_STATE_OFFLINE\x10\x03*\x9a\x01\n\x0cStoreVerdict\x12\x1d\n\x19STORE_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14STORE_VERDICT_FORMAT\x10\x01\x12\x17\n\x13STORE_VERDICT_SERVE\x10\x02\x12\x19\n\x15STORE_VERDICT_FOREIGN\x10\x03\x12\x1d\n\x19STORE_VERDICT_ROLLED_BACK\x10\x04\x32\xed\x02\n\x07Manager\x12Y\n\tHeartbeat\x12$.emberfs.control.v1.HeartbeatRequest\x1a\".emberfs.control.v1.HeartbeatReply(\x01\x30\x01\x12V\n\x0cWatchRouting\x12\'.emberfs.control.v1.WatchRoutingRequest\x1a\x1b.emberfs.control.v1.Routing0\x01\x12X\n\nGetRouting\x12%.emberfs.control.v1.GetRoutingRequest\x1a#.emberfs.control.v1.GetRoutingReply\x12U\n\tListNodes\x12$.emberfs.control.v1.ListNodesRequest\x1a\".emberfs.control.v1.ListNodesReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66s_common/control.proto\x12\x12\x65mberfs.control.v1\"\x93\x01\n\x0cNodeIdentity\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04port\x18\x05 \x01(\r\x12\x0f\n\x07release\x18\x06 \x01(\t\x12\x13\n\x0bincarnation\x18\x07 \x01(\x06\x12\x14\n\x0c\x63luster_uuid\x18\x08 \x01(\x0c\"\xb8\x02\n\x0cTargetReport\x12\x0e\n\x06target\x18\x01 \x01(\r\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.emberfs.control.v1.LocalState\x12\x12\n\nused_bytes\x18\x03 \x01(\x04\x12\x15\n\rchain_version\x18\x04 \x01(\x04\x12\r\n\x05store\x18\x05 \x01(\x0c\x12\x0f\n\x07opening\x18\x06 \x01(\x04\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\x12\x10\n\x08no_store\x18\x08 \x01(\x08\x12\x10\n\x08position\x18\t \x01(\x04\x12\x11\n\trecovered\x18\n \x01(\x04\x12\x11\n\tnot_whole\x18\x0b \x01(\x08\x12.\n\x04sync\x18\x0c \x01(\x0b\x32 .emberfs.control.v1.SyncProgress\x12\x0f\n\x07trouble\x18\r \x01(\t\"\x84\x01\n\x0cSyncProgress\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x13\n\x0b\x63hunks_done\x18\x02 \x01(\x04\x12\x14\n\x0c\x63hunks_total\x18\x03 \x01(\x04\x12\x13\n\x0b\x63hunks_sent\x18\x04 \x01(\x04\x12\x12\n\nbytes_sent\x18\x05 \x01(\x04\x12\x10\n\x08\x62\x65gan_ms\x18\x06 \x01(\x04\"\xa5\x01\n\rTargetVerdict\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x31\n\x07verdict\x18\x02 \x01(\x0e\x32 .emberfs.control.v1.StoreVerdict\x12\x0f\n\x07opening\x18\x03 \x01(\x04\x12\x15\n\rknown_opening\x18\x04 \x01(\x04\x12\x19\n\x11known_incarnation\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\xf2\x01\n\x10HeartbeatRequest\x12\x32\n\x08identity\x18\x01 \x01(\x0b\x32 .emberfs.control.v1.NodeIdentity\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0f\n\x07sent_ms\x18\x03 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x31\n\x07targets\x18\x06 \x03(\x0b\x32 .emberfs.control.v1.TargetReport\x12\x17\n\x0frouting_version\x18\x07 \x01(\x04\x12\x0f\n\x07leaving\x18\x08 \x01(\x08\"\xe3\x01\n\x0eHeartbeatReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ms\x18\x02 \x01(\x04\x12\x10\n\x08lease_ms\x18\x03 \x01(\r\x12\x1d\n\x15heartbeat_interval_ms\x18\x04 \x01(\r\x12,\n\x07routing\x18\x05 \x01(\x0b\x32\x1b.emberfs.control.v1.Routing\x12\x33\n\x08verdicts\x18\x07 \x03(\x0b\x32!.emberfs.control.v1.TargetVerdict\x12\x14\n\x0c\x63luster_uuid\x18\x08 \x01(\x0cJ\x04\x08\x06\x10\x07\"\x9b\x01\n\x04Node\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.emberfs.control.v1.NodeState\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x12\n\nused_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07release\x18\x07 \x01(\t\"[\n\x0b\x43hainTarget\x12\x0e\n\x06target\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\r\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.emberfs.control.v1.PublicState\"Y\n\x05\x43hain\x12\r\n\x05\x63hain\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x30\n\x07targets\x18\x03 \x03(\x0b\x32\x1f.emberfs.control.v1.ChainTarget\"<\n\nChainTable\x12\r\n\x05table\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hains\x18\x03 \x03(\r\"\xc1\x01\n\x07Routing\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\'\n\x05nodes\x18\x03 \x03(\x0b\x32\x18.emberfs.control.v1.Node\x12)\n\x06\x63hains\x18\x04 \x03(\x0b\x32\x19.emberfs.control.v1.Chain\x12.\n\x06tables\x18\x05 \x03(\x0b\x32\x1e.emberfs.control.v1.ChainTable\x12\x10\n\x08replicas\x18\x06 \x01(\r\"=\n\x13WatchRoutingRequest\x12\x15\n\rknown_version\x18\x01 \x01(\x04\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\"*\n\x11GetRoutingRequest\x12\x15\n\rknown_version\x18\x01 \x01(\x04\"?\n\x0fGetRoutingReply\x12,\n\x07routing\x18\x01 \x01(\x0b\x32\x1b.emberfs.control.v1.Routing\"\x12\n\x10ListNodesRequest\"\x99\x01\n\nNodeStatus\x12&\n\x04node\x18\x01 \x01(\x0b\x32\x18.emberfs.control.v1.Node\x12\x11\n\tsilent_ms\x18\x03 \x01(\x04\x12\x17\n\x0frouting_version\x18\x04 \x01(\x04\x12\x31\n\x07targets\x18\x05 \x03(\x0b\x32 .emberfs.control.v1.TargetReportJ\x04\x08\x02\x10\x03\"?\n\x0eListNodesReply\x12-\n\x05nodes\x18\x01 \x03(\x0b\x32\x1e.emberfs.control.v1.NodeStatus*f\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x15\n\x11NODE_STATE_FAILED\x10\x02\x12\x13\n\x0fNODE_STATE_LEFT\x10\x03*\xad\x01\n\x0bPublicState\x12\x1c\n\x18PUBLIC_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14PUBLIC_STATE_SERVING\x10\x01\x12\x18\n\x14PUBLIC_STATE_LASTSRV\x10\x02\x12\x18\n\x14PUBLIC_STATE_SYNCING\x10\x03\x12\x18\n\x14PUBLIC_STATE_WAITING\x10\x04\x12\x18\n\x14PUBLIC_STATE_OFFLINE\x10\x05*\x8d\x01\n\nLocalState\x12\x1b\n\x17LOCAL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14LOCAL_STATE_UPTODATE\x10\x01\x12\x16\n\x12LOCAL_STATE_ONLINE\x10\x02\x12\x17\n\x13LOCAL_STATE_OFFLINE\x10\x03\x12\x17\n\x13LOCAL_STATE_OPENING\x10\x04*\xb4\x01\n\x0cStoreVerdict\x12\x1d\n\x19STORE_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14STORE_VERDICT_FORMAT\x10\x01\x12\x17\n\x13STORE_VERDICT_SERVE\x10\x02\x12\x19\n\x15STORE_VERDICT_FOREIGN\x10\x03\x12\x1d\n\x19STORE_VERDICT_ROLLED_BACK\x10\x04\x12\x18\n\x14STORE_VERDICT_RETIRE\x10\x05\x32\xed\x02\n\x07Manager\x12Y\n\tHeartbeat\x12$.emberfs.control.v1.HeartbeatRequest\x1a\".emberfs.control.v1.HeartbeatReply(\x01\x30\x01\x12V\n\x0cWatchRouting\x12\'.emberfs.control.v1.WatchRoutingRequest\x1a\x1b.emberfs.control.v1.Routing0\x01\x12X\n\nGetRouting\x12%.emberfs.control.v1.GetRoutingRequest\x1a#.emberfs.control.v1.GetRoutingReply\x12U\n\tListNodes\x12$.emberfs.control.v1.ListNodesRequest\x1a\".emberfs.control.v1.ListNodesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fs_common.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODESTATE']._serialized_start=2084
-  _globals['_NODESTATE']._serialized_end=2186
-  _globals['_PUBLICSTATE']._serialized_start=2189
-  _globals['_PUBLICSTATE']._serialized_end=2362
-  _globals['_LOCALSTATE']._serialized_start=2364
-  _globals['_LOCALSTATE']._serialized_end=2480
-  _globals['_STOREVERDICT']._serialized_start=2483
-  _globals['_STOREVERDICT']._serialized_end=2637
+  _globals['_NODESTATE']._serialized_start=2303
+  _globals['_NODESTATE']._serialized_end=2405
+  _globals['_PUBLICSTATE']._serialized_start=2408
+  _globals['_PUBLICSTATE']._serialized_end=2581
+  _globals['_LOCALSTATE']._serialized_start=2584
+  _globals['_LOCALSTATE']._serialized_end=2725
+  _globals['_STOREVERDICT']._serialized_start=2728
+  _globals['_STOREVERDICT']._serialized_end=2908
   _globals['_NODEIDENTITY']._serialized_start=48
   _globals['_NODEIDENTITY']._serialized_end=195
   _globals['_TARGETREPORT']._serialized_start=198
-  _globals['_TARGETREPORT']._serialized_end=426
-  _globals['_TARGETVERDICT']._serialized_start=429
-  _globals['_TARGETVERDICT']._serialized_end=594
-  _globals['_HEARTBEATREQUEST']._serialized_start=597
-  _globals['_HEARTBEATREQUEST']._serialized_end=839
-  _globals['_HEARTBEATREPLY']._serialized_start=842
-  _globals['_HEARTBEATREPLY']._serialized_end=1069
-  _globals['_NODE']._serialized_start=1072
-  _globals['_NODE']._serialized_end=1227
-  _globals['_CHAINTARGET']._serialized_start=1229
-  _globals['_CHAINTARGET']._serialized_end=1320
-  _globals['_CHAIN']._serialized_start=1322
-  _globals['_CHAIN']._serialized_end=1411
-  _globals['_CHAINTABLE']._serialized_start=1413
-  _globals['_CHAINTABLE']._serialized_end=1473
-  _globals['_ROUTING']._serialized_start=1476
-  _globals['_ROUTING']._serialized_end=1669
-  _globals['_WATCHROUTINGREQUEST']._serialized_start=1671
-  _globals['_WATCHROUTINGREQUEST']._serialized_end=1732
-  _globals['_GETROUTINGREQUEST']._serialized_start=1734
-  _globals['_GETROUTINGREQUEST']._serialized_end=1776
-  _globals['_GETROUTINGREPLY']._serialized_start=1778
-  _globals['_GETROUTINGREPLY']._serialized_end=1841
-  _globals['_LISTNODESREQUEST']._serialized_start=1843
-  _globals['_LISTNODESREQUEST']._serialized_end=1861
-  _globals['_NODESTATUS']._serialized_start=1864
-  _globals['_NODESTATUS']._serialized_end=2017
-  _globals['_LISTNODESREPLY']._serialized_start=2019
-  _globals['_LISTNODESREPLY']._serialized_end=2082
-  _globals['_MANAGER']._serialized_start=2640
-  _globals['_MANAGER']._serialized_end=3005
+  _globals['_TARGETREPORT']._serialized_end=510
+  _globals['_SYNCPROGRESS']._serialized_start=513
+  _globals['_SYNCPROGRESS']._serialized_end=645
+  _globals['_TARGETVERDICT']._serialized_start=648
+  _globals['_TARGETVERDICT']._serialized_end=813
+  _globals['_HEARTBEATREQUEST']._serialized_start=816
+  _globals['_HEARTBEATREQUEST']._serialized_end=1058
+  _globals['_HEARTBEATREPLY']._serialized_start=1061
+  _globals['_HEARTBEATREPLY']._serialized_end=1288
+  _globals['_NODE']._serialized_start=1291
+  _globals['_NODE']._serialized_end=1446
+  _globals['_CHAINTARGET']._serialized_start=1448
+  _globals['_CHAINTARGET']._serialized_end=1539
+  _globals['_CHAIN']._serialized_start=1541
+  _globals['_CHAIN']._serialized_end=1630
+  _globals['_CHAINTABLE']._serialized_start=1632
+  _globals['_CHAINTABLE']._serialized_end=1692
+  _globals['_ROUTING']._serialized_start=1695
+  _globals['_ROUTING']._serialized_end=1888
+  _globals['_WATCHROUTINGREQUEST']._serialized_start=1890
+  _globals['_WATCHROUTINGREQUEST']._serialized_end=1951
+  _globals['_GETROUTINGREQUEST']._serialized_start=1953
+  _globals['_GETROUTINGREQUEST']._serialized_end=1995
+  _globals['_GETROUTINGREPLY']._serialized_start=1997
+  _globals['_GETROUTINGREPLY']._serialized_end=2060
+  _globals['_LISTNODESREQUEST']._serialized_start=2062
+  _globals['_LISTNODESREQUEST']._serialized_end=2080
+  _globals['_NODESTATUS']._serialized_start=2083
+  _globals['_NODESTATUS']._serialized_end=2236
+  _globals['_LISTNODESREPLY']._serialized_start=2238
+  _globals['_LISTNODESREPLY']._serialized_end=2301
+  _globals['_MANAGER']._serialized_start=2911
+  _globals['_MANAGER']._serialized_end=3276
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,7 @@ class LocalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOCAL_STATE_UPTODATE: _ClassVar[LocalState]
     LOCAL_STATE_ONLINE: _ClassVar[LocalState]
     LOCAL_STATE_OFFLINE: _ClassVar[LocalState]
+    LOCAL_STATE_OPENING: _ClassVar[LocalState]
 
 class StoreVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ class StoreVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STORE_VERDICT_SERVE: _ClassVar[StoreVerdict]
     STORE_VERDICT_FOREIGN: _ClassVar[StoreVerdict]
     STORE_VERDICT_ROLLED_BACK: _ClassVar[StoreVerdict]
+    STORE_VERDICT_RETIRE: _ClassVar[StoreVerdict]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_UP: NodeState
 NODE_STATE_FAILED: NodeState
@@ -50,11 +52,13 @@ LOCAL_STATE_UNSPECIFIED: LocalState
 LOCAL_STATE_UPTODATE: LocalState
 LOCAL_STATE_ONLINE: LocalState
 LOCAL_STATE_OFFLINE: LocalState
+LOCAL_STATE_OPENING: LocalState
 STORE_VERDICT_UNSPECIFIED: StoreVerdict
 STORE_VERDICT_FORMAT: StoreVerdict
 STORE_VERDICT_SERVE: StoreVerdict
 STORE_VERDICT_FOREIGN: StoreVerdict
 STORE_VERDICT_ROLLED_BACK: StoreVerdict
+STORE_VERDICT_RETIRE: StoreVerdict
 
 class NodeIdentity(_message.Message):
     __slots__ = ("cluster", "node", "role", "host", "port", "release", "incarnation", "cluster_uuid")
@@ -77,7 +81,7 @@ class NodeIdentity(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., node: _Optional[int] = ..., role: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., release: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
 
 class TargetReport(_message.Message):
-    __slots__ = ("target", "state", "used_bytes", "chain_version", "store", "opening", "incarnation", "no_store", "position", "recovered")
+    __slots__ = ("target", "state", "used_bytes", "chain_version", "store", "opening", "incarnation", "no_store", "position", "recovered", "not_whole", "sync", "trouble")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +92,9 @@ class TargetReport(_message.Message):
     NO_STORE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     RECOVERED_FIELD_NUMBER: _ClassVar[int]
+    NOT_WHOLE_FIELD_NUMBER: _ClassVar[int]
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
     target: int
     state: LocalState
     used_bytes: int
@@ -98,7 +105,26 @@ class TargetReport(_message.Message):
     no_store: bool
     position: int
     recovered: int
-    def __init__(self, target: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., used_bytes: _Optional[int] = ..., chain_version: _Optional[int] = ..., store: _Optional[bytes] = ..., opening: _Optional[int] = ..., incarnation: _Optional[int] = ..., no_store: bool = ..., position: _Optional[int] = ..., recovered: _Optional[int] = ...) -> None: ...
+    not_whole: bool
+    sync: SyncProgress
+    trouble: str
+    def __init__(self, target: _Optional[int] = ..., state: _Optional[_Union[LocalState, str]] = ..., used_bytes: _Optional[int] = ..., chain_version: _Optional[int] = ..., store: _Optional[bytes] = ..., opening: _Optional[int] = ..., incarnation: _Optional[int] = ..., no_store: bool = ..., position: _Optional[int] = ..., recovered: _Optional[int] = ..., not_whole: bool = ..., sync: _Optional[_Union[SyncProgress, _Mapping]] = ..., trouble: _Optional[str] = ...) -> None: ...
+
+class SyncProgress(_message.Message):
+    __slots__ = ("target", "chunks_done", "chunks_total", "chunks_sent", "bytes_sent", "began_ms")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_DONE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_SENT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_MS_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    chunks_done: int
+    chunks_total: int
+    chunks_sent: int
+    bytes_sent: int
+    began_ms: int
+    def __init__(self, target: _Optional[int] = ..., chunks_done: _Optional[int] = ..., chunks_total: _Optional[int] = ..., chunks_sent: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., began_ms: _Optional[int] = ...) -> None: ...
 
 class TargetVerdict(_message.Message):
     __slots__ = ("target", "verdict", "opening", "known_opening", "known_incarnation", "reason")

@@ -102,6 +102,9 @@ class Code(enum.Enum):
     REPLICAS_DIFFER = ErrorKind("REPLICAS_DIFFER", 311, errno.EIO, Retry.MAYBE_APPLIED, "two replicas have different versions of a chunk; the daemons' logs name them")
     WRITES_LOST = ErrorKind("WRITES_LOST", 312, errno.EIO, Retry.FINAL, "daemons lost what was written and not synced; write it again")
 
+    NEEDS_WHOLE = ErrorKind("NEEDS_WHOLE", 313, errno.EIO, Retry.SAFE, "the syncing successor lacks what the update changes; send the whole chunk")
+    CHAIN_LOST = ErrorKind("CHAIN_LOST", 314, errno.EIO, Retry.AFTER_REFRESH, "no replica of the chain serves; bring one of its last nodes back (`emberfs chains`)")
+
     # Manager: 400..499
     NODE_UNKNOWN = ErrorKind("NODE_UNKNOWN", 400, errno.ENOENT, Retry.FINAL, "register the node first")
     CLUSTER_NOT_READY = ErrorKind("CLUSTER_NOT_READY", 401, errno.EAGAIN, Retry.SAFE, "wait for the storage daemons to register")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fs_common.records import following, locks, mending, meta, routing, session, storage
+from fs_common.records import following, locks, mending, meta, resync, routing, session, storage
 
 
 class Method(NamedTuple):
@@ -68,5 +68,7 @@ REMOVE_FILES = Method("remove_files", 208, storage.RemoveFiles, storage.RemoveFi
 LIST_HELD = Method("list_held", 209, mending.ListHeld, mending.ListHeldReply)
 LIST_REMEMBERED = Method("list_remembered", 210, mending.ListRemembered, mending.ListRememberedReply)
 PULL_VERSION = Method("pull_version", 211, mending.PullVersion, mending.PullVersionReply)
+FINISH_SYNC = Method("finish_sync", 212, resync.FinishSync, session.Empty)
+AT_VERSION = Method("at_version", 213, resync.AtVersion, session.Empty)
 
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

@@ -31,8 +31,13 @@ class LocalState(enum.IntEnum):
     """What a target says of itself."""
 
     UPTODATE = 1
+    """It has every acknowledged write of its chain, as of the chain version that it names."""
     ONLINE = 2
+    """Alive, and may have missed something or lost it."""
     OFFLINE = 3
+    """It serves nothing, and will not by itself."""
+    OPENING = 4
+    """Its store is being opened: it cannot say yet."""
 
 
 class StoreVerdict(enum.IntEnum):
@@ -46,6 +51,8 @@ class StoreVerdict(enum.IntEnum):
     """The manager knows another one, or it was lost: it serves nothing."""
     ROLLED_BACK = 4
     """An old copy was put back: its chain makes it whole before it serves."""
+    RETIRE = 5
+    """It is being taken from its chain: it stops serving, and says OFFLINE from then on."""
 
 
 class NodeInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -58,6 +58,8 @@ class UpdateKind(enum.IntEnum):
     SCATTER = 5
     """From clients only: put bytes at several places of the chunk, as `records.scattered` lays out the payload. The
     head makes one WRITE of it, from the first place to the end of the last."""
+    FORGET = 6
+    """To a syncing replica only: the chunk is as if it had never been, its removal included. No payload."""
 
 
 class UpdateItem(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -62,6 +62,8 @@ GOLDEN = {
     "UPDATE_MISSING": (310, errno.EIO, Retry.SAFE),
     "REPLICAS_DIFFER": (311, errno.EIO, Retry.MAYBE_APPLIED),
     "WRITES_LOST": (312, errno.EIO, Retry.FINAL),
+    "NEEDS_WHOLE": (313, errno.EIO, Retry.SAFE),
+    "CHAIN_LOST": (314, errno.EIO, Retry.AFTER_REFRESH),
     "NODE_UNKNOWN": (400, errno.ENOENT, Retry.FINAL),
     "CLUSTER_NOT_READY": (401, errno.EAGAIN, Retry.SAFE),
     "NODE_TAKEN": (402, errno.EBUSY, Retry.SAFE),

@@ -431,6 +431,13 @@ def test_positions() -> None:
     assert head.successor is not None and head.successor.target == 3
     tail = position_of(chain, 3)
     assert tail is not None and tail.is_tail and tail.index == 1 and tail.tail.target == 3
-    assert position_of(chain, 2) is None and position_of(chain, 4) is None and position_of(chain, 9) is None
+    assert tail.successor is not None and tail.successor.target == 4 and tail.fills and not tail.is_last
+    syncing = position_of(chain, 4)
+    assert syncing is not None and syncing.syncing and syncing.is_last and not syncing.is_tail
+    assert syncing.predecessor is not None and syncing.predecessor.target == 3 and syncing.index == 2
+    assert [member.target for member in syncing.members] == [1, 3]
+    assert position_of(chain, 2) is None and position_of(chain, 9) is None
+    nobody_serves = Chain(1, 6, [ChainTarget(1, 1, PublicState.LASTSRV), ChainTarget(2, 2, PublicState.SYNCING)])
+    assert position_of(nobody_serves, 1) is None and position_of(nobody_serves, 2) is None
     alone = position_of(Chain(1, 5, [ChainTarget(1, 1, PublicState.SERVING)]), 1)
     assert alone is not None and alone.is_head and alone.is_tail

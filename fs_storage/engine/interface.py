@@ -235,6 +235,14 @@ class ChunkStore(Protocol):
         by another update that is given the same version number either. On return a crash does not bring it back.
         """
 
+    async def forget(self, chunks: Sequence[bytes]) -> None:
+        """Drop all that is known of each chunk: its committed version, a removal too, and its pending one. Any version
+        may be prepared afterwards, as over a chunk never heard of.
+
+        The floor stays, and so does each `answer`, but for that of a version that was pending, as after `abandon`. On
+        return a crash brings nothing back; before, some may be gone and others not. Raises NO_SPACE, DISK_FAILED.
+        """
+
     def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
         """Read the committed (or the pending) version without waiting for a disk.
 

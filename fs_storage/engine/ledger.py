@@ -280,6 +280,12 @@ class Ledger:
                 record = self._table.get(request.dropped)
                 self._drop_answer(request.dropped, record.identity)
                 self.publish(request.dropped, record, drop_pending(record))
+        for chunk in request.forgotten:
+            del self.busy[chunk]
+            if failure is None:
+                record = self._table.get(chunk)
+                self._drop_answer(chunk, record.identity)
+                self.publish(chunk, record, NOTHING)
         if failure is None:
             self._logged_settles.update(request.settles)
             if request.synced and self._logged_settles:

@@ -61,6 +61,12 @@ Records COMMIT and ABANDON, the pending version became the committed one, or was
     4       12    chunk id
     16      8     version
     24      8     when, seconds of the store's odometer
+
+Record FORGET, the chunk has neither a committed nor a pending version any more (16 bytes):
+
+    0       1     5
+    1       3     0
+    4       12    chunk id
 """
 
 import enum
@@ -86,9 +92,11 @@ _FRAME_REST = struct.Struct("<IIQQQ")
 _PREPARE = struct.Struct("<BBBBI12sIIIIIIIIB3xQQQQQ")
 _OUTCOME = struct.Struct("<B3x12sQQ")
 _BEGIN = struct.Struct("<B3x16s")
+_FORGET = struct.Struct("<B3x12s")
 _PATCH = struct.Struct("<II")
 assert _FILE.size == 24 and _FRAME.size == FRAME_HEADER_SIZE and _FRAME_REST.size == FRAME_HEADER_SIZE - 8
 assert _PREPARE.size == 96 and _OUTCOME.size == 32 and _BEGIN.size == 20 and _PATCH.size == 8
+assert _FORGET.size == 16
 
 _REMOVED, _HAS_BLOCK, _HAS_WHOLE, _BUILDS_ON, _FORGETS = 1, 2, 4, 8, 16
 
@@ -102,6 +110,7 @@ class _Type(enum.IntEnum):
     COMMIT = 2
     ABANDON = 3
     BEGIN = 4
+    FORGET = 5
 
 
 class Begin(NamedTuple):
@@ -145,7 +154,11 @@ class Abandon(NamedTuple):
     when: int
 
 
-LogRecord = Begin | Prepare | Commit | Abandon
+class Forget(NamedTuple):
+    chunk: bytes
+
+
+LogRecord = Begin | Prepare | Commit | Abandon | Forget
 
 
 class Frame(NamedTuple):
@@ -235,6 +248,10 @@ def encode_abandon(chunk: bytes, version: int, when: int) -> bytes:
     return _OUTCOME.pack(_Type.ABANDON, chunk, version, when)
 
 
+def encode_forget(chunk: bytes) -> bytes:
+    return _FORGET.pack(_Type.FORGET, chunk)
+
+
 def decode_frame(data: memoryview, offset: int) -> Frame | None:
     """The frame at `offset` of a log file, or None: there is no (whole, undamaged) frame."""
     if offset + FRAME_HEADER_SIZE > len(data) or data[offset : offset + 4] != _FRAME_MAGIC:
@@ -276,6 +293,10 @@ def _decode_records(body: memoryview, count: int) -> Iterator[LogRecord]:
                 _, boot_id = _BEGIN.unpack_from(body, offset)
                 yield Begin(boot_id)
                 offset += _BEGIN.size
+            elif kind == _Type.FORGET:
+                _, chunk = _FORGET.unpack_from(body, offset)
+                yield Forget(chunk)
+                offset += _FORGET.size
             else:
                 raise LogDamaged(f"record type {kind} is unknown")
     except (struct.error, IndexError) as error:

@@ -69,8 +69,8 @@ class MemoryStore:
     async def declare_whole(self) -> None:
         self.whole = True
 
-    def forget(self, chunk: bytes) -> None:
-        """Forget a removal. Others do so after some time, this store when it is told."""
+    def forget_removal(self, chunk: bytes) -> None:
+        """Others do so after some time, this store when it is told."""
         entry = self._chunks.pop(chunk)
         assert entry.committed is not None and entry.committed.removed and entry.pending is None
         self.floor = max(self.floor, entry.committed.number)
@@ -140,6 +140,13 @@ class MemoryStore:
         entry = self._chunks.get(chunk)
         if entry is not None and entry.pending is not None and entry.pending.number == version:
             self._drop_pending(chunk, entry)
+
+    async def forget(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            entry = self._chunks.get(chunk)
+            if entry is not None and entry.pending is not None:
+                self._drop_pending(chunk, entry)
+            self._chunks.pop(chunk, None)
 
     def read(self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False) -> ChunkRead:
         entry = self._chunks.get(chunk)

@@ -27,7 +27,7 @@ from fs_storage.engine.disk import Disk
 from fs_storage.engine.index import Index
 from fs_storage.engine.index_format import Locate, StoredAnswer, answer_key, decode_record
 from fs_storage.engine.log import RedoLog
-from fs_storage.engine.log_format import Abandon, Begin, Commit, Prepare
+from fs_storage.engine.log_format import Abandon, Begin, Commit, Forget, Prepare
 from fs_storage.engine.making import splice
 from fs_storage.engine.transitions import commit, drop_pending, dropped_answer, make_pending, succeeds
 from fs_storage.engine.versions import NOBODY, NOTHING, PAGE_SHIFTS, Identity, Record, Version, page_count
@@ -80,7 +80,8 @@ class _Chunk:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.history: list[tuple[Version | None, _Made | None]] = [(record.committed, None)]
-        """Committed versions since the checkpoint, and the one of the checkpoint; the newest is `record`'s."""
+        """Committed versions since the checkpoint (or since all was forgotten), and the one of then; the newest is
+        `record`'s."""
         self.made: _Made | None = None
         """The pending version, if it is younger than the checkpoint."""
         self.trail: list[_Made] = []
@@ -167,6 +168,15 @@ class _Replay:
         self._forget_answer(entry.chunk, chunk.record.identity)
         chunk.record = drop_pending(chunk.record)
         chunk.made = None
+
+    def forget(self, entry: Forget) -> None:
+        """No crash goes back beyond this: what was before is neither verified nor fallen back to."""
+        chunk = self.chunk(entry.chunk)
+        self._forget_answer(entry.chunk, chunk.record.identity)
+        chunk.record = NOTHING
+        chunk.history = [(None, None)]
+        chunk.made = None
+        chunk.trail = []
 
     def _answer(self, key: bytes) -> StoredAnswer | None:
         return self.answers.get(key) or self._index.answer(key)
@@ -291,6 +301,8 @@ def replay(disk: Disk, index: Index, log: RedoLog, locate: Locate, *, believed: 
                 state.commit(entry)
             elif isinstance(entry, Abandon):
                 state.abandon(entry)
+            elif isinstance(entry, Forget):
+                state.forget(entry)
             elif isinstance(entry, Begin):
                 state.boots.add(entry.boot_id)
         sequence = frame.sequence

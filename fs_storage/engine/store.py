@@ -37,12 +37,12 @@ from fs_storage.engine.interface import (
     Update,
 )
 from fs_storage.engine.ledger import PATCH_BYTES_HARD, Ledger
-from fs_storage.engine.log_format import encode_abandon, encode_commit
+from fs_storage.engine.log_format import encode_abandon, encode_commit, encode_forget
 from fs_storage.engine.opening import Opened, Settings, open_target
 from fs_storage.engine.plan import plan
 from fs_storage.engine.reader import Reader
 from fs_storage.engine.transitions import commit
-from fs_storage.engine.versions import PAGE_SHIFTS, Record, Version
+from fs_storage.engine.versions import NOTHING, PAGE_SHIFTS, Record, Version
 from fs_storage.engine.writer import Request, Task
 
 LIGHT_BYTES_MAX = 128 << 10
@@ -320,6 +320,36 @@ class EngineStore:
                 raise request.failure
             await self._checkpointer.make_room()
             room_made = True
+
+    async def forget(self, chunks: Sequence[bytes]) -> None:
+        todo = list(dict.fromkeys(chunks))
+        room_made = False
+        while todo:
+            if self._ledger.failure is not None:
+                raise self._ledger.failure
+            request = Request()
+            busy: list[bytes] = []
+            for chunk in todo:
+                if chunk in self._ledger.busy:
+                    busy.append(chunk)
+                elif self._table.get(chunk) != NOTHING:
+                    request.forgotten.append(chunk)
+            for chunk in request.forgotten:
+                request.drops.append(encode_forget(chunk))
+                self._ledger.busy[chunk] = request
+            if request.forgotten:
+                request.durable = True
+                self._ledger.put(request)
+                await request.wait()
+            elif busy:
+                await self._ledger.busy[busy[0]].wait()
+            todo = busy
+            if request.failure is not None:
+                if request.failure.code is not Code.NO_SPACE or room_made:
+                    raise request.failure
+                await self._checkpointer.make_room()
+                room_made = True
+                todo = request.forgotten + busy
 
     async def sync(self) -> None:
         if self._ledger.failure is not None:

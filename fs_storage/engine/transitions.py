@@ -3,6 +3,7 @@
 make_pending    PREPARE     none or another pending -> this one pending
 commit          COMMIT      pending -> committed
 drop_pending    ABANDON     pending -> gone (a first version: the record as well)
+                FORGET      the record -> gone
 """
 
 from collections.abc import Sequence

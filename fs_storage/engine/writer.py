@@ -78,6 +78,7 @@ class Request:
         "failure",
         "files",
         "finished",
+        "forgotten",
         "notes",
         "on_cut",
         "punches",
@@ -93,9 +94,11 @@ class Request:
         self.notes: list[bytes] = []
         """Encoded COMMIT records, decided already: stored before everything else, and put again if they were not."""
         self.drops: list[bytes] = []
-        """Encoded ABANDON records, decided once they are stored."""
+        """Encoded ABANDON and FORGET records, decided once they are stored."""
         self.dropped: bytes | None = None
-        """The chunk they are about."""
+        """The chunk whose pending version is dropped."""
+        self.forgotten: list[bytes] = []
+        """Chunks of which nothing stays."""
         self.settles: dict[bytes, Version] = {}
         """Chunks with a commit among the notes, and the version whose patches may be applied once that is durable."""
         self.tasks: list[Task] = []

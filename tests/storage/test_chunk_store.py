@@ -278,6 +278,47 @@ def test_abandon_forgets_the_bytes_and_keeps_the_sequence(on_store: Run) -> None
     on_store(case)
 
 
+def test_a_chunk_that_is_forgotten_is_as_one_never_heard_of(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        durability = on_store.durability  # type: ignore[attr-defined]
+        gone = bytes(chunk_id(7, 2))
+        await apply(store, write(1, pattern(9000), client=CLIENT, channel=1, sequence=1, durability=durability))
+        await apply(store, write(2, pattern(90), 100, client=CLIENT, channel=1, sequence=2, durability=durability))
+        await prepared(store, write(3, b"pending", client=CLIENT, channel=2, sequence=1, durability=durability))
+        await apply(store, write(1, b"stays", chunk=OTHER), remove(1, chunk=gone))
+        floor, used = store.floor, store.space().chunks
+        await store.forget([CHUNK, gone, CHUNK, bytes(chunk_id(7, 9))])
+        assert store.state(CHUNK) is None and store.state(gone) is None
+        assert store.digest(CHUNK) == store.digest(CHUNK, pending=True) == 0
+        assert [held.chunk for held in store.held(b"", 10)] == [OTHER]
+        assert store.pending() == [] and store.chunks_of(7, 0, 9) == [OTHER]
+        assert store.space().chunks == used - 1 and store.floor == floor
+        assert store.answer(CLIENT, 1) == Answer(2, CHUNK, 2, 9000, True)
+        assert store.answer(CLIENT, 2) == Answer(1, CHUNK, 0, 0, False)
+        with pytest.raises(EmberError) as error:
+            await store.commit([(CHUNK, 3)])
+        assert error.value.code is Code.UPDATE_MISSING
+        await store.forget([])
+        # The numbers are free again, lower ones too.
+        await apply(store, write(1, b"new", durability=durability), remove(7, chunk=gone))
+        assert take(store) == b"new"
+        assert store.answer(CLIENT, 2) == Answer(1, CHUNK, 0, 0, False)
+
+    on_store(case)
+
+
+def test_a_chunk_is_forgotten_after_what_is_under_way_on_it(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        first, second = write(1, pattern(9000)), write(1, pattern(70), chunk=OTHER)
+        await asyncio.gather(store.prepare([first, second]), store.forget([CHUNK]), store.forget([CHUNK, OTHER]))
+        assert store.state(CHUNK) is None and store.state(OTHER) is None
+        await asyncio.gather(store.forget([CHUNK]), store.prepare([first]))
+        await store.commit([(CHUNK, 1)])
+        assert take(store) == pattern(9000)
+
+    on_store(case)
+
+
 def test_an_abandoned_append_does_not_show_in_the_next_one(on_store: Run) -> None:
     async def case(store: ChunkStore) -> None:
         durability = on_store.durability  # type: ignore[attr-defined]

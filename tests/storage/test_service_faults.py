@@ -373,7 +373,7 @@ def test_replicas_forget_removals_in_any_order(tmp_path: Path, forgot: tuple[int
                 await chain.update(kind=UpdateKind.REMOVE, index=index)
             for place in forgot:
                 for index in range(3):
-                    chain.store(1, place).forget(chunk_id(7, index))
+                    chain.store(1, place).forget_removal(chunk_id(7, index))
             await chain.update(b"short", index=0, offset=5)
             assert await chain.read_everywhere(index=0) == bytes(5) + b"short"
             await chain.update(kind=UpdateKind.TRUNCATE, index=1)

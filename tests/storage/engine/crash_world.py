@@ -2,14 +2,14 @@
 
 Each chunk has one actor that updates it, and a history of what it did:
 
-    PREPARE, COMMIT, ABANDON of a version, with the content it makes
+    PREPARE, COMMIT, ABANDON of a version, with the content it makes; FORGET of the chunk
 
 After a crash the chunk has to be exactly what some prefix of its history made of it: the same committed and pending
 versions, bytes and answer. The prefix is at least as long as
 
-* after a power loss: up to the last PREPARE acknowledged with durability `disk` (or an acknowledged ABANDON), or what
-  a checkpoint held that was complete;
-* after the death of the process: up to the last acknowledged PREPARE or ABANDON of any durability.
+* after a power loss: up to the last PREPARE acknowledged with durability `disk` (or an acknowledged ABANDON or
+  FORGET), or what a checkpoint held that was complete;
+* after the death of the process: up to the last acknowledged PREPARE, ABANDON or FORGET of any durability.
 
 Reproducible: everything is chosen by the seed, on a loop with virtual time.
 """
@@ -41,6 +41,7 @@ class Step(enum.Enum):
     PREPARE = "prepare"
     COMMIT = "commit"
     ABANDON = "abandon"
+    FORGET = "forget"
 
 
 class Content(NamedTuple):
@@ -89,6 +90,10 @@ class History:
                 committed, pending = content, None
                 if answer is not None and answer.version:
                     answer = answer._replace(committed=True)
+            elif step is Step.FORGET:
+                if pending is not None and answer is not None:
+                    answer = answer._replace(version=0, length=0)
+                committed = pending = None
             else:
                 pending = None
                 if answer is not None and answer.sequence == sequence:
@@ -115,6 +120,7 @@ class World:
         self.sequence = 0
         self.clock = 0.0
         self.refused_for_space = 0
+        self.forgotten = 0
         self.power_lost = False
         """Since the store was last found in order."""
 
@@ -179,7 +185,9 @@ class World:
 
     async def update(self, store: EngineStore, history: History, choose: random.Random) -> None:
         view = history.now
-        if view.pending is not None and choose.random() < 0.1:
+        if view != View(None, None, view.answer) and choose.random() < 0.04:
+            await self.forget(store, history)
+        elif view.pending is not None and choose.random() < 0.1:
             await self.prepare(store, history, choose, replaces=True)
         elif view.pending is not None:
             if choose.random() < 0.15:
@@ -194,6 +202,20 @@ class World:
             self.check(store, history, history.now)
         else:
             await self.prepare(store, history, choose)
+
+    async def forget(self, store: EngineStore, history: History) -> None:
+        history.events.append(Event(Step.FORGET, Content(0, b"", True), 0))
+        try:
+            await store.forget([history.chunk])
+        except EmberError as error:
+            if error.code is not Code.NO_SPACE:
+                raise
+            history.events.pop()
+            self.refused_for_space += 1
+            return
+        self.forgotten += 1
+        history.durable = history.stored = history.done = len(history.events)
+        self.check(store, history, history.now)
 
     async def prepare(
         self, store: EngineStore, history: History, choose: random.Random, *, replaces: bool = False

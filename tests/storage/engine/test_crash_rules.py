@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fs_common.errors import EmberError
+from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_storage.engine.store import EngineStore
 from fs_storage.engine.transitions import drop_pending
 from fs_storage.engine.versions import Block, BlockFile, Identity, Record, Version
 from tests.storage.engine.simulated import open_simulated, take_simulated
 from tests.storage.engine.simulated_disk import SimulatedDisk
-from tests.storage.engine.updates import CHUNK, apply, prepared, truncate, write
+from tests.storage.engine.updates import CHUNK, CLIENT, apply, prepared, replace, truncate, write
 from tests.storage.engine.virtual_loop import run_virtual
 
 OLD = b"a" * 40_000
@@ -183,3 +183,38 @@ def test_a_durable_update_makes_what_it_builds_on_durable() -> None:
             await store.close()
 
         run_virtual(judge())
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_forgotten_does_not_come_back_and_what_follows_falls_back_to_nothing(
+    seed: int, checkpointed: bool
+) -> None:
+    """The bytes of what came after are lost with the machine: before it there is nothing, not what was forgotten."""
+    disk = SimulatedDisk()
+    new = b"n" * 40_000
+
+    async def story(store: EngineStore) -> None:
+        await apply(store, write(1, OLD, client=CLIENT, channel=1, sequence=1))
+        if checkpointed:
+            await store.checkpoint()
+        await prepared(store, write(2, b"p" * 100, 5000, client=CLIENT, channel=2, sequence=1))
+        await store.forget([CHUNK])
+        await apply(store, replace(1, new, durability=MEMORY))
+
+    live(disk, story)
+    after = disk.after_power_loss(seed)
+
+    async def judge() -> None:
+        store = await open_simulated(after)
+        known, dropped = store.answer(CLIENT, 1), store.answer(CLIENT, 2)
+        assert known is not None and (known.version, known.committed) == (1, True)
+        assert dropped is not None and (dropped.version, dropped.committed) == (0, False)
+        for pending in (False, True):
+            try:
+                assert take_simulated(store, after, pending=pending) == new
+            except EmberError as error:
+                assert error.code is Code.CHUNK_NOT_FOUND
+        await store.close()
+
+    run_virtual(judge())

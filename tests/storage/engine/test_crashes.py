@@ -33,6 +33,10 @@ def test_a_small_disk_is_full_again_and_again() -> None:
     assert run_seed(4, updates=30, total_bytes=SMALL_DISK_BYTES).refused_for_space > 3
 
 
+def test_worlds_forget_chunks() -> None:
+    assert sum(run_seed(seed, lives=2).forgotten for seed in range(5)) > 3
+
+
 def test_the_judge_sees_a_lost_update() -> None:
     """Syncs that do nothing: the world must notice."""
     lost = 0

@@ -17,6 +17,7 @@ from fs_storage.engine.index_format import (
 from fs_storage.engine.log_format import (
     Begin,
     Commit,
+    Forget,
     LogDamaged,
     Prepare,
     check_file_header,
@@ -24,6 +25,7 @@ from fs_storage.engine.log_format import (
     encode_begin,
     encode_commit,
     encode_file_header,
+    encode_forget,
     encode_frame,
     encode_prepare,
 )
@@ -132,6 +134,13 @@ def test_a_frame_comes_back() -> None:
     assert data.hex() == GOLDEN_FRAME
 
 
+def test_a_record_that_forgets_comes_back() -> None:
+    assert encode_forget(CHUNK).hex() == "05000000" + CHUNK.hex()
+    data = b"".join(encode_frame(1, 0, 0, 2, [encode_forget(CHUNK), encode_commit(CHUNK, 6, 9)]))
+    frame = decode_frame(memoryview(data), 0)
+    assert frame is not None and frame.records == [Forget(CHUNK), Commit(CHUNK, 6, 9)]
+
+
 GOLDEN_FRAME = (
     "45464c3139edc46bab000000030000004d0000000000000046000000000000003c0000000000000004000000000102030405"
     "060708090a0b0c0d0e0f010e1010090000000000000000000007000000ff8813000070170000aabbccdd0100000001000000"
@@ -156,6 +165,7 @@ def test_a_frame_of_nonsense_is_an_error_that_says_so() -> None:
         (b"\x09" + bytes(40), 1, "record type 9 is unknown"),
         (encode_commit(CHUNK, 1, 1)[:20], 1, "ends within a record"),
         (encode_commit(CHUNK, 1, 1), 0, "bytes after its last record"),
+        (encode_forget(CHUNK)[:9], 1, "ends within a record"),
         (b"".join(encode_prepare(PREPARE))[:-1], 1, "ends within a record"),
     ]:
         data = b"".join(encode_frame(1, 0, 0, count, [body]))

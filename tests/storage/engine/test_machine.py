@@ -119,6 +119,10 @@ class Stores(RuleBasedStateMachine):
         assert state is not None
         self.both("abandon", chunk, state.pending_version)
 
+    @rule(some=st.lists(chunks))
+    def forget(self, some: list[bytes]) -> None:
+        self.both("forget", some)
+
     @rule()
     def settle(self) -> None:
         self.runner.run(self.store.settle())
@@ -163,7 +167,7 @@ class Stores(RuleBasedStateMachine):
         for chunk in CHUNKS:
             removed = self.model.state(chunk)
             if removed is not None and removed.removed and not removed.pending_version and not self.store.state(chunk):
-                self.model.forget(chunk)
+                self.model.forget_removal(chunk)
                 assert self.store.floor >= self.model.floor
             assert self.store.state(chunk) == self.model.state(chunk)
             assert self.store.pending_update(chunk) == self.model.pending_update(chunk)

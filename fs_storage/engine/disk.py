@@ -62,6 +62,10 @@ class Disk(Protocol):
         """`os.preadv`: bytes read; fewer where the file ends. With NO_WAIT: fewer, or BlockingIOError, where the
         bytes are not in memory."""
 
+    def read_stored(self, file: int, buffer: memoryview, offset: int) -> int:
+        """As `read` into one buffer, of what the device has and not of what is cached, where that is to be had.
+        `buffer` and `offset` are aligned to `PAGE`, the buffer's length as well unless the file ends there."""
+
     def cached(self, file: int, offset: int, length: int) -> bool:
         """Whether reading would not wait for the device (as far as is known)."""
 
@@ -123,6 +127,20 @@ class RealDisk:
         if flags & NO_WAIT and not self.cached(file, offset, sum(map(len, buffers))):
             raise BlockingIOError
         return os.preadv(file, buffers, offset)
+
+    def read_stored(self, file: int, buffer: memoryview, offset: int) -> int:
+        try:
+            direct = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        except OSError:  # a file system that has no direct reads
+            return os.preadv(file, (buffer,), offset)
+        try:
+            return os.preadv(direct, (buffer,), offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            os.close(direct)
+        return os.preadv(file, (buffer,), offset)
 
     def boot_id(self) -> bytes:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))

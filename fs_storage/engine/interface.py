@@ -152,8 +152,22 @@ class Remembered(NamedTuple):
     length: int
 
 
+class Checked(NamedTuple):
+    """What was found when a chunk's stored bytes were compared with their checksums."""
+
+    version: int
+    """The committed one, which was looked at."""
+    digest: int
+    length: int
+    chunk_size: int
+    bad_pages: tuple[int, ...]
+    """Damaged or unreadable; (): all is well."""
+    reason: str
+    """Of the first of them."""
+
+
 class ChunkStore(Protocol):
-    """All methods are called on the event loop, except `read_blocking`.
+    """All methods are called on the event loop, except `read_blocking` and `check_stored`.
 
     A store says which one it is and whether it can be believed. Whoever replicates serves nothing from a store that is
     not `whole`: something that it acknowledged may be gone, until its chain has given it back.
@@ -255,6 +269,20 @@ class ChunkStore(Protocol):
         self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
     ) -> ChunkRead:
         """Like `read`, but waits for the disk. Called from a thread."""
+
+    def check_stored(self, chunk: bytes) -> Checked | None:
+        """Compare the committed version's bytes, as the disk has them, with their checksums. Called from a thread.
+
+        None: there are no bytes, or the chunk changes faster than it is read. Raises DISK_FAILED."""
+
+    async def restore(self, chunk: bytes, digest: int, payload: memoryview, bad_pages: Sequence[int]) -> bool:
+        """Write those pages of the committed version to the disk again, as they are damaged there. `payload`: the whole
+        version, of that `digest`; stable until this returns.
+
+        False: another version is committed by now, and nothing was done. Changes nothing that a reader or another
+        replica sees but that the damage is gone; `check_stored` tells whether it is. Raises CHECKSUM (`payload` is not
+        that version), DISK_FAILED.
+        """
 
     def last_chunk(self, inode: int) -> LastChunk:
         """Over committed, not removed chunks of a file."""

@@ -212,6 +212,24 @@ class Ledger:
         self.put(request)
         await request.wait()
 
+    async def settle_patches(self) -> None:
+        """`settle`, and return when those patches are in their blocks."""
+        await self.settle()
+        # Behind the request that `settle` has caused.
+        barrier = Request()
+        self.put(barrier)
+        await barrier.wait()
+
+    async def write_over(self, chunk: bytes, version: Version) -> None:
+        """Write the patches of `version`, which are what its block should have there anyway, into the block. The commit
+        of the version is durable. Raises DISK_FAILED."""
+        request = Request()
+        request.applies.append((chunk, version))
+        self.put(request)
+        await request.wait()
+        if request.failure is not None and request.failure.code is not Code.NO_SPACE:
+            raise request.failure
+
     async def sync(self) -> None:
         """Make everything stored or decided so far durable. Raises NO_SPACE, DISK_FAILED."""
         request = Request()

@@ -18,6 +18,7 @@ from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.index_format import answer_key
 from fs_storage.engine.interface import (
     Answer,
+    Checked,
     ChunkRead,
     ChunkState,
     Held,
@@ -162,6 +163,24 @@ class MemoryStore:
         self, chunk: bytes, offset: int, length: int, buffer: memoryview, *, pending: bool = False
     ) -> ChunkRead:
         return self.read(chunk, offset, length, buffer, pending=pending)
+
+    def check_stored(self, chunk: bytes) -> Checked | None:
+        """Memory keeps what it is given."""
+        entry = self._chunks.get(chunk)
+        committed = entry.committed if entry is not None else None
+        if committed is None or not committed.data:
+            return None
+        length = len(committed.data)
+        return Checked(committed.number, self.digest(chunk), length, committed.chunk_size, (), "")
+
+    async def restore(self, chunk: bytes, digest: int, payload: memoryview, bad_pages: Sequence[int]) -> bool:
+        entry = self._chunks.get(chunk)
+        committed = entry.committed if entry is not None else None
+        if committed is None or not committed.data or self.digest(chunk) != digest:
+            return False
+        if bytes(payload) != committed.data:
+            raise EmberError(Code.CHECKSUM, f"chunk {chunk.hex()}: these are not the bytes of {committed.number}")
+        return True
 
     def last_chunk(self, inode: int) -> LastChunk:
         found = self._present(inode)

@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_storage.engine.admission import admit
 from fs_storage.engine.blocks import BlockFiles
+from fs_storage.engine.checking import Checker, pieces_of
 from fs_storage.engine.checkpoint import Checkpointer
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.disk import Disk, RealDisk
@@ -26,6 +28,7 @@ from fs_storage.engine.index import Index
 from fs_storage.engine.index_format import StoredAnswer, answer_key, split_answer_key
 from fs_storage.engine.interface import (
     Answer,
+    Checked,
     ChunkRead,
     ChunkState,
     Held,
@@ -74,6 +77,7 @@ class EngineStore:
         self._slots = opened.slots
         self._blocks: BlockFiles = opened.blocks
         self._reader = Reader(disk, opened.table, opened.slots)
+        self._checker = Checker(disk, opened.table, opened.slots)
         self._ledger = Ledger(loop, disk, directory, opened, self._consider, threaded=threaded)
         self._checkpointer = Checkpointer(self._ledger, opened, threaded=threaded)
         self._mark = opened.mark
@@ -194,6 +198,34 @@ class EngineStore:
         if self._ledger.failure is not None:
             raise self._ledger.failure
         return self._reader.read_blocking(chunk, offset, length, buffer, pending)
+
+    # -- damage ------------------------------------------------------------------------------------------------
+
+    def check_stored(self, chunk: bytes) -> Checked | None:
+        if self._ledger.failure is not None:
+            raise self._ledger.failure
+        return self._checker.check(chunk)
+
+    async def restore(self, chunk: bytes, digest: int, payload: memoryview, bad_pages: Sequence[int]) -> bool:
+        while True:
+            while (busy := self._ledger.busy.get(chunk)) is not None:
+                await busy.wait()
+            if self._ledger.failure is not None:
+                raise self._ledger.failure
+            record = self._table.get(chunk)
+            committed = record.committed
+            if committed is None or committed.block is None or _digest(committed) != digest:
+                return False
+            if not committed.patches:
+                break
+            # The block may get the bytes of a version whose commit a crash cannot take back: then the log has no more
+            # patches of it.
+            await self._ledger.settle_patches()
+        if page_checksums(payload, 0, 1 << committed.chunk_bits) != committed.checksums:
+            raise EmberError(Code.CHECKSUM, f"these are not the bytes of version {committed.number} of {chunk.hex()}")
+        pieces = pieces_of(committed, record.pending, payload, bad_pages)
+        await self._ledger.write_over(chunk, committed._replace(patches=pieces))
+        return True
 
     # -- updates -----------------------------------------------------------------------------------------------
 

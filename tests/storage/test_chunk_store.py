@@ -13,6 +13,7 @@ from fs_common.ids import chunk_id
 from fs_common.layout import Durability
 from fs_storage.engine.interface import (
     Answer,
+    Checked,
     ChunkState,
     ChunkStore,
     Held,
@@ -559,5 +560,25 @@ def test_answers_are_listed_and_adopted_and_never_go_back(on_store: Run) -> None
         assert store.answer(CLIENT, 1) == Answer(99, newer.chunk, 3, 7, True)
         assert store.answer(CLIENT, 3) == Answer(50, dropped.chunk, 2, 7, True)
         assert store.answer(CLIENT, 77) == Answer(42, new.chunk, 1, 7, True)
+
+    on_store(case)
+
+
+def test_what_is_stored_is_checked_and_may_be_written_again(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        assert store.check_stored(CHUNK) is None
+        data = pattern(10_000)
+        await apply(store, write(1, data))
+        digest = store.digest(CHUNK)
+        found = store.check_stored(CHUNK)
+        assert found == Checked(1, digest, len(data), CHUNK_SIZE, (), "")
+        assert await store.restore(CHUNK, digest, memoryview(data), (0, 2))
+        assert store.check_stored(CHUNK) == found and take(store) == data
+        with pytest.raises(EmberError) as caught:
+            await store.restore(CHUNK, digest, memoryview(data[:-1] + b"?"), (0,))
+        assert caught.value.code is Code.CHECKSUM
+        await apply(store, remove(2))
+        assert store.check_stored(CHUNK) is None
+        assert not await store.restore(CHUNK, digest, memoryview(data), (0,))
 
     on_store(case)

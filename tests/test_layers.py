@@ -40,7 +40,10 @@ PURE = (
     "fs_meta/kv/overlay.py",
     "fs_meta/kv/sorted_keys.py",
     "fs_meta/manager/chains.py",
+    "fs_meta/manager/designs.py",
+    "fs_meta/manager/new_chains.py",
     "fs_meta/manager/placement.py",
+    "fs_meta/manager/rebalancing.py",
     "fs_client/fuse/abi.py",
     "fs_client/fuse/requests.py",
     "fs_client/fuse/answers.py",
@@ -58,6 +61,7 @@ OPTIONAL = {
     "fsspec": ("fs_client",),
     "pyverbs": ("fs_common/transports",),
     "fdb": ("fs_meta/kv",),
+    "highspy": ("fs_meta/manager/design_solver.py",),
     "lmdb": ("fs_meta/kv", "fs_storage/engine"),
     "structlog": ("fs_common/telemetry.py",),
 }

@@ -1,29 +1,24 @@
 """The chain state machine: one pure function from (chain, what its targets say) to the chain that follows.
 
-One pass goes through the targets in chain order; the rules by public state, where a target is alive when it says
-UPTODATE or ONLINE, and dead when it says OFFLINE or nothing:
+The rules, and why they lose nothing, are the tables of `docs/concurrency/chains.md`. Words of this module:
 
-| was              | becomes                                                                                |
-| ---------------- | -------------------------------------------------------------------------------------- |
-| SERVING          | alive: SERVING. The first that died: LASTSRV, or OFFLINE when any SERVING is left at     |
-|                  | the end of the pass. Others that died: OFFLINE.                                          |
-| LASTSRV          | a SERVING exists: OFFLINE. Otherwise alive: SERVING; dead: LASTSRV.                      |
-| SYNCING          | UPTODATE: SERVING. ONLINE: SYNCING while a SERVING is before it, WAITING without. OFFLINE |
-| WAITING, OFFLINE | ONLINE while a SERVING exists and nobody is SYNCING: SYNCING. Alive otherwise: WAITING.  |
-|                  | Dead: OFFLINE.                                                                         |
+* A target *stands* as one of four (`Standing`): able (alive and whole), lacking (alive, and its store may have lost
+  something that it acknowledged), held (nobody knows yet), dead.
+* The *survivors* are the targets that are SERVING, or, while nobody serves, LASTSRV; and with the former the SYNCING
+  one that is whole and up to date with this very version of the chain: it has what the others have.
 
-Then the targets are ordered SERVING, LASTSRV, SYNCING, WAITING, OFFLINE (equal ones keep their order), and any
-change makes the version one larger.
+Invariants of every chain this makes, given that targets say the truth:
 
-Invariants of every chain this makes, given that a target says UPTODATE only when it has every acknowledged write:
-a SERVING target has every acknowledged write; at most one target is SYNCING; LASTSRV exists only where SERVING does
-not, once, and has every acknowledged write; WAITING and OFFLINE never become SERVING without SYNCING in between.
+* A SERVING target that is whole has every acknowledged update, and so has a LASTSRV one.
+* SERVING and LASTSRV do not exist side by side, and one of them exists. At most one target is SYNCING, and only while
+  somebody serves.
+* WAITING and OFFLINE never become SERVING without SYNCING in between.
+* A second pass with the same reports changes nothing. A pass that changes anything makes the version one larger.
 
-Consequence, accepted: when all have died only LASTSRV may resume, even if another replica is complete too.
-
-Source: reference 3.7; DESIGN section 5.
+Called by: the manager, in the transaction that publishes the result (`docs/concurrency/manager.md`).
 """
 
+import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -45,61 +40,93 @@ class Report(NamedTuple):
     state: LocalState
     chain_version: int
     """Of the chain as the target knew it when it said so."""
+    whole: bool = True
+    """Its store has everything that it ever acknowledged."""
+
+
+HELD = Report(LocalState.OPENING, 0)
+"""Of a target of which nobody knows yet how it stands."""
+
+
+class Standing(enum.Enum):
+    ABLE = "able"
+    LACKING = "lacking"
+    """Alive, and not whole."""
+    HELD = "held"
+    DEAD = "dead"
+
+
+def standing(report: Report | None) -> Standing:
+    """How the target of this report stands; None: nothing is heard of it, and will not be."""
+    if report is None or report.state is LocalState.OFFLINE:
+        return Standing.DEAD
+    if report.state is LocalState.OPENING:
+        return Standing.HELD
+    return Standing.ABLE if report.whole else Standing.LACKING
+
+
+def survivors(chain: Chain, reports: Mapping[int, Report]) -> list[ChainTarget]:
+    """Those that have every acknowledged update, or had it before they lost power, in the order of the chain."""
+    serving = [target for target in chain.targets if target.state is PublicState.SERVING]
+    if not serving:
+        return [target for target in chain.targets if target.state is PublicState.LASTSRV]
+    return serving + [
+        target for target in chain.targets if target.state is PublicState.SYNCING and _is_synced(chain, target, reports)
+    ]
 
 
 def advance(chain: Chain, reports: Mapping[int, Report]) -> Chain:
     """The chain after one pass; `chain` itself when nothing changes. `reports` is by target id; no entry: dead."""
-    states: dict[int, PublicState] = {}
-    provisional: int | None = None
-    serving = syncing = False
-    # The order on the chain is the order of the rules: each state sees what became of those before it.
-    for target in sorted(chain.targets, key=lambda target: _ORDER[target.state]):
-        says = _current(reports.get(target.target), chain.version)
-        alive = says is not LocalState.OFFLINE
-        match target.state:
-            case PublicState.SERVING:
-                if alive:
-                    after = PublicState.SERVING
-                elif provisional is None:
-                    provisional = target.target
-                    after = PublicState.LASTSRV
-                else:
-                    after = PublicState.OFFLINE
-            case PublicState.LASTSRV if serving:
+    stands = {target.target: standing(reports.get(target.target)) for target in chain.targets}
+    check(len(stands) == len(chain.targets), "a target is on its chain once", chain)
+    left = survivors(chain, reports)
+    states = _of_survivors(left, stands)
+    serves = PublicState.SERVING in states.values()
+    syncs = False
+    # The one that is being filled up stays it: its turn is before that of others.
+    for target in sorted(chain.targets, key=lambda target: target.state is not PublicState.SYNCING):
+        if target.target in states:
+            continue
+        stays = target.state is PublicState.SYNCING
+        match stands[target.target]:
+            case Standing.DEAD:
                 after = PublicState.OFFLINE
-            case PublicState.LASTSRV:
-                after = PublicState.SERVING if alive else PublicState.LASTSRV
-            case PublicState.SYNCING:
-                if says is LocalState.UPTODATE:
-                    after = PublicState.SERVING
-                elif alive:
-                    after = PublicState.SYNCING if serving else PublicState.WAITING
-                else:
-                    after = PublicState.OFFLINE
-            case PublicState.WAITING | PublicState.OFFLINE:
-                if says is LocalState.ONLINE and serving and not syncing:
-                    after = PublicState.SYNCING
-                else:
-                    after = PublicState.WAITING if alive else PublicState.OFFLINE
-        serving = serving or after is PublicState.SERVING
-        syncing = syncing or after is PublicState.SYNCING
+            case Standing.HELD if not stays:
+                # One that served is nobody that could be asked for more than the others have.
+                after = PublicState.WAITING if target.state is PublicState.WAITING else PublicState.OFFLINE
+            case Standing.ABLE | Standing.LACKING | Standing.HELD:
+                after = PublicState.SYNCING if serves and not syncs else PublicState.WAITING
+        syncs = syncs or after is PublicState.SYNCING
         states[target.target] = after
-    if serving and provisional is not None:
-        states[provisional] = PublicState.OFFLINE
-    check(len(states) == len(chain.targets), "a target is on its chain once", chain)
-    targets = sorted(
-        (ChainTarget(target.target, target.node, states[target.target]) for target in chain.targets),
-        key=lambda target: _ORDER[target.state],
-    )
+    changed = [ChainTarget(target.target, target.node, states[target.target]) for target in chain.targets]
+    targets = sorted(changed, key=lambda target: _ORDER[target.state])
     if targets == chain.targets:
         return chain
     return Chain(chain.chain, chain.version + 1, targets)
 
 
-def _current(report: Report | None, version: int) -> LocalState:
-    """What a report says of the chain as it is now."""
-    if report is None:
-        return LocalState.OFFLINE
-    if report.state is LocalState.UPTODATE and report.chain_version != version:
-        return LocalState.ONLINE  # up to date with another chain: alive is all it says of this one
-    return report.state
+def _of_survivors(left: list[ChainTarget], stands: Mapping[int, Standing]) -> dict[int, PublicState]:
+    """What becomes of the survivors; those without an entry are none any more."""
+    among = {stands[target.target] for target in left}
+    if Standing.ABLE in among:
+        return {
+            target.target: PublicState.SERVING
+            for target in left
+            if stands[target.target] is Standing.ABLE
+            or (stands[target.target] is Standing.HELD and target.state is PublicState.SERVING)
+        }
+    if Standing.HELD in among:
+        return {target.target: target.state for target in left}
+    after = PublicState.LASTSRV if Standing.DEAD in among else PublicState.SERVING
+    return {target.target: after for target in left}
+
+
+def _is_synced(chain: Chain, target: ChainTarget, reports: Mapping[int, Report]) -> bool:
+    report = reports.get(target.target)
+    # Up to date with another version says of this one that the target is alive, and no more.
+    return (
+        report is not None
+        and report.state is LocalState.UPTODATE
+        and report.whole
+        and report.chain_version == chain.version
+    )

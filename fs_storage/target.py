@@ -8,7 +8,7 @@ All but the lease change rarely and are kept; the lease is asked for at each dec
 
 import logging
 from collections.abc import Set as AbstractSet
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import LocalState, Routing
@@ -29,6 +29,21 @@ class Membership(Protocol):
     def routing(self) -> Routing | None: ...
 
     def lease_valid(self) -> bool: ...
+
+
+class Filling(NamedTuple):
+    """How far a target has come with filling up its successor."""
+
+    target: int
+    """That is filled up."""
+    chunks_done: int
+    """Compared, and sent where they differed."""
+    chunks_total: int
+    """That the filling target has."""
+    chunks_sent: int
+    bytes_sent: int
+    began_s: float
+    """When, on the clock of `loop.time()`."""
 
 
 class Target:
@@ -61,6 +76,10 @@ class Target:
         """The replicas behind this one, as its successor named them with its last answer; empty: it has not answered.
         Each has, under the incarnation named, everything that is committed here: it had it when it answered, or was
         given it before it served again."""
+        self.synced_version = 0
+        """Of the chain, while this target is syncing: the version of which it has everything; 0: none."""
+        self.sync: Filling | None = None
+        """Of its successor, while it fills that up."""
         self._store_number = int.from_bytes(store.identity[:4], "big") << 32
 
     def place(self, position: Position | None) -> None:

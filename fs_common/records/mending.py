@@ -40,6 +40,8 @@ class ListHeldReply(msgspec.Struct, frozen=True, array_like=True):
     """This replica has lost nothing."""
     floor: int
     """No removal that it has forgotten had a higher version."""
+    opening: int = 0
+    """Of its store."""
 
 
 class RememberedAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -104,7 +104,7 @@ class AsyncFileSystem(Namespace):
         self.pool = PeerPool(hello)
         metadata = MetaClient(options.addresses, self.pool, options.timeout_s)
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
-        self.routing = RoutingCache(self._fetch_routing)
+        self.routing = RoutingCache(self._fetch_routing, self.spawn)
         self.storage = StorageClient(self.pool, self.routing)
         self.kept_files = KeptFiles(self.kept)
         self.reader = RangeReader(self.storage, self.kept_files, options.timeout_s)
@@ -128,8 +128,9 @@ class AsyncFileSystem(Namespace):
         # From now on a server of another cluster that took over an address is refused.
         self.pool.hello = msgspec.structs.replace(self.pool.hello, cluster=routing.cluster)
 
-    async def _fetch_routing(self, known: int, timeout_s: float) -> Routing | None:
-        reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, GetRouting(known), timeout_s=timeout_s)
+    async def _fetch_routing(self, known: int, timeout_s: float, wait_s: float) -> Routing | None:
+        request = GetRouting(known, int(wait_s * 1000))
+        reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, request, timeout_s=timeout_s)
         return reply.routing
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -154,6 +155,7 @@ class AsyncFileSystem(Namespace):
         await self.dropped.wait()
         self.closed = True
         self._leaving.set()
+        await self.routing.close()
         await ended(list(self._background))
         await self.pool.close()
 

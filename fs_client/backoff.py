@@ -1,16 +1,30 @@
-"""How long to wait before a call is tried again, and for how long to try."""
+"""How long to wait before a call is tried again, and for how long to try.
+
+Two kinds of failures: those that time mends, and those that a change of a chain mends. After one of the latter the
+pause ends as soon as there is newer routing, and is never long: a daemon may have the routing later than its clients.
+"""
 
 import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from fs_common.errors import EmberError, Retry
 
 FIRST_S = 0.01
 MAX_S = 1.0
+CHANGE_MAX_S = 0.25
+"""Longest pause where a change of the chain is waited for."""
 INTERNAL_TRIES_MAX = 3
 """A server's bug is most likely the same at the next try."""
+
+
+class News(Protocol):
+    """Who tells of new routing (`routing_cache.RoutingCache`)."""
+
+    async def newer(self, known: int, timeout_s: float) -> bool:
+        """Wait for routing that is newer than version `known`; whether it is here."""
 
 
 class Attempts:
@@ -50,3 +64,14 @@ class Attempts:
         if wait_s:
             await asyncio.sleep(wait_s)
         return True
+
+    async def after_change(self, error: EmberError, news: News, known: int) -> bool:
+        """`again`, where a change of the chain may help: the pause ends with routing newer than version `known`, with
+        which the try was made that has failed. The second try follows at once if it may reach the same daemon anew."""
+        if error.retry is Retry.FINAL:
+            return False
+        self.count += 1
+        if self.count > 1 or error.retry is Retry.AFTER_REFRESH:
+            wait_s = min(FIRST_S * 2 ** min(self.count, 10), CHANGE_MAX_S) * random.uniform(0.5, 1.0)
+            await news.newer(known, max(min(wait_s, self.left_s()), 0.0))
+        return self.left_s() > 0

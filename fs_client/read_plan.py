@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from fs_client.file_ref import FileRef
 from fs_client.routing_cache import RoutingCache, Server
-from fs_common.errors import Code, EmberError
+from fs_common.errors import EmberError
 from fs_common.limits import KIB, MIB, READ_ITEMS_MAX
 from fs_common.records.storage import ReadItem
 
@@ -124,7 +124,7 @@ def plan_ranges(
             item = ReadItem(route.chain, route.version, inode, index, within, take, chunk_size)
             server = route.server
             if server is None:
-                unserved.append(Piece(number, file, item, piece, nobody_serves(route.chain)))
+                unserved.append(Piece(number, file, item, piece, routing.lost(route.chain)))
             else:
                 if few is not None and few.size + take <= FEW_BYTES and few.server in route.replicas:
                     frame = few
@@ -169,7 +169,7 @@ def plan_again(routing: RoutingCache, pieces: Sequence[Piece]) -> tuple[list[Fra
             unserved.append(piece)
             continue
         if not route.replicas:
-            piece.error = nobody_serves(route.chain)
+            piece.error = routing.lost(route.chain)
             unserved.append(piece)
             continue
         untried = [server for server in route.replicas if server not in piece.tried]
@@ -199,10 +199,6 @@ def replicas_of(routing: RoutingCache, piece: Piece) -> tuple[Server, ...]:
         return routing.plan(piece.file).route(piece.item.inode, piece.item.index).replicas
     except EmberError:
         return ()
-
-
-def nobody_serves(chain: int) -> EmberError:
-    return EmberError(Code.NOT_SERVING, f"chain {chain} has no serving replica; see `emberfs status`")
 
 
 def _bad_range(number: int, offset: int, length: int, position: int, room: int) -> ValueError:

@@ -9,20 +9,24 @@ another replica is there.
 Plans hold for one generation. Each change (new routing, a suspect comes or goes) begins another generation; a file
 reference compares its plan's generation before it uses it.
 
-Used on the event loop only. Source: DESIGN sections 5 and 8.
+Whoever waits for a change of a chain waits here (`newer`): the service is asked by one task, which is there while
+somebody waits.
+
+Used on the event loop only. Concurrency: docs/concurrency/client.md. Source: DESIGN sections 5 and 8.
 """
 
 import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from math import lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fs_client.file_ref import FileRef
 from fs_client.options import Address
+from fs_client.settle import ended
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import Layout, stripe_chains
 from fs_common.records.routing import Chain, NodeState, PublicState, Routing
@@ -41,10 +45,19 @@ _generations = itertools.count(1)
 """Of all caches of this process, so that a file reference that two clients use, or that was inherited through fork, is
 never read by another client's plan."""
 
-FetchRouting = Callable[[int, float], Awaitable[Routing | None]]
-"""Known version and time limit in seconds, to a newer routing, or None if it is the current one."""
+FetchRouting = Callable[[int, float, float], Awaitable[Routing | None]]
+"""Known version, time limit in seconds, and how long of that the service may wait for a newer one; to a newer routing,
+or None if it is the current one."""
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 TRY_REFRESH_S = 2.0
 """What a refresh may cost that is only a hope."""
+WATCH_S = 5.0
+"""How long the service holds a question back while there is nothing new. Of each client that waits for a change one is
+open: ten thousand clients that all wait cost the service 2,000 answers a second."""
+WATCH_MARGIN_S = 2.0
+"""How much later its answer may come."""
+WATCH_PAUSE_S = 0.25
+"""Before the next question, after one that failed, or that an older service has answered at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +107,18 @@ class Plan(NamedTuple):
 class RoutingCache:
     """See the module. `generation` is what a valid plan has."""
 
-    def __init__(self, fetch: FetchRouting) -> None:
+    def __init__(self, fetch: FetchRouting, spawn: Spawn | None = None) -> None:
+        """`spawn` makes the task that watches; by default a task of the running loop is made."""
         self._fetch = fetch
+        self._spawn = spawn
+        self._watcher: asyncio.Task[None] | None = None
+        """Asks for news while somebody waits for them; ends by itself, or with `close`."""
+        self._watch_until = 0.0
+        """Monotonic time until which news are wanted, though nobody waits."""
+        self._news: asyncio.Future[None] | None = None
+        """Of those who wait for another routing; replaced when it has come."""
+        self._waiting = 0
+        """How many those are."""
         self._refreshing = asyncio.Lock()
         """Held by the one fetch that runs; guards `_routing`."""
         self._routing = Routing(version=0, cluster="", nodes=[], chains=[], tables=[])
@@ -121,7 +144,7 @@ class RoutingCache:
         async with self._refreshing:
             if self._routing.version > known:
                 return
-            routing = await self._fetch(self._routing.version, timeout_s)
+            routing = await self._fetch(self._routing.version, timeout_s, 0.0)
             if routing is not None and routing.version != self._routing.version:
                 self.adopt(routing)
 
@@ -133,6 +156,55 @@ class RoutingCache:
             if error.retry is Retry.FINAL:
                 raise
             logger.debug("routing is not refreshed: %s", error)
+
+    async def newer(self, known: int, timeout_s: float) -> bool:
+        """Wait until the routing is newer than version `known`, for `timeout_s` at most. Whether it is.
+
+        The service is asked meanwhile, by one question of all who wait; one that does not answer is no error.
+        """
+        if self._routing.version > known:
+            return True
+        if timeout_s > 0:
+            if self._news is None:
+                self._news = asyncio.get_running_loop().create_future()
+            news = self._news
+            self._waiting += 1
+            try:
+                self._ask()
+                await asyncio.wait([news], timeout=timeout_s)
+            finally:
+                if news is self._news:
+                    self._waiting -= 1
+        return self._routing.version > known
+
+    def watch(self, time_s: float) -> None:
+        """See to it that newer routing comes here as soon as there is one, for the next `time_s`."""
+        self._watch_until = max(self._watch_until, time.monotonic() + time_s)
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._watcher is None or self._watcher.done():
+            self._watcher = (self._spawn or asyncio.get_running_loop().create_task)(self._watch())
+
+    async def _watch(self) -> None:
+        while (began := time.monotonic()) < self._watch_until or self._waiting:
+            known = self._routing.version
+            try:
+                routing = await self._fetch(known, WATCH_S + WATCH_MARGIN_S, WATCH_S)
+            except EmberError as error:
+                logger.debug("no news of the routing: %s", error)
+                routing = None
+            if routing is not None and routing.version > self._routing.version:
+                self.adopt(routing)
+            elif time.monotonic() - began < WATCH_PAUSE_S:
+                await asyncio.sleep(WATCH_PAUSE_S)
+
+    async def close(self) -> None:
+        """Ask for no more news."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await ended([watcher])
 
     def adopt(self, routing: Routing) -> None:
         """Use this routing from now on."""
@@ -150,6 +222,9 @@ class RoutingCache:
         self._routing = routing
         self._change()
         logger.debug("routing version %d: %d nodes, %d chains", routing.version, len(servers), len(self._chains))
+        news, self._news, self._waiting = self._news, None, 0
+        if news is not None and not news.done():
+            news.set_result(None)
 
     def _change(self) -> None:
         self.generation = next(_generations)
@@ -209,6 +284,23 @@ class RoutingCache:
         """A chain's version and serving replicas. Raises CHAIN_UNKNOWN."""
         known, replicas, _, _ = self._serving(chain, time.monotonic())
         return known.version, replicas
+
+    def lost(self, chain_id: int) -> EmberError:
+        """Why nothing can be read from a chain or written to it that nobody serves, and what to do."""
+        chain = self._chains.get(chain_id)
+        places = {node.node: f" ({node.host}:{node.port})" for node in self._routing.nodes}
+        last = [
+            f"node {target.node}{places.get(target.node, '')}"
+            for target in (chain.targets if chain is not None else ())
+            if target.state == PublicState.LASTSRV
+        ]
+        if not last:
+            advice = "none of its replicas has everything; see `emberfs chains`"
+        elif len(last) == 1:
+            advice = f"bring {last[0]} back, which was the last to serve it"
+        else:
+            advice = f"bring one of those back that served it last: {', '.join(last)}"
+        return EmberError(Code.CHAIN_LOST, f"chain {chain_id} has no serving replica: {advice}")
 
     def suspect(self, server: Server) -> None:
         """A call to `server` failed as if it were gone: leave it out of reads for a while."""

@@ -9,12 +9,11 @@ is found by the incarnations that the daemons' answers name (`unsynced`).
 from collections.abc import Collection, Sequence
 
 from fs_client.backoff import Attempts
-from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Server
 from fs_client.settle import run_all
 from fs_client.storage_client import UPDATE_TRY_S, StorageClient
 from fs_client.unsynced import Share
-from fs_common.errors import Code, EmberError, Retry
+from fs_common.errors import Code, EmberError
 from fs_common.methods import SYNC_CHAINS
 from fs_common.records.storage import Holder, SyncChains, SyncChainsReply
 
@@ -53,9 +52,8 @@ async def _sync(storage: StorageClient, shares: Sequence[Share], timeout_s: floa
         try:
             holders = await _sync_chains(storage, chains, attempts)
         except EmberError as error:
-            if error.retry is Retry.FINAL or not await attempts.again(error):
+            if not await attempts.after_change(error, storage.routing, known):
                 raise
-            await storage.routing.refresh_if_possible(known, attempts.left_s())
         else:
             storage.unsynced.seen(holders, all_of_them=True)
             storage.unsynced.synced(shares, chains, count)
@@ -68,7 +66,7 @@ async def _sync_chains(storage: StorageClient, chains: Collection[int], attempts
     for chain in chains:
         version, replicas = storage.routing.serving(chain)
         if not replicas:
-            raise nobody_serves(chain)
+            raise storage.routing.lost(chain)
         for server in replicas:
             asked.setdefault(server, {})[chain] = version
     holders: list[Holder] = []

@@ -30,7 +30,6 @@ from crc32c import crc32c
 from fs_client.backoff import INTERNAL_TRIES_MAX, Attempts
 from fs_client.byte_budget import ByteBudget, OutOfTime
 from fs_client.file_ref import FileRef
-from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
 from fs_client.small_updates import SMALL_BYTES, NotSent, SmallUpdates
@@ -56,6 +55,9 @@ _NOTHING = memoryview(b"")
 _ONE_BY_ONE = frozenset({Code.INVALID, Code.CHECKSUM, Code.DISK_FAILED})
 """Refusals of a scattered update that its pieces may not meet: the daemon is older than such updates, or what lies
 between the pieces is damaged."""
+
+_ANOTHER_MAY = SERVER_GONE | {Code.CHAIN_BROKEN, Code.REPLICAS_DIFFER, Code.DISK_FAILED}
+"""Failures that a chain with other members, or another head, may not have."""
 
 LeaseLeft = Callable[[], float]
 """Seconds of a lease that are left, by the clock of leases."""
@@ -294,6 +296,7 @@ class Writer:
                 piece.checksums = page_checksums(piece.data, piece.offset, chunk_size)
             piece.channel, piece.sequence, piece.open_ended = self._channels.take(piece.chunk)
         while True:
+            known = self._routing.routing.version
             await self._try(file, pieces, attempts)
             for piece in pieces:
                 if piece.error is None:
@@ -303,26 +306,25 @@ class Writer:
             pieces = [piece for piece in pieces if piece.error is not None]
             if not pieces:
                 return
-            await self._prepare_retry(file, pieces, attempts)
+            await self._prepare_retry(file, pieces, attempts, known)
 
-    async def _prepare_retry(self, file: FileRef, pieces: list[_Piece], attempts: Attempts) -> None:
-        """Wait and refresh as the errors ask for; raises the error for which there is no retry."""
-        refresh = False
+    async def _prepare_retry(self, file: FileRef, pieces: list[_Piece], attempts: Attempts, known: int) -> None:
+        """Wait as the errors ask for; raises the error for which there is no retry. `known`: the version of the routing
+        with which they were sent."""
+        changed = False
         for piece in pieces:
             error = piece.error
             assert error is not None
             hopeless = error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX
             if error.retry is Retry.FINAL or hopeless:
                 raise _write_error(file, piece, error)
-            # A head that is gone may have a successor by now.
-            refresh = refresh or error.retry is not Retry.SAFE or error.code in SERVER_GONE
+            # Who is gone, or cannot reach its successor, is taken from the chain.
+            changed = changed or error.retry is Retry.AFTER_REFRESH or error.code in _ANOTHER_MAY
         first = pieces[0].error
         assert first is not None
-        known = self._routing.routing.version
-        if not await attempts.again(first):
+        again = attempts.after_change(first, self._routing, known) if changed else attempts.again(first)
+        if not await again:
             raise _write_error(file, pieces[0], first)
-        if refresh:
-            await self._routing.refresh_if_possible(known, attempts.left_s())
         logger.debug("write of inode %d: %s; trying again", file.inode, first)
 
     async def _try(self, file: FileRef, pieces: list[_Piece], attempts: Attempts) -> None:
@@ -341,7 +343,7 @@ class Writer:
         for piece in pieces:
             route = plan.route(file.inode, piece.index)
             if route.head is None:
-                piece.error = nobody_serves(route.chain)
+                piece.error = self._routing.lost(route.chain)
             else:
                 heads.setdefault(route.head, []).append((piece, route))
         if heads:

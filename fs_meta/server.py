@@ -35,6 +35,7 @@ from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.ops.context import Context
 from fs_meta.prune import Pruner
+from fs_meta.routing_news import RoutingNews
 from fs_meta.service import make_service
 from fs_meta.service_time import ServiceTime
 
@@ -65,6 +66,9 @@ class Manager(Protocol):
     def routing(self) -> Routing | None:
         """The newest routing, replaced as a whole when it changes."""
 
+    def subscribe(self, callback: Callable[[Routing], None]) -> None:
+        """Call `callback` at each new version, on the loop."""
+
     async def close(self) -> None: ...
 
 
@@ -82,6 +86,7 @@ class MetaServer:
         pool: PeerPool,
         server: tcp.Server,
         following: Following,
+        news: RoutingNews,
     ) -> None:
         self.context = context
         self.host = server.host
@@ -96,6 +101,7 @@ class MetaServer:
         self._pool = pool
         self._server = server
         self._following = following
+        self._news = news
         self._stop = asyncio.Event()
         look_s = min(CLIENTS_INTERVAL_S, config.client_timeout_ms / 4000)
         self._tasks = [
@@ -111,6 +117,7 @@ class MetaServer:
         """Stop serving, finish what is in flight, release everything, the store included."""
         self.context.lock_waits.close()
         self._following.end()
+        self._news.end()
         await self._server.close(grace_s)
         self._stop.set()
         await asyncio.gather(*self._tasks)
@@ -179,7 +186,9 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     )
     await context.inode_count.flush()
     clients = Clients(config.client_timeout_ms / 1000)
-    service = make_service(context, config.cluster, clients, following)
+    news = RoutingNews(routing)
+    manager.subscribe(news.changed)
+    service = make_service(context, config.cluster, clients, following, news)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     try:
@@ -187,4 +196,4 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     except BaseException:
         await pool.close()
         raise
-    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following)
+    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following, news)

@@ -17,7 +17,6 @@ from fs_common.ids import shown_client
 from fs_common.methods import Method
 from fs_common.records.following import FollowReply
 from fs_common.records.meta import AttributesReply, Open, OpenReply, ReaddirReply
-from fs_common.records.routing import GetRouting, GetRoutingReply
 from fs_common.records.session import Hello
 from fs_common.rpc import Call, Handler, Reply, ServerSession, Service
 from fs_meta.clients import Clients
@@ -57,6 +56,7 @@ from fs_meta.ops.sync import sync
 from fs_meta.ops.truncate import truncate
 from fs_meta.ops.unlink import unlink
 from fs_meta.ops.usage import usage
+from fs_meta.routing_news import RoutingNews
 
 Operation = Callable[[Context, Any], Awaitable[Any]]
 CallersOperation = Callable[[Context, Any, ServerSession], Awaitable[Any]]
@@ -122,11 +122,18 @@ _TOLD_TO_CALLERS: Final = frozenset((methods.REMOVE_TREE,))
 """Those whose callers do not know what they change: they are told like everybody else."""
 
 
-def make_service(context: Context, cluster: str, clients: Clients, following: Following | None = None) -> Service:
-    """The table of handlers of one metadata process; `GET_ROUTING` is answered from `context.routing`.
+def make_service(
+    context: Context,
+    cluster: str,
+    clients: Clients,
+    following: Following | None = None,
+    news: RoutingNews | None = None,
+) -> Service:
+    """The table of handlers of one metadata process.
 
     `clients` is told who connects, who is gone, and who may have something that outlives a connection. `following`: of
-    `context.kv`, which is a `FollowedStore`; without it nothing is promised.
+    `context.kv`, which is a `FollowedStore`; without it nothing is promised. `news` answers GET_ROUTING and is told of
+    changes by the caller; without it nobody tells, and calls that wait have their answer when their time is over.
     """
     service = Service("meta", cluster, 0)
     callers = _Callers(context, following)
@@ -151,13 +158,14 @@ def make_service(context: Context, cluster: str, clients: Clients, following: Fo
     service.session_finished = context.lock_waits.caller_lost
     service.session_ended = ended
 
-    def get_routing(call: Call) -> Reply:
-        request: GetRouting = call.request
-        routing = context.routing()
-        # Who knows none is given even an empty one: None means that what the caller has is current.
-        if routing is not None and request.known_version and routing.version == request.known_version:
-            routing = None
-        return Reply(GetRoutingReply(routing))
+    routing_news = news or RoutingNews(context.routing)
+
+    def get_routing(call: Call) -> Reply | Awaitable[Reply]:
+        answer = routing_news.now(call.request)
+        return newer_routing(call) if answer is None else Reply(answer)
+
+    async def newer_routing(call: Call) -> Reply:
+        return Reply(await routing_news.newer(call.request))
 
     async def follow(call: Call) -> Reply:
         if following is None:
@@ -168,7 +176,11 @@ def make_service(context: Context, cluster: str, clients: Clients, following: Fo
     service.register(methods.FOLLOW, follow)
 
     def stats() -> dict[str, int]:
-        counters = {"inodes_in_use": context.inode_count.estimate, "clients": len(clients)}
+        counters = {
+            "inodes_in_use": context.inode_count.estimate,
+            "clients": len(clients),
+            "routing_waits": routing_news.waiting,
+        }
         if following is not None:
             counters |= {"followers": len(following.promises), "promises": following.promises.held}
         return counters

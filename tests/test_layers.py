@@ -136,6 +136,7 @@ BARE_TASKS = {
     "fs_client/cli/copy/engine.py: _work": "ends with the queue; its task group hears of its errors",
     "fs_client/file.py: _end_session_later": "ends when the service was told, or with the client",
     "fs_client/loader/walk.py: _read": "ends with the directory; the walk waits for it",
+    "fs_client/routing_cache.py: _watch": "ends when nobody waits for news; who waits next begins another",
     "fs_storage/__main__.py: _acknowledged": "ends with the first lease; the process ends by its error",
     "fs_storage/engine/give_back.py: _run": "ends when nothing is left to give back; its errors fence the store",
 }

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from fs_client.aio import AsyncFileSystem
 from fs_client.backoff import Attempts
 from fs_client.file_ref import FileRef
-from fs_client.read_plan import nobody_serves
 from fs_client.routing_cache import Route
 from fs_client.settle import run_all
 from fs_client.storage_client import READ_TRY_S
-from fs_common.errors import EmberError, Retry
+from fs_common.errors import EmberError
 from fs_common.methods import LIST_CHUNKS, QUERY_LAST_CHUNK, Method
 from fs_common.records.storage import ListChunks, ListChunksReply, QueryLastChunk, QueryLastChunkReply
 
@@ -135,7 +134,7 @@ async def _ask_heads(
 
         async def ask(route: Route, replies: list[Any] = replies) -> None:
             if route.head is None:
-                raise nobody_serves(route.chain)
+                raise fs.routing.lost(route.chain)
             method, request = question(route)
             left_s = attempts.left_s()
             replies.append(await fs.storage.call(route.head, method, request, size=0, try_s=READ_TRY_S, left_s=left_s))
@@ -145,6 +144,5 @@ async def _ask_heads(
             await run_all([ask(route) for route in plan.routes[: plan.stripe]])
             return replies
         except EmberError as error:
-            if error.retry is Retry.FINAL or not await attempts.again(error):
+            if not await attempts.after_change(error, fs.routing, known):
                 raise
-            await fs.routing.refresh_if_possible(known, attempts.left_s())

@@ -1,8 +1,12 @@
 """Routing: who is in the cluster and which targets form each chain. One version number covers all of it."""
 
 import enum
+from typing import Final
 
 import msgspec
+
+ROUTING_WAIT_MS_MAX: Final = 10_000
+"""Of `GetRouting.wait_ms`: clients that are gone without a word leave nothing behind for longer."""
 
 
 class NodeState(enum.IntEnum):
@@ -99,7 +103,16 @@ class Routing(msgspec.Struct, frozen=True, array_like=True):
 class GetRouting(msgspec.Struct, frozen=True, array_like=True):
     known_version: int = 0
     """Answered without a routing when it is still current."""
+    wait_ms: int = 0
+    """How long the answer may be held back while it is: it comes as soon as there is a newer one. The server waits
+    `ROUTING_WAIT_MS_MAX` at most; one of an older release answers at once."""
 
 
 class GetRoutingReply(msgspec.Struct, frozen=True, array_like=True):
     routing: Routing | None
+
+
+class EncodedRoutingReply(msgspec.Struct, frozen=True, array_like=True):
+    """The same as `GetRoutingReply` on the wire, for a sender that has encoded the routing before."""
+
+    routing: msgspec.Raw

@@ -78,6 +78,7 @@ class FakeCluster:
         others = [target for target in targets if target.state != PublicState.SERVING]
         self.chains[chain] = Chain(chain, old.version + 1, serving + others)
         self.version += 1
+        self._loop.call_soon_threadsafe(self.metadata.routing_changed)
 
     @property
     def address(self) -> str:

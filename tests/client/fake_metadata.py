@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import posixpath
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from fs_common.methods import Method
 from fs_common.records import meta
 from fs_common.records.locks import Lock, LockReply, ReleaseLocks, ReleaseLocksReply
 from fs_common.records.meta import Attributes, FileType
-from fs_common.records.routing import GetRoutingReply, Routing
+from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
 from fs_common.records.session import Empty
 from fs_common.rpc import Call, Reply, Service
 from fs_common.transports import tcp
@@ -44,6 +45,9 @@ class FakeMetadata:
         self.append_locks: dict[int, tuple[bytes, int]] = {}
         """Inode to client and owner."""
         self.lock_lease_ms = 20_000
+        self.held_back = threading.Event()
+        """Somebody waits for newer routing."""
+        self._routing_changed: asyncio.Future[None] | None = None
         self._lock_waiters: list[asyncio.Future[None]] = []
         self._refused_locks: set[bytes] = set()
         """Request ids: all copies of a request have one answer."""
@@ -62,6 +66,9 @@ class FakeMetadata:
         for method in methods.BY_NUMBER.values():
             if method is methods.LOCK:
                 self.service.register(method, self._lock)
+                continue
+            if method is methods.GET_ROUTING:
+                self.service.register(method, self._get_routing)
                 continue
             handler = getattr(self, f"_{method.name}", None)
             if handler is not None:
@@ -180,11 +187,33 @@ class FakeMetadata:
 
     # Calls
 
-    def _get_routing(self, request: Any) -> GetRoutingReply:
-        routing = self.routing()
-        if routing is None:
-            raise EmberError(Code.CLUSTER_NOT_READY, "storage daemons have not registered")
-        return GetRoutingReply(None if request.known_version == routing.version else routing)
+    async def _get_routing(self, call: Call) -> Reply:
+        request: GetRouting = call.request
+        fault = self.fault(methods.GET_ROUTING)
+        if fault is not None:
+            raise fault
+        self.calls.append((methods.GET_ROUTING.name, request))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + request.wait_ms / 1000
+        while True:
+            routing = self.routing()
+            if routing is None:
+                raise EmberError(Code.CLUSTER_NOT_READY, "storage daemons have not registered")
+            if request.known_version != routing.version:
+                return Reply(GetRoutingReply(routing))
+            left_s = until - loop.time()
+            if left_s <= 0:
+                return Reply(GetRoutingReply(None))
+            self.held_back.set()
+            if self._routing_changed is None:
+                self._routing_changed = loop.create_future()
+            await asyncio.wait([self._routing_changed], timeout=left_s)
+
+    def routing_changed(self) -> None:
+        """Tell those who wait. On the servers' loop."""
+        changed, self._routing_changed = self._routing_changed, None
+        if changed is not None:
+            changed.set_result(None)
 
     def _stat(self, request: meta.Stat) -> meta.AttributesReply:
         return meta.AttributesReply(self._find(request.at, request.path, request.follow))

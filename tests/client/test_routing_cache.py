@@ -1,4 +1,8 @@
+import asyncio
 import pickle
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -8,6 +12,7 @@ from fs_client.routing_cache import RoutingCache
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Layout, stripe_chains
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
+from tests.storage.engine.virtual_loop import run_virtual
 from tests.support import run
 
 LAYOUT = Layout(stripe=3, table_version=1, first=1, seed=7)
@@ -29,7 +34,7 @@ def make_routing(version: int = 1, failed: int = 0, states: dict[int, PublicStat
 
 
 def make_cache(routing: Routing) -> RoutingCache:
-    async def no_fetch(known: int, timeout_s: float) -> Routing | None:
+    async def no_fetch(known: int, timeout_s: float, wait_s: float) -> Routing | None:
         raise AssertionError("nothing is fetched")
 
     cache = RoutingCache(no_fetch)
@@ -133,11 +138,9 @@ def test_an_unknown_chain_table_asks_for_a_refresh() -> None:
 
 def test_concurrent_refreshes_share_one_fetch() -> None:
     async def main() -> None:
-        import asyncio
-
         fetched: list[int] = []
 
-        async def fetch(known: int, timeout_s: float) -> Routing | None:
+        async def fetch(known: int, timeout_s: float, wait_s: float) -> Routing | None:
             fetched.append(known)
             await asyncio.sleep(0)
             return make_routing(version=known + 1)
@@ -165,3 +168,95 @@ def test_files_in_ever_other_orders_of_chains_do_not_fill_memory(monkeypatch: py
         layout = Layout(stripe=3, table_version=1, first=seed % 3, seed=seed)
         assert len(cache.plan(FileRef(5, 0, layout)).routes) >= 3
         assert len(cache._plans) <= 4
+
+
+class Service:
+    """Holds questions back until `publish`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, float]] = []
+        self.version = 1
+        self.published = asyncio.Event()
+        self.failing = 0
+
+    def publish(self) -> None:
+        self.version += 1
+        self.published.set()
+        self.published = asyncio.Event()
+
+    async def fetch(self, known: int, timeout_s: float, wait_s: float) -> Routing | None:
+        self.asked.append((known, wait_s))
+        if self.failing:
+            self.failing -= 1
+            raise EmberError(Code.UNREACHABLE, "the service is away")
+        try:
+            async with asyncio.timeout(wait_s):
+                while self.version <= known:
+                    await self.published.wait()
+        except TimeoutError:
+            return None
+        return make_routing(version=self.version)
+
+
+def watched(scenario: Callable[[RoutingCache, Service], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        clock = SimpleNamespace(monotonic=asyncio.get_running_loop().time)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(routing_cache, "time", clock)
+            service = Service()
+            cache = RoutingCache(service.fetch)
+            cache.adopt(make_routing())
+            await scenario(cache, service)
+            await cache.close()
+
+    run_virtual(main())
+
+
+def test_who_waits_for_newer_routing_has_it_when_it_is_there() -> None:
+    async def scenario(cache: RoutingCache, service: Service) -> None:
+        began = asyncio.get_running_loop().time()
+        waiting = [asyncio.ensure_future(cache.newer(1, 30.0)) for _ in range(10)]
+        await asyncio.sleep(2)
+        assert not any(task.done() for task in waiting)
+        service.publish()
+        assert await asyncio.gather(*waiting) == [True] * 10
+        assert asyncio.get_running_loop().time() - began < 2.01 and cache.routing.version == 2
+        assert service.asked == [(1, routing_cache.WATCH_S)], "one question of all"
+        assert await cache.newer(1, 0.0), "who knows an older one need not wait"
+
+    watched(scenario)
+
+
+def test_nobody_waits_for_routing_beyond_its_time() -> None:
+    async def scenario(cache: RoutingCache, service: Service) -> None:
+        began = asyncio.get_running_loop().time()
+        assert not await cache.newer(1, 0.5)
+        assert asyncio.get_running_loop().time() - began < 0.51
+        await asyncio.sleep(60)
+        assert len(service.asked) == 1, "nobody asks when nobody waits"
+
+    watched(scenario)
+
+
+def test_a_service_that_is_away_is_asked_again() -> None:
+    async def scenario(cache: RoutingCache, service: Service) -> None:
+        service.failing = 3
+        service.publish()
+        assert await cache.newer(1, 30.0)
+        assert len(service.asked) == 4
+
+    watched(scenario)
+
+
+def test_what_nobody_serves_says_which_nodes_to_bring_back() -> None:
+    states = {1: PublicState.LASTSRV, 2: PublicState.OFFLINE, 3: PublicState.LASTSRV}
+    error = make_cache(make_routing(states=states)).lost(1)
+    assert error.code is Code.CHAIN_LOST
+    assert "chain 1 has no serving replica: bring one of those back that served it last" in error.message
+    assert "node 1 (127.0.0.1:9001), node 3 (127.0.0.1:9003)" in error.message and "node 2" not in error.message
+    error = make_cache(
+        make_routing(states={1: PublicState.OFFLINE, 2: PublicState.LASTSRV, 3: PublicState.WAITING})
+    ).lost(2)
+    assert "bring node 2 (127.0.0.1:9002) back" in error.message
+    error = make_cache(make_routing(states=dict.fromkeys((1, 2, 3), PublicState.WAITING))).lost(2)
+    assert "none of its replicas has everything" in error.message

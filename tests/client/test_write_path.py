@@ -99,6 +99,42 @@ def test_a_new_head_takes_over(cluster: FakeCluster, fs: FileSystem) -> None:
     assert cluster.storage[2].duplicates > 0
 
 
+def test_a_head_that_dies_costs_what_the_manager_takes_to_name_another(cluster: FakeCluster, fs: FileSystem) -> None:
+    """The client waits at the metadata service, not by its own clock; what the dead head had applied is not applied
+    again."""
+    cluster.storage[1].lost_replies = 1_000_000
+
+    def die() -> None:
+        cluster.stop_node(1)
+        for chain in cluster.chains:
+            cluster.set_chain(chain, {1: PublicState.OFFLINE})
+
+    dying = cluster.after(cluster.metadata.held_back, die)
+    fs.write_file("/f", DATA)
+    dying.join()
+    assert fs.read_file("/f") == DATA
+    assert applied(cluster) == [*((index, 0, CHUNK) for index in range(9)), (9, 0, 777)]
+    assert cluster.storage[2].duplicates > 0
+
+
+def test_a_chain_that_is_lost_is_tried_until_the_deadline(cluster: FakeCluster) -> None:
+    with fs_client.connect(cluster.address, timeout_s=0.3) as fs:
+        for chain in cluster.chains:
+            cluster.set_chain(chain, {1: PublicState.LASTSRV, 2: PublicState.OFFLINE, 3: PublicState.OFFLINE})
+        with pytest.raises(OSError, match=r"chain \d has no serving replica: bring node 1 \(.*\) back") as caught:
+            fs.write_file("/f", b"x")
+        assert caught.value.errno == errno.EIO
+    with fs_client.connect(cluster.address) as fs:
+        # The node comes back while it is waited for.
+        returning = cluster.after(
+            cluster.when_called("get_routing"),
+            lambda: [cluster.set_chain(chain, {1: PublicState.SERVING}) for chain in cluster.chains],
+        )
+        fs.write_file("/f", DATA)
+        returning.join()
+        assert fs.read_file("/f") == DATA
+
+
 def test_a_head_that_is_down_is_waited_for(cluster: FakeCluster, fs: FileSystem) -> None:
     cluster.stop_node(2)
     restarting = cluster.after(cluster.when_called("get_routing"), lambda: cluster.start_node(2))

@@ -44,11 +44,12 @@ class Daemons:
         routes = tuple(Route(chain, 1, head, (head,), head) for chain, head in ((1, HEAD), (2, OTHER)))
         plan = Plan(1, CHUNK, 2, routes)
         self.routing: Any = SimpleNamespace(
-            plan=lambda file: plan, routing=SimpleNamespace(version=1), refresh_if_possible=self._refresh
+            plan=lambda file: plan, routing=SimpleNamespace(version=1), newer=self._newer
         )
 
-    async def _refresh(self, known: int, timeout_s: float) -> None:
-        pass
+    async def _newer(self, known: int, timeout_s: float) -> bool:
+        await asyncio.sleep(timeout_s)
+        return False
 
     async def update(
         self, head: Server, client: bytes, items: list[UpdateItem], data: Sequence[memoryview], left_s: float
@@ -237,14 +238,15 @@ def test_a_lease_that_ends_during_a_try_stops_the_next(monkeypatch: pytest.Monke
             sent += 1
             if suspended == "while it is tried":
                 left_s = -100.0
-            return [EmberError(Code.PEER_GONE, "the connection broke")]
+            return [EmberError(Code.CHAIN_VERSION, "the routing is old")]
 
-        async def refresh(*_: Any) -> None:
+        async def newer(*_: Any) -> bool:
             nonlocal left_s
             left_s = -100.0
+            return False
 
         world.daemons.update = break_down  # type: ignore[assignment,method-assign]
-        world.daemons.routing.refresh_if_possible = refresh
+        world.daemons.routing.newer = newer
         with pytest.raises(EmberError):
             await world.write(b"1", lease_left_s=lambda: left_s)
         assert sent == 1

@@ -1,7 +1,7 @@
 """The service over real sockets: every method, storage daemons that are asked for chunks, start and stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,6 +31,15 @@ class FakeManager:
     def __init__(self, routing: Routing | None) -> None:
         self.routing = routing
         self.closed = False
+        self.subscribers: list[Callable[[Routing], None]] = []
+
+    def subscribe(self, callback: Callable[[Routing], None]) -> None:
+        self.subscribers.append(callback)
+
+    def publish(self, routing: Routing) -> None:
+        self.routing = routing
+        for callback in self.subscribers:
+            callback(routing)
 
     async def close(self) -> None:
         self.closed = True
@@ -164,6 +173,30 @@ def test_errors_and_replays_cross_the_wire(tmp_path: Path) -> None:
             with pytest.raises(EmberError) as caught:
                 await c.call(methods.MKDIR, meta.Mkdir(ROOT, b"f", 0o755, new_request()))
             assert caught.value.code is Code.EXISTS and "b'f' exists in directory 1" in caught.value.message
+
+    run(body())
+
+
+def test_who_waits_for_routing_is_told_when_it_changes(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            waiting = [asyncio.ensure_future(c.call(methods.GET_ROUTING, GetRouting(1, 60_000))) for _ in range(3)]
+            # Sent behind those on the same connection, and answered by what counts them.
+            while (await c.call(methods.STATS, Empty())).counters["routing_waits"] < 3:
+                pass
+            assert not any(task.done() for task in waiting)
+            c.manager.publish(routing_of(c.daemons, version=2))
+            assert [reply.routing for reply in await asyncio.gather(*waiting)] == [c.manager.routing] * 3
+            assert (await c.call(methods.GET_ROUTING, GetRouting(1, 60_000))).routing.version == 2, (
+                "it is newer already"
+            )
+            assert (await c.call(methods.GET_ROUTING, GetRouting(2, 1))).routing is None, "its time is over"
+            last = asyncio.ensure_future(c.call(methods.GET_ROUTING, GetRouting(2, 60_000)))
+            while not (await c.call(methods.STATS, Empty())).counters["routing_waits"]:
+                pass
+            c.running._news.end()
+            assert (await last).routing is None, "a service that closes holds nobody back"
+            assert (await c.call(methods.GET_ROUTING, GetRouting(2, 60_000))).routing is None
 
     run(body())
 

@@ -97,7 +97,7 @@ def test_a_client_is_told_of_a_loss_when_all_replicas_had_it(
     async def scenario() -> None:
         async with chain_of(tmp_path) as chain:
 
-            async def fetch(known: int, timeout_s: float) -> Routing | None:
+            async def fetch(known: int, timeout_s: float, wait_s: float) -> Routing | None:
                 return chain.routing
 
             routing = RoutingCache(fetch)

@@ -41,6 +41,7 @@ PURE = (
     "fs_meta/kv/sorted_keys.py",
     "fs_meta/manager/chains.py",
     "fs_meta/manager/designs.py",
+    "fs_meta/manager/moves.py",
     "fs_meta/manager/new_chains.py",
     "fs_meta/manager/placement.py",
     "fs_meta/manager/rebalancing.py",

@@ -12,10 +12,12 @@ byte.
 | chains | `\\x02manager/chain/` chain:4       | `routing.Chain`                                   |
 | tables | `\\x02manager/table/` table:4 ver:8 | `routing.ChainTable`; every version is kept       |
 | stores | `\\x02manager/store/` target:4      | Store: which store a target has                   |
+| moves  | `\\x02manager/move/` move:4         | Move: a target that joins a chain, one that leaves |
 
 Source: DESIGN sections 4 and 5.
 """
 
+import enum
 import struct
 from typing import Final, TypeVar
 
@@ -32,6 +34,7 @@ NODES: Final = (PREFIX + b"node/", PREFIX + b"node0")
 CHAINS: Final = (PREFIX + b"chain/", PREFIX + b"chain0")
 TABLES: Final = (PREFIX + b"table/", PREFIX + b"table0")
 STORES: Final = (PREFIX + b"store/", PREFIX + b"store0")
+MOVES: Final = (PREFIX + b"move/", PREFIX + b"move0")
 
 _VALUE_VERSION = 1
 _U32 = struct.Struct(">I")
@@ -80,6 +83,46 @@ class Store(msgspec.Struct, frozen=True, array_like=True):
     """Incarnation of the node's process that had it open."""
     position: int = 0
     """How far its log had come, at least."""
+    retired: bool = False
+    """The target was taken from its chain: it is on none any more, and its id is not used again."""
+
+
+class MoveState(enum.IntEnum):
+    """How far a move is (`moves.py`)."""
+
+    QUEUED = 1
+    FILLING = 2
+    LEAVING = 3
+    DONE = 4
+    CANCELLED = 5
+
+
+class MoveCause(enum.IntEnum):
+    """Why a move was made."""
+
+    OPERATOR = 1
+    """`emberfs targets add`, `targets replace`."""
+    REBALANCE = 2
+    DRAIN = 3
+    LOST = 4
+    """By itself: the leaving target was away for too long."""
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """A chain gets a target and gives one up."""
+
+    move: int
+    """From 1; not used again."""
+    chain: int
+    joins: int
+    """Target id; 0: none joins."""
+    node: int
+    """Of the joining target."""
+    leaves: int
+    """Target id; 0: none leaves."""
+    cause: MoveCause
+    state: MoveState = MoveState.QUEUED
+    cancelled: bool = False
 
 
 def node_key(node: int) -> bytes:
@@ -92,6 +135,10 @@ def chain_key(chain: int) -> bytes:
 
 def table_key(table: int, version: int) -> bytes:
     return TABLES[0] + _TABLE.pack(table, version)
+
+
+def move_key(move: int) -> bytes:
+    return MOVES[0] + _U32.pack(move)
 
 
 def store_key(target: int) -> bytes:

@@ -33,7 +33,7 @@ RefRange = tuple[FileRef, int, int]
 class Piece:
     """A piece that has failed at least once, with what was tried."""
 
-    __slots__ = ("damaged", "error", "file", "item", "number", "tried", "view")
+    __slots__ = ("damaged", "damaged_at", "error", "file", "item", "number", "tried", "view")
 
     def __init__(self, number: int, file: FileRef, item: ReadItem, view: memoryview, error: EmberError) -> None:
         self.number = number
@@ -48,6 +48,8 @@ class Piece:
         """Replicas asked since all of them had been."""
         self.damaged = 0
         """Tries that the replica itself failed: bytes that do not match their checksums, a broken disk, a bug."""
+        self.damaged_at: Server | None = None
+        """Who has sent bytes that do not match their checksums, and has not been told yet."""
 
 
 class Frame:

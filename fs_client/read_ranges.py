@@ -2,9 +2,10 @@
 
 The frames of a plan (`read_plan.py`) are sent side by side, a few at a time to each server. Bytes land in the caller's
 buffer, and every byte is verified against the checksums that came with it. What fails is tried again in rounds: at
-another replica first, after a routing refresh where the error asks for one, until the deadline. A chunk that no
-replica gives undamaged is an error. One that is missing is a hole if the file is known to be kept (`kept_files.py`), by
-what was known before or by one question for all that are missing in a round; if it is not, the error is STALE.
+another replica first, after a routing refresh where the error asks for one, until the deadline. A replica that sent
+damaged bytes is told, and repairs itself; a chunk that no replica gives undamaged is an error. One that is missing is a
+hole if the file is known to be kept (`kept_files.py`), by what was known before or by one question for all that are
+missing in a round; if it is not, the error is STALE.
 
 Invariants: the buffer is touched only while `read` runs. `Server.outstanding` is the bytes of planned frames that are
 not finished.
@@ -12,6 +13,7 @@ not finished.
 Concurrency: docs/concurrency/client.md. Source: DESIGN section 8.
 """
 
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -26,8 +28,9 @@ from fs_client.settle import run_all
 from fs_client.storage_client import READ_TRY_S, SERVER_GONE, StorageClient
 from fs_common import checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
-from fs_common.limits import MIB
-from fs_common.methods import READ_CHUNKS
+from fs_common.limits import MIB, READ_ITEMS_MAX
+from fs_common.methods import READ_CHUNKS, SUSPECT_CHUNKS
+from fs_common.records.scrubbing import SuspectChunk, SuspectChunks
 from fs_common.records.storage import ItemError, ReadChunks, ReadChunksReply
 
 FRAMES_IN_FLIGHT = 4
@@ -37,6 +40,8 @@ DAMAGED_TRIES = 2
 place while it is sent shows as damaged too."""
 _DAMAGED = frozenset({Code.CHECKSUM, Code.DISK_FAILED, Code.INTERNAL})
 """Failures of one replica's copy; time does not mend them."""
+TELL_S = 1.0
+"""For telling a replica of damage: it answers without looking."""
 _ZEROS = bytes(MIB)
 
 
@@ -101,6 +106,8 @@ class RangeReader:
             failed = await self._tell_holes(failed, attempts)
             if not failed:
                 return failed
+        if any(piece.damaged_at is not None for piece in failed):
+            await self._tell_damaged(failed, attempts)
         elsewhere = True
         refresh = False
         for piece in failed:
@@ -117,6 +124,24 @@ class RangeReader:
         frames, unserved = plan_again(self._routing, failed)
         await self._fetch_all(frames, unserved, ranges, attempts)
         return unserved
+
+    async def _tell_damaged(self, failed: list[Piece], attempts: Attempts) -> None:
+        """Tell replicas of chunks whose bytes did not match, once each: they cannot know of pages that they send whole.
+        Whether they heard it makes no difference here."""
+        told: dict[Server, list[SuspectChunk]] = {}
+        for piece in failed:
+            if piece.damaged_at is not None:
+                suspects = told.setdefault(piece.damaged_at, [])
+                suspects.append(SuspectChunk(piece.item.chain, piece.item.inode, piece.item.index))
+                piece.damaged_at = None
+        left_s = min(attempts.left_s(), TELL_S)
+        await run_all([self._tell(server, suspects, left_s) for server, suspects in told.items()])
+
+    async def _tell(self, server: Server, suspects: list[SuspectChunk], left_s: float) -> None:
+        request = SuspectChunks(suspects[:READ_ITEMS_MAX])
+        # A daemon of an earlier release does not know the request.
+        with contextlib.suppress(EmberError):
+            await self._storage.call(server, SUSPECT_CHUNKS, request, size=0, try_s=left_s, left_s=left_s)
 
     async def _tell_holes(self, failed: list[Piece], attempts: Attempts) -> list[Piece]:
         """Make zeros of the missing pieces that are holes. Returns what is left; of files that are gone with STALE."""
@@ -285,7 +310,9 @@ def _verify(
             file = frame.pieces[place].file if frame.pieces else ranges[frame.numbers[place]][0]
             problem = _settle_piece(frame, place, length, checksum, errors.get(place), file.holes, kept)
             if problem is not None:
-                _add(failed, frame, place, ranges, problem)
+                piece = _add(failed, frame, place, ranges, problem)
+                if problem.code is Code.CHECKSUM and place not in errors:
+                    piece.damaged_at = frame.server
 
 
 def _settle_piece(
@@ -326,7 +353,7 @@ def _add_all(failed: list[Piece], frame: Frame, ranges: Sequence[RefRange], erro
         _add(failed, frame, place, ranges, error)
 
 
-def _add(failed: list[Piece], frame: Frame, place: int, ranges: Sequence[RefRange], error: EmberError) -> None:
+def _add(failed: list[Piece], frame: Frame, place: int, ranges: Sequence[RefRange], error: EmberError) -> Piece:
     if frame.pieces:
         piece = frame.pieces[place]
         piece.error = error
@@ -337,6 +364,7 @@ def _add(failed: list[Piece], frame: Frame, place: int, ranges: Sequence[RefRang
     if error.code in _DAMAGED:
         piece.damaged += 1
     failed.append(piece)
+    return piece
 
 
 def _range_error(piece: Piece) -> RangeError:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fs_common.records import following, locks, mending, meta, resync, routing, session, storage
+from fs_common.records import following, locks, mending, meta, resync, routing, scrubbing, session, storage
 
 
 class Method(NamedTuple):
@@ -70,5 +70,6 @@ LIST_REMEMBERED = Method("list_remembered", 210, mending.ListRemembered, mending
 PULL_VERSION = Method("pull_version", 211, mending.PullVersion, mending.PullVersionReply)
 FINISH_SYNC = Method("finish_sync", 212, resync.FinishSync, session.Empty)
 AT_VERSION = Method("at_version", 213, resync.AtVersion, session.Empty)
+SUSPECT_CHUNKS = Method("suspect_chunks", 214, scrubbing.SuspectChunks, session.Empty)
 
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

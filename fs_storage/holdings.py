@@ -25,6 +25,7 @@ from fs_common.records.mending import (
 from fs_common.rpc import Call, Reply
 from fs_storage.craq.operation import Step
 from fs_storage.engine.interface import ChunkRead
+from fs_storage.reads import DAMAGE
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
@@ -83,8 +84,10 @@ class Holdings:
         except asyncio.CancelledError:
             reading.add_done_callback(lambda done: _drop(done, buffer))
             raise
-        except BaseException:
+        except BaseException as error:
             buffer.release()
+            if isinstance(error, EmberError) and error.code in DAMAGE:
+                self._targets.suspect(target, chunk)
             raise
         release = _releases(read, buffer)
         try:

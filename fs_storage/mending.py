@@ -24,19 +24,17 @@ from msgspec.structs import astuple
 
 from fs_common.buffers import BufferPool
 from fs_common.checks import check
-from fs_common.checksums import matches, page_checksums
+from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_common.limits import CHUNK_SIZE_MIN
-from fs_common.methods import LIST_HELD, LIST_REMEMBERED, PULL_VERSION, Method
+from fs_common.methods import LIST_HELD, LIST_REMEMBERED, Method
 from fs_common.peers import PeerPool
 from fs_common.records.mending import (
     ListHeld,
     ListHeldReply,
     ListRemembered,
     ListRememberedReply,
-    PullVersion,
-    PullVersionReply,
 )
 from fs_common.records.routing import ChainTarget
 from fs_common.records.session import Hello
@@ -45,6 +43,7 @@ from fs_common.telemetry import Counters
 from fs_storage.craq.mend import Commit, Conflict, Drop, Other, Pull, Remove, Step, plan
 from fs_storage.craq.position import Position
 from fs_storage.engine.interface import Held, Remembered, Update
+from fs_storage.pulling import Puller
 from fs_storage.rounds import Rounds
 from fs_storage.target import Target
 from fs_storage.targets import Targets
@@ -68,6 +67,7 @@ class Mending(Rounds):
         self._counters = counters
         self._peers = PeerPool(hello)
         """Of its own: bulk must not delay the questions of readers."""
+        self._puller = Puller(targets, self._peers)
         self._pulls = asyncio.Semaphore(PULLS_MAX)
 
     async def close(self) -> None:
@@ -141,17 +141,12 @@ class Mending(Rounds):
             buffer = self._pool.take(max(step.length, 1))
             try:
                 view = buffer.view[: step.length]
-                request = PullVersion(position.chain, position.version, chunk, step.digest, step.pending)
-                into = [view] if step.length else []
-                reply: PullVersionReply = await self._call(member, PULL_VERSION, request, PULL_S, into)
-                if reply.lengths != [step.length]:
-                    raise EmberError(
-                        Code.INTERNAL, f"target {member.target} sent {reply.lengths} of {step.length} bytes"
+                try:
+                    reply = await self._puller.pull(
+                        position, member, chunk, step.digest, step.chunk_size, view, pending=step.pending
                     )
-                if step.length and not matches(view, 0, step.chunk_size, reply.checksums):
-                    raise EmberError(
-                        Code.CHECKSUM, f"what target {member.target} sent of chunk {chunk.hex()} is damaged; scrub it"
-                    )
+                except EmberError as error:
+                    raise _waits_for(member, error) from None
                 identity = (reply.client, reply.channel, reply.sequence)
                 await self._store(target, position, chunk, step, view, identity)
             finally:
@@ -228,8 +223,11 @@ class Mending(Rounds):
             address = self._targets.address(member.node)
             return await self._peers.call(address, method, request, into=into, timeout=timeout)
         except EmberError as error:
-            message = f"it waits for target {member.target} on node {member.node}: {error.message}"
-            raise EmberError(error.code, message) from None
+            raise _waits_for(member, error) from None
+
+
+def _waits_for(member: ChainTarget, error: EmberError) -> EmberError:
+    return EmberError(error.code, f"it waits for target {member.target} on node {member.node}: {error.message}")
 
 
 class _List:

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 ASK_S_MAX = 5.0
 """A tail that does not say within this time what is committed is not waited for: the reader tries another replica."""
+DAMAGE = frozenset((Code.CHECKSUM, Code.DISK_FAILED))
+"""What a store raises when the bytes of one chunk are not what they were, or cannot be read."""
 ROUNDS_MAX = 8
 """Times that a chunk may change under a read which asks the tail, before the reader is sent away."""
 _pack_chunk_id = struct.Struct(">QI").pack
@@ -154,6 +156,8 @@ class Reads:
                 position += item.length
                 continue
             except EmberError as error:
+                if error.code in DAMAGE and target is not None:
+                    self._targets.suspect(target, chunk)
                 batch.fail(index, error)
                 continue
             except struct.error:
@@ -217,7 +221,12 @@ class Reads:
         try:
             batch.put(left.at, await self._in_thread(batch, left, pending=False))
         except EmberError as error:
-            batch.fail(left.at, error)
+            self._fail(batch, left, error)
+
+    def _fail(self, batch: _Batch, left: _Left, error: EmberError) -> None:
+        if error.code in DAMAGE:
+            self._targets.suspect(left.target, left.chunk)
+        batch.fail(left.at, error)
 
     async def _in_thread(self, batch: _Batch, left: _Left, *, pending: bool) -> ChunkRead:
         item = batch.items[left.at]
@@ -290,7 +299,7 @@ class Reads:
                 return True
             batch.put(left.at, read)
         except EmberError as error:
-            batch.fail(left.at, error)
+            self._fail(batch, left, error)
         return False
 
 

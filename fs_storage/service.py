@@ -30,6 +30,7 @@ from fs_storage.mending import Mending
 from fs_storage.payload import PayloadMemory
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
+from fs_storage.repairs import Repairs
 from fs_storage.scattered import Joiner
 from fs_storage.settling import Settling
 from fs_storage.space import Disk
@@ -95,7 +96,10 @@ class Daemon:
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
         self._holdings = Holdings(self.targets, self._pool, self._threads)
         self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub")
+        self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
         self.targets.changed = self._on_targets_changed
+        self.targets.suspect = self._repairs.suspect
         self._register()
 
     # -- membership, for the targets -------------------------------------------------------------------------------
@@ -121,6 +125,7 @@ class Daemon:
         self._server = await tcp.serve(self.service, self._config.host, self._config.port)
         self._settling.start()
         self._mending.start()
+        self._repairs.start()
         return self._server.host, self._server.port
 
     def join(self, manager: Manager) -> None:
@@ -134,6 +139,7 @@ class Daemon:
         """End in order. Every acknowledged update is on disk; the engines are closed when it returns."""
         await self._settling.close()
         await self._mending.close()
+        await self._repairs.close()
         if self._server is not None:
             await self._server.close(CLOSE_GRACE_S)
         if self._manager is not None:
@@ -143,6 +149,7 @@ class Daemon:
         await self._forwarder.close()
         await self.targets.close()
         self._threads.shutdown()
+        self._disk_thread.shutdown()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -159,6 +166,7 @@ class Daemon:
         register(methods.LIST_HELD, self._holdings.list_held)
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)
+        register(methods.SUSPECT_CHUNKS, self._repairs.suspect_chunks)
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 
@@ -170,6 +178,7 @@ class Daemon:
         for target in self.targets.all():
             stats["updates_in_flight"] = stats.get("updates_in_flight", 0) + target.in_flight
             stats["chunks_differing"] = stats.get("chunks_differing", 0) + len(target.replica.differing)
+            stats["chunks_damaged"] = stats.get("chunks_damaged", 0) + len(self._repairs.damaged(target.id))
             stats["chunks_pending"] = stats.get("chunks_pending", 0) + len(target.replica.unsettled)
             for name, value in target.store.counters().items():
                 stats[f"engine_{name}"] = stats.get(f"engine_{name}", 0) + value

@@ -38,6 +38,8 @@ class Targets:
         """Chain id to this node's open target on it."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a target was opened or placed anew."""
+        self.suspect: Callable[[Target, bytes], None] = lambda target, chunk: None
+        """Told of a chunk whose stored bytes may be damaged."""
         self._membership = membership
         self._open_store = open_store
         self._by_id: dict[int, Target] = {}

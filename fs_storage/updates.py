@@ -325,6 +325,9 @@ class Updates:
                 target.fail(result.message)
                 replica.prepare_lost(operation, Failure(Code.CHAIN_BROKEN, f"target {target.id}: {result.message}"))
                 continue
+            if result.code is Code.CHECKSUM:
+                # What it changes may be damaged here; whether it is, or what it brings, shows when somebody looks.
+                self._targets.suspect(target, operation.chunk)
             replica.prepare_refused(operation, Failure(result.code, f"target {target.id}: {result.message}"))
 
     async def _join(self, target: Target, request: UpdateRequest, operations: list[Operation]) -> list[Operation]:
@@ -338,6 +341,8 @@ class Updates:
                 try:
                     joined = await self._joiner.join(target.store, operation.chunk, item, request.views[index])
                 except EmberError as error:
+                    if error.code in (Code.CHECKSUM, Code.DISK_FAILED):
+                        self._targets.suspect(target, operation.chunk)
                     target.refresh()
                     target.replica.prepare_refused(
                         operation, Failure(error.code, f"target {target.id}: {error.message}")

@@ -1,6 +1,6 @@
 """Bytes of a version: its block, with its patches laid over. Waits for the disk; used by threads and by recovery.
 
-Raises `EmberError`: DISK_FAILED (the device cannot read them), CHECKSUM (they are not what was stored).
+Raises `EmberError`: CHECKSUM (the device cannot read them, or they are not what was stored).
 """
 
 from crc32c import crc32c
@@ -18,9 +18,8 @@ def read_bytes(disk: Disk, version: Version, start: int, end: int) -> bytearray:
         try:
             count = disk.read(block.file.fd, (data,), block.position + start)
         except OSError as error:
-            raise EmberError(
-                Code.DISK_FAILED, f"reading {block.file.name} at {block.position + start} failed: {error.strerror}"
-            ) from error
+            # Of these bytes, not of the disk: another replica has them, and writing them again may well succeed.
+            raise damaged(version, f"{block.file.name} cannot be read at {block.position + start}") from error
         if count < len(data):
             raise damaged(version, f"{block.file.name} ends at {block.position + start + count}")
         overlay(memoryview(data), start, version.patches)

@@ -11,6 +11,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_common.records import scattered
 from fs_common.records.routing import Chain, PublicState
+from fs_common.records.session import Empty
 from fs_common.records.storage import (
     Holder,
     ItemError,
@@ -50,6 +51,8 @@ class FakeStorage:
         self.bytes_in_work = 0
         self.most_bytes_in_work = 0
         self.corrupt: set[ChunkKey] = set()
+        self.suspected: list[ChunkKey] = []
+        """What clients told it of."""
         """Chunks of which wrong bytes are sent."""
         self.read_fault: Callable[[ReadItem], EmberError | None] = lambda item: None
         self.frame_fault: Callable[[], EmberError | None] = lambda: None
@@ -76,6 +79,7 @@ class FakeStorage:
         self.service.register(methods.READ_CHUNKS, self._read)
         self.service.register(methods.UPDATE_CHUNKS, self._update, allocate=_allocate)
         self.service.register(methods.SYNC_CHAINS, self._sync)
+        self.service.register(methods.SUSPECT_CHUNKS, self._suspect)
         self.service.register(methods.LIST_CHUNKS, self._list)
 
     async def _read(self, call: Call) -> Reply:
@@ -228,6 +232,10 @@ class FakeStorage:
     def _holder(self, chain: int) -> Holder:
         (target,) = [target.target for target in self.chains[chain].targets if target.node == self.node]
         return Holder(chain, target, self.incarnation)
+
+    def _suspect(self, call: Call) -> Reply:
+        self.suspected += [(chunk.chain, chunk.inode, chunk.index) for chunk in call.request.chunks]
+        return Reply(Empty())
 
     def _list(self, call: Call) -> Reply:
         asked: ListChunks = call.request

@@ -10,6 +10,7 @@ import pytest
 
 import fs_client
 from fs_client import FileRef, FileSystem, aio, read_plan
+from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records.routing import NodeState, PublicState
 from fs_common.records.storage import ReadItem
@@ -373,6 +374,17 @@ def test_a_failed_node_is_not_asked(cluster: FakeCluster, fs: FileSystem, file: 
 def test_damaged_bytes_are_read_from_another_replica(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
     for node in (1, 2):
         cluster.storage[node].corrupt.update(cluster.storage[node].chunks)
+    assert fs.read_file(file) == DATA
+    read = [daemon.suspected for daemon in cluster.storage.values()]
+    assert read[0] and read[1] and not read[2], "who sent damaged bytes is told of it"
+    assert all(set(chunks) <= cluster.storage[node].corrupt for node, chunks in zip((1, 2), read[:2], strict=True))
+
+
+def test_who_does_not_want_to_hear_of_damage_changes_nothing(cluster: FakeCluster, fs: FileSystem, file: str) -> None:
+    for node in (1, 2):
+        daemon = cluster.storage[node]
+        daemon.corrupt.update(daemon.chunks)
+        del daemon.service.registrations[methods.SUSPECT_CHUNKS.number]
     assert fs.read_file(file) == DATA
 
 

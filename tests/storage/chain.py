@@ -254,6 +254,7 @@ class ChainOfDaemons:
         daemon = self.daemons.pop(node)
         await daemon._settling.close()
         await daemon._mending.close()
+        await daemon._repairs.close()
         for task in list(daemon.updates._tasks):
             task.cancel()
         assert daemon._server is not None
@@ -263,6 +264,7 @@ class ChainOfDaemons:
         await daemon._forwarder.close()
         await daemon.targets.close()
         daemon._threads.shutdown()
+        daemon._disk_thread.shutdown()
         for store in self.stores_of(node):
             for gate in (store.before_prepare, store.after_prepare, store.before_commit, store.after_commit):
                 gate.release()

@@ -2,16 +2,20 @@
 
 The successor gets the updates of one request in one frame, the payload straight from the memory it was received
 into. A version that an interrupted update left pending is sent whole, from the store: whatever bytes a client sends
-the second time, replicas get the ones that are here.
+the second time, replicas get the ones that are here. A syncing successor is sent whole versions, too.
+
+Who is asked is the successor of the place that the attempt is made from, whatever has become of the chain since.
 
 Frames to different positions use different connections, because a connection has a bound on the bytes in work behind
-it: frames for a tail must never wait behind frames that wait for a tail.
+it: frames for a tail must never wait behind frames that wait for a tail. What fills up a replica goes over connections
+of its own, so that updates do not wait behind it. Connections to a node that routing does not call UP are ended: nobody
+waits there for a timeout.
 
 Called by: `updates`. Pure of protocol decisions: those are the core's.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
@@ -21,8 +25,11 @@ from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.ids import split_chunk_id
 from fs_common.layout import Durability
-from fs_common.methods import COMMITTED_VERSIONS, UPDATE_CHUNKS
-from fs_common.peers import PeerPool
+from fs_common.limits import CHUNK_SIZE_MIN
+from fs_common.methods import AT_VERSION, COMMITTED_VERSIONS, UPDATE_CHUNKS
+from fs_common.peers import Address, PeerPool
+from fs_common.records.resync import AtVersion
+from fs_common.records.routing import NodeState, Routing
 from fs_common.records.session import Hello
 from fs_common.records.storage import (
     CommittedVersions,
@@ -34,9 +41,10 @@ from fs_common.records.storage import (
 )
 from fs_common.rpc import Part
 from fs_storage.craq.apportion import Told
-from fs_storage.craq.operation import Failure, Operation
+from fs_storage.craq.operation import Failure, Operation, Step
+from fs_storage.craq.position import Position
 from fs_storage.engine.digest import NOTHING_DIGEST
-from fs_storage.engine.interface import ChunkStore
+from fs_storage.engine.interface import ChunkStore, WouldBlock
 from fs_storage.into_memory import read_into
 from fs_storage.target import Target
 from fs_storage.targets import Targets
@@ -66,7 +74,9 @@ _UNCLEAR = frozenset((Code.BAD_FRAME, Code.BAD_BODY, Code.TOO_LARGE))
 """What a call may also end with because its connection did, whatever has become of its own request: that one may have
 been applied, whatever the table promises of the answer."""
 RESENDS_MAX = 4
-"""Whole chunks on their way to successors at the same time: their memory is not that of a request."""
+"""Whole chunks on their way to successors at one position at the same time: their memory is not that of a request."""
+PUSHES_MAX = 8
+"""Whole chunks on their way to fill up replicas at the same time."""
 _TOLD = (_FINAL | {Code.CHECKSUM}) - _UNCLEAR
 """What the predecessor, or the client, is told under its own name."""
 
@@ -99,47 +109,87 @@ class Forwarder:
         self._threads = threads
         self._peers: dict[int, PeerPool] = {}
         """By the receiver's position."""
-        self._resending = asyncio.Semaphore(RESENDS_MAX)
+        self._resending: dict[int, asyncio.Semaphore] = {}
+        """By the receiver's position, as memory is."""
+        self._pushing = asyncio.Semaphore(PUSHES_MAX)
+        """The receiver is the last one: it waits for nobody."""
+        self._pushers = PeerPool(hello)
         self._askers = PeerPool(hello)
-        """For questions to tails: small, so they do not wait behind payloads."""
+        """For questions to tails and predecessors: small, so they do not wait behind payloads."""
+        self._up: dict[int, Address] = {}
+        """The nodes that are UP by the newest routing."""
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def follow(self, routing: Routing) -> None:
+        """A new routing: whoever waits for an answer of a node that is gone has it now."""
+        up = {node.node: (node.host, node.port) for node in routing.nodes if node.state == NodeState.UP}
+        for node, address in self._up.items():
+            if up.get(node) != address:
+                for peers in (*self._peers.values(), self._pushers, self._askers):
+                    task = asyncio.get_running_loop().create_task(peers.end(address), name=f"end {address[1]}")
+                    self._ending.add(task)
+                    task.add_done_callback(self._ending.discard)
+        self._up = up
 
     async def close(self) -> None:
-        for peers in self._peers.values():
+        for peers in (*self._peers.values(), self._pushers, self._askers):
             await peers.close()
-        await self._askers.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def forward(
         self,
         target: Target,
+        asked: Position | None,
         client: bytes,
         items: Sequence[UpdateItem],
         send: Sequence[Part],
         timeout: float,
         attempt: int = 1,
     ) -> list[Outcome]:
-        """Send `items`, versions set, to the successor of `target`; one outcome for each."""
+        """Send `items`, versions set, to the successor of the place `asked`; one outcome for each."""
         try:
-            reply = await self._call(target, client, items, send, timeout)
+            reply = await self._call(target, asked, client, items, send, timeout)
         except EmberError as error:
-            outcome = self._refused(target, error.code, error.message, attempt)
+            outcome = self._refused(target, asked, error.code, error.message, attempt)
             return [outcome] * len(items)
         outcomes: list[Outcome] = list(map(Accepted, reply.versions, reply.lengths))
         for failed in reply.errors:
-            outcomes[failed.index] = self._refused(target, code_of(failed.code), failed.message, attempt)
+            outcomes[failed.index] = self._refused(target, asked, code_of(failed.code), failed.message, attempt)
         return outcomes
 
-    async def resend(self, target: Target, operation: Operation, timeout: float, attempt: int) -> Outcome:
-        """Send the pending version `operation.leftover` whole, from the store."""
+    async def send_whole(self, target: Target, operation: Operation, timeout: float, attempt: int) -> Outcome:
+        """Send a version of the chunk from the store: the leftover, the update that is pending, or (PUSH) what is
+        committed."""
         deadline = asyncio.get_running_loop().time() + timeout
+        step, asked = operation.step, operation.asked
         # No `asyncio.timeout`: this may run before there is a task of its own (`eager`).
-        async with self._resending:
-            return await self._resend(target, operation, deadline, attempt)
+        async with self._turn(step, asked):
+            if operation.asked is not asked or operation.step is not step:
+                return Refused(Failure(Code.NOT_SERVING, "the chain has changed"), True)  # which nobody waits for
+            try:
+                if step is Step.PUSH:
+                    return await self._push(target, operation, asked, deadline, attempt)
+                version = operation.leftover if step is Step.RESEND else operation.version
+                return await self._send_pending(target, operation.chunk, version, asked, deadline, attempt)
+            except EmberError as error:
+                return self._refused(target, asked, error.code, error.message, attempt)
 
-    async def _resend(self, target: Target, operation: Operation, deadline: float, attempt: int) -> Outcome:
-        left = target.store.pending_update(operation.chunk)
-        if left is None or left.version != operation.leftover or target.position is None:
+    def _turn(self, step: Step, asked: Position | None) -> asyncio.Semaphore:
+        if step is Step.PUSH:
+            return self._pushing
+        receiver = asked.index + 1 if asked is not None else 0
+        turn = self._resending.get(receiver)
+        if turn is None:
+            turn = self._resending[receiver] = asyncio.Semaphore(RESENDS_MAX)
+        return turn
+
+    async def _send_pending(
+        self, target: Target, chunk: bytes, version: int, asked: Position | None, deadline: float, attempt: int
+    ) -> Outcome:
+        left = target.store.pending_update(chunk)
+        if left is None or left.version != version or asked is None:
             return Refused(Failure(Code.NOT_SERVING, f"target {target.id} is not where it was"), True)
-        inode, index = split_chunk_id(operation.chunk)
+        inode, index = split_chunk_id(chunk)
         kind = UpdateKind.REMOVE if left.removed else UpdateKind.REPLACE
         length = 0 if left.removed else left.length
         buffer = self._pool.take(max(length, 1))
@@ -148,12 +198,12 @@ class Forwarder:
             checksums = b""
             if length:
                 view = buffer.view
-                await self._read_pending(target, operation.chunk, view)
+                await self._read_pending(target, chunk, view)
                 send = [view]
                 checksums = page_checksums(view, 0, left.chunk_size)
             item = UpdateItem(
-                target.position.chain,
-                target.position.version,
+                asked.chain,
+                asked.version,
                 inode,
                 index,
                 kind,
@@ -165,16 +215,74 @@ class Forwarder:
                 checksums,
                 Durability.DISK,
                 left.version,
-                target.store.digest(operation.chunk, pending=True),
-                _base(target.store, operation.chunk),
+                target.store.digest(chunk, pending=True),
+                _base(target.store, chunk),
             )
             timeout = deadline - asyncio.get_running_loop().time()
-            (outcome,) = await self.forward(target, left.client, [item], send, timeout, attempt)
-        except EmberError as error:
-            return self._refused(target, error.code, error.message, attempt)
+            (outcome,) = await self.forward(target, asked, left.client, [item], send, timeout, attempt)
         finally:
             buffer.release()
         return outcome
+
+    async def _push(
+        self, target: Target, operation: Operation, asked: Position | None, deadline: float, attempt: int
+    ) -> Outcome:
+        """What is committed, to the syncing successor: straight from the block file, where it is large."""
+        store, chunk = target.store, operation.chunk
+        held = store.holding(chunk)
+        if asked is None or held.version != operation.version:
+            return Refused(Failure(Code.NOT_SERVING, f"target {target.id} is not where it was"), True)
+        kind = UpdateKind.REMOVE if held.removed else UpdateKind.REPLACE if held.version else UpdateKind.FORGET
+        length = held.length
+        send: list[Part] = []
+        checksums = b""
+        release: list[Callable[[], None]] = []
+        try:
+            if length:
+                buffer = self._pool.take(length)
+                release.append(buffer.release)
+                try:
+                    read = store.read(chunk, 0, length, buffer.view)
+                except WouldBlock:
+                    read = await asyncio.get_running_loop().run_in_executor(
+                        self._threads, partial(store.read_blocking, chunk, 0, length, buffer.view)
+                    )
+                if read.release is not None:
+                    release.append(read.release)
+                send, checksums = [read.part], read.checksums
+            inode, index = split_chunk_id(chunk)
+            item = UpdateItem(
+                asked.chain,
+                asked.version,
+                inode,
+                index,
+                kind,
+                0,
+                length,
+                held.chunk_size or CHUNK_SIZE_MIN,
+                0,
+                0,
+                checksums,
+                Durability.MEMORY,  # it is synced before it counts (FINISH_SYNC)
+                held.version,
+                held.digest,
+                NOTHING_DIGEST,
+            )
+            timeout = deadline - asyncio.get_running_loop().time()
+            (outcome,) = await self.forward(target, asked, b"", [item], send, timeout, attempt)
+        finally:
+            for give_back in release:
+                give_back()
+        if isinstance(outcome, Accepted):
+            target.pushed_chunks += 1
+            target.pushed_bytes += length
+        return outcome
+
+    async def at_version(self, target: Target, position: Position, timeout: float) -> None:
+        """Return when the predecessor acts at this version of the chain. Raises what it, or the way to it, says."""
+        assert position.predecessor is not None
+        address = self._targets.address(position.predecessor.node)
+        await self._askers.call(address, AT_VERSION, AtVersion(position.chain, position.version), timeout=timeout)
 
     async def committed_versions(self, target: Target, chunks: list[bytes], timeout: float) -> list[Told]:
         """What the tail of `target`'s chain has committed of `chunks`. Raises CHAIN_BROKEN, NOT_SERVING."""
@@ -200,40 +308,53 @@ class Forwarder:
         return list(map(Told, reply.versions, reply.digests))
 
     async def _call(
-        self, target: Target, client: bytes, items: Sequence[UpdateItem], send: Sequence[Part], timeout: float
+        self,
+        target: Target,
+        asked: Position | None,
+        client: bytes,
+        items: Sequence[UpdateItem],
+        send: Sequence[Part],
+        timeout: float,
     ) -> UpdateChunksReply:
-        position = target.position
-        if position is None or position.successor is None:
+        if asked is None or asked.successor is None:
             raise EmberError(Code.NOT_SERVING, target.why_not())
         if timeout < CALL_S_MIN:
             raise EmberError(Code.BUSY, "no time is left to forward an update to it")
-        address = self._targets.address(position.successor.node)
-        peers = self._peers.get(position.index + 1)
-        if peers is None:
-            peers = self._peers[position.index + 1] = PeerPool(self._hello)
+        address = self._targets.address(asked.successor.node)
+        if asked.fills and not client:
+            peers = self._pushers
+        else:
+            found = self._peers.get(asked.index + 1)
+            if found is None:
+                found = self._peers[asked.index + 1] = PeerPool(self._hello)
+            peers = found
         request = UpdateChunks(client, list(items), target.id)
         reply: UpdateChunksReply = await peers.call(address, UPDATE_CHUNKS, request, send=send, timeout=timeout)
         if len(reply.versions) != len(items) or len(reply.lengths) != len(items):
             raise EmberError(Code.INTERNAL, f"it answered for {len(reply.versions)} of {len(items)} updates")
         if any(not 0 <= failed.index < len(items) for failed in reply.errors):
             raise EmberError(Code.INTERNAL, "it answered for an update it was not sent")
-        if reply.holders:
+        if reply.holders and asked is target.position and not asked.fills:
             target.behind = reply.holders
         return reply
 
-    def _refused(self, target: Target, code: Code, message: str, attempt: int) -> Refused:
+    def _refused(self, target: Target, asked: Position | None, code: Code, message: str, attempt: int) -> Refused:
         """The outcome, in words that name chain and node, with a code whose retry class is kept."""
-        position = target.position
-        where = f"chain {position.chain}" if position is not None else f"target {target.id}"
-        if position is not None and position.successor is not None:
-            where += f": node {position.successor.node}"
+        where = f"chain {asked.chain}" if asked is not None else f"target {target.id}"
+        if asked is not None and asked.successor is not None:
+            where += f": node {asked.successor.node}"
             try:
-                host, port = self._targets.address(position.successor.node)
+                host, port = self._targets.address(asked.successor.node)
                 where += f" at {host}:{port}"
             except EmberError:
                 pass
         final = code in _FINAL or (code in _CORRUPT and attempt >= CORRUPT_ATTEMPTS_MAX)
-        if code in _TOLD:
+        syncs = asked is not None and asked.fills
+        if syncs:
+            # No update fails because of a replica that does not serve yet: either it takes it, or the chain goes on
+            # without it.
+            final = False
+        if (code in _TOLD and not syncs) or code is Code.NEEDS_WHOLE:
             told = code
         elif code in _UNCLEAR or code.value.retry is Retry.MAYBE_APPLIED:
             told = Code.CHAIN_BROKEN

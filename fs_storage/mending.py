@@ -79,6 +79,8 @@ class Mending(Rounds):
         position = target.position
         if target.store.whole or target.failed is not None or position is None or len(position.members) < 2:
             return
+        if position.syncing:
+            return  # its predecessor fills it up
         if target.replica.busy_chunks:
             return  # updates that began while it still served end first
         if not target.admitted or not target.membership.lease_valid():

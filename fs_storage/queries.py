@@ -10,6 +10,8 @@ import struct
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
 from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, REMOVE_FILES_MAX, UPDATE_ITEMS_MAX
+from fs_common.records.resync import AtVersion
+from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
     CommittedVersionsReply,
@@ -72,6 +74,13 @@ class Queries:
         store = target.store
         versions = [state.version if state is not None else 0 for state in map(store.state, request.chunks)]
         return Reply(CommittedVersionsReply(versions, list(map(store.digest, request.chunks))))
+
+    async def at_version(self, call: Call) -> Reply:
+        """AT_VERSION: answered when this node's target acts at that version of the chain, or a newer one. The call's
+        deadline bounds the wait."""
+        request: AtVersion = call.request
+        await self._targets.acts_at(request.chain, request.chain_version)
+        return Reply(Empty())
 
     async def query_last_chunk(self, call: Call) -> Reply:
         """QUERY_LAST_CHUNK. Raises also NOT_HEAD, and CHAIN_BROKEN when a pending version cannot be settled."""

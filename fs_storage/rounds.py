@@ -1,7 +1,8 @@
 """Rounds over all targets of this daemon, for work that nobody asks for: settling and mending.
 
-One task. It looks at every target at once when something has changed (`kick`) and then at an interval; what a round
-leaves undone is tried in the next.
+One task, and one for each target that is being looked at. It looks at every target at once when something has changed
+(`kick`) and then at an interval; what a round leaves undone is tried in the next. A look that takes long delays that of
+no other target, and is followed by another if something has changed meanwhile.
 """
 
 import abc
@@ -20,6 +21,12 @@ class Rounds(abc.ABC):
         self._interval_s = interval_s
         self._kicked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._looks: dict[int, asyncio.Task[None]] = {}
+        """By target."""
+        self._again: set[int] = set()
+        """Targets that something has changed of since their look began."""
+        self._error: Exception | None = None
+        """Which no look expected."""
 
     def start(self) -> None:
         self._task = keep(self._run, self._name, end_on=())
@@ -33,6 +40,10 @@ class Rounds(abc.ABC):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        looks = list(self._looks.values())
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
 
     @abc.abstractmethod
     async def _look(self, target: Target) -> None:
@@ -41,12 +52,33 @@ class Rounds(abc.ABC):
     async def _run(self) -> None:
         while True:
             self._kicked.clear()
-            # One target's failure must not leave the rounds of others behind, unheard of.
-            ends = await asyncio.gather(*(self._look(target) for target in self._targets.all()), return_exceptions=True)
-            for end in ends:
-                if isinstance(end, BaseException):
-                    raise end
+            if self._error is not None:
+                # One target's failure must not leave the rounds of others behind, unheard of.
+                error, self._error = self._error, None
+                raise error
+            for target in self._targets.all():
+                self._begin(target)
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: in Python 3.11 it may lose a cancellation.
                 async with asyncio.timeout(self._interval_s):
                     await self._kicked.wait()
+
+    def _begin(self, target: Target) -> None:
+        if target.id in self._looks:
+            self._again.add(target.id)
+            return
+        look = asyncio.get_running_loop().create_task(self._look(target), name=f"{self._name} {target.id}")
+        self._looks[target.id] = look
+        look.add_done_callback(lambda done: self._ended(target, done))
+
+    def _ended(self, target: Target, look: "asyncio.Task[None]") -> None:
+        del self._looks[target.id]
+        if look.cancelled():
+            return
+        error = look.exception()
+        if isinstance(error, Exception):
+            self._error = error
+            self._kicked.set()
+        if target.id in self._again:
+            self._again.discard(target.id)
+            self._kicked.set()

@@ -24,7 +24,6 @@ from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
-from fs_storage.finishing import Finishing
 from fs_storage.forward import Forwarder
 from fs_storage.holdings import Holdings
 from fs_storage.mending import Mending
@@ -99,7 +98,6 @@ class Daemon:
         self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub")
         self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
-        self._finishing = Finishing(self.targets, hello, counters)
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._register()
@@ -135,6 +133,7 @@ class Daemon:
         self._manager = manager
         manager.on_verdicts(self.targets.judge)
         manager.on_routing(self.targets.apply)
+        manager.on_routing(self._forwarder.follow)
         manager.start()
 
     async def close(self) -> None:
@@ -142,7 +141,6 @@ class Daemon:
         await self._settling.close()
         await self._mending.close()
         await self._repairs.close()
-        await self._finishing.close()
         if self._server is not None:
             await self._server.close(CLOSE_GRACE_S)
         if self._manager is not None:
@@ -161,6 +159,7 @@ class Daemon:
         register(methods.READ_CHUNKS, self._reads.read)
         register(methods.UPDATE_CHUNKS, self.updates.update, allocate=self.updates.allocate)
         register(methods.COMMITTED_VERSIONS, self._queries.committed_versions)
+        register(methods.AT_VERSION, self._queries.at_version)
         register(methods.QUERY_LAST_CHUNK, self._queries.query_last_chunk)
         register(methods.REMOVE_CHUNKS, self._queries.remove_chunks)
         register(methods.REMOVE_FILES, self._queries.remove_files)
@@ -170,7 +169,6 @@ class Daemon:
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)
         register(methods.SUSPECT_CHUNKS, self._repairs.suspect_chunks)
-        register(methods.FINISH_SYNC, self._finishing.finish_sync)
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 
@@ -189,6 +187,7 @@ class Daemon:
         return stats
 
     def _on_targets_changed(self) -> None:
+        self.updates.chains_changed()
         self._settling.kick()
         self._mending.kick()
         if self._manager is not None:

@@ -2,14 +2,17 @@
 
 A head asks the tail, commits what is committed there, and sends the rest down the chain again. A replica in the
 middle commits what the tail has committed, be it forgotten since, and leaves the rest to its predecessor. A tail
-commits all of it: what a tail has is committed by definition; only then is it `ready`.
+commits all of it: what a tail has is committed by definition; only what is of the present chain version goes to a
+syncing successor first. A new tail is `ready` then, if its predecessor acts at this chain version, which it is asked.
 
 One task for the daemon (`rounds`): what fails is tried again.
 """
 
+import asyncio
 import logging
 
 from fs_common.errors import EmberError
+from fs_storage.craq.position import Position
 from fs_storage.forward import Forwarder
 from fs_storage.rounds import Rounds
 from fs_storage.target import Target
@@ -18,6 +21,8 @@ from fs_storage.updates import Updates
 
 logger = logging.getLogger(__name__)
 
+UNFIT_S = 60.0
+"""How long a target that could not take what it was sent says that it is offline, before it is tried again."""
 BATCH = 64
 """Chunks of one target that are settled together: bounds the memory of whole chunks on their way."""
 TIMEOUT_S = 10.0
@@ -31,19 +36,34 @@ class Settling(Rounds):
 
     async def _look(self, target: Target) -> None:
         """One round over what is pending at `target` and held by nobody."""
-        replica = target.replica
-        if not replica.unsettled or not target.may_act:
-            return
-        left = [chunk for chunk in replica.unsettled if not replica.holds(chunk)]
-        try:
-            for start in range(0, len(left), BATCH):
-                await self._settle_batch(target, left[start : start + BATCH])
-        except EmberError as error:
-            logger.debug("target %d cannot settle what is pending: %s", target.id, error)
-            return
+        if target.unfit is not None and asyncio.get_running_loop().time() > target.unfit_since_s + UNFIT_S:
+            target.unfit = None
+            self._targets.changed()
         position = target.position
-        if position is not None and position.is_tail and not target.ready:
-            target.ready = not target.store.pending()
+        if position is None or position.syncing or not target.may_act:
+            return
+        ends = await asyncio.gather(self._agree(target, position), self._settle(target), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, EmberError):
+                logger.debug("target %d cannot settle what is pending: %s", target.id, end)
+            elif end is not None:
+                raise end
+        if target.become_ready():
+            self._targets.changed()
+
+    async def _agree(self, target: Target, position: Position) -> None:
+        """A tail of before may speak yet. If it is alive it is the predecessor, or was taken out by a change that the
+        predecessor knows of when it acts at this version."""
+        if position.is_tail and not target.agreed:
+            await self._forwarder.at_version(target, position, TIMEOUT_S)
+            if target.position == position:
+                target.agreed = True
+
+    async def _settle(self, target: Target) -> None:
+        replica = target.replica
+        left = [chunk for chunk in replica.unsettled if not replica.holds(chunk)]
+        for start in range(0, len(left), BATCH):
+            await self._settle_batch(target, left[start : start + BATCH])
 
     async def _settle_batch(self, target: Target, chunks: list[bytes]) -> None:
         position = target.position

@@ -1,9 +1,12 @@
 """One target of this daemon: its store, its replica of a chain, and whether it may serve.
 
-A target serves while all of this holds: its engine is open and what it had pending as a tail is committed (`ready`),
-its disk works (`failed` is None), the manager has said that its store is the right one (`admitted`), that store holds
-everything it ever acknowledged (`store.whole`), routing says it is SERVING (`position`), and the node's lease is valid.
-All but the lease change rarely and are kept; the lease is asked for at each decision.
+A target serves while all of this holds: its engine is open and it may speak as what it is (`ready`), its disk works
+(`failed` is None), the manager has said that its store is the right one (`admitted`), that store holds everything it
+ever acknowledged (`store.whole`), routing says it is SERVING (`position`), and the node's lease is valid. All but the
+lease change rarely and are kept; the lease is asked for at each decision.
+
+A new tail is ready when what it found pending is committed, and its predecessor acts at this version of the chain
+(`docs/concurrency/chains.md`). A syncing target takes what its predecessor sends, whole or not, and answers nobody.
 """
 
 import logging
@@ -57,7 +60,9 @@ class Target:
         self.position: Position | None = None
         """By the newest routing; None: not serving on any chain."""
         self.ready = False
-        """Whether versions that were pending at the start cannot be mistaken: a tail has committed them."""
+        """Whether it may answer in its place. A tail: see the module. Any other that serves: at once."""
+        self.agreed = False
+        """As a tail: whether no tail of before speaks any more, as the predecessor acts at this chain version."""
         self.admitted = False
         """The manager knows this store and this opening of it."""
         self.refused: str | None = None
@@ -78,22 +83,51 @@ class Target:
         given it before it served again."""
         self.synced_version = 0
         """Of the chain, while this target is syncing: the version of which it has everything; 0: none."""
+        self.pushed_chunks = 0
+        self.pushed_bytes = 0
+        """Sent whole to syncing successors, in this life."""
+        self.unfit: str | None = None
+        """Why it cannot take what it is sent to be filled up."""
+        self.unfit_since_s = 0.0
+        """When that was, on the clock of `loop.time()`."""
         self.sync: Filling | None = None
         """Of its successor, while it fills that up."""
         self._store_number = int.from_bytes(store.identity[:4], "big") << 32
 
     def place(self, position: Position | None) -> None:
-        """Take a place on the chain, from routing.
-
-        What a tail has pending is committed by definition, so it says nothing to readers before it has committed it.
-        """
-        if position != self.position:
-            self.behind = []
-        if position is not None and not (position.is_tail and self.position is not None and self.position.is_tail):
-            self.ready = not position.is_tail or not self.replica.unsettled
+        """Take a place on the chain, from routing. What waits for another successor is decided anew by the core; the
+        caller runs its instructions (`Updates.chains_changed`)."""
+        before = self.position
+        if position == before:
+            self.refresh()  # the same object stays: attempts to forward belong to it
+            return
+        tail_before = before is not None and before.is_tail and self.ready
         self.position = position
-        self.uncertain = _NOTHING if position is not None and position.is_tail else self.replica.unsettled
+        self.behind = []
+        tail = position is not None and position.is_tail
+        self.uncertain = _NOTHING if tail else self.replica.unsettled
+        self.replica.owed.clear()
+        self.ready = position is not None and not position.syncing and (not tail or tail_before)
+        if position is not None and tail:
+            self.agreed = tail_before or position.predecessor is None
+            self.replica.expect_settled()
+            self.become_ready()
         self.refresh()
+        self.replica.moved()
+
+    def become_ready(self) -> bool:
+        """A tail is ready as soon as it can be. True: it is now, and was not."""
+        position = self.position
+        if self.ready or position is None or not position.is_tail or not self.agreed or self.replica.owed:
+            return False
+        self.ready = True
+        return True
+
+    @property
+    def may_fill(self) -> bool:
+        """Whether a round of filling up the successor may begin: nothing is pending of an older chain version."""
+        position = self.position
+        return position is not None and position.fills and self.serves and not self.replica.owed
 
     def mended(self) -> None:
         """The store is whole again; chunks have changed beside the replica."""
@@ -102,18 +136,16 @@ class Target:
         unsettled.update(self.store.pending(), self.conflicts)
         self.replica.changed_beside()
         self.mending = ""
-        self.ready = self.position is not None and (not self.position.is_tail or not self.store.pending())
-        self.refresh()
+        position, self.position = self.position, None
+        self.place(position)
 
-    def filled(self, chain_version: int) -> None:
-        """While it is syncing: it has everything that the tail has."""
-        self.synced_version = chain_version
-        self.conflicts.clear()
-        pending = set(self.store.pending())
-        unsettled = self.replica.unsettled
-        # What nobody could decide was pushed over.
-        unsettled -= {chunk for chunk in unsettled if chunk not in pending and not self.replica.holds(chunk)}
-        self.refresh()
+    def cannot_fill(self, reason: str, now_s: float) -> None:
+        """This syncing target is sent what it cannot take. It says so for a while (`settling`), and its chain goes on
+        without it."""
+        if self.unfit is None:
+            logger.error("target %d cannot be filled up: %s", self.id, reason)
+        self.unfit = reason
+        self.unfit_since_s = now_s
 
     def refresh(self) -> None:
         """Tell the core where it stands now. Called before events are reported to it."""
@@ -122,11 +154,13 @@ class Target:
     @property
     def may_act(self) -> bool:
         """May take part in the replication of updates."""
+        position = self.position
         return (
-            self.position is not None
+            position is not None
             and self.failed is None
             and self.admitted
-            and self.store.whole
+            # What is not whole becomes it by being filled up.
+            and (self.store.whole or position.syncing)
             and self.membership.lease_valid()
         )
 
@@ -137,9 +171,9 @@ class Target:
 
     @property
     def holders(self) -> list[Holder]:
-        """Who has what is committed here: this replica, and those behind it."""
+        """Who has what is committed here: this replica, and those that serve behind it."""
         position = self.position
-        if position is None:
+        if position is None or position.syncing:
             return []
         store = self.store
         # Another store in this one's place is another incarnation, whatever it counts.
@@ -167,11 +201,13 @@ class Target:
             return f"target {self.id} serves on no chain"
         if not self.admitted:
             return self.refused or f"target {self.id} waits for the manager's word on its store"
-        if not self.store.whole:
+        if not self.store.whole and not self.position.syncing:
             waits = f": {self.mending}" if self.mending else ""
             return f"target {self.id} may have lost something and has not got it back from its chain yet{waits}"
         if not self.membership.lease_valid():
             return f"the lease of target {self.id} is over: its daemon hears nothing from the manager"
+        if self.position.syncing:
+            return f"target {self.id} is being filled up by its chain"
         if not self.ready:
             return f"target {self.id} is starting"
         return f"target {self.id} serves"
@@ -186,6 +222,12 @@ class Target:
     @property
     def local_state(self) -> LocalState:
         """For the heartbeat."""
+        position = self.position
         if self.failed is not None:
             return LocalState.OFFLINE
-        return LocalState.UPTODATE if self.ready and self.store.whole else LocalState.ONLINE
+        if self.unfit is not None and (position is None or position.syncing):
+            return LocalState.OFFLINE
+        if position is None or not self.store.whole:
+            return LocalState.ONLINE
+        up_to_date = self.synced_version == position.version if position.syncing else self.ready
+        return LocalState.UPTODATE if up_to_date else LocalState.ONLINE

@@ -56,6 +56,8 @@ class Targets:
         self._refused: dict[int, str] = {}
         """Targets whose engine did not open, and why."""
         self._closed = False
+        self._waiting: set[asyncio.Future[None]] = set()
+        """Of those who wait for the next routing that is applied, or target that is opened."""
 
     def apply(self, routing: Routing) -> None:
         """Follow a new routing."""
@@ -81,7 +83,21 @@ class Targets:
             if len(chain.targets) == 1:
                 alone = self._declare_whole(found)
                 self._alone[target_id] = asyncio.get_running_loop().create_task(alone, name=f"whole {target_id}")
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
         self.changed()
+
+    async def acts_at(self, chain: int, version: int) -> None:
+        """Return when this node's target on `chain` acts at that version, or a newer one: it speaks as nothing older
+        any more. The caller bounds the wait."""
+        while (
+            (target := self.by_chain.get(chain)) is None or target.position is None or target.position.version < version
+        ):
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            await future
 
     def judge(self, verdicts: list[TargetVerdict]) -> None:
         """What the manager says of the stores that were reported."""

@@ -30,6 +30,7 @@ class UpdateRequest:
         "payload",
         "reason",
         "remaining",
+        "sending",
         "source",
         "touched",
         "versions",
@@ -63,6 +64,9 @@ class UpdateRequest:
         self.lengths = [0] * len(items)
         self.errors: list[ItemError] = []
         self.remaining = len(items)
+        self.sending = 0
+        """Frames on their way to a successor out of this request's memory: one may outlive what it was for, when the
+        chain changes."""
         self.reason = ""
         """Why the last attempt to forward that was answered was refused."""
         self.touched: Collection[Target] = ()
@@ -95,15 +99,25 @@ class UpdateRequest:
         self.views[index] = payload[0]
         self.joined.append(payload)
 
+    def sent(self) -> None:
+        """A frame is off, or withdrawn."""
+        self.sending -= 1
+        if not self.remaining and not self.sending:
+            self._release()
+
+    def _release(self) -> None:
+        for joined in self.joined:
+            joined.drop()
+        self.joined.clear()
+        if self.payload is not None:
+            self.payload.drop()
+            self.payload = None
+
     def _one_less(self) -> None:
         self.remaining -= 1
         if self.remaining == 0:
-            for joined in self.joined:
-                joined.drop()
-            self.joined.clear()
-            if self.payload is not None:
-                self.payload.drop()
-                self.payload = None
+            if not self.sending:
+                self._release()
             if not self.done.done():
                 holders = [holder for target in self.touched for holder in target.holders]
                 self.done.set_result(Reply(UpdateChunksReply(self.versions, self.lengths, self.errors, holders)))
@@ -129,17 +143,20 @@ def views_of(items: Sequence[UpdateItem], payload: Payload | None) -> list[memor
     return views
 
 
-def frame_of(request: UpdateRequest, operations: list[Operation]) -> tuple[list[UpdateItem], list[memoryview]]:
-    """What the successor is sent: the items with their versions, and their payload where it was received."""
+def frame_of(
+    request: UpdateRequest, operations: list[Operation], chain_version: int
+) -> tuple[list[UpdateItem], list[memoryview]]:
+    """What the successor is sent: the items with their versions, under the chain version of now, and their payload
+    where it was received."""
     items = []
     send = []
     for operation in operations:
         item = request.items[operation.request_index]
         assert item is not None
-        if request.source == 0:
+        if request.source == 0 or item.chain_version != chain_version:
             item = UpdateItem(
                 item.chain,
-                item.chain_version,
+                chain_version,
                 item.inode,
                 item.index,
                 item.kind,

@@ -7,6 +7,10 @@ get their turn at the same moment; whoever ends an update starts the one that wa
 Work runs in tasks of this module, not in the handler's: a caller that gives up, or whose deadline passes, does not
 stop an update half-way. Bounded: operations in flight for each target, payload memory for each position (`payload`).
 
+An attempt to forward belongs to the place on the chain that it is made from (`Operation.asked`). When the chain changes
+(`chains_changed`), the core decides anew what waits for a successor, and new attempts begin at once; those of before
+find, when they end or their pause is over, that nobody waits for them.
+
 Tasks, locks and step traces: docs/concurrency/storage.md. Source: DESIGN section 7.
 """
 
@@ -25,7 +29,8 @@ from fs_common.records.storage import UpdateChunks, UpdateItem, UpdateKind
 from fs_common.rpc import Allocation, Call, Reply
 from fs_common.telemetry import Counters
 from fs_storage.craq.apportion import Told
-from fs_storage.craq.operation import Duty, Failure, Operation, Step
+from fs_storage.craq.operation import SENDING, Duty, Failure, Operation, Step
+from fs_storage.craq.position import Position
 from fs_storage.engine.interface import Update
 from fs_storage.forward import Accepted, Forwarder, Outcome, Refused
 from fs_storage.payload import Payload, PayloadMemory
@@ -137,6 +142,16 @@ class Updates:
         self._counters.add("settles", len(operations))
         return await self.perform(target, operations, [None] * len(operations), timeout)
 
+    async def push(self, target: Target, chunks: Sequence[bytes], timeout: float) -> UpdateRequest:
+        """Send what is committed of `chunks` to the syncing successor, whole, each when it has its turn. An item of the
+        result without an error is there now. Raises CHAIN_VERSION: this target fills nobody."""
+        position = target.position
+        if position is None or not position.fills:
+            raise EmberError(Code.CHAIN_VERSION, f"target {target.id} fills nobody")
+        operations = [Operation(chunk, Duty.PUSH, chain_version=position.version) for chunk in chunks]
+        self._counters.add("pushes", len(operations))
+        return await self.perform(target, operations, [None] * len(operations), timeout)
+
     async def confirm(self, target: Target, told: Sequence[tuple[bytes, int, Told]], timeout: float) -> None:
         """Commit what is pending here and, as the tail says, committed there. Of each chunk: what was pending when the
         tail was asked (its digest), and the tail's word.
@@ -155,6 +170,11 @@ class Updates:
             return
         self._counters.add("confirms", len(operations))
         await self.perform(target, operations, [None] * len(operations), timeout)
+
+    def chains_changed(self) -> None:
+        """Targets have been placed anew: go on with what was waiting for other successors than those of now."""
+        for target in self._targets.all():
+            self._go_on(target, None)
 
     async def idle(self) -> None:
         """Wait until no update is in work."""
@@ -240,6 +260,8 @@ class Updates:
                 returned.append(operation)
             else:
                 others.setdefault(request, []).append(operation)
+        if not target.ready and target.become_ready():
+            self._targets.changed()
         for report in target.replica.take_reports():
             self._counters.add("chunks_differed")
             logger.error("chain %d: %s", target.position.chain if target.position is not None else 0, report)
@@ -263,12 +285,14 @@ class Updates:
                     await self._prepare(target, request, together)
                 case Step.FORWARD:
                     await self._forward(target, request, together, 1)
-                case Step.RESEND:
+                case Step.RESEND | Step.FORWARD_WHOLE | Step.PUSH:
                     for operation in together[1:]:
-                        self._spawn(target, self._resend(target, request, operation))
-                    await self._resend_attempts(target, request, together[0])
+                        self._spawn(target, self._send_whole(target, request, operation))
+                    await self._send_whole_attempts(target, request, together[0])
                 case Step.COMMIT | Step.CONFIRM:
                     await self._commit(target, together)
+                case Step.FORGET:
+                    await self._forget(target, together)
                 case Step.ABANDON:
                     await self._abandon(target, together)
                 case Step.QUEUED | Step.DONE:
@@ -286,8 +310,6 @@ class Updates:
             if operation.kind is UpdateKind.SCATTER:
                 operations = await self._join(target, request, operations)
                 break
-        position = target.position
-        chain_version = position.version if position is not None else 0
         updates = []
         for operation in operations:
             item = request.items[operation.request_index]
@@ -301,7 +323,7 @@ class Updates:
                     item.checksums,
                     item.chunk_size,
                     operation.version,
-                    chain_version,
+                    operation.chain_version,
                     item.durability,
                     operation.client,
                     operation.channel,
@@ -328,7 +350,23 @@ class Updates:
             if result.code is Code.CHECKSUM:
                 # What it changes may be damaged here; whether it is, or what it brings, shows when somebody looks.
                 self._targets.suspect(target, operation.chunk)
+            if result.code is Code.NO_SPACE and target.position is not None and target.position.syncing:
+                target.cannot_fill(result.message, now)
+                self._targets.changed()
             replica.prepare_refused(operation, Failure(result.code, f"target {target.id}: {result.message}"))
+
+    async def _forget(self, target: Target, operations: list[Operation]) -> None:
+        try:
+            await target.store.forget([operation.chunk for operation in operations])
+        except Exception as error:
+            self._lost_store(target, error)
+            for operation in operations:
+                failure = Failure(Code.CHAIN_BROKEN, f"target {target.id} failed: {error}")
+                target.replica.forget_failed(operation, failure)
+            return
+        target.refresh()
+        for operation in operations:
+            target.replica.forgotten(operation)
 
     async def _join(self, target: Target, request: UpdateRequest, operations: list[Operation]) -> list[Operation]:
         """Make WRITEs of scattered updates. Returns the operations that go on."""
@@ -387,43 +425,63 @@ class Updates:
     async def _forward(self, target: Target, request: UpdateRequest, operations: list[Operation], attempt: int) -> None:
         """One attempt for `operations`, together; those that need another get it in a task of their own."""
         loop = asyncio.get_running_loop()
-        items, send = frame_of(request, operations)
+        asked = operations[0].asked
+        items, send = frame_of(request, operations, asked.version if asked is not None else 0)
         self._counters.add("forwards", len(items))
-        outcomes = await self._forwarder.forward(
-            target, request.client, items, send, request.give_up - loop.time(), attempt
-        )
-        again = self._take_outcomes(target, request, operations, outcomes, attempt)
+        request.sending += 1
+        try:
+            outcomes = await self._forwarder.forward(
+                target, asked, request.client, items, send, request.give_up - loop.time(), attempt
+            )
+        finally:
+            request.sent()
+        again = self._take_outcomes(target, request, operations, asked, outcomes, attempt)
         if again:
-            self._spawn(target, self._forward_again(target, request, again, attempt + 1))
+            self._spawn(target, self._forward_again(target, request, again, asked, attempt + 1))
 
     async def _forward_again(
-        self, target: Target, request: UpdateRequest, operations: list[Operation], attempt: int
+        self,
+        target: Target,
+        request: UpdateRequest,
+        operations: list[Operation],
+        asked: Position | None,
+        attempt: int,
     ) -> None:
         await asyncio.sleep(_backoff_s(attempt))
-        self._counters.add("forward_retries", len(operations))
-        await self._forward(target, request, operations, attempt)
+        target.refresh()
+        operations = [operation for operation in operations if target.replica.try_again(operation, asked)]
+        if operations:
+            self._counters.add("forward_retries", len(operations))
+            await self._forward(target, request, operations, attempt)
         await self._run(target, request, self._go_on(target, request))
 
-    async def _resend(self, target: Target, request: UpdateRequest, operation: Operation) -> None:
-        await self._resend_attempts(target, request, operation)
+    async def _send_whole(self, target: Target, request: UpdateRequest, operation: Operation) -> None:
+        await self._send_whole_attempts(target, request, operation)
         await self._run(target, request, self._go_on(target, request))
 
-    async def _resend_attempts(self, target: Target, request: UpdateRequest, operation: Operation) -> None:
+    async def _send_whole_attempts(self, target: Target, request: UpdateRequest, operation: Operation) -> None:
+        """One chunk, from the store."""
         loop = asyncio.get_running_loop()
+        asked = operation.asked
         attempt = 1
         while True:
-            self._counters.add("resends")
-            outcome = await self._forwarder.resend(target, operation, request.give_up - loop.time(), attempt)
-            if not self._take_outcomes(target, request, [operation], [outcome], attempt):
+            if operation.step is not Step.PUSH:
+                self._counters.add("resends")
+            outcome = await self._forwarder.send_whole(target, operation, request.give_up - loop.time(), attempt)
+            if not self._take_outcomes(target, request, [operation], asked, [outcome], attempt):
                 return
             attempt += 1
             await asyncio.sleep(_backoff_s(attempt))
+            target.refresh()
+            if not target.replica.try_again(operation, asked):
+                return
 
     def _take_outcomes(
         self,
         target: Target,
         request: UpdateRequest,
         operations: list[Operation],
+        asked: Position | None,
         outcomes: Sequence[Outcome],
         attempt: int,
     ) -> list[Operation]:
@@ -435,9 +493,13 @@ class Updates:
         failures: set[str] = set()
         target.refresh()
         for operation, outcome in zip(operations, outcomes, strict=True):
+            if operation.asked is not asked:
+                continue  # the chain has changed, and it goes its way without this attempt
             match outcome:
                 case Accepted(version, length):
-                    replica.forwarded(operation, version, length)
+                    replica.forwarded(operation, version, length, asked)
+                case Refused(failure, _, _) if failure.code is Code.NEEDS_WHOLE and operation.step is Step.FORWARD:
+                    replica.needs_whole(operation, asked)
                 case Refused(failure, final, silent):
                     if not silent:
                         request.reason = failure.message
@@ -445,10 +507,11 @@ class Updates:
                         failure = Failure(failure.code, request.reason)
                     if final or enough:
                         failures.add(failure.message)
-                        replica.forward_failed(operation, failure)
+                        replica.forward_failed(operation, failure, asked)
                     else:
-                        replica.forward_attempt_failed(operation, failure)
-                        again.append(operation)
+                        replica.forward_attempt_failed(operation, failure, asked)
+                        if operation.step in SENDING and operation.asked is asked:
+                            again.append(operation)
         for message in failures:
             logger.warning("given up after %d attempts: %s", attempt, message)
         return again

@@ -22,7 +22,7 @@ class FinishSync(msgspec.Struct, frozen=True, array_like=True):
 
 class AtVersion(msgspec.Struct, frozen=True, array_like=True):
     """To a replica: it answers once it acts at this chain version, or a newer one; so it speaks as no tail of an older
-    one any more. Raises CHAIN_VERSION while it does not."""
+    one any more."""
 
     chain: int
     chain_version: int

@@ -9,13 +9,14 @@ from typing import Any
 
 from fs_common.errors import Code
 from fs_common.records.storage import UpdateKind
+from fs_storage.craq.position import Position
 from fs_storage.engine.digest import NOTHING_DIGEST
 
 NO_IDENTITY = (b"", 0, 0)
 
 
 class Step(enum.Enum):
-    """What an operation waits for. The first five are also the states of its chunk (see `replica`)."""
+    """What an operation waits for. All but the last two are also the states of its chunk (see `replica`)."""
 
     RESEND = "resend"
     """The successor's answer to version `leftover`, sent whole from the store."""
@@ -25,10 +26,16 @@ class Step(enum.Enum):
     """The store's answer to this update as pending version `version`."""
     FORWARD = "forward"
     """The successor's answer to this update."""
+    FORWARD_WHOLE = "forward whole"
+    """The syncing successor's answer to `version`, which is pending here, sent whole from the store."""
     COMMIT = "commit"
     """The store's commit of `version`."""
     ABANDON = "abandon"
     """The store's word that `version` is dropped."""
+    FORGET = "forget"
+    """The store's word that it knows nothing of the chunk any more, so that this update goes over it."""
+    PUSH = "push"
+    """The syncing successor's answer to what is committed here, sent whole from the store."""
     QUEUED = "queued"
     """Its turn: another operation holds the chunk."""
     DONE = "done"
@@ -42,6 +49,12 @@ class Duty(enum.Enum):
     """Drive whatever is pending to its end."""
     CONFIRM = "confirm"
     """The tail has committed the version `version` of digest `digest`: commit it here, if it is what is pending."""
+    PUSH = "push"
+    """Give the syncing successor what is committed here."""
+
+
+SENDING = frozenset((Step.FORWARD, Step.FORWARD_WHOLE, Step.RESEND, Step.PUSH))
+"""Steps that wait for a successor: the one `asked`."""
 
 
 class Failure:
@@ -61,6 +74,7 @@ class Operation:
     """A chunk's update on its way through one replica. Plain slots: tens of thousands a second are made."""
 
     __slots__ = (
+        "asked",
         "base",
         "chain_version",
         "channel",
@@ -101,7 +115,7 @@ class Operation:
         self.chunk = chunk
         self.kind = kind
         self.chain_version = chain_version
-        """Of the chain, as the sender knows it."""
+        """As its sender knows the chain, and as it is when the operation is judged. An update is stored under it."""
         self.version = version
         """0 until the head assigns it; from a predecessor, the version to make. At the end: the committed version."""
         self.length = length
@@ -117,6 +131,8 @@ class Operation:
         self.base = base
         """Digest of the committed version it changes. NOTHING_DIGEST: there is none, or it is a removal. CONFIRM: of
         the version that was pending here when the tail was asked."""
+        self.asked: Position | None = None
+        """SENDING: the place from which the successor is asked. None: there was none (no lease), so nobody is."""
         self.request = request
         """The shell's; the core never looks."""
         self.request_index = request_index

@@ -6,24 +6,37 @@ new. At most one operation of a chunk is under way (a FIFO queue for each chunk)
 
 States of a chunk = step of the operation that holds it:
 
-    state       waiting for                          event -> next state
-    ---------   ----------------------------------   ---------------------------------------------------------------
-    (idle)      nothing, no operation                submit -> judged: RESEND, CONFIRM, PREPARE or DONE
-    RESEND      successor: leftover, whole chunk     forwarded -> CONFIRM; forward_failed -> DONE (leftover stays)
-    CONFIRM     store: commit of the leftover        committed -> judged again; commit_failed -> DONE
-    PREPARE     store: this update pending           prepared -> FORWARD (tail: COMMIT), or ABANDON if it became
-                                                     another version than the predecessor's; prepare_refused, _lost
-                                                     -> DONE
-    FORWARD     successor: this update               forwarded -> COMMIT; forward_failed -> ABANDON or DONE
-    COMMIT      store: commit of this update         committed -> DONE; commit_failed -> DONE (pending stays)
-    ABANDON     store: this update dropped           abandoned -> DONE
-    DONE        (left the chunk; the next in the queue is judged)
+    state          waiting for                       event -> next state
+    -------------  -------------------------------   ---------------------------------------------------------------
+    (idle)         nothing, no operation             submit -> judged: RESEND, CONFIRM, PREPARE, FORGET, PUSH or DONE
+    RESEND         successor: leftover, whole        forwarded -> CONFIRM; forward_failed -> DONE (leftover stays)
+    CONFIRM        store: commit of the leftover     committed -> judged again; commit_failed -> DONE
+    FORGET         store: nothing known any more     forgotten -> PREPARE, or DONE; forget_failed -> DONE
+    PREPARE        store: this update pending        prepared -> FORWARD (the last one: COMMIT), or ABANDON if it
+                                                     became another version than the predecessor's; prepare_refused,
+                                                     _lost -> DONE
+    FORWARD        successor: this update            forwarded -> COMMIT; needs_whole -> FORWARD_WHOLE;
+                                                     forward_failed -> ABANDON or DONE
+    FORWARD_WHOLE  successor: the version, whole     forwarded -> COMMIT; forward_failed -> ABANDON or DONE
+    COMMIT         store: commit of this update      committed -> DONE; commit_failed -> DONE (pending stays)
+    ABANDON        store: this update dropped        abandoned -> DONE
+    PUSH           successor: what is committed      forwarded, forward_failed -> DONE
+    DONE           (left the chunk; the next in the queue is judged)
+
+FORGET is of a syncing replica, FORWARD_WHOLE and PUSH are of the tail that fills one.
+
+The event `moved` (the place on the chain, or the chain's version, is another one) decides anew what waits for a
+successor: not on the chain: DONE, and the version stays pending; nobody behind that has to have it: COMMIT or CONFIRM;
+otherwise the same step, and the successor of now is `asked`. An outcome is reported together with who was asked, and
+ignored if that is not who is asked now.
 
 Invariants:
 
 * Prefix order: whatever version a replica has, committed or pending, its predecessor has. Hence prepare (durable)
   comes before forward, on every replica, and forward before commit.
-* A version is committed once the tail has prepared it; the tail commits at once.
+* A version is committed once the tail has prepared it. The tail commits at once, if nobody syncs behind it; and also
+  what was prepared under an older version of the chain, for the tail before it may have done so. Anything else it
+  commits when the syncing successor has it, so that this one lacks nothing when it begins to serve.
 * At a replica at most one version is pending: the committed one plus 1, or any higher one where nothing is committed
   or a removal is.
 * Two replicas have the same version only if its digest is the same. A successor takes an update only over the very
@@ -32,7 +45,8 @@ Invariants:
 * A chunk that has nothing at the head gets a version above all that the head has forgotten, so a successor takes it
   whether or not it still remembers the removal. Each replica forgets when it likes.
 * A version number, once it may have left this replica, is never given to another update: a pending version is
-  abandoned only if every attempt to forward it was answered by a refusal that promises "not applied".
+  abandoned only if every attempt to forward it, to whichever successor, was answered by a refusal that promises "not
+  applied".
 * An update with an identity is applied at most once: its answer is kept with the chunk and looked up in turn.
 
 Source: DESIGN section 7; `reference` rules of chain replication in `docs/concurrency/storage.md`.
@@ -45,8 +59,9 @@ from typing import TYPE_CHECKING, Protocol
 from fs_common.checks import violated
 from fs_common.errors import Code, Retry
 from fs_common.records.storage import UpdateKind
-from fs_storage.craq.operation import NO_IDENTITY, Duty, Failure, Operation, Step
+from fs_storage.craq.operation import NO_IDENTITY, SENDING, Duty, Failure, Operation, Step
 from fs_storage.craq.position import Position
+from fs_storage.craq.syncing import Take, take
 from fs_storage.engine.digest import NOTHING_DIGEST
 
 if TYPE_CHECKING:
@@ -81,6 +96,8 @@ class Replica:
         """Chunks that have, or are about to get, a pending version. A read of any other is answered at once."""
         self.position: Position | None = None
         """None: not serving. Set by the shell whenever routing or lease changes; judged at each operation's turn."""
+        self.owed: set[bytes] = set()
+        """Chunks that had something pending when `expect_settled` was called, and have not been settled since."""
         self._queues: dict[bytes, deque[Operation]] = {}
         """For each busy chunk: the operation that holds it, then those that wait, in order of arrival."""
         self._out: list[Operation] = []
@@ -102,24 +119,28 @@ class Replica:
         self._queues[operation.chunk] = queue = deque((operation,))
         self._judge_next(operation.chunk, queue)
 
+    def moved(self) -> None:
+        """`position` is another place, or one under another version of the chain."""
+        position = self.position
+        for queue in [*self._queues.values()]:
+            operation = queue[0]
+            if operation.step in SENDING and operation.asked != position:
+                self._redirect(operation)
+
     def prepared(self, operation: Operation, length: int) -> None:
         """The store has the update pending, durably; the chunk will have `length` bytes."""
         self._expect(operation, Step.PREPARE)
         operation.length = length
-        tail = self._is_tail()
-        if operation.source or not tail:
-            digest = self._view.digest(operation.chunk, pending=True)
-            if operation.source and digest != operation.digest:
-                operation.failure = Failure(
-                    Code.REPLICAS_DIFFER,
-                    f"version {operation.version} of chunk {operation.chunk.hex()} became another one at"
-                    f" {self._name()} than at target {operation.source}",
-                )
-                operation.step = Step.ABANDON
-                self._out.append(operation)
-                return
-            operation.digest = digest
-        operation.step = Step.COMMIT if tail else Step.FORWARD
+        if operation.source and self._view.digest(operation.chunk, pending=True) != operation.digest:
+            syncs = self.position is not None and self.position.syncing
+            operation.failure = Failure(
+                Code.NEEDS_WHOLE if syncs and operation.kind is not UpdateKind.REPLACE else Code.REPLICAS_DIFFER,
+                f"version {operation.version} of chunk {operation.chunk.hex()} became another one at"
+                f" {self._name()} than at target {operation.source}",
+            )
+            operation.step = Step.ABANDON
+        else:
+            self._forward(operation)
         self._out.append(operation)
 
     def prepare_refused(self, operation: Operation, failure: Failure) -> None:
@@ -133,43 +154,64 @@ class Replica:
         self._expect(operation, Step.PREPARE)
         self._finish(operation, _maybe_applied(failure))
 
-    def forwarded(self, operation: Operation, version: int, length: int) -> None:
-        """The successor has committed `version`, and its chunk has `length` bytes then."""
-        if operation.step is Step.RESEND:
-            self._expect(operation, Step.RESEND)
-            if (version, length) != (operation.leftover, operation.leftover_length):
-                self._answered_otherwise(operation, operation.leftover, operation.leftover_length, version, length)
-                return
-            operation.step = Step.CONFIRM
+    def forwarded(self, operation: Operation, version: int, length: int, asked: Position | None) -> None:
+        """The successor, as of `asked`, has committed `version`, and its chunk has `length` bytes then."""
+        if self._is_late(operation, asked):
+            return
+        step = operation.step
+        if step is Step.RESEND:
+            expected = (operation.leftover, operation.leftover_length)
         else:
-            self._expect(operation, Step.FORWARD)
-            if (version, length) != (operation.version, operation.length):
-                self._answered_otherwise(operation, operation.version, operation.length, version, length)
-                return
-            operation.step = Step.COMMIT
+            expected = (operation.version, operation.length)
+        if (version, length) != expected:
+            self._answered_otherwise(operation, *expected, version, length)
+        elif step is Step.PUSH:
+            self._finish(operation, None)
+        else:
+            operation.asked = None
+            operation.step = Step.CONFIRM if step is Step.RESEND else Step.COMMIT
+            self._out.append(operation)
+
+    def needs_whole(self, operation: Operation, asked: Position | None) -> None:
+        """The syncing successor has not what the update changes."""
+        if self._is_late(operation, asked):
+            return
+        self._expect(operation, Step.FORWARD)
+        operation.step = Step.FORWARD_WHOLE
         self._out.append(operation)
 
-    def forward_attempt_failed(self, operation: Operation, failure: Failure) -> None:
-        """One attempt failed and another follows: the step stays."""
-        self._expect(operation, Step.FORWARD, Step.RESEND)
-        if failure.code.value.retry is Retry.MAYBE_APPLIED:
-            operation.uncertain = True
-            if failure.code is Code.REPLICAS_DIFFER:
-                self._report(operation.chunk, failure.message)
+    def forward_attempt_failed(self, operation: Operation, failure: Failure, asked: Position | None) -> None:
+        """One attempt failed and another follows, after a pause: the step stays."""
+        if not self._is_late(operation, asked):
+            self._attempt_failed(operation, failure)
 
-    def forward_failed(self, operation: Operation, failure: Failure) -> None:
+    def try_again(self, operation: Operation, asked: Position | None) -> bool:
+        """The pause is over. False: the operation does not wait for the successor of `asked` any more."""
+        if self._is_late(operation, asked):
+            return False
+        if asked is None and self.position is not None:
+            self._redirect(operation)  # the lease is back
+            return False
+        return True
+
+    def forward_failed(self, operation: Operation, failure: Failure, asked: Position | None) -> None:
         """The last attempt failed.
 
         An update that certainly reached nobody is dropped, so that readers here need not ask the tail about it for
         ever; any other stays pending and is settled by a later operation.
         """
-        self.forward_attempt_failed(operation, failure)
-        if operation.step is Step.FORWARD and not operation.uncertain:
+        if self._is_late(operation, asked):
+            return
+        self._attempt_failed(operation, failure)
+        if operation.step is Step.PUSH:
+            self._finish(operation, failure)
+        elif operation.step is not Step.RESEND and not operation.uncertain:
+            operation.asked = None
             operation.step = Step.ABANDON
             operation.failure = failure
             self._out.append(operation)
-            return
-        self._finish(operation, _maybe_applied(failure))
+        else:
+            self._finish(operation, _maybe_applied(failure))
 
     def committed(self, operation: Operation) -> None:
         """The store's committed version is now `version` (CONFIRM: `leftover`)."""
@@ -199,6 +241,30 @@ class Replica:
         """The pending version stays, and with it the promise "not applied" is void."""
         self._expect(operation, Step.ABANDON)
         self._finish(operation, _maybe_applied(failure))
+
+    def forgotten(self, operation: Operation) -> None:
+        """The store knows nothing of the chunk any more."""
+        self._expect(operation, Step.FORGET)
+        self._settled(operation.chunk)
+        self._digests.pop(operation.chunk, None)
+        if operation.kind is UpdateKind.FORGET:
+            self._finish(operation, None)
+        else:
+            self._prepare(operation)
+            self._out.append(operation)
+
+    def forget_failed(self, operation: Operation, failure: Failure) -> None:
+        """Nobody knows what the store has of the chunk."""
+        self._expect(operation, Step.FORGET)
+        self._finish(operation, _maybe_applied(failure))
+
+    def expect_settled(self) -> None:
+        """What is pending now, or on its way into the store, is `owed`."""
+        self.owed = {
+            chunk
+            for chunk in self.unsettled
+            if chunk in self._queues or ((state := self._view.state(chunk)) is not None and state.pending_version)
+        }
 
     # -- instructions ------------------------------------------------------------------------------------------
 
@@ -245,20 +311,27 @@ class Replica:
         if position is None:
             self._done(operation, Failure(Code.NOT_SERVING, "the target has no valid lease or is not in the chain"))
         elif isinstance(operation.kind, Duty):
-            self._judge_duty(operation, position)
+            if operation.kind is Duty.PUSH:
+                self._judge_push(operation, position)
+            else:
+                self._judge_duty(operation, position)
         elif operation.chain_version != position.version:
             self._done(operation, _wrong_version(operation, position))
         elif operation.source == 0:
             self._judge_as_head(operation, position)
+        elif position.syncing:
+            self._judge_as_syncing(operation, position)
         else:
             self._judge_as_successor(operation, position)
 
     def _judge_duty(self, operation: Operation, position: Position) -> None:
         state = self._view.state(operation.chunk)
-        if state is None or not state.pending_version:
+        if state is None or not state.pending_version or position.syncing:
             self._done(operation, None)
         elif operation.kind is Duty.CONFIRM:
-            if state.pending_version > operation.version:
+            if operation.chain_version != position.version or position.is_tail:
+                self._done(operation, None)  # what another tail has said
+            elif state.pending_version > operation.version:
                 if self._removal_is_forgotten(operation, position):
                     self._confirm(operation, state)
                 else:
@@ -278,12 +351,26 @@ class Replica:
                 )
                 self._report(operation.chunk, message)
                 self._done(operation, Failure(Code.REPLICAS_DIFFER, message))
-        elif position.is_tail:
-            self._confirm(operation, state)
-        elif position.is_head:
-            self._resend(operation, state)
+        elif position.is_tail or position.is_head:
+            self._settle(operation, state, position)
         else:
             self._done(operation, None)  # in the middle only the predecessor or the tail can tell
+
+    def _judge_push(self, operation: Operation, position: Position) -> None:
+        if not position.fills or operation.chain_version != position.version:
+            self._done(
+                operation,
+                Failure(Code.CHAIN_VERSION, f"target {position.target} fills nobody at version {position.version}"),
+            )
+            return
+        state = self._view.state(operation.chunk)
+        if state is not None and state.pending_version:
+            self._settle(operation, state, position)
+            return
+        operation.version = state.version if state is not None else 0
+        operation.length = state.length if state is not None else 0
+        operation.step = Step.PUSH
+        operation.asked = position
 
     def _removal_is_forgotten(self, operation: Operation, position: Position) -> bool:
         """The tail has nothing, and what is pending is the removal that was pending when it was asked.
@@ -331,10 +418,7 @@ class Replica:
                     return
         state = self._view.state(operation.chunk)
         if state is not None and state.pending_version:
-            if position.is_tail:
-                self._confirm(operation, state)
-            else:
-                self._resend(operation, state)
+            self._settle(operation, state, position)
             return
         if operation.kind is UpdateKind.REMOVE and operation.identity == NO_IDENTITY and _missing(state):
             # Only without an identity: a client's removal of nothing makes a version too, or a duplicate of it that
@@ -350,19 +434,54 @@ class Replica:
             operation.base = NOTHING_DIGEST
         else:
             operation.version = version + 1
-            operation.base = NOTHING_DIGEST if position.is_tail else self._digest(operation.chunk, version)
+            operation.base = NOTHING_DIGEST if position.is_last else self._digest(operation.chunk, version)
         self._prepare(operation)
 
-    def _judge_as_successor(self, operation: Operation, position: Position) -> None:
+    def _precedes(self, operation: Operation, position: Position) -> bool:
         predecessor = position.predecessor
-        if predecessor is None or predecessor.target != operation.source:
-            self._done(
-                operation,
-                Failure(
-                    Code.CHAIN_VERSION,
-                    f"target {operation.source} does not precede target {position.target} on chain {position.chain}",
-                ),
-            )
+        if predecessor is not None and predecessor.target == operation.source:
+            return True
+        self._done(
+            operation,
+            Failure(
+                Code.CHAIN_VERSION,
+                f"target {operation.source} does not precede target {position.target} on chain {position.chain}",
+            ),
+        )
+        return False
+
+    def _judge_as_syncing(self, operation: Operation, position: Position) -> None:
+        if not self._precedes(operation, position):
+            return
+        state = self._view.state(operation.chunk)
+        match take(operation, self._view, position.version):
+            case Take.DONE:
+                operation.length = state.length if state is not None else 0
+                self._done(operation, None)
+            case Take.CONFIRM:
+                assert state is not None
+                self._confirm(operation, state)
+            case Take.PREPARE:
+                self._prepare(operation)
+            case Take.OVER:
+                operation.step = Step.FORGET
+                # Readers are not answered here; but the store may show a pending version at any moment.
+                self.unsettled.add(operation.chunk)
+            case Take.LATE:
+                committed, pending = (state.version, state.pending_version) if state is not None else (0, 0)
+                self._differs(operation, committed, pending)
+            case Take.NEEDS_WHOLE:
+                self._done(
+                    operation,
+                    Failure(
+                        Code.NEEDS_WHOLE,
+                        f"{self._name()} has not what version {operation.version} of chunk {operation.chunk.hex()}"
+                        " was made of",
+                    ),
+                )
+
+    def _judge_as_successor(self, operation: Operation, position: Position) -> None:
+        if not self._precedes(operation, position):
             return
         state = self._view.state(operation.chunk)
         committed = state.version if state is not None else 0
@@ -389,18 +508,17 @@ class Replica:
         elif pending < version:
             # The predecessor makes a version only when the one before is committed on the whole chain.
             assert state is not None
-            if self._base_is_pending(operation, pending):
-                self._confirm(operation, state)
-            else:
+            if not self._base_is_pending(operation, pending):
                 self._differs(operation, committed, pending)
+            elif position.fills:
+                self._settle(operation, state, position)
+            else:
+                self._confirm(operation, state)
         elif self._view.digest(operation.chunk, pending=True) != operation.digest:
             self._differs(operation, committed, pending)
-        elif position.is_tail:
-            assert state is not None
-            self._confirm(operation, state)
         else:
             assert state is not None
-            self._resend(operation, state)
+            self._settle(operation, state, position)
 
     def _base_is_pending(self, operation: Operation, pending: int) -> bool:
         """The pending version is the one that the predecessor made the update over."""
@@ -417,10 +535,75 @@ class Replica:
         # From here on a reader of this chunk asks the tail: the store may show the pending version at any moment.
         self.unsettled.add(operation.chunk)
 
+    def _forward(self, operation: Operation) -> None:
+        """The update is pending here: what it waits for, as things are now."""
+        position = self.position
+        if position is not None and _may_commit(position, operation.chain_version):
+            operation.step = Step.COMMIT
+            return
+        if not operation.source:
+            if not operation.digest:
+                operation.digest = self._view.digest(operation.chunk, pending=True)
+            if position is None or position.version != operation.chain_version:
+                # When it was judged there was, perhaps, nobody to tell what it changes.
+                state = self._view.state(operation.chunk)
+                nothing = state is None or _missing(state)
+                operation.base = NOTHING_DIGEST if nothing else self._view.digest(operation.chunk)
+        operation.step = Step.FORWARD
+        operation.asked = position
+
+    def _redirect(self, operation: Operation) -> None:
+        """Who was asked is not the successor of now: what is sent may have been applied, and nobody waits for it."""
+        position = self.position
+        if operation.asked is not None:
+            operation.uncertain = True
+            operation.asked = None
+        if position is None:
+            self._finish(operation, Failure(Code.CHAIN_BROKEN, "the chain goes on without this target"))
+            return
+        if operation.kind is Duty.PUSH:
+            self._finish(
+                operation, Failure(Code.CHAIN_VERSION, f"chain {position.chain} is at version {position.version}")
+            )
+            return
+        if operation.step is Step.RESEND:
+            state = self._view.state(operation.chunk)
+            if state is None or not state.pending_version:
+                violated("a leftover stays pending while it is sent", operation)
+            self._settle(operation, state, position)
+        else:
+            self._forward(operation)
+        self._out.append(operation)
+
+    def _is_late(self, operation: Operation, asked: Position | None) -> bool:
+        """An outcome that counts no more: who was `asked` is not who is waited for."""
+        if operation.asked is not asked or operation.step is Step.DONE:
+            return True
+        self._expect(operation, *SENDING)
+        position = self.position
+        if asked is not None and position is not asked and position != asked:
+            self._redirect(operation)
+            return True
+        return False
+
+    def _attempt_failed(self, operation: Operation, failure: Failure) -> None:
+        if failure.code.value.retry is Retry.MAYBE_APPLIED:
+            operation.uncertain = True
+            if failure.code is Code.REPLICAS_DIFFER:
+                self._report(operation.chunk, failure.message)
+
+    def _settle(self, operation: Operation, state: "ChunkState", position: Position) -> None:
+        """Something is pending: who has to have it gets it, before it is committed here."""
+        if _may_commit(position, state.chain_version):
+            self._confirm(operation, state)
+        else:
+            self._resend(operation, state)
+
     def _resend(self, operation: Operation, state: "ChunkState") -> None:
         operation.leftover = state.pending_version
         operation.leftover_length = state.pending_length
         operation.step = Step.RESEND
+        operation.asked = self.position
 
     def _confirm(self, operation: Operation, state: "ChunkState") -> None:
         operation.leftover = state.pending_version
@@ -476,6 +659,8 @@ class Replica:
     def _settled(self, chunk: bytes) -> None:
         """Nothing is pending any more."""
         self.unsettled.discard(chunk)
+        if self.owed:
+            self.owed.discard(chunk)
         if self.differing:
             self.differing.pop(chunk, None)
 
@@ -491,12 +676,6 @@ class Replica:
         """The store was changed by others than this replica's operations, of which none is under way."""
         self._digests.clear()
 
-    def _is_tail(self) -> bool:
-        position = self.position
-        # Not serving any more: the update is pending and goes no further by itself. Forwarding asks the shell, which
-        # finds no successor and fails it.
-        return position is not None and position.is_tail
-
     def _expect(self, operation: Operation, *steps: Step) -> None:
         if operation.step not in steps:
             violated("an event fits the operation's step", operation, steps)
@@ -510,6 +689,11 @@ def _maybe_applied(failure: Failure) -> Failure:
     if failure.code.value.retry is Retry.MAYBE_APPLIED:
         return failure
     return Failure(Code.CHAIN_BROKEN, f"{failure.message} [{failure.code.name}]")
+
+
+def _may_commit(position: Position, chain_version: int) -> bool:
+    """Whether what was prepared under `chain_version` waits for nobody."""
+    return position.is_last or (chain_version < position.version and position.is_tail)
 
 
 def _missing(state: "ChunkState | None") -> bool:

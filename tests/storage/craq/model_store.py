@@ -25,6 +25,7 @@ class Pending:
     version: int
     content: Content
     identity: tuple[bytes, int, int]
+    chain_version: int = 1
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Chunk:
     version: int = 0
     content: Content = None
     pending: Pending | None = None
+    chain_version: int = 1
+    """Of the committed version."""
     committed_at: float = 0.0
     """For the simulator."""
     last_commit: tuple[int, Content, Pending] | None = None
@@ -65,6 +68,13 @@ class ModelStore:
         """All that there ever were."""
 
     def forget(self, chunk: bytes) -> None:
+        """All that is known of the chunk."""
+        found = self.chunks.get(chunk)
+        if found is not None and found.pending is not None:
+            self.abandon(chunk, found.pending.version)
+        self.chunks.pop(chunk, None)
+
+    def forget_removal(self, chunk: bytes) -> None:
         """The removal, if there is one, and nothing is pending."""
         found = self.chunks.get(chunk)
         if found is not None and found.version and found.content is None and found.pending is None:
@@ -82,7 +92,7 @@ class ModelStore:
             removed=found.version > 0 and found.content is None,
             pending_version=pending.version if pending else 0,
             pending_length=len(pending.content or ()) if pending else 0,
-            chain_version=1,
+            chain_version=pending.chain_version if pending else found.chain_version,
         )
 
     def answer(self, client: bytes, channel: int) -> Answer | None:
@@ -109,7 +119,13 @@ class ModelStore:
         return [chunk for chunk, found in self.chunks.items() if found.pending is not None]
 
     def prepare(
-        self, chunk: bytes, version: int, kind: UpdateKind, argument: object, identity: tuple[bytes, int, int]
+        self,
+        chunk: bytes,
+        version: int,
+        kind: UpdateKind,
+        argument: object,
+        identity: tuple[bytes, int, int],
+        chain_version: int = 1,
     ) -> int:
         """Returns the length the chunk will have."""
         found = self.chunks.setdefault(chunk, Chunk())
@@ -119,8 +135,9 @@ class ModelStore:
             assert found.pending.content == content, "a pending version is replaced by other content"
             return len(content or ())
         assert version > found.version, "a version is made again"
-        assert version == found.version + 1 or found.content is None, "a version is skipped"
-        found.pending = Pending(version, content, identity)
+        whole = kind in (UpdateKind.REPLACE, UpdateKind.REMOVE)
+        assert version == found.version + 1 or found.content is None or whole, "a version is skipped"
+        found.pending = Pending(version, content, identity, chain_version)
         self.versions[chunk, version] = content
         found.last_commit = None
         client, channel, sequence = identity
@@ -139,6 +156,7 @@ class ModelStore:
         assert pending.version == version, "a version that is not pending is committed"
         found.last_commit = (found.version, found.content, pending)
         found.version, found.content, found.pending = pending.version, pending.content, None
+        found.chain_version = pending.chain_version
         self._mark(chunk, pending, committed=True)
 
     def abandon(self, chunk: bytes, version: int) -> None:

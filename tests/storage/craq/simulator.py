@@ -265,7 +265,7 @@ class Simulation:
                 self.forget(node, chunk)
 
     def forget(self, node: Node, chunk: bytes) -> None:
-        node.store.forget(chunk)
+        node.store.forget_removal(chunk)
 
     def settle_one(self) -> None:
         node = self.random.choice(self.nodes)
@@ -404,7 +404,7 @@ class Simulation:
         return 0
 
     def _forward(self, node: Node, operation: Operation, attempt: int) -> None:
-        life = node.life
+        life, asked = node.life, operation.asked
         message = self._message(node, operation)
         successor = self.nodes[node.position.index + 1]
         answered = False
@@ -416,10 +416,10 @@ class Simulation:
             answered = True
             assert node.replica is not None
             if attempt < self.plan.attempts and failure.code is not Code.NO_SPACE:
-                node.replica.forward_attempt_failed(operation, failure)
+                node.replica.forward_attempt_failed(operation, failure, asked)
                 self.after(self.delay(), lambda: retry())
             else:
-                node.replica.forward_failed(operation, failure)
+                node.replica.forward_failed(operation, failure, asked)
                 self.execute(node)
 
         def retry() -> None:
@@ -443,7 +443,7 @@ class Simulation:
                 return
             answered = True
             assert node.replica is not None
-            node.replica.forwarded(operation, version, length)
+            node.replica.forwarded(operation, version, length, asked)
             self.execute(node)
 
         if successor.replica is None and self.random.random() < 0.5:

@@ -110,7 +110,7 @@ def test_the_head_prepares_forwards_commits() -> None:
     assert bench.replica.unsettled == {CHUNK}
     bench.do(operation)
     assert operation.step is Step.FORWARD and (operation.version, operation.length) == (1, 1)
-    bench.replica.forwarded(operation, 1, 1)
+    bench.replica.forwarded(operation, 1, 1, operation.asked)
     assert operation.step is Step.COMMIT
     bench.do(operation)
     assert operation.step is Step.DONE and operation.failure is None
@@ -132,7 +132,7 @@ def test_the_next_in_line_is_judged_when_the_first_is_done() -> None:
     late = bench.submit(sequence=1)
     assert (second.step, late.step) == (Step.QUEUED, Step.QUEUED)
     bench.do(first)
-    bench.replica.forwarded(first, 1, 1)
+    bench.replica.forwarded(first, 1, 1, first.asked)
     bench.do(first)
     assert second.step is Step.PREPARE and second.version == 2
     bench.replica.prepare_refused(second, REFUSED)
@@ -144,8 +144,8 @@ def test_an_update_that_certainly_reached_nobody_is_dropped() -> None:
     bench = settled(HEAD)
     operation = bench.submit()
     bench.do(operation)
-    bench.replica.forward_attempt_failed(operation, Failure(Code.UNREACHABLE, "down"))
-    bench.replica.forward_failed(operation, REFUSED)
+    bench.replica.forward_attempt_failed(operation, Failure(Code.UNREACHABLE, "down"), operation.asked)
+    bench.replica.forward_failed(operation, REFUSED, operation.asked)
     assert operation.step is Step.ABANDON
     bench.do(operation)
     assert operation.failure is REFUSED and not bench.store.pending() and not bench.replica.unsettled
@@ -158,8 +158,8 @@ def test_an_update_that_may_have_reached_somebody_stays(last: Failure) -> None:
     bench = settled(HEAD)
     operation = bench.submit()
     bench.do(operation)
-    bench.replica.forward_attempt_failed(operation, UNCLEAR)
-    bench.replica.forward_failed(operation, last)
+    bench.replica.forward_attempt_failed(operation, UNCLEAR, operation.asked)
+    bench.replica.forward_failed(operation, last, operation.asked)
     assert operation.step is Step.DONE
     assert operation.failure is not None and operation.failure.code.value.retry is Retry.MAYBE_APPLIED
     assert bench.store.pending() == [CHUNK] and bench.replica.unsettled == {CHUNK}
@@ -169,7 +169,7 @@ def test_a_leftover_is_settled_before_anything_else() -> None:
     bench = left(HEAD)
     operation = bench.submit(client=b"e" * 16)
     assert operation.step is Step.RESEND and (operation.leftover, operation.leftover_length) == (2, 2)
-    bench.replica.forwarded(operation, 2, 2)
+    bench.replica.forwarded(operation, 2, 2, operation.asked)
     assert operation.step is Step.CONFIRM
     bench.do(operation)
     assert operation.step is Step.PREPARE and operation.version == 3
@@ -179,7 +179,7 @@ def test_a_retry_of_the_leftover_gets_its_answer() -> None:
     bench = left(HEAD)
     operation = bench.submit()
     assert operation.step is Step.RESEND
-    bench.replica.forwarded(operation, 2, 2)
+    bench.replica.forwarded(operation, 2, 2, operation.asked)
     bench.do(operation)
     assert operation.step is Step.DONE and (operation.version, operation.length) == (2, 2)
 
@@ -187,7 +187,7 @@ def test_a_retry_of_the_leftover_gets_its_answer() -> None:
 def test_a_leftover_that_cannot_be_settled_stays() -> None:
     bench = left(HEAD)
     operation = bench.submit(client=b"e" * 16)
-    bench.replica.forward_failed(operation, REFUSED)
+    bench.replica.forward_failed(operation, REFUSED, operation.asked)
     assert operation.failure is not None and operation.failure.code is Code.CHAIN_BROKEN
     assert bench.store.pending() == [CHUNK]
 
@@ -311,13 +311,13 @@ def test_a_successor_that_has_something_else_is_reported_once_and_nothing_is_com
     for _ in range(2):
         operation = bench.submit(client=b"e" * 16)
         assert operation.step is Step.RESEND
-        bench.replica.forward_failed(operation, Failure(Code.REPLICAS_DIFFER, "it has something else"))
+        bench.replica.forward_failed(operation, Failure(Code.REPLICAS_DIFFER, "it has something else"), operation.asked)
         assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
     assert bench.replica.take_reports() == ["it has something else"] and not bench.replica.take_reports()
     assert bench.replica.differing.keys() == bench.replica.unsettled == {CHUNK}
     again = bench.submit()
     assert again.step is Step.RESEND
-    bench.replica.forwarded(again, 2, 2)
+    bench.replica.forwarded(again, 2, 2, again.asked)
     bench.do(again)
     assert not bench.replica.differing, "settled"
 
@@ -327,7 +327,7 @@ def test_a_successor_that_answers_differently_stops_the_commit() -> None:
         bench = Bench(HEAD)
         operation = bench.submit()
         bench.do(operation)
-        bench.replica.forwarded(operation, version, length)
+        bench.replica.forwarded(operation, version, length, operation.asked)
         assert operation.failure is not None and operation.failure.code is Code.REPLICAS_DIFFER
         assert bench.store.pending() == [CHUNK]
 
@@ -353,8 +353,9 @@ def test_the_gate_is_checked_again_when_the_turn_comes() -> None:
     second = bench.submit(sequence=2)
     bench.do(first)
     bench.replica.position = None
-    bench.replica.forwarded(first, 1, 1)
-    bench.do(first)
+    bench.replica.forwarded(first, 1, 1, first.asked)
+    assert first.failure is not None and first.failure.code is Code.CHAIN_BROKEN
+    assert bench.store.pending() == [CHUNK]
     assert second.failure is not None and second.failure.code is Code.NOT_SERVING
 
 
@@ -364,7 +365,7 @@ def test_events_out_of_place_are_violations() -> None:
     waiting = bench.submit(sequence=2)
     for event in (
         lambda: bench.replica.committed(operation),
-        lambda: bench.replica.forwarded(operation, 1, 1),
+        lambda: bench.replica.forwarded(operation, 1, 1, None),
         lambda: bench.replica.abandoned(operation),
         lambda: bench.replica.prepared(waiting, 1),
     ):
@@ -380,7 +381,7 @@ def test_a_failed_store_leaves_the_answer_open() -> None:
     bench = Bench(HEAD)
     operation = bench.submit()
     bench.do(operation)
-    bench.replica.forwarded(operation, 1, 1)
+    bench.replica.forwarded(operation, 1, 1, operation.asked)
     bench.replica.commit_failed(operation, Failure(Code.DISK_FAILED, "broken"))
     assert operation.failure is not None and operation.failure.code is Code.CHAIN_BROKEN
     assert bench.replica.unsettled == {CHUNK}

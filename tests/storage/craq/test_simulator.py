@@ -118,8 +118,9 @@ class ForgetsWhatItForgot(Replica):
 class ForwardsBeforeItIsDurable(Replica):
     def _prepare(self, operation: Operation) -> None:
         super()._prepare(operation)
-        if not self._is_tail():
+        if self.position is not None and not self.position.is_last:
             operation.step = Step.FORWARD
+            operation.asked = self.position
             operation.length = operation.length or 1
 
 
@@ -130,15 +131,15 @@ class AnswersBeforeTheTail(Replica):
 
 
 class AbandonsWhatMayHaveArrived(Replica):
-    def forward_attempt_failed(self, operation: Operation, failure: Failure) -> None:
-        super().forward_attempt_failed(operation, failure)
+    def _attempt_failed(self, operation: Operation, failure: Failure) -> None:
+        super()._attempt_failed(operation, failure)
         operation.uncertain = False
 
 
 class SaysNotAppliedOfWhatStays(Replica):
-    def commit_or_fail(self, operation: Operation, failure: Failure) -> None:
+    def commit_or_fail(self, operation: Operation, failure: Failure, asked: Position | None) -> None:
         operation.uncertain = True
-        super().forward_failed(operation, failure)
+        super().forward_failed(operation, failure, asked)
         operation.failure = Failure(Code.NO_SPACE, "full")
 
     forward_failed = commit_or_fail

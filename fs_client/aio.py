@@ -157,6 +157,7 @@ class AsyncFileSystem(Namespace):
         self._leaving.set()
         await self.routing.close()
         await ended(list(self._background))
+        self.storage.close()
         await self.pool.close()
 
     async def after_dropped(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -9,11 +9,15 @@ Nothing here sends anything. `plan_ranges` runs once for each small read, so it 
 Source: DESIGN section 8.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from fs_client.file_ref import FileRef
+from fs_client.flights import Flight
+from fs_client.memory import allocate
 from fs_client.routing_cache import RoutingCache, Server
-from fs_common.errors import EmberError
+from fs_common.errors import Code, EmberError
 from fs_common.limits import KIB, MIB, READ_ITEMS_MAX
 from fs_common.records.storage import ReadItem
 
@@ -26,8 +30,26 @@ FEW_ITEMS = 8
 FEW_BYTES = 64 * KIB
 """Up to here a frame takes pieces that another server would be asked for."""
 
+QUIET_LOOKS = 5
+"""A replica of which nothing has come for so many looks (`flights.LOOK_S`) is not waited for alone."""
+QUIET_LOOKS_MAX = 15
+"""The same for one that is slow as a rule: four times what it takes, but no more than this."""
+LATE_LOOKS = 20
+"""A replica that answers others meanwhile is not waited for alone longer than this,"""
+LATE_LOOK_BYTES = MIB
+"""and a look more for so many bytes that it has to send to this client."""
+
 RefRange = tuple[FileRef, int, int]
 """File, offset, length."""
+
+
+class Elsewhere(NamedTuple):
+    """What other replicas have answered to a frame's pieces, in memory of its own."""
+
+    views: list[memoryview]
+    """One for each piece."""
+    missing: dict[int, EmberError]
+    """By place: pieces of which there is no chunk."""
 
 
 class Piece:
@@ -52,13 +74,23 @@ class Piece:
         """Who has sent bytes that do not match their checksums, and has not been told yet."""
 
 
-class Frame:
-    """Pieces for one server, column by column."""
+class Frame(Flight):
+    """Pieces for one server, column by column; and the call with which they are asked for."""
 
-    __slots__ = ("items", "numbers", "pieces", "server", "size", "views")
+    __slots__ = ("hedge", "items", "numbers", "pieces", "quiet_max", "size", "stalled", "views")
 
     def __init__(self, server: Server) -> None:
+        self.abandoned = None
+        self.waits_for = None
         self.server = server
+        self.looks = 0
+        self.quiet = 0
+        self.quiet_max = QUIET_LOOKS
+        """So many looks without a sign of life are too many."""
+        self.stalled: Callable[[Frame], None] | None = None
+        """Called when its answer is overdue, at each look, until there is a hedge."""
+        self.hedge: asyncio.Task[Elsewhere | None] | None = None
+        """Asks other replicas for the same."""
         self.items: list[ReadItem] = []
         self.views: list[memoryview] = []
         self.numbers: list[int] = []
@@ -67,6 +99,13 @@ class Frame:
         """The same pieces, in a frame of a later try; empty in one of the first."""
         self.size = 0
         """Bytes wanted, of all pieces."""
+
+    def looked_at(self) -> None:
+        if self.hedge is not None or self.stalled is None:
+            return
+        late = self.looks >= LATE_LOOKS and self.looks >= LATE_LOOKS + self.server.outstanding // LATE_LOOK_BYTES
+        if late or self.quiet >= self.quiet_max:
+            self.stalled(self)
 
     @property
     def full(self) -> bool:
@@ -207,3 +246,33 @@ def _bad_range(number: int, offset: int, length: int, position: int, room: int) 
     if offset < 0 or length < 0:
         return ValueError(f"range {number} has a negative offset or length ({offset}, {length})")
     return ValueError(f"the buffer has {room} bytes, ranges up to number {number} need {position}")
+
+
+def elsewhere(routing: RoutingCache, frame: Frame, ranges: Sequence[RefRange], now: float) -> list[Piece] | None:
+    """The pieces of a frame whose answer is overdue, to be read from other replicas into memory of their own. None:
+    some have no other replica that is well; asking one that is not would only be more to do for all."""
+    pieces = []
+    memory: memoryview | None = None
+    start = 0
+    for place, item in enumerate(frame.items):
+        before = frame.pieces[place] if frame.pieces else None
+        file = ranges[frame.numbers[place]][0] if before is None else before.file
+        try:
+            replicas = routing.plan(file).route(item.inode, item.index).replicas
+        except EmberError:
+            return None
+        tried = {frame.server} if before is None else before.tried | {frame.server}
+        if not any(server.is_well(now) and server not in tried for server in replicas):
+            return None
+        if memory is None:
+            memory = allocate(frame.size)
+        view = memory[start : start + item.length]
+        start += item.length
+        piece = Piece(frame.numbers[place], file, item, view, overdue(frame.server))
+        piece.tried = tried
+        pieces.append(piece)
+    return pieces
+
+
+def overdue(server: Server) -> EmberError:
+    return EmberError(Code.TIMED_OUT, f"{server} does not answer; another replica was asked")

@@ -13,18 +13,34 @@ not finished.
 Concurrency: docs/concurrency/client.md. Source: DESIGN section 8.
 """
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from crc32c import crc32c
 
 from fs_client.backoff import Attempts
+from fs_client.flights import LOOK_S
 from fs_client.kept_files import KeptFiles, removed
 from fs_client.memory import allocate
-from fs_client.read_plan import Frame, Piece, RefRange, plan_again, plan_ranges, replicas_of
-from fs_client.routing_cache import Server
-from fs_client.settle import run_all
+from fs_client.read_plan import (
+    QUIET_LOOKS,
+    QUIET_LOOKS_MAX,
+    Elsewhere,
+    Frame,
+    Piece,
+    RefRange,
+    elsewhere,
+    overdue,
+    plan_again,
+    plan_ranges,
+    replicas_of,
+)
+from fs_client.routing_cache import SLOW_S, Server
+from fs_client.settle import ended, run_all
 from fs_client.storage_client import READ_TRY_S, SERVER_GONE, StorageClient
 from fs_common import checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
@@ -38,6 +54,8 @@ FRAMES_IN_FLIGHT = 4
 DAMAGED_TRIES = 2
 """How often each replica is read before a chunk counts as damaged. More than once, because a chunk that is changed in
 place while it is sent shows as damaged too."""
+NEWS_S = 0.02
+"""How long newer routing is waited for where another replica may answer under the one that is known."""
 _DAMAGED = frozenset({Code.CHECKSUM, Code.DISK_FAILED, Code.INTERNAL})
 """Failures of one replica's copy; time does not mend them."""
 TELL_S = 1.0
@@ -76,17 +94,16 @@ class RangeReader:
             ranges = [(file, offset, min(length, max(file.length - offset, 0))) for file, offset, length in ranges]
             into = allocate(sum(max(length, 0) for _, _, length in ranges))
         while True:
+            known = self._routing.routing.version
             try:
                 frames, failed, results = plan_ranges(self._routing, ranges, into)
                 break
             except EmberError as error:
-                known = self._routing.routing.version
-                if not await attempts.again(error):
+                if not await attempts.after_change(error, self._routing, known):
                     raise
-                await self._routing.refresh(known, attempts.left_s())
         await self._fetch_all(frames, failed, ranges, attempts)
         while failed:
-            failed = await self._try_again(failed, ranges, attempts)
+            failed, known = await self._try_again(failed, ranges, attempts, known)
         return results
 
     def start(self, ranges: Sequence[RefRange], places: Sequence[memoryview], ended: RangeEnded, spawn: Spawn) -> None:
@@ -99,13 +116,16 @@ class RangeReader:
         frames, unserved, _ = plan_ranges(self._routing, ranges, _NOWHERE, places)
         _Batch(self, ranges, places, ended, spawn).start(frames, unserved)
 
-    async def _try_again(self, failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts) -> list[Piece]:
-        """One more round. Returns what failed in it; raises `RangeError` if there is no hope for a piece."""
+    async def _try_again(
+        self, failed: list[Piece], ranges: Sequence[RefRange], attempts: Attempts, known: int
+    ) -> tuple[list[Piece], int]:
+        """One more round. Returns what failed in it, and the version of the routing with which it was planned; `known`:
+        that of the round before. Raises `RangeError` if there is no hope for a piece."""
         failed.sort(key=lambda piece: piece.number)
         if any(piece.error.code is Code.CHUNK_NOT_FOUND for piece in failed):
             failed = await self._tell_holes(failed, attempts)
             if not failed:
-                return failed
+                return failed, known
         if any(piece.damaged_at is not None for piece in failed):
             await self._tell_damaged(failed, attempts)
         elsewhere = True
@@ -116,14 +136,19 @@ class RangeReader:
                 raise _range_error(piece)
             elsewhere = elsewhere and any(server not in piece.tried for server in replicas)
             refresh = refresh or piece.error.retry is Retry.AFTER_REFRESH
-        known = self._routing.routing.version
-        if not await attempts.again(failed[0].error, at_once=elsewhere):
+        first = failed[0].error
+        if elsewhere:
+            again = await attempts.again(first, at_once=True)
+            if again and refresh:
+                await self._routing.newer(known, min(NEWS_S, attempts.left_s()))
+        else:
+            again = await attempts.after_change(first, self._routing, known)
+        if not again:
             raise _range_error(failed[0])
-        if refresh or not elsewhere:
-            await self._routing.refresh_if_possible(known, attempts.left_s())
+        known = self._routing.routing.version
         frames, unserved = plan_again(self._routing, failed)
         await self._fetch_all(frames, unserved, ranges, attempts)
-        return unserved
+        return unserved, known
 
     async def _tell_damaged(self, failed: list[Piece], attempts: Attempts) -> None:
         """Tell replicas of chunks whose bytes did not match, once each: they cannot know of pages that they send whole.
@@ -191,28 +216,88 @@ class RangeReader:
     ) -> None:
         """Send frames to one server, one after another. After a sign that it is gone the rest fails unsent."""
         gone: EmberError | None = None
+        stalled = partial(self._hedge, ranges, attempts)
         for frame in lane:
-            if gone is None:
+            if gone is not None:
+                _add_all(failed, frame, ranges, gone)
+            else:
+                server = frame.server
+                frame.stalled = stalled
+                frame.quiet_max = QUIET_LOOKS if server.latency_s < SLOW_S else _quiet_looks(server)
+                began = time.monotonic()
                 try:
                     reply: ReadChunksReply = await self._storage.call(
-                        frame.server,
+                        server,
                         READ_CHUNKS,
                         ReadChunks(frame.items),
                         into=frame.views,
                         size=frame.size,
                         try_s=READ_TRY_S,
                         left_s=attempts.left_s(),
+                        flight=frame,
                     )
                 except EmberError as error:
-                    _add_all(failed, frame, ranges, error)
                     if error.code in SERVER_GONE:
                         gone = error
+                    answer = None if frame.hedge is None else await self._answer(frame)
+                    if answer is None:
+                        _add_all(failed, frame, ranges, error)
+                    else:
+                        _take(answer, frame, failed, ranges)
+                except BaseException:
+                    await self._let_go(frame)
+                    raise
                 else:
+                    self._routing.answered(server, time.monotonic() - began)
+                    if frame.hedge is not None:
+                        await self._let_go(frame)
                     _verify(frame, reply, failed, ranges, self._kept)
-            else:
-                _add_all(failed, frame, ranges, gone)
             frame.server.outstanding -= frame.size
             frame.size = 0
+
+    # Hedged reads: an answer that is overdue is asked for elsewhere as well. The second answer goes into memory of its
+    # own, and only what has come first reaches the caller's: when the call to the first server is over.
+
+    def _hedge(self, ranges: Sequence[RefRange], attempts: Attempts, frame: Frame) -> None:
+        pieces = elsewhere(self._routing, frame, ranges, time.monotonic())
+        if pieces is None:
+            return
+        self._routing.suspect(frame.server)
+        frame.hedge = asyncio.get_running_loop().create_task(self._ask_elsewhere(pieces, ranges, attempts))
+        frame.hedge.add_done_callback(partial(_hedge_ended, frame))
+
+    async def _ask_elsewhere(
+        self, pieces: list[Piece], ranges: Sequence[RefRange], attempts: Attempts
+    ) -> Elsewhere | None:
+        """None: others have no answer, either."""
+        frames, failed = plan_again(self._routing, pieces)
+        await self._fetch_all(frames, failed, ranges, attempts)
+        missing = {}
+        for piece in failed:
+            if piece.error.code is not Code.CHUNK_NOT_FOUND:
+                return None
+            missing[pieces.index(piece)] = piece.error
+        return Elsewhere([piece.view for piece in pieces], missing)
+
+    @staticmethod
+    async def _answer(frame: Frame) -> Elsewhere | None:
+        """What others have answered, who were asked when the answer of the first was overdue, and that one failed."""
+        hedge = frame.hedge
+        assert hedge is not None
+        try:
+            await asyncio.wait([hedge])
+        finally:
+            if not hedge.done():
+                hedge.cancel()
+                await ended([hedge])
+        return hedge.result()
+
+    @staticmethod
+    async def _let_go(frame: Frame) -> None:
+        """Nobody wants the others' answer any more."""
+        if frame.hedge is not None:
+            frame.hedge.cancel()
+            await ended([frame.hedge])
 
 
 class _Batch:
@@ -293,6 +378,26 @@ class _Batch:
             raise
         else:
             self._ended(number, None)
+
+
+def _hedge_ended(frame: Frame, hedge: "asyncio.Task[Elsewhere | None]") -> None:
+    """Others have answered: the first server is not waited for any more."""
+    if not hedge.cancelled() and hedge.exception() is None and hedge.result() is not None:
+        frame.abandon(overdue(frame.server))
+
+
+def _take(answer: Elsewhere, frame: Frame, failed: list[Piece], ranges: Sequence[RefRange]) -> None:
+    """Put what others have answered where the caller wants it. The bytes were verified when they came."""
+    for place, (view, found) in enumerate(zip(frame.views, answer.views, strict=True)):
+        error = answer.missing.get(place)
+        if error is None:
+            view[:] = found
+        else:
+            _add(failed, frame, place, ranges, error)
+
+
+def _quiet_looks(server: Server) -> int:
+    return min(max(QUIET_LOOKS, int(4 * server.latency_s / LOOK_S)), QUIET_LOOKS_MAX)
 
 
 def _verify(

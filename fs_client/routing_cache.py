@@ -3,8 +3,8 @@
 Owns the newest routing it has seen, one `Server` for each storage node (load and suspicion, kept across routings), and
 the plans made from them. A plan says for every chunk of a file which replica this client reads it from: a fixed one
 for each chunk, so that the page caches of the replicas hold different chunks, spread so that consecutive chunks go to
-different servers. Servers that failed lately (suspects) and nodes that the manager calls failed are left out while
-another replica is there.
+different servers. Servers that failed lately (suspects), that answer much later than others (slow) and nodes that the
+manager calls failed are left out while another replica is there.
 
 Plans hold for one generation. Each change (new routing, a suspect comes or goes) begins another generation; a file
 reference compares its plan's generation before it uses it.
@@ -36,6 +36,14 @@ logger = logging.getLogger(__name__)
 SUSPECT_FIRST_S = 1.0
 """How long a server that failed is left out of reads; doubles with each failure in a row."""
 SUSPECT_MAX_S = 30.0
+SLOW_S = 0.05
+"""Answers that come sooner are fast enough."""
+SLOW_FACTOR = 4.0
+"""A server is slow if it takes so many times as long as the fastest of the others."""
+SLOW_AVOIDED_S = 2.0
+"""How long a slow server is left out of reads, before it is tried again."""
+LATENCY_WEIGHT = 1 / 8
+"""Of the last answer in the mean."""
 PLANS_MAX = 4096
 """Files may have as many orders of chains as there are files."""
 _PERIOD_MAX = 4096
@@ -72,11 +80,19 @@ class Server:
     """In a row."""
     suspect_until: float = 0.0
     """Monotonic time; until then reads avoid it."""
+    slow_until: float = 0.0
+    """The same, because it answers, but much later than others."""
+    latency_s: float = 0.0
+    """Of its answers to reads: a mean in which the last ones count most."""
     up: bool = True
     """What the manager says."""
 
     def __str__(self) -> str:
         return f"node {self.node} ({self.address})"
+
+    def is_well(self, now: float) -> bool:
+        """Nothing speaks against reading from it."""
+        return self.up and self.suspect_until <= now and self.slow_until <= now
 
 
 class Route(NamedTuple):
@@ -127,6 +143,8 @@ class RoutingCache:
         self._tables: dict[tuple[int, int], list[int]] = {}
         self._plans: dict[tuple[int, tuple[int, ...]], Plan] = {}
         """By chunk size and chains; of the current generation."""
+        self.adopted: Callable[[], None] = lambda: None
+        """Called when there is another routing."""
         self._suspects_change = float("inf")
         """Monotonic time at which the first suspicion ends."""
         self.generation = next(_generations)
@@ -214,7 +232,10 @@ class RoutingCache:
             server = self._servers.get(node.node)
             if server is None or server.address != address:
                 server = Server(node.node, address)
-            server.up = node.state == NodeState.UP
+            up = node.state == NodeState.UP
+            if up and not server.up:
+                server.failures, server.suspect_until = 0, 0.0  # it has come back: what was, was before
+            server.up = up
             servers[node.node] = server
         self._servers = servers
         self._chains = {chain.chain: chain for chain in routing.chains}
@@ -222,6 +243,7 @@ class RoutingCache:
         self._routing = routing
         self._change()
         logger.debug("routing version %d: %d nodes, %d chains", routing.version, len(servers), len(self._chains))
+        self.adopted()
         news, self._news, self._waiting = self._news, None, 0
         if news is not None and not news.done():
             news.set_result(None)
@@ -275,10 +297,25 @@ class RoutingCache:
             for target in chain.targets
             if target.state == PublicState.SERVING and target.node in self._servers
         ]
-        healthy = [server for server in serving if server.up and server.suspect_until <= now]
+        healthy = [server for server in serving if server.is_well(now)]
         rest = [server for server in serving if server not in healthy]
         head = serving[0] if serving else None
         return chain, tuple(healthy + rest), head, len(healthy) or len(serving)
+
+    def is_served_by(self, chain_id: int, server: Server, *, head: bool = False) -> bool:
+        """Whether `server` serves a chain; `head`: and is its head. Unknown chains count as served."""
+        chain = self._chains.get(chain_id)
+        if chain is None:
+            return True
+        if self._servers.get(server.node) is not server:
+            return False
+        for target in chain.targets:
+            if target.state == PublicState.SERVING:
+                if target.node == server.node:
+                    return True
+                if head:
+                    return False
+        return False
 
     def serving(self, chain: int) -> tuple[int, tuple[Server, ...]]:
         """A chain's version and serving replicas. Raises CHAIN_UNKNOWN."""
@@ -313,6 +350,24 @@ class RoutingCache:
         self._change()
         logger.warning("%s does not answer; reads avoid it for %.0f s", server, server.suspect_until - now)
 
+    def answered(self, server: Server, took_s: float) -> None:
+        """A read was answered in `took_s`."""
+        server.latency_s += (took_s - server.latency_s) * LATENCY_WEIGHT
+        if took_s > SLOW_S and server.latency_s > SLOW_S:
+            self._compare(server)
+
+    def _compare(self, server: Server) -> None:
+        """`server` takes long: leave it out of reads for a while if others don't."""
+        now = time.monotonic()
+        others = [other.latency_s for other in self._servers.values() if other is not server and other.is_well(now)]
+        # One that was not read from so far is one that may be fast.
+        if not others or server.latency_s < SLOW_FACTOR * min(others) or server.slow_until > now:
+            return
+        server.slow_until = now + SLOW_AVOIDED_S
+        self._suspects_change = min(self._suspects_change, server.slow_until)
+        self._change()
+        logger.info("%s takes %.0f ms for a read; others are asked for now", server, server.latency_s * 1000)
+
     def trust(self, server: Server) -> None:
         """A call to `server` was answered after failures."""
         server.failures = 0
@@ -326,6 +381,7 @@ class RoutingCache:
             return
         now = time.monotonic()
         if now >= self._suspects_change:
-            left = [server.suspect_until for server in self._servers.values() if server.suspect_until > now]
+            ends = [until for server in self._servers.values() for until in (server.suspect_until, server.slow_until)]
+            left = [until for until in ends if until > now]
             self._suspects_change = min(left, default=float("inf"))
             self._change()

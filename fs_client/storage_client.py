@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from fs_client.flights import ChainFlight, Flight, Flights
 from fs_client.routing_cache import RoutingCache, Server
 from fs_client.unsynced import Unsynced
 from fs_common.errors import Code, EmberError, code_of
@@ -34,6 +35,7 @@ class StorageClient:
         self._pool = pool
         self.routing = routing
         self.unsynced = Unsynced()
+        self._flights = Flights(routing, pool.received)
 
     async def call(
         self,
@@ -46,18 +48,35 @@ class StorageClient:
         size: int,
         try_s: float,
         left_s: float,
+        flight: Flight | None = None,
     ) -> Any:
-        """One try at `server`, of at most `try_s` and time for the `size` bytes of payload. Raises `EmberError`."""
+        """One try at `server`, of at most `try_s` and time for the `size` bytes of payload. Raises `EmberError`.
+
+        `flight`: of this call, if somebody wants to look at it meanwhile.
+        """
         timeout = max(min(try_s + size / SLOWEST_BYTES_PER_S, left_s), 0.001)
+        flights = self._flights
+        if flight is None:
+            flight = Flight(server)
+        flights.begin(flight)
         try:
-            reply = await self._pool.call(server.address, method, request, send=send, into=into, timeout=timeout)
+            reply = await self._pool.call(
+                server.address, method, request, send=send, into=into, timeout=timeout, ticket=flight
+            )
         except EmberError as error:
             if error.code in SERVER_GONE:
                 self.routing.suspect(server)
             raise
+        finally:
+            flights.end(flight)
+            flight.waits_for = None
         if server.failures:
             self.routing.trust(server)
         return reply
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        self._flights.close()
 
     async def update(
         self, head: Server, client: bytes, items: list[UpdateItem], data: Sequence[memoryview], left_s: float
@@ -74,6 +93,7 @@ class StorageClient:
                 size=size,
                 try_s=UPDATE_TRY_S,
                 left_s=left_s,
+                flight=ChainFlight(head, {item.chain for item in items}, head=True),
             )
         except EmberError as error:
             return [error] * len(items)

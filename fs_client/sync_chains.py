@@ -9,6 +9,7 @@ is found by the incarnations that the daemons' answers name (`unsynced`).
 from collections.abc import Collection, Sequence
 
 from fs_client.backoff import Attempts
+from fs_client.flights import ChainFlight
 from fs_client.routing_cache import Server
 from fs_client.settle import run_all
 from fs_client.storage_client import UPDATE_TRY_S, StorageClient
@@ -79,6 +80,7 @@ async def _sync_chains(storage: StorageClient, chains: Collection[int], attempts
             size=0,
             try_s=UPDATE_TRY_S,
             left_s=attempts.left_s(),
+            flight=ChainFlight(server, versions, head=False),
         )
         holders.extend(reply.holders)
 

@@ -16,7 +16,7 @@ import msgspec
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records.session import Hello
-from fs_common.rpc import Part, Peer
+from fs_common.rpc import Part, Peer, Ticket
 from fs_common.transports import tcp
 
 Address = tuple[str, int]
@@ -43,15 +43,22 @@ class PeerPool:
         send: Sequence[Part] = (),
         into: Sequence[memoryview] = (),
         timeout: float,
+        ticket: Ticket | None = None,
     ) -> Any:
         """`Peer.call` on the connection to `address`. Raises also UNREACHABLE, naming the address."""
         peer = self._peers.get(address)
         if peer is None or peer.closed or peer.closing or self._process != os.getpid():
-            peer = await self.peer(address)
-        return await peer.call(method, request, send=send, into=into, timeout=timeout)
+            peer = await self.peer(address, ticket)
+        return await peer.call(method, request, send=send, into=into, timeout=timeout, ticket=ticket)
 
-    async def peer(self, address: Address) -> Peer:
-        """The connection to `address`, made if there is none. Raises `EmberError` as `tcp.connect` does."""
+    def received(self, address: Address) -> int:
+        """How many bytes have come on the connection to `address`; 0: there is none."""
+        peer = self._peers.get(address)
+        return 0 if peer is None or peer.closed else peer.received()
+
+    async def peer(self, address: Address, ticket: Ticket | None = None) -> Peer:
+        """The connection to `address`, made if there is none. Raises `EmberError` as `tcp.connect` does, and what the
+        ticket is abandoned with."""
         if self._process != os.getpid():
             raise EmberError(
                 Code.INVALID, "a connection pool was made before fork and used after it; make a new one in the child"
@@ -67,6 +74,9 @@ class PeerPool:
             task.add_done_callback(_looked_at)
             self._connecting[address] = task
         try:
+            if ticket is not None:
+                await _ended(task, ticket)
+                return task.result()
             # Shielded: one caller that gives up does not fail the others.
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -109,6 +119,22 @@ class PeerPool:
             self._retired.append(old)
         self._peers[address] = peer
         return peer
+
+
+async def _ended(task: asyncio.Task[Peer], ticket: Ticket) -> None:
+    """Wait for the task's end, in a way that the ticket can end."""
+    waits_for: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(_: object) -> None:
+        if not waits_for.done():
+            waits_for.set_result(None)
+
+    ticket.wait_for(waits_for)
+    task.add_done_callback(wake)
+    try:
+        await waits_for
+    finally:
+        task.remove_done_callback(wake)
 
 
 def _looked_at(task: asyncio.Task[Peer]) -> None:

@@ -249,6 +249,31 @@ class _Waiting(NamedTuple):
     deadline: float
 
 
+class Ticket:
+    """With it one call can be ended before its answer has come, by somebody else than its caller."""
+
+    __slots__ = ("abandoned", "waits_for")
+
+    def __init__(self) -> None:
+        self.abandoned: EmberError | None = None
+        """What it was ended with."""
+        self.waits_for: asyncio.Future[Any] | None = None
+        """What the call waits for just now."""
+
+    def abandon(self, error: EmberError) -> None:
+        """Let the call raise `error`, unless it is over. When it has raised, its caller's memory is free."""
+        self.abandoned = error
+        waits_for = self.waits_for
+        if waits_for is not None and not waits_for.done():
+            waits_for.set_exception(error)
+
+    def wait_for(self, future: asyncio.Future[Any]) -> None:
+        """The call is about to wait for this. Raises what it was abandoned with in the meantime."""
+        if self.abandoned is not None:
+            raise self.abandoned
+        self.waits_for = future
+
+
 class Peer:
     """The calling side of one connection. Made by a transport's `connect`; used from its loop alone."""
 
@@ -286,13 +311,14 @@ class Peer:
         send: Sequence[Part] = (),
         into: Sequence[memoryview] = (),
         timeout: float,
+        ticket: Ticket | None = None,
     ) -> Any:
         """Send `request` and return the response, an instance of `method.response`.
 
         `send` is the request's payload. The response's payload lands in `into`, in order and densely; where the
         response has `lengths` and the payload is shorter than `into`, item i's bytes go to `into[i][:lengths[i]]`.
         The memory of both belongs to the call until it returns or raises, cancellation included, and is not touched
-        after that. `timeout` is in seconds, noticed up to `SWEEP_INTERVAL_S` late.
+        after that. `timeout` is in seconds, noticed up to `SWEEP_INTERVAL_S` late. By `ticket` it may be abandoned.
 
         Raises `EmberError`: what the server raised; PEER_GONE (the connection broke, or was ended for a bad frame,
         after the request began to leave); INTERNAL (the response is malformed); UNREACHABLE or CLOSING (it has not
@@ -318,7 +344,7 @@ class Peer:
         now = self._loop.time()
         deadline = now + timeout
         if self._waiting or not self._has_room(size):
-            await self._turn(method, size, deadline)
+            await self._turn(size, deadline, ticket)
             now = self._loop.time()
         else:
             self._calls += 1
@@ -328,6 +354,8 @@ class Peer:
         try:
             if self.closed or self.closing:
                 raise self._refusal()
+            if ticket is not None:
+                ticket.wait_for(pending.future)
             deadline_ms = min(max(int((deadline - now) * 1000), 1), frames.DEADLINE_MS_MAX)
             frame = frames.pack(frames.REQUEST, method.number, number, len(body), payload_length, deadline_ms) + body
             # Alone on the connection there is nobody to share a system call with; waiting would only cost time.
@@ -354,6 +382,11 @@ class Peer:
         """File descriptor of the connection, for a forked child to close."""
         return self._link.descriptor
 
+    def received(self) -> int:
+        """How many bytes have come so far, those included that lie in the kernel."""
+        self._link.probe()
+        return self._link.received_bytes
+
     async def close(self) -> None:
         """End the connection. Calls in flight fail with PEER_GONE."""
         self._link.abort(EmberError(Code.PEER_GONE, f"connection {self._link.name} was closed by its owner"))
@@ -370,9 +403,11 @@ class Peer:
             not self._bytes or self._bytes + size <= self.bytes_in_flight_max
         )
 
-    async def _turn(self, method: Method, size: int, deadline: float) -> None:
+    async def _turn(self, size: int, deadline: float, ticket: Ticket | None) -> None:
         """Wait until there is room for one more call of `size` payload bytes, and take it."""
         waiting = _Waiting(self._loop.create_future(), size, deadline)
+        if ticket is not None:
+            ticket.wait_for(waiting.future)
         self._waiting.append(waiting)
         try:
             await waiting.future

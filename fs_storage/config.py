@@ -39,6 +39,11 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Reads that may wait for a disk at the same time."""
     settle_interval_ms: int = 1000
     """How often versions that an interrupted update left pending are looked for."""
+    resync_bytes_per_s: int = 0
+    """Most that this daemon sends in a second to fill up replicas; 0: what disks and network give. No bound by default:
+    the sooner a replica has everything, the smaller the risk that another failure meets the last copy, and clients are
+    not held up, as filling takes a tenth of the time while any are served (`throttle.py`). Set it where others share
+    the network."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
@@ -61,6 +66,8 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             problems.append("port: 0 to 65535")
         if self.capacity_bytes < 0:
             problems.append("capacity_bytes: at least 0")
+        if self.resync_bytes_per_s < 0:
+            problems.append("resync_bytes_per_s: at least 0")
         if self.payload_memory_bytes < PAYLOAD_BYTES_MAX:
             problems.append(f"payload_memory_bytes: at least {PAYLOAD_BYTES_MAX}, one frame's payload")
         for name in ("disk_shared_by", "updates_in_flight", "read_threads", "settle_interval_ms"):

@@ -1,4 +1,4 @@
-"""Answers to replicas that lost something: what this one has, and the bytes of it.
+"""Answers to replicas that lost something, or fill up this one: what it has, and the bytes of it.
 
 A target that is not whole answers as well; what its node may not speak for yet (no lease, or no word of the manager on
 its store) is not told. Nothing here changes anything.
@@ -24,6 +24,7 @@ from fs_common.records.mending import (
 )
 from fs_common.rpc import Call, Reply
 from fs_storage.craq.operation import Step
+from fs_storage.craq.position import Position
 from fs_storage.engine.interface import ChunkRead
 from fs_storage.reads import DAMAGE
 from fs_storage.target import Target
@@ -36,6 +37,8 @@ LOOK_S = 0.01
 LIST_MAX = 1024
 """Of one page: some milliseconds of the loop."""
 
+_UNDER_WAY = tuple(step for step in Step if step not in (Step.QUEUED, Step.DONE))
+
 
 class Holdings:
     """The handlers of LIST_HELD, LIST_REMEMBERED and PULL_VERSION."""
@@ -46,20 +49,28 @@ class Holdings:
         self._threads = threads
 
     async def list_held(self, call: Call) -> Reply:
-        """LIST_HELD. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, INVALID."""
+        """LIST_HELD. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, INVALID.
+
+        A syncing target answers its predecessor alone.
+        """
         request: ListHeld = call.request
         target = self._target(request.chain, request.chain_version, request.limit)
-        await _no_news_of_before(target, request.target)
+        if target.position is not None and target.position.syncing:
+            _require_predecessor(target, target.position, request.target)
+            if not request.after:
+                await _all_is_of_now(target)
+        else:
+            await _no_news_of_before(target, request.target)
         target = self._target(request.chain, request.chain_version, request.limit)
         store = target.store
         chunks = [HeldChunk(*held) for held in store.held(request.after, request.limit)]
-        return Reply(ListHeldReply(chunks, store.whole, store.floor))
+        return Reply(ListHeldReply(chunks, store.whole, store.floor, store.opening))
 
     def list_remembered(self, call: Call) -> Reply:
         """LIST_REMEMBERED. Raises as LIST_HELD."""
         request: ListRemembered = call.request
         target = self._target(request.chain, request.chain_version, request.limit)
-        answers, following = target.store.remembered(request.after, request.limit)
+        answers, following = target.store.remembered(request.after, request.limit, every=request.every)
         return Reply(ListRememberedReply([RememberedAnswer(*answer) for answer in answers], following))
 
     async def pull_version(self, call: Call) -> Reply:
@@ -116,6 +127,22 @@ class Holdings:
             raise EmberError(
                 Code.CHUNK_NOT_FOUND, f"target {target.id} has not that version of chunk {request.chunk.hex()}"
             )
+
+
+def _require_predecessor(target: Target, position: Position, asker: int) -> None:
+    if position.predecessor is None or position.predecessor.target != asker:
+        raise EmberError(Code.NOT_SERVING, f"target {target.id} is syncing: its predecessor alone may ask it")
+
+
+async def _all_is_of_now(target: Target) -> None:
+    """Return when nothing is under way any more that this syncing target began before it was asked.
+
+    Some of that may be of an older chain version, in which it had another place: an update that it prepares, or will
+    commit, would change its store beside the lists that are compared. What arrives later is judged at this one.
+    """
+    for operation in target.replica.in_steps(_UNDER_WAY):
+        while operation.step in _UNDER_WAY:
+            await asyncio.sleep(LOOK_S)
 
 
 async def _no_news_of_before(target: Target, asker: int) -> None:

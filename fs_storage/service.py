@@ -24,6 +24,7 @@ from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
+from fs_storage.finishing import Finishing
 from fs_storage.forward import Forwarder
 from fs_storage.holdings import Holdings
 from fs_storage.mending import Mending
@@ -98,6 +99,7 @@ class Daemon:
         self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub")
         self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
+        self._finishing = Finishing(self.targets, hello, counters)
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._register()
@@ -141,6 +143,7 @@ class Daemon:
         await self._settling.close()
         await self._mending.close()
         await self._repairs.close()
+        await self._finishing.close()
         if self._server is not None:
             await self._server.close(CLOSE_GRACE_S)
         if self._manager is not None:
@@ -169,6 +172,7 @@ class Daemon:
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)
         register(methods.SUSPECT_CHUNKS, self._repairs.suspect_chunks)
+        register(methods.FINISH_SYNC, self._finishing.finish_sync)
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 

@@ -147,6 +147,16 @@ class Target:
         self.unfit = reason
         self.unfit_since_s = now_s
 
+    def filled(self, chain_version: int) -> None:
+        """While it is syncing: it has everything that the tail has."""
+        self.synced_version = chain_version
+        self.conflicts.clear()
+        pending = set(self.store.pending())
+        unsettled = self.replica.unsettled
+        # What nobody could decide was pushed over.
+        unsettled -= {chunk for chunk in unsettled if chunk not in pending and not self.replica.holds(chunk)}
+        self.refresh()
+
     def refresh(self) -> None:
         """Tell the core where it stands now. Called before events are reported to it."""
         self.replica.position = self.position if self.may_act else None

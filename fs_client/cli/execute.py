@@ -15,8 +15,13 @@ from fs_client.cli.local.process import module_environment, python_module
 
 def execute_module(module: str, arguments: Sequence[str], extra: str) -> NoReturn:
     """Replace this process by `python -m module arguments`. Raises `Failure` naming the extra it needs."""
-    if importlib.util.find_spec(module) is None:
-        raise Failure(f"the package {module} is not installed; install emberfs[{extra}]")
+    require_module(module, extra)
     command = [*python_module(module), *arguments]
     sys.stdout.flush()
     os.execve(command[0], command, module_environment())
+
+
+def require_module(module: str, extra: str) -> None:
+    """Raise `Failure` naming the extra that has it, unless it is there."""
+    if importlib.util.find_spec(module) is None:
+        raise Failure(f"the package {module} is not installed; install emberfs[{extra}]")

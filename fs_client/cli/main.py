@@ -26,6 +26,7 @@ COMMANDS: dict[str, Entry] = {
     "up": Entry("Cluster", "Start a whole cluster on this machine."),
     "down": Entry("Cluster", "Stop the cluster that `emberfs up` started in a directory."),
     "status": Entry("Cluster", "Show the nodes, chains and space of a cluster."),
+    "placement": Entry("Cluster", "Show how a dead node's reads spread over the others."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

@@ -45,7 +45,7 @@ class ListHeldReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RememberedAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The answer to the last update of a channel, which is committed."""
+    """The answer to the last update of a channel."""
 
     client: bytes
     channel: int
@@ -53,6 +53,8 @@ class RememberedAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     chunk: bytes
     version: int
     length: int
+    committed: bool = True
+    """False: the update is pending, or (version 0) was dropped."""
 
 
 class ListRemembered(msgspec.Struct, frozen=True, array_like=True):
@@ -60,6 +62,8 @@ class ListRemembered(msgspec.Struct, frozen=True, array_like=True):
     chain_version: int
     after: bytes
     limit: int
+    every: bool = False
+    """Also of updates that are not committed."""
 
 
 class ListRememberedReply(msgspec.Struct, frozen=True, array_like=True):

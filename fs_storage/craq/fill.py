@@ -13,10 +13,13 @@ way there.
 Called by: `resync`, and by simulators.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fs_common.checks import check
+
+if TYPE_CHECKING:
+    from fs_storage.engine.interface import Remembered
 
 
 class HasHeld(Protocol):
@@ -130,3 +133,20 @@ def equal(mine: HasHeld, theirs: HasHeld) -> bool:
     if mine.version == theirs.version and (mine.digest == theirs.digest or not mine.version):
         return True
     return mine.pending_version == theirs.version and theirs.version != 0 and mine.pending_digest == theirs.digest
+
+
+def disowned(mine: "Sequence[Remembered]", theirs: "Mapping[tuple[bytes, int], Remembered]") -> "list[Remembered]":
+    """Which of a syncing replica's answers tell of updates that the chain does not have.
+
+    `mine`: answers to committed updates. `theirs`: by client and channel, what the predecessor remembers, committed or
+    not, read after `mine`. An update that the predecessor sent has an answer there before it has one here, and a
+    channel never goes back; so whatever the predecessor does not know of by then it never had.
+    """
+    found = []
+    for answer in mine:
+        known = theirs.get((answer.client, answer.channel))
+        if known is not None and known.sequence > answer.sequence:
+            continue
+        if known is None or (known.sequence, known.chunk, known.version) != answer[2:5]:
+            found.append(answer)
+    return found

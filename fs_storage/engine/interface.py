@@ -142,7 +142,7 @@ class Held(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """The answer to a channel's last update that was committed."""
+    """The answer to a channel's last update."""
 
     client: bytes
     channel: int
@@ -150,6 +150,8 @@ class Remembered(NamedTuple):
     chunk: bytes
     version: int
     length: int
+    committed: bool = True
+    """False: the update is pending, or (version 0) was dropped."""
 
 
 class Checked(NamedTuple):
@@ -301,12 +303,17 @@ class ChunkStore(Protocol):
     def held(self, after: bytes, limit: int) -> list[Held]:
         """Chunks with an id above `after`, removals included, ascending; fewer than `limit`: there are no more."""
 
-    def remembered(self, after: bytes, limit: int) -> tuple[list[Remembered], bytes]:
-        """Answers, and where to go on; b"": there are no more. The first page is after b""."""
+    def remembered(self, after: bytes, limit: int, *, every: bool = False) -> tuple[list[Remembered], bytes]:
+        """Answers to committed updates (`every`: to all), in the order of `answer_key`, and where to go on; b"": there
+        are no more. The first page is after b"", each other one after the key that the one before named."""
 
     def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
         """Remember those answers that are newer than what is here, or whose update was dropped here, and raise the
         floor to `floor` at least. Durable with the next `checkpoint`."""
+
+    def retract(self, answers: Sequence[Remembered]) -> None:
+        """Those that are still what is remembered of their channel tell of no committed update any more, as after
+        `abandon`. Durable with the next `checkpoint`."""
 
     async def checkpoint(self) -> None:
         """On return everything so far is durable. Raises DISK_FAILED."""

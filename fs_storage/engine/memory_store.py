@@ -216,16 +216,14 @@ class MemoryStore:
             pending.chunk_size if pending else 0,
         )
 
-    def remembered(self, after: bytes, limit: int) -> tuple[list[Remembered], bytes]:
+    def remembered(self, after: bytes, limit: int, *, every: bool = False) -> tuple[list[Remembered], bytes]:
         keys = sorted((answer_key(*key), key) for key in self._answers)
         page = [entry for entry in keys if entry[0] > after][:limit]
         answers = []
         for _, (client, channel) in page:
             answer = self.answer(client, channel)
-            if answer is not None and answer.committed:
-                answers.append(
-                    Remembered(client, channel, answer.sequence, answer.chunk, answer.version, answer.length)
-                )
+            if answer is not None and (answer.committed or every):
+                answers.append(Remembered(client, channel, *answer))
         return answers, page[-1][0] if len(page) == limit else b""
 
     def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
@@ -236,6 +234,12 @@ class MemoryStore:
                     answer.sequence, answer.chunk, answer.version, answer.length, True
                 )
         self.floor = max(self.floor, floor)
+
+    def retract(self, answers: Sequence[Remembered]) -> None:
+        for answer in answers:
+            last = self._answers.get((answer.client, answer.channel))
+            if last is not None and last[:3] == answer[2:5]:
+                self._answers[answer.client, answer.channel] = last._replace(version=0, length=0, committed=False)
 
     async def checkpoint(self) -> None:
         pass

@@ -415,13 +415,14 @@ class EngineStore:
     def held(self, after: bytes, limit: int) -> list[Held]:
         return [held_of(chunk, record) for chunk, record in self._table.listed(after, limit)]
 
-    def remembered(self, after: bytes, limit: int) -> tuple[list[Remembered], bytes]:
+    def remembered(self, after: bytes, limit: int, *, every: bool = False) -> tuple[list[Remembered], bytes]:
         page = self._table.listed_answers(after, limit)
-        answers = [
-            Remembered(*split_answer_key(key), stored.sequence, stored.chunk, stored.version, stored.length)
-            for key, stored in page
-            if stored.version and self._table.get(stored.chunk).identity != (*split_answer_key(key), stored.sequence)
-        ]
+        answers = []
+        for key, (chunk, sequence, version, length, _) in page:
+            client, channel = split_answer_key(key)
+            committed = version != 0 and self._table.get(chunk).identity != (client, channel, sequence)
+            if committed or every:
+                answers.append(Remembered(client, channel, sequence, chunk, version, length, committed))
         return answers, page[-1][0] if len(page) == limit else b""
 
     def adopt(self, answers: Sequence[Remembered], floor: int) -> None:
@@ -434,6 +435,13 @@ class EngineStore:
                 stored = StoredAnswer(answer.chunk, answer.sequence, answer.version, answer.length, now)
                 self._table.put_answer(key, stored)
         self._opened.index.raise_floor(floor)
+
+    def retract(self, answers: Sequence[Remembered]) -> None:
+        for answer in answers:
+            key = answer_key(answer.client, answer.channel)
+            last = self._table.answer(key)
+            if last is not None and (last.sequence, last.chunk, last.version) == answer[2:5]:
+                self._table.put_answer(key, last._replace(version=0, length=0))
 
     # -- what can be believed of it ----------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from fs_common.methods import PING, READ_CHUNKS
 from fs_common.peers import PeerPool
 from fs_common.records.session import Ping
 from fs_common.records.storage import ReadChunksReply
-from fs_common.rpc import Peer
+from fs_common.rpc import Peer, Ticket
 from fs_common.wire import Frame, Outgoing, Part
 from tests.common.loopback import TIMEOUT, connected, hello, memory, raw_server, read_request, service, serving, until
 from tests.support import run
@@ -131,6 +131,52 @@ def test_payload_that_ends_between_cancellation_and_its_delivery() -> None:
         peer.payload_done()
         with pytest.raises(asyncio.CancelledError):
             await task
+        end(peer)
+
+    run(main())
+
+
+def test_an_abandoned_call_gives_its_memory_back_while_its_payload_lands() -> None:
+    async def main() -> None:
+        peer, link = driven()
+        into, ticket = memory(5), Ticket()
+        task = await start(peer.call(READ_CHUNKS, read_request(5), into=into, timeout=TIMEOUT, ticket=ticket))
+        assert peer.frame_begun(response(1, ReadChunksReply([5], []), 5)) == into
+        ticket.abandon(EmberError(Code.TIMED_OUT, "another was faster"))
+        with pytest.raises(EmberError, match="another was faster"):
+            await task
+        assert link.discarded == 1
+        ticket.abandon(EmberError(Code.TIMED_OUT, "twice"))
+        assert await answered(peer, 2) == Ping()
+        end(peer)
+
+    async def answered(peer: Peer, request: int) -> Any:
+        task = await start(peer.call(PING, Ping(), timeout=TIMEOUT))
+        peer.frame_begun(response(request, Ping()))
+        return await task
+
+    run(main())
+
+
+def test_a_call_that_waits_for_its_turn_can_be_abandoned() -> None:
+    async def main() -> None:
+        peer, _ = driven()
+        peer.calls_in_flight_max = 1
+        tickets = [Ticket() for _ in range(4)]
+        calls = [
+            await start(peer.call(PING, Ping(b"%d" % number), timeout=TIMEOUT, ticket=ticket))
+            for number, ticket in enumerate(tickets)
+        ]
+        tickets[1].abandon(EmberError(Code.TIMED_OUT, "while it waits"))
+        peer.frame_begun(response(1, Ping()))
+        await asyncio.sleep(0)
+        tickets[2].abandon(EmberError(Code.TIMED_OUT, "when its turn has come"))
+        outcomes = await asyncio.gather(*calls[:3], return_exceptions=True)
+        assert outcomes[0] == Ping() and [str(outcome)[:10] for outcome in outcomes[1:]] == ["while it w", "when its t"]
+        await asyncio.sleep(0)
+        peer.frame_begun(response(peer._last_request, Ping(b"last")))
+        assert await calls[3] == Ping(b"last")
+        assert peer._calls == 0 and not peer._waiting
         end(peer)
 
     run(main())

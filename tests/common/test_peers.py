@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 
 import pytest
 
@@ -10,7 +11,7 @@ from fs_common.methods import PING, READ_CHUNKS
 from fs_common.peers import PeerPool
 from fs_common.records.session import Ping
 from fs_common.records.storage import ReadChunksReply
-from fs_common.rpc import Call, Reply, Service
+from fs_common.rpc import Call, Reply, Service, Ticket
 from fs_common.transports import tcp
 from tests.common.loopback import TIMEOUT, hello, read_request, service, serving, until
 from tests.support import run
@@ -119,6 +120,24 @@ def test_one_caller_that_gives_up_does_not_fail_the_others() -> None:
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert isinstance(outcomes[0], asyncio.CancelledError)
             assert outcomes[1:] == [Ping(b"1"), Ping(b"2")]
+            await pool.close()
+
+    run(main())
+
+
+def test_a_caller_that_waits_for_a_connection_can_be_abandoned() -> None:
+    """The server takes the connection and says nothing."""
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            pool = PeerPool(hello(), connect_timeout_s=TIMEOUT)
+            ticket = Ticket()
+            call = asyncio.ensure_future(pool.call(silent.getsockname(), PING, Ping(), timeout=TIMEOUT, ticket=ticket))
+            await asyncio.sleep(0)
+            ticket.abandon(EmberError(Code.TIMED_OUT, "another was faster"))
+            with pytest.raises(EmberError, match="another was faster"):
+                await call
+            assert pool.received(silent.getsockname()) == 0
             await pool.close()
 
     run(main())

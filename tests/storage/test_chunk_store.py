@@ -564,6 +564,29 @@ def test_answers_are_listed_and_adopted_and_never_go_back(on_store: Run) -> None
     on_store(case)
 
 
+def test_an_answer_is_retracted_and_may_be_given_again(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        await apply(store, write(1, b"first", client=CLIENT, channel=1, sequence=5))
+        await prepared(store, write(1, b"p", chunk=OTHER, client=CLIENT, channel=2, sequence=6))
+        await store.checkpoint()
+        first = Remembered(CLIENT, 1, 5, CHUNK, 1, 5)
+        waits = Remembered(CLIENT, 2, 6, OTHER, 1, 1, False)
+        assert store.remembered(b"", 9) == ([first], b"")
+        assert store.remembered(b"", 9, every=True) == ([first, waits], b"")
+        store.retract([first._replace(version=2), first._replace(sequence=4), first._replace(channel=9)])
+        assert store.remembered(b"", 9)[0] == [first], "what is not remembered is not retracted"
+        store.retract([first])
+        assert store.remembered(b"", 9)[0] == []
+        gone = first._replace(version=0, length=0, committed=False)
+        assert store.remembered(b"", 9, every=True)[0] == [gone, waits]
+        assert store.answer(CLIENT, 1) == Answer(5, CHUNK, 0, 0, False)
+        assert take(store) == b"first"
+        store.adopt([first], 0)
+        assert store.answer(CLIENT, 1) == Answer(5, CHUNK, 1, 5, True)
+
+    on_store(case)
+
+
 def test_what_is_stored_is_checked_and_may_be_written_again(on_store: Run) -> None:
     async def case(store: ChunkStore) -> None:
         assert store.check_stored(CHUNK) is None

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from fs_common.checks import InvariantViolation
 from fs_common.records.mending import HeldChunk
-from fs_storage.craq.fill import Fill, Push, equal
-from fs_storage.engine.interface import Held
+from fs_storage.craq.fill import Fill, Push, disowned, equal
+from fs_storage.engine.interface import Held, Remembered
 
 NOTHING = Held(b"x")
 FIRST = NOTHING._replace(version=3, digest=33, length=5)
@@ -92,3 +92,18 @@ def test_a_list_out_of_order_is_refused() -> None:
     fill.mine.give([FIRST], 1)
     with pytest.raises(InvariantViolation, match="wanted"):
         fill.mine.give([FIRST], 1)
+
+
+def test_an_answer_that_the_predecessor_never_gave_is_disowned() -> None:
+    mine = [Remembered(b"client", channel, 5, b"chunk", 7, 10) for channel in range(7)]
+    theirs = [
+        mine[0],
+        mine[1]._replace(committed=False),
+        mine[2]._replace(sequence=6, version=0, committed=False),
+        mine[3]._replace(sequence=4),
+        mine[4]._replace(version=0, committed=False),
+        mine[5]._replace(chunk=b"other"),
+    ]
+    known = {(answer.client, answer.channel): answer for answer in theirs}
+    assert disowned(mine, known) == mine[3:]
+    assert disowned([], known) == []

@@ -349,6 +349,8 @@ class Forwarder:
             except EmberError:
                 pass
         final = code in _FINAL or (code in _CORRUPT and attempt >= CORRUPT_ATTEMPTS_MAX)
+        if asked is None and target.position is None:
+            final = True  # it is not a lease that may come back: the chain goes on without this target
         syncs = asked is not None and asked.fills
         if syncs:
             # No update fails because of a replica that does not serve yet: either it takes it, or the chain goes on

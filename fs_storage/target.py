@@ -207,6 +207,8 @@ class Target:
         """One line: what keeps this target from serving."""
         if self.failed is not None:
             return f"target {self.id} has failed: {self.failed}"
+        if self.unfit is not None:
+            return f"target {self.id} cannot be filled up: {self.unfit}"
         if self.position is None:
             return f"target {self.id} serves on no chain"
         if not self.admitted:

@@ -158,7 +158,8 @@ class Targets:
         """Targets that do not serve and do not by themselves, and why."""
         found = {target: why for target, why in self._missing.items() if why} | self._refused
         for target in self._by_id.values():
-            if target.failed is not None or target.refused is not None or not target.store.whole:
+            failed = target.failed is not None or target.unfit is not None
+            if failed or target.refused is not None or not target.store.whole:
                 found[target.id] = target.why_not()
         return found
 

@@ -198,7 +198,10 @@ class Updates:
                 raise EmberError(Code.INVALID, f"an update of kind {item.kind} and version {item.version} is not taken")
             if request.source and kind is UpdateKind.SCATTER:
                 raise EmberError(Code.INVALID, "scattered updates are joined at the head")
-            if request.source and (item.version < 1 or item.digest < 1):
+            if kind is UpdateKind.FORGET:
+                if target.position is None or not target.position.syncing:
+                    raise EmberError(Code.CHAIN_VERSION, f"target {target.id} is not syncing: it forgets nothing")
+            elif request.source and (item.version < 1 or item.digest < 1):
                 raise EmberError(Code.INVALID, "an update from a predecessor names its version and that one's digest")
             if request.source == 0 and len(request.client) != 16:
                 raise EmberError(Code.INVALID, f"a client id has 16 bytes, not {len(request.client)}")

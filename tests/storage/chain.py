@@ -292,6 +292,44 @@ class ChainOfDaemons:
         nodes = [NodeInfo(node, "127.0.0.1", self.ports[node], NodeState.UP) for node in range(1, self.nodes + 1)]
         return Routing(version, CLUSTER, nodes, chains, [ChainTable(1, 1, [chain.chain for chain in chains])])
 
+    def change(
+        self, serving: Sequence[int], syncing: int = 0, *, down: Sequence[int] = (), tell: Sequence[int] | None = None
+    ) -> int:
+        """Chain 1 has these nodes' targets from now on, under its next version, which is returned. Nodes in `down` are
+        FAILED; `tell`: the nodes that hear of it now (all)."""
+        assert self.routing is not None
+        chain = self.routing.chains[0]
+        members = [ChainTarget(node * 100 + 1, node, PublicState.SERVING) for node in serving]
+        if syncing:
+            members.append(ChainTarget(syncing * 100 + 1, syncing, PublicState.SYNCING))
+        known = {member.target for member in members}
+        members += [
+            ChainTarget(member.target, member.node, PublicState.OFFLINE)
+            for member in chain.targets
+            if member.target not in known
+        ]
+        nodes = [
+            NodeInfo(node.node, node.host, node.port, NodeState.FAILED if node.node in down else NodeState.UP)
+            for node in self.routing.nodes
+        ]
+        changed = Chain(1, chain.version + 1, members)
+        self.routing = Routing(
+            self.routing.version + 1, CLUSTER, nodes, [changed, *self.routing.chains[1:]], self.routing.tables
+        )
+        self.tell(tell)
+        return changed.version
+
+    def tell(self, nodes: Sequence[int] | None = None) -> None:
+        """Daemons hear of the newest routing."""
+        assert self.routing is not None
+        for node, manager in self.managers.items():
+            if node in self.daemons and (nodes is None or node in nodes):
+                manager.publish(self.routing)
+
+    def target_on(self, node: int) -> Any:
+        """That of chain 1."""
+        return self.daemons[node].targets.by_chain[1]
+
     # -- looking inside --------------------------------------------------------------------------------------------
 
     def store(self, chain: int, place: int) -> HeldStore:

@@ -29,7 +29,7 @@ from fs_client.fuse.users import User, groups_of, user_of
 from fs_client.fuse.write_back import Dirty
 from fs_client.settle import ended, run_all
 from fs_client.sync_chains import lost, sync_everything, sync_file
-from fs_common import methods
+from fs_common import heap, methods
 from fs_common.buffers import BufferPool
 from fs_common.clocks import boottime_s
 from fs_common.endless import keep
@@ -129,6 +129,8 @@ class Mount:
         self.heard_at = self.progress_at
         """When the metadata service last answered anything."""
         self._ticking: asyncio.TimerHandle | None = None
+        self._known_nodes = heap.Watermark()
+        """What they took goes back to the system."""
         self._known: asyncio.Task[None] | None = None
         self.following = Following(self)
 
@@ -326,6 +328,7 @@ class Mount:
         self.fs.storage.unsynced.close(file.unsynced)
         self.writing.discard(file)
         report(self, file)
+        file.back.close()
         if node.removed:
             self.cache.forget(file.inode)
         else:
@@ -408,6 +411,9 @@ class Mount:
                 file.settle_due = FOREVER
                 self.spawn(self._settle(file))
         self.nodes.sweep(now)
+        if self._known_nodes.passed(len(self.nodes.by_inode)):
+            self.nodes.compact()
+            heap.give_back()
 
     async def _settle(self, file: File) -> None:
         """In the background. What is refused for good is tried again when it is written again, closed or synced: then

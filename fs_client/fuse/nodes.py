@@ -19,7 +19,7 @@ Pure: times are given by the caller, seconds of one monotonic clock. Used on the
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -401,6 +401,15 @@ class Nodes:
         node.lookups = max(node.lookups - count, 0)
         if not node.lookups:
             self._loose.append((now, inode))
+
+    def compact(self) -> None:
+        """Tables that were large become as small as what is in them: a dict never shrinks by itself. Costs what is
+        here."""
+        tables: list[dict[Any, Any]] = [node.directory.entries for node in self.by_inode.values() if node.directory]
+        for table in (*tables, self.by_inode):
+            kept = list(table.items())
+            table.clear()
+            table.update(kept)
 
     def sweep(self, now: float) -> None:
         """Drop nodes that nobody refers to and that are old or removed, and names that are known not to exist and old.

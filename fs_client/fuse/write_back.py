@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fs_client.joined_writes import Piece, join
 from fs_common.buffers import Buffer, BufferPool
+from fs_common.checks import violated
 from fs_common.limits import KIB, MIB
 from fs_common.records.scattered import PIECES_MAX
 
@@ -144,6 +145,10 @@ class _Shared:
         self._count -= 1
         if not self._count:
             self._release()
+
+
+async def _is_closed(pieces: Sequence[Piece]) -> None:
+    violated("nothing is written to a file after its last close", len(pieces))
 
 
 class WriteBack:
@@ -375,6 +380,11 @@ class WriteBack:
         if count:
             self._gone(size, count)
         return size, count
+
+    def close(self) -> None:
+        """Nothing is written here any more. It lets go of its file, which would wait for the collector of cycles: the
+        files of a program that makes many of them lie all over the heap, and keep it large."""
+        self._store = _is_closed
 
     # Waiting
 

@@ -1,5 +1,6 @@
 """What the daemon believes, for how long, and in which order answers and changes count."""
 
+import sys
 from types import SimpleNamespace
 
 from fs_client.fuse.following import Following
@@ -416,3 +417,22 @@ def test_a_change_of_who_knows_what_ends_all_promises_of_attributes() -> None:
     assert not known.fresh(node, 105.0)
     assert known.find(ROOT, b"a", 105.0) is not None, "names are another matter"
     assert known.fresh(known.adopt(attributes(7, 5), known.stamp(), 105.0, SURE), 109.0)
+
+
+def test_tables_shrink_and_keep_what_is_in_them() -> None:
+    known = nodes()
+    directory = known.learn(attributes(2, type_=FileType.DIRECTORY), now=100.0)
+    directory.lookups = 1
+    for number in range(5000):
+        known.learn(attributes(10 + number), now=100.0)
+        known.put_name(2, b"%d" % number, 10 + number, 100.0)
+    assert directory.directory is not None
+    names, by_inode = directory.directory.entries, known.by_inode
+    large = sys.getsizeof(names), sys.getsizeof(by_inode)
+    for number in range(4990):
+        known.drop_name(2, b"%d" % number)
+    known.sweep(now=200.0)
+    left = dict(names), dict(by_inode)
+    known.compact()
+    assert (names, by_inode) == left and known.by_inode is by_inode
+    assert sys.getsizeof(names) * 10 < large[0] and sys.getsizeof(by_inode) * 10 < large[1]

@@ -8,7 +8,10 @@ Called by: `__main__`; tests put several into one process.
 """
 
 import asyncio
+import contextlib
 import logging
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +36,7 @@ from fs_storage.queries import Queries
 from fs_storage.reads import Reads
 from fs_storage.repairs import Repairs
 from fs_storage.scattered import Joiner
+from fs_storage.scrub import Scrub
 from fs_storage.settling import Settling
 from fs_storage.space import Disk
 from fs_storage.targets import OpenStore, Targets
@@ -97,9 +101,18 @@ class Daemon:
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
         self._holdings = Holdings(self.targets, self._pool, self._threads)
         self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
-        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub")
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=_give_way)
         self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
         self._finishing = Finishing(self.targets, hello, counters)
+        self._scrub = Scrub(
+            self.targets,
+            self._repairs,
+            hello,
+            self._disk_thread,
+            counters,
+            bytes_per_s=config.scrub_bytes_per_s,
+            interval_s=config.scrub_interval_h * 3600,
+        )
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._register()
@@ -128,6 +141,7 @@ class Daemon:
         self._settling.start()
         self._mending.start()
         self._repairs.start()
+        self._scrub.start()
         return self._server.host, self._server.port
 
     def join(self, manager: Manager) -> None:
@@ -142,6 +156,7 @@ class Daemon:
         """End in order. Every acknowledged update is on disk; the engines are closed when it returns."""
         await self._settling.close()
         await self._mending.close()
+        await self._scrub.close()
         await self._repairs.close()
         await self._finishing.close()
         if self._server is not None:
@@ -171,6 +186,7 @@ class Daemon:
         register(methods.LIST_HELD, self._holdings.list_held)
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)
+        register(methods.SCRUB, self._scrub.scrub)
         register(methods.SUSPECT_CHUNKS, self._repairs.suspect_chunks)
         register(methods.FINISH_SYNC, self._finishing.finish_sync)
         register(methods.SPACE_INFO, self._queries.space_info)
@@ -183,7 +199,8 @@ class Daemon:
         }
         for target in self.targets.all():
             stats["updates_in_flight"] = stats.get("updates_in_flight", 0) + target.in_flight
-            stats["chunks_differing"] = stats.get("chunks_differing", 0) + len(target.replica.differing)
+            differing = len(target.replica.differing) + self._scrub.differing(target.id)
+            stats["chunks_differing"] = stats.get("chunks_differing", 0) + differing
             stats["chunks_damaged"] = stats.get("chunks_damaged", 0) + len(self._repairs.damaged(target.id))
             stats["chunks_pending"] = stats.get("chunks_pending", 0) + len(target.replica.unsettled)
             for name, value in target.store.counters().items():
@@ -200,3 +217,9 @@ class Daemon:
     def _on_violation(self, error: InvariantViolation) -> None:
         if not self.violation.done():
             self.violation.set_result(error)
+
+
+def _give_way() -> None:
+    """In a thread that nobody waits for: processors and disks serve others first."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)

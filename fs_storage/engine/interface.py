@@ -318,6 +318,15 @@ class ChunkStore(Protocol):
     async def checkpoint(self) -> None:
         """On return everything so far is durable. Raises DISK_FAILED."""
 
+    # -- for whoever watches over it -----------------------------------------------------------------------------
+
+    def kept_note(self) -> bytes:
+        """What `keep_note` was given last; b"": nothing, or it cannot be read. Called from a thread."""
+
+    def keep_note(self, note: bytes) -> None:
+        """Keep a few bytes with the store that say nothing of its contents. Durable on return. Called from a thread,
+        one at a time. Raises `OSError`."""
+
     def space(self) -> Space: ...
 
     def counters(self) -> dict[str, int]: ...

@@ -55,6 +55,7 @@ class MemoryStore:
         self._chunks: dict[bytes, _Chunk] = {}
         self._answers: dict[tuple[bytes, int], Answer] = {}
         self.floor = 0
+        self._note = b""
         self.identity = uuid.uuid4().bytes
         self.opening = 1
         self.incarnation = 1
@@ -243,6 +244,12 @@ class MemoryStore:
 
     async def checkpoint(self) -> None:
         pass
+
+    def kept_note(self) -> bytes:
+        return self._note
+
+    def keep_note(self, note: bytes) -> None:
+        self._note = note
 
     def space(self) -> Space:
         used = self._used_bytes()

@@ -46,12 +46,15 @@ from fs_storage.engine.plan import plan
 from fs_storage.engine.reader import Reader
 from fs_storage.engine.transitions import commit
 from fs_storage.engine.versions import NOTHING, PAGE_SHIFTS, Record, Version
+from fs_storage.engine.whole_files import read_file, replace_file
 from fs_storage.engine.writer import Request, Task
 
 LIGHT_BYTES_MAX = 128 << 10
 """What the event loop may store itself: some tens of microseconds. A hand-over to the writer thread and back costs as
 much when the processors are idle, and several times that when they are not."""
 LIGHT_UPDATES_MAX = 16
+NOTE = "note"
+"""The file of `keep_note`."""
 LIGHT_RECORD_BYTES = 2048
 """More than any record of the log has beside its payload."""
 
@@ -226,6 +229,16 @@ class EngineStore:
         pieces = pieces_of(committed, record.pending, payload, bad_pages)
         await self._ledger.write_over(chunk, committed._replace(patches=pieces))
         return True
+
+    def kept_note(self) -> bytes:
+        try:
+            return read_file(self._disk, self._directory / NOTE)
+        except OSError:
+            return b""
+
+    def keep_note(self, note: bytes) -> None:
+        if self._ledger.failure is None:
+            replace_file(self._disk, self._directory, NOTE, note)
 
     # -- updates -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from fs_client.file_ref import FileRef
 from fs_client.options import Address
 from fs_client.settle import ended
+from fs_common.chain_lost import chain_lost
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import Layout, stripe_chains
 from fs_common.records.routing import Chain, NodeState, PublicState, Routing
@@ -322,22 +323,9 @@ class RoutingCache:
         known, replicas, _, _ = self._serving(chain, time.monotonic())
         return known.version, replicas
 
-    def lost(self, chain_id: int) -> EmberError:
+    def lost(self, chain: int) -> EmberError:
         """Why nothing can be read from a chain or written to it that nobody serves, and what to do."""
-        chain = self._chains.get(chain_id)
-        places = {node.node: f" ({node.host}:{node.port})" for node in self._routing.nodes}
-        last = [
-            f"node {target.node}{places.get(target.node, '')}"
-            for target in (chain.targets if chain is not None else ())
-            if target.state == PublicState.LASTSRV
-        ]
-        if not last:
-            advice = "none of its replicas has everything; see `emberfs chains`"
-        elif len(last) == 1:
-            advice = f"bring {last[0]} back, which was the last to serve it"
-        else:
-            advice = f"bring one of those back that served it last: {', '.join(last)}"
-        return EmberError(Code.CHAIN_LOST, f"chain {chain_id} has no serving replica: {advice}")
+        return chain_lost(self._routing, chain)
 
     def suspect(self, server: Server) -> None:
         """A call to `server` failed as if it were gone: leave it out of reads for a while."""

@@ -2,8 +2,12 @@
 
 Every request goes to the head of its chain, as the newest routing of this process has it. A call that may be repeated
 is repeated, after a growing pause, until the total time is over; each attempt looks at the routing anew, so a chain
-that changed is met where it is now. A cut's update keeps its identity (client, channel, sequence) over its attempts,
-so that the chain applies it once.
+that changed is met where it is now. A change of the routing ends pauses, and calls to those who are no heads now: a
+daemon that was stopped does not answer. A cut's update keeps its identity (client, channel, sequence) over its
+attempts, so that the chain applies it once.
+
+A chain that nobody serves is CHAIN_LOST: at the end of its time for who wants to know a length or to cut, since a
+daemon may be on its way back; at once for the collector, which comes again later.
 
 Tasks: one for each chain of a file, for the length of a call; the call waits for all of them, also when one fails.
 
@@ -11,12 +15,14 @@ Source: reference 3.1, 3.2, 3.12; records `fs_common.records.storage`.
 """
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from fs_common.chain_lost import chain_lost
 from fs_common.channels import ChannelPool
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, code_of
@@ -33,21 +39,26 @@ from fs_common.records.storage import (
     UpdateItem,
     UpdateKind,
 )
+from fs_common.rpc import Ticket
 
 T = TypeVar("T")
+Address = tuple[str, int]
 
 REMOVE_LIMIT: Final = 256
 """Chunks for each removing request: bounds how long the head works for one call."""
 CALL_TIMEOUT_S: Final = 5.0
 _PAUSE_MIN_S: Final = 0.02
-_PAUSE_MAX_S: Final = 1.0
+_PAUSE_MAX_S: Final = 0.25
+"""Short, as a daemon may hear of a routing later than this process."""
+_LATER: Final = frozenset({Code.CHAIN_LOST, Code.BUSY, Code.CLUSTER_NOT_READY})
+"""What the collector does not wait for."""
 
 
 class Caller(Protocol):
     """What is used of `fs_common.peers.PeerPool`."""
 
     async def call(
-        self, address: tuple[str, int], method: Method, request: msgspec.Struct, *, timeout: float
+        self, address: tuple[str, int], method: Method, request: msgspec.Struct, *, timeout: float, ticket: Ticket
     ) -> Any: ...
 
 
@@ -78,6 +89,22 @@ class ChunkClient:
         """Sequences of removing requests."""
         self._map: _Map | None = None
         """Of the routing that was newest when it was last looked at."""
+        self._flights: dict[Ticket, tuple[int, Address]] = {}
+        """Calls under way, with the chain and whom they took for its head."""
+        self._changed = asyncio.Event()
+        """Set, and replaced, when there is another routing."""
+
+    def routing_changed(self, _: Routing) -> None:
+        """To be called when there is a newer routing: nobody waits any longer for what it has changed."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        for ticket, (chain, address) in list(self._flights.items()):
+            try:
+                head = self._head(chain)[1]
+            except EmberError:
+                continue  # whoever was the head may answer yet
+            if head != address:
+                ticket.abandon(EmberError(Code.CHAIN_BROKEN, f"chain {chain} has another head now"))
 
     async def measure(self, inode: int, layout: Layout) -> int:
         deadline = self._deadline()
@@ -106,7 +133,8 @@ class ChunkClient:
         await _all([cut_on(chain) for chain in chains])
 
     async def remove(self, files: Sequence[tuple[int, Layout]]) -> list[EmberError | None]:
-        """One attempt for each request: the collector comes again."""
+        """What nobody serves, or who has too much to do, is left for later at once: the collector comes again."""
+        deadline = self._deadline()
         failures: list[EmberError | None] = [None] * len(files)
         places: dict[int, list[int]] = {}
         """Chain -> which files may have chunks on it."""
@@ -122,7 +150,7 @@ class ChunkClient:
             while done < len(wanted):
                 inodes = [files[place][0] for place in wanted[done : done + REMOVE_FILES_MAX]]
                 try:
-                    reply = await self._remove_files(chain, inodes)
+                    reply = await self._remove_files(chain, inodes, deadline)
                 except EmberError as error:
                     for place in wanted[done:]:
                         failures[place] = error
@@ -133,13 +161,13 @@ class ChunkClient:
         await _all([remove_on(chain, wanted) for chain, wanted in places.items()])
         return failures
 
-    async def _remove_files(self, chain_id: int, inodes: list[int]) -> Any:
+    async def _remove_files(self, chain_id: int, inodes: list[int], deadline: float) -> Any:
         def request(chain: Chain) -> RemoveFiles:
             return RemoveFiles(chain.chain, chain.version, inodes, self._client)
 
-        return await self._on_head(chain_id, REMOVE_FILES, request, None)
+        return await self._on_head(chain_id, REMOVE_FILES, request, deadline, later=_LATER)
 
-    async def _remove_on(self, chain_id: int, inode: int, first: int, deadline: float | None) -> None:
+    async def _remove_on(self, chain_id: int, inode: int, first: int, deadline: float) -> None:
         more = True
         while more:
             sequence = next(self._removals)
@@ -198,28 +226,40 @@ class ChunkClient:
         chain_id: int,
         method: Method,
         make_request: Callable[[Chain], msgspec.Struct],
-        deadline: float | None,
+        deadline: float,
+        later: Collection[Code] = (),
     ) -> Any:
-        """Call the head of a chain; with a deadline, again and again until then."""
+        """Call the head of a chain, again and again until the deadline, but for errors in `later`."""
         loop = asyncio.get_running_loop()
         pause_s = _PAUSE_MIN_S
         while True:
+            changed = self._changed
             try:
-                remaining_s = CALL_TIMEOUT_S if deadline is None else deadline - loop.time()
                 chain, address = self._head(chain_id)
-                reply = await self._caller.call(
-                    address, method, make_request(chain), timeout=max(min(CALL_TIMEOUT_S, remaining_s), 0.001)
-                )
+                timeout = max(min(CALL_TIMEOUT_S, deadline - loop.time()), 0.001)
+                reply = await self._call(chain_id, address, method, make_request(chain), timeout)
                 for failure in getattr(reply, "errors", ()):
                     raise EmberError(code_of(failure.code), failure.message)
                 return reply
             except EmberError as error:
-                if error.retry is Retry.FINAL or deadline is None or loop.time() + pause_s >= deadline:
+                if error.retry is Retry.FINAL or error.code in later or loop.time() + pause_s >= deadline:
                     raise
-            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await changed.wait()
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
-    def _head(self, chain_id: int) -> tuple[Chain, tuple[str, int]]:
+    async def _call(
+        self, chain_id: int, address: Address, method: Method, request: msgspec.Struct, timeout: float
+    ) -> Any:
+        ticket = Ticket()
+        self._flights[ticket] = chain_id, address
+        try:
+            return await self._caller.call(address, method, request, timeout=timeout, ticket=ticket)
+        finally:
+            del self._flights[ticket]
+
+    def _head(self, chain_id: int) -> tuple[Chain, Address]:
         known = self._newest()
         chain = known.chains.get(chain_id)
         if chain is None:
@@ -227,7 +267,7 @@ class ChunkClient:
         for target in chain.targets:
             if target.state is PublicState.SERVING:
                 return chain, known.addresses[target.node]
-        raise EmberError(Code.NOT_SERVING, f"no target of chain {chain_id} is serving")
+        raise chain_lost(known.routing, chain_id)
 
     def _chains(self, layout: Layout) -> tuple[int, ...]:
         """Chunk i is on element i mod length."""

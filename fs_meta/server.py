@@ -168,6 +168,8 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     def routing() -> Routing | None:
         return manager.routing
 
+    chunks = ChunkClient(pool, routing, client, timeout_s=config.storage_timeout_ms / 1000)
+    manager.subscribe(chunks.routing_changed)
     following = Following(kv, time.monotonic)
     await following.begin()
     service_time = ServiceTime(kv)
@@ -177,7 +179,7 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
         inode_ids=InodeIds(kv),
         inode_count=InodeCount(kv),
         allocator=ChainAllocator(routing),
-        chunks=ChunkClient(pool, routing, client, timeout_s=config.storage_timeout_ms / 1000),
+        chunks=chunks,
         routing=routing,
         now_ns=time.time_ns,
         service_time=service_time,

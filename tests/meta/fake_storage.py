@@ -1,6 +1,7 @@
 """Storage daemons over real RPC: enough of them for the metadata service, with lengths instead of bytes."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from fs_common import methods
 from fs_common.errors import Code, EmberError
@@ -42,6 +43,10 @@ class FakeStorage:
         """Sequences of removals of one file's chunks, resends included."""
         self.versions: set[int] = set()
         """Chain versions that callers named."""
+        self.gate: asyncio.Event | None = None
+        """Requests wait for it before anything is done."""
+        self.arrived = asyncio.Event()
+        """One waits at the gate."""
         self._server: tcp.Server | None = None
 
     @property
@@ -65,9 +70,12 @@ class FakeStorage:
     def of(self, inode: int) -> dict[int, int]:
         return {index: length for (_, owner, index), length in self.lengths.items() if owner == inode}
 
-    def _told(self, handler: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
-        def handle(call: Call) -> Reply:
+    def _told(self, handler: Callable[[Call], Reply]) -> Callable[[Call], Awaitable[Reply]]:
+        async def handle(call: Call) -> Reply:
             self.calls.append(type(call.request).__name__)
+            if self.gate is not None:
+                self.arrived.set()
+                await self.gate.wait()
             if isinstance(call.request, RemoveChunks):
                 self.removals.append(call.request.sequence)
             if self.refusals:

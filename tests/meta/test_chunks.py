@@ -1,7 +1,9 @@
 """The service as a client of the storage daemons: which chain gets which request, retries, and their ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -238,7 +240,81 @@ def test_the_total_time_is_bounded() -> None:
     run(body())
 
 
-def test_collection_tries_each_chain_once_and_finishes_the_others() -> None:
+def without_head(old: Routing, chain: int, states: dict[int, PublicState], version: int = 9) -> Routing:
+    """A chain of two nodes with these states, in this order."""
+    targets = [ChainTarget(node * 100 + chain, node, state) for node, state in states.items()]
+    chains = [
+        msgspec.structs.replace(one, version=version, targets=targets) if one.chain == chain else one
+        for one in old.chains
+    ]
+    return msgspec.structs.replace(old, version=old.version + 1, chains=chains)
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_a_head_that_does_not_answer_is_left_when_the_chain_has_another(collected: bool) -> None:
+    async def body() -> None:
+        async with setup(timeout_s=60) as s:
+            first, second, _ = s.daemons
+            layout = Layout(CHUNK, 1, 1, 1, 0)
+            first.lengths[1, INODE, 0] = second.lengths[1, INODE, 0] = 9
+            first.gate = asyncio.Event()
+            if collected:
+                call: asyncio.Future[Any] = asyncio.ensure_future(s.client.remove([(INODE, layout)]))
+            else:
+                call = asyncio.ensure_future(s.client.measure(INODE, layout))
+            await first.arrived.wait()
+            assert s.routing is not None
+            s.routing = without_head(s.routing, 1, {2: PublicState.SERVING, 1: PublicState.OFFLINE})
+            s.client.routing_changed(s.routing)
+            assert await call == ([None] if collected else 9)
+            assert (not second.lengths) is collected
+            first.gate.set()
+
+    run(body())
+
+
+def test_a_chain_that_nobody_serves_is_later_for_the_collector_and_an_error_in_the_end_for_others() -> None:
+    async def body() -> None:
+        async with setup(timeout_s=60) as s:
+            s.put(0, CHUNK)
+            assert s.routing is not None
+            whole = s.routing
+            for chain in (1, 2, 3):
+                s.routing = without_head(s.routing, chain, {2: PublicState.LASTSRV, 1: PublicState.OFFLINE})
+            (failure,) = await s.client.remove([(INODE, LAYOUT)])
+            assert failure is not None and failure.code is Code.CHAIN_LOST and "bring node 2 (" in failure.message
+            s.client._timeout_s = 0.1
+            for ask in (s.client.measure(INODE, LAYOUT), s.client.cut(INODE, LAYOUT, 5)):
+                with pytest.raises(EmberError) as caught:
+                    await ask
+                assert caught.value.code is Code.CHAIN_LOST
+            # The node comes back while it is waited for.
+            s.client._timeout_s = 60
+            measuring = asyncio.ensure_future(s.client.measure(INODE, LAYOUT))
+            await asyncio.sleep(0)
+            s.routing = whole
+            s.client.routing_changed(whole)
+            assert await measuring == CHUNK
+            assert not s.client._flights
+
+    run(body())
+
+
+def test_the_collector_meets_a_chain_where_it_is_now() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            for index in range(6):
+                s.put(index, CHUNK)
+            s.daemons[0].refusals = [
+                EmberError(code) for code in (Code.CHAIN_VERSION, Code.NOT_HEAD, Code.CHAIN_BROKEN)
+            ]
+            assert await s.client.remove([(INODE, LAYOUT)]) == [None]
+            assert s.chunks() == {}
+
+    run(body())
+
+
+def test_collection_asks_who_is_busy_once_and_finishes_the_others() -> None:
     async def body() -> None:
         async with setup() as s:
             for index in range(6):
@@ -266,7 +342,7 @@ def test_without_a_place_there_is_a_clear_error() -> None:
                 (None, Code.CLUSTER_NOT_READY),
                 (msgspec.structs.replace(routing, tables=[]), Code.CLUSTER_NOT_READY),
                 (msgspec.structs.replace(routing, chains=[]), Code.CHAIN_UNKNOWN),
-                (msgspec.structs.replace(routing, chains=[nobody, *routing.chains[1:]]), Code.NOT_SERVING),
+                (msgspec.structs.replace(routing, chains=[nobody, *routing.chains[1:]]), Code.CHAIN_LOST),
             ]:
                 s.routing = wrong
                 with pytest.raises(EmberError) as caught:

@@ -78,6 +78,8 @@ class TargetVerdict(NamedTuple):
     known_opening: int
     known_incarnation: int
     reason: str
+    remove: bool = False
+    """With RETIRE: the target is on no chain any more, and its id is not used again; its store is not needed."""
 
 
 class NodeStatus(NamedTuple):

@@ -62,11 +62,12 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
         capacity = config.capacity_bytes
         return await open_store(directory.target(target), target=target, capacity_bytes=capacity, make=make)
 
+    directory.sweep()
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    daemon = Daemon(config, open_target)
+    daemon = Daemon(config, open_target, directory)
     try:
         host, port = await daemon.start()
     except OSError as error:

@@ -3,6 +3,7 @@
     node.json           format, cluster, node: written completely before anything else is; then the cluster's uuid, once
     lock                locked (flock) while a daemon runs
     target-<id>/        one chunk engine each
+    retired-<id>/       one that is not needed any more, on its way out
 
 Commit point of a new directory: the rename of `node.json.new` to `node.json`. A crash before it leaves an empty
 directory (or that file), which the next start that may make one takes over; any other content without `node.json` is
@@ -15,6 +16,8 @@ Format 1 had none.
 import errno
 import fcntl
 import os
+import re
+import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +28,7 @@ from fs_common.making import Making
 FORMAT = 2
 _MARKER = "node.json"
 _LOCK = "lock"
+_TARGET = re.compile(r"target-([1-9][0-9]*)")
 
 
 class DirectoryRefused(Exception):
@@ -63,6 +67,24 @@ class NodeDirectory:
     def target(self, target: int) -> Path:
         """Where the engine of `target` lives."""
         return self.path / f"target-{target}"
+
+    def stored(self) -> list[int]:
+        """Targets that have a folder here."""
+        return sorted(int(found[1]) for name in os.listdir(self.path) if (found := _TARGET.fullmatch(name)))
+
+    def remove_target(self, target: int) -> None:
+        """Remove its folder with all that is in it; it is not open. Commit point: the rename. Raises `OSError`."""
+        gone = self.path / f"retired-{target}"
+        shutil.rmtree(gone, ignore_errors=True)
+        os.rename(self.target(target), gone)
+        _sync(self.path)
+        shutil.rmtree(gone)
+
+    def sweep(self) -> None:
+        """Remove what a crash has left of removals. What cannot be removed stays."""
+        for name in os.listdir(self.path):
+            if name.startswith("retired-"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
 
     def close(self) -> None:
         if self._lock >= 0:

@@ -35,6 +35,7 @@ from fs_storage.payload import PayloadMemory
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
 from fs_storage.repairs import Repairs
+from fs_storage.retiring import StoredTargets
 from fs_storage.scattered import Joiner
 from fs_storage.scrub import Scrub
 from fs_storage.settling import Settling
@@ -72,14 +73,14 @@ class Manager(Protocol):
 class Daemon:
     """One storage daemon. `start`, `join`, then `close`. Used from one event loop."""
 
-    def __init__(self, config: StorageConfig, open_store: OpenStore) -> None:
+    def __init__(self, config: StorageConfig, open_store: OpenStore, disk: StoredTargets | None = None) -> None:
         self._config = config
         self._manager: Manager | None = None
         self._server: tcp.Server | None = None
         self.violation: asyncio.Future[InvariantViolation] = asyncio.get_running_loop().create_future()
         """Done when the core found its state impossible: the process has to end."""
         self.service = Service("storage", config.cluster, config.node)
-        self.targets = Targets(config.node, self, open_store)
+        self.targets = Targets(config.node, self, open_store, disk)
         self._pool = BufferPool(POOL_KEPT_BYTES)
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
         self._memory = PayloadMemory(self._pool, config.payload_memory_bytes)

@@ -67,6 +67,9 @@ class Target:
         """The manager knows this store and this opening of it."""
         self.refused: str | None = None
         """Why the manager lets it not serve, or not as it is."""
+        self.retired = False
+        """The manager has told it to stop, because it is to leave its chain. It says OFFLINE from then on, until the
+        chain has gone on without it: what says that it does not serve does not begin again in the same place."""
         self.failed: str | None = None
         """Why this target stopped for good (a restart may help)."""
         self.mending = ""
@@ -157,6 +160,15 @@ class Target:
         unsettled -= {chunk for chunk in unsettled if chunk not in pending and not self.replica.holds(chunk)}
         self.refresh()
 
+    def retire(self, reason: str) -> None:
+        """Stop, at the manager's word; the next heartbeat says OFFLINE."""
+        if not self.retired:
+            logger.info("target %d stops serving: %s", self.id, reason)
+        self.retired = True
+        self.admitted = False
+        self.refused = reason
+        self.refresh()
+
     def refresh(self) -> None:
         """Tell the core where it stands now. Called before events are reported to it."""
         self.replica.position = self.position if self.may_act else None
@@ -235,7 +247,7 @@ class Target:
     def local_state(self) -> LocalState:
         """For the heartbeat."""
         position = self.position
-        if self.failed is not None:
+        if self.failed is not None or self.retired:
             return LocalState.OFFLINE
         if self.unfit is not None and (position is None or position.syncing):
             return LocalState.OFFLINE

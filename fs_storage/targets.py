@@ -21,8 +21,9 @@ from collections.abc import Awaitable, Callable
 from fs_common.errors import Code, EmberError
 from fs_common.manager_client import TargetStatus, TargetVerdict
 from fs_common.records.routing import Chain, LocalState, Routing, StoreVerdict
-from fs_storage.craq.position import position_of
+from fs_storage.craq.position import Position, position_of
 from fs_storage.engine.interface import ChunkStore, NoStore
+from fs_storage.retiring import NothingStored, Retiring, StoredTargets
 from fs_storage.target import Membership, Target
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,11 @@ OpenStore = Callable[[int, bool], Awaitable[ChunkStore]]
 
 
 class Targets:
-    def __init__(self, node: int, membership: Membership, open_store: OpenStore) -> None:
+    def __init__(
+        self, node: int, membership: Membership, open_store: OpenStore, disk: StoredTargets | None = None
+    ) -> None:
         self.node = node
+        self.retiring = Retiring(disk or NothingStored())
         self.by_chain: dict[int, Target] = {}
         """Chain id to this node's open target on it."""
         self.changed: Callable[[], None] = lambda: None
@@ -69,6 +73,7 @@ class Targets:
             for member in chain.targets:
                 if member.node == self.node:
                     mine[member.target] = chain
+        self.retiring.look(mine)
         for target_id, target in self._by_id.items():
             target.place(position_of(mine[target_id], target_id) if target_id in mine else None)
         self.by_chain = {chain.chain: self._by_id[target] for target, chain in mine.items() if target in self._by_id}
@@ -105,6 +110,9 @@ class Targets:
             return
         news = False
         for verdict in verdicts:
+            if verdict.verdict is StoreVerdict.RETIRE:
+                self._retire(verdict)
+                continue
             if verdict.target in self._missing:
                 self._judge_missing(verdict)
                 continue
@@ -112,6 +120,9 @@ class Targets:
             if target is None or target.store.opening != verdict.opening or target.id in self._renewing:
                 continue  # it speaks of what was reported, and that is not so any more
             if verdict.verdict is StoreVerdict.SERVE:
+                if target.retired and _serves(target.position):
+                    continue  # it has said that it does not: its chain goes on without it, and fills it up later
+                target.retired = False
                 news |= not target.admitted
                 target.admitted = True
                 target.refused = None
@@ -126,6 +137,19 @@ class Targets:
                 self._renewing[target.id] = asyncio.get_running_loop().create_task(renewal, name=f"renew {target.id}")
         if news and self._membership.routing is not None:
             self.apply(self._membership.routing)
+
+    def _retire(self, verdict: TargetVerdict) -> None:
+        """A target that is to leave its chain, or has left it."""
+        target = self._by_id.get(verdict.target)
+        if target is not None and not target.retired:
+            target.retire(verdict.reason)
+            asyncio.get_running_loop().call_soon(self.changed)
+        if not verdict.remove:
+            return
+        self._missing.pop(verdict.target, None)
+        self._refused.pop(verdict.target, None)
+        if target is None or (target.position is None and not target.in_flight):
+            self.retiring.remove(verdict.target, target.store if target is not None else None)
 
     def _judge_missing(self, verdict: TargetVerdict) -> None:
         """A target without a store."""
@@ -158,6 +182,8 @@ class Targets:
         """Targets that do not serve and do not by themselves, and why."""
         found = {target: why for target, why in self._missing.items() if why} | self._refused
         for target in self._by_id.values():
+            if target.retired:
+                continue  # it is meant to
             failed = target.failed is not None or target.unfit is not None
             if failed or target.refused is not None or not target.store.whole:
                 found[target.id] = target.why_not()
@@ -198,11 +224,17 @@ class Targets:
             for target in self._missing
             if target not in self._opening
         ]
+        statuses += [
+            TargetStatus(target, LocalState.OFFLINE, 0, 0)
+            for target in sorted(self.retiring.left_over)
+            if target not in self._by_id
+        ]
         return statuses
 
     async def close(self) -> None:
         """Wait for what is opening, then close every engine. Nothing may be in work any more."""
         self._closed = True
+        await self.retiring.close()
         tasks = [*self._opening.values(), *self._alone.values(), *self._renewing.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
         for target in self._by_id.values():
@@ -266,3 +298,7 @@ class Targets:
         logger.info("target %d is open, %d versions are pending", target_id, len(target.replica.unsettled))
         if self._membership.routing is not None:
             self.apply(self._membership.routing)
+
+
+def _serves(position: Position | None) -> bool:
+    return position is not None and not position.syncing

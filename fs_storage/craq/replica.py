@@ -61,7 +61,7 @@ from fs_common.errors import Code, Retry
 from fs_common.records.storage import UpdateKind
 from fs_storage.craq.operation import NO_IDENTITY, SENDING, Duty, Failure, Operation, Step
 from fs_storage.craq.position import Position
-from fs_storage.craq.syncing import Take, take
+from fs_storage.craq.taking import Take, as_successor, as_syncing, missing
 from fs_storage.engine.digest import NOTHING_DIGEST
 
 if TYPE_CHECKING:
@@ -319,8 +319,6 @@ class Replica:
             self._done(operation, _wrong_version(operation, position))
         elif operation.source == 0:
             self._judge_as_head(operation, position)
-        elif position.syncing:
-            self._judge_as_syncing(operation, position)
         else:
             self._judge_as_successor(operation, position)
 
@@ -392,35 +390,13 @@ class Replica:
             return
         if operation.identity != NO_IDENTITY:
             answer = self._view.answer(operation.client, operation.channel)
-            if answer is not None and answer.sequence > operation.sequence:
-                self._done(
-                    operation,
-                    Failure(
-                        Code.UPDATE_STALE,
-                        f"channel {operation.channel} is at sequence {answer.sequence}, past {operation.sequence}",
-                    ),
-                )
+            if answer is not None and answer.sequence >= operation.sequence and self._is_known(operation, answer):
                 return
-            if answer is not None and answer.sequence == operation.sequence:
-                if answer.chunk != operation.chunk:
-                    self._done(
-                        operation,
-                        Failure(
-                            Code.INVALID,
-                            f"channel {operation.channel} used sequence {answer.sequence} for another chunk",
-                        ),
-                    )
-                    return
-                if answer.committed:
-                    operation.version = answer.version
-                    operation.length = answer.length
-                    self._done(operation, None)
-                    return
         state = self._view.state(operation.chunk)
         if state is not None and state.pending_version:
             self._settle(operation, state, position)
             return
-        if operation.kind is UpdateKind.REMOVE and operation.identity == NO_IDENTITY and _missing(state):
+        if operation.kind is UpdateKind.REMOVE and operation.identity == NO_IDENTITY and missing(state):
             # Only without an identity: a client's removal of nothing makes a version too, or a duplicate of it that
             # arrives after its answer would remove what was written since.
             operation.version = state.version if state is not None else 0
@@ -428,7 +404,7 @@ class Replica:
             self._done(operation, None)
             return
         version = state.version if state is not None else 0
-        if _missing(state):
+        if missing(state):
             # This replica may have forgotten a removal that others remember: their versions of it are passed.
             operation.version = max(version, self._view.floor) + 1
             operation.base = NOTHING_DIGEST
@@ -437,95 +413,64 @@ class Replica:
             operation.base = NOTHING_DIGEST if position.is_last else self._digest(operation.chunk, version)
         self._prepare(operation)
 
-    def _precedes(self, operation: Operation, position: Position) -> bool:
-        predecessor = position.predecessor
-        if predecessor is not None and predecessor.target == operation.source:
-            return True
-        self._done(
-            operation,
-            Failure(
-                Code.CHAIN_VERSION,
-                f"target {operation.source} does not precede target {position.target} on chain {position.chain}",
-            ),
-        )
-        return False
+    def _is_known(self, operation: Operation, answer: "Answer") -> bool:
+        """The channel's last answer, of that sequence or a later one, decides: it was applied, or is too late."""
+        channel = operation.channel
+        if answer.sequence > operation.sequence:
+            message = f"channel {channel} is at sequence {answer.sequence}, past {operation.sequence}"
+            self._done(operation, Failure(Code.UPDATE_STALE, message))
+        elif answer.chunk != operation.chunk:
+            message = f"channel {channel} used sequence {answer.sequence} for another chunk"
+            self._done(operation, Failure(Code.INVALID, message))
+        elif answer.committed:
+            operation.version = answer.version
+            operation.length = answer.length
+            self._done(operation, None)
+        else:
+            return False
+        return True
 
-    def _judge_as_syncing(self, operation: Operation, position: Position) -> None:
-        if not self._precedes(operation, position):
+    def _judge_as_successor(self, operation: Operation, position: Position) -> None:
+        predecessor = position.predecessor
+        if predecessor is None or predecessor.target != operation.source:
+            self._done(
+                operation,
+                Failure(
+                    Code.CHAIN_VERSION,
+                    f"target {operation.source} does not precede target {position.target} on chain {position.chain}",
+                ),
+            )
             return
-        state = self._view.state(operation.chunk)
-        match take(operation, self._view, position.version):
+        chunk = operation.chunk
+        state = self._view.state(chunk)
+        if position.syncing:
+            verdict = as_syncing(operation, state, self._view, position.version)
+        else:
+            digest = self._digest(chunk, state.version) if state is not None and state.version else NOTHING_DIGEST
+            verdict = as_successor(operation, state, digest, self._view)
+        match verdict:
+            case Take.PREPARE:
+                self._prepare(operation)
             case Take.DONE:
                 operation.length = state.length if state is not None else 0
                 self._done(operation, None)
+            case Take.SETTLE:
+                assert state is not None
+                self._settle(operation, state, position)
             case Take.CONFIRM:
                 assert state is not None
-                self._confirm(operation, state)
-            case Take.PREPARE:
-                self._prepare(operation)
+                if position.fills:
+                    self._settle(operation, state, position)
+                else:
+                    self._confirm(operation, state)
             case Take.OVER:
                 operation.step = Step.FORGET
-                # Readers are not answered here; but the store may show a pending version at any moment.
-                self.unsettled.add(operation.chunk)
-            case Take.LATE:
-                committed, pending = (state.version, state.pending_version) if state is not None else (0, 0)
-                self._differs(operation, committed, pending)
+                self.unsettled.add(chunk)  # as for PREPARE
             case Take.NEEDS_WHOLE:
-                self._done(
-                    operation,
-                    Failure(
-                        Code.NEEDS_WHOLE,
-                        f"{self._name()} has not what version {operation.version} of chunk {operation.chunk.hex()}"
-                        " was made of",
-                    ),
-                )
-
-    def _judge_as_successor(self, operation: Operation, position: Position) -> None:
-        if not self._precedes(operation, position):
-            return
-        state = self._view.state(operation.chunk)
-        committed = state.version if state is not None else 0
-        pending = state.pending_version if state is not None else 0
-        version = operation.version
-        if version <= committed or pending > version:
-            if version == committed and self._view.digest(operation.chunk) == operation.digest:
-                assert state is not None
-                operation.length = state.length
-                self._done(operation, None)
-            else:
-                # Or it is a late copy of an attempt that its sender has given up: then nobody hears this.
-                self._differs(operation, committed, pending)
-        elif pending == 0:
-            if _missing(state):
-                # A removal needs nothing: the tombstone that it made here before may be forgotten.
-                follows = operation.base == NOTHING_DIGEST or operation.kind is UpdateKind.REMOVE
-            else:
-                follows = version == committed + 1 and self._digest(operation.chunk, committed) == operation.base
-            if follows:
-                self._prepare(operation)
-            else:
-                self._differs(operation, committed, pending)
-        elif pending < version:
-            # The predecessor makes a version only when the one before is committed on the whole chain.
-            assert state is not None
-            if not self._base_is_pending(operation, pending):
-                self._differs(operation, committed, pending)
-            elif position.fills:
-                self._settle(operation, state, position)
-            else:
-                self._confirm(operation, state)
-        elif self._view.digest(operation.chunk, pending=True) != operation.digest:
-            self._differs(operation, committed, pending)
-        else:
-            assert state is not None
-            self._settle(operation, state, position)
-
-    def _base_is_pending(self, operation: Operation, pending: int) -> bool:
-        """The pending version is the one that the predecessor made the update over."""
-        if operation.base == NOTHING_DIGEST:
-            left = self._view.pending_update(operation.chunk)
-            return left is not None and left.removed
-        return operation.version == pending + 1 and self._view.digest(operation.chunk, pending=True) == operation.base
+                message = f"{self._name()} has not what version {operation.version} of chunk {chunk.hex()} was made of"
+                self._done(operation, Failure(Code.NEEDS_WHOLE, message))
+            case Take.DIFFERS:
+                self._differs(operation, state)
 
     # -- moves -------------------------------------------------------------------------------------------------
 
@@ -547,7 +492,7 @@ class Replica:
             if position is None or position.version != operation.chain_version:
                 # When it was judged there was, perhaps, nobody to tell what it changes.
                 state = self._view.state(operation.chunk)
-                nothing = state is None or _missing(state)
+                nothing = state is None or missing(state)
                 operation.base = NOTHING_DIGEST if nothing else self._view.digest(operation.chunk)
         operation.step = Step.FORWARD
         operation.asked = position
@@ -625,8 +570,9 @@ class Replica:
         else:
             del self._queues[operation.chunk]
 
-    def _differs(self, operation: Operation, committed: int, pending: int) -> None:
+    def _differs(self, operation: Operation, state: "ChunkState | None") -> None:
         """What the predecessor sends does not follow from what is here."""
+        committed, pending = (state.version, state.pending_version) if state is not None else (0, 0)
         here = (
             f"committed version {committed}" + (f", {pending} pending" if pending else "")
             if committed
@@ -694,10 +640,6 @@ def _maybe_applied(failure: Failure) -> Failure:
 def _may_commit(position: Position, chain_version: int) -> bool:
     """Whether what was prepared under `chain_version` waits for nobody."""
     return position.is_last or (chain_version < position.version and position.is_tail)
-
-
-def _missing(state: "ChunkState | None") -> bool:
-    return state is None or state.removed or state.version == 0
 
 
 def _wrong_version(operation: Operation, position: Position) -> Failure:

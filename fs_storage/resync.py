@@ -18,7 +18,7 @@ Called by: the service. Tasks and races: docs/concurrency/storage.md.
 import asyncio
 import logging
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -38,7 +38,7 @@ from fs_storage.rounds import Rounds
 from fs_storage.target import Filling, Target
 from fs_storage.targets import Targets
 from fs_storage.throttle import AT_ONCE, Throttle
-from fs_storage.update_request import UpdateRequest
+from fs_storage.updates import Updates
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +55,13 @@ PAUSE_S_MIN = 0.05
 """After a round that was interrupted; twice as long after each, up to the interval."""
 
 
-class Pusher(Protocol):
-    """What this needs of `updates.Updates`."""
-
-    async def push(self, target: Target, chunks: list[bytes], timeout: float) -> UpdateRequest | None: ...
-
-
 class Resync(Rounds):
     """`_look` only sees to it that each target that fills has its task: one that takes long delays no other."""
 
     def __init__(
         self,
         targets: Targets,
-        updates: Pusher,
+        updates: Updates,
         hello: Hello,
         throttle: Throttle,
         counters: Counters,
@@ -98,7 +92,7 @@ class Resync(Rounds):
             filling[1].cancel()
             await asyncio.gather(filling[1], return_exceptions=True)
             target.sync = None
-        if position is not None and position.fills and target.serves and target.id not in self._fills:
+        if position is not None and target.may_fill and target.id not in self._fills:
             run = partial(self._fill, target, position)
             self._fills[target.id] = position, keep(run, f"fill the successor of {target.id}", end_on=())
 
@@ -162,8 +156,6 @@ class Resync(Rounds):
         async with self._throttle.turn(size):
             self.check(target, position)
             request = await self._updates.push(target, [push.chunk for push in batch], PUSH_S)
-        if request is None:
-            raise EmberError(Code.NOT_SERVING, target.why_not())
         sent = len(batch) - len(request.errors)
         sent_bytes = sum(request.lengths)
         self._counters.add("chunks_resynced", sent)

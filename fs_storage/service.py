@@ -35,12 +35,14 @@ from fs_storage.payload import PayloadMemory
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
 from fs_storage.repairs import Repairs
+from fs_storage.resync import Resync
 from fs_storage.retiring import StoredTargets
 from fs_storage.scattered import Joiner
 from fs_storage.scrub import Scrub
 from fs_storage.settling import Settling
 from fs_storage.space import Disk
 from fs_storage.targets import OpenStore, Targets
+from fs_storage.throttle import Throttle
 from fs_storage.updates import Updates
 
 logger = logging.getLogger(__name__)
@@ -114,6 +116,14 @@ class Daemon:
             bytes_per_s=config.scrub_bytes_per_s,
             interval_s=config.scrub_interval_h * 3600,
         )
+        self._resync = Resync(
+            self.targets,
+            self.updates,
+            hello,
+            Throttle(config.resync_bytes_per_s, lambda: counters["reads"] + counters["updates"]),
+            counters,
+            config.settle_interval_ms / 1000,
+        )
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._register()
@@ -141,6 +151,7 @@ class Daemon:
         self._server = await tcp.serve(self.service, self._config.host, self._config.port)
         self._settling.start()
         self._mending.start()
+        self._resync.start()
         self._repairs.start()
         self._scrub.start()
         return self._server.host, self._server.port
@@ -159,6 +170,7 @@ class Daemon:
         await self._mending.close()
         await self._scrub.close()
         await self._repairs.close()
+        await self._resync.close()
         await self._finishing.close()
         if self._server is not None:
             await self._server.close(CLOSE_GRACE_S)
@@ -212,6 +224,7 @@ class Daemon:
         self.updates.chains_changed()
         self._settling.kick()
         self._mending.kick()
+        self._resync.kick()
         if self._manager is not None:
             self._manager.nudge()
 

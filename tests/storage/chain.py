@@ -256,6 +256,8 @@ class ChainOfDaemons:
         await daemon._mending.close()
         await daemon._scrub.close()
         await daemon._repairs.close()
+        await daemon._resync.close()
+        await daemon._finishing.close()
         for task in list(daemon.updates._tasks):
             task.cancel()
         assert daemon._server is not None

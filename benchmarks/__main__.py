@@ -30,6 +30,7 @@ BENCHMARKS = (
     Entry("read_small", "batches of 256 random 4-KiB reads"),
     Entry("read_one", "one 4-KiB read at a time"),
     Entry("write", "a large file to three replicas"),
+    Entry("overwrite_amplification", "disk bytes of small overwrites"),
     Entry("metadata", "create and stat, 64 in flight"),
     Entry("collector", "a removed tree freed in the background"),
     Entry("mount_reads", "4-KiB direct reads through a mount"),

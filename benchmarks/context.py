@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 

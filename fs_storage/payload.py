@@ -5,7 +5,8 @@ done, which may be after the caller gave up). It goes back to the pool when both
 
 Memory is counted by the receiver's position on the chain, because an update that holds memory at one position waits
 for memory at the next: with one count for all, the nodes of a ring of chains could each hold what the other needs.
-The last position waits for nobody, so memory always comes free.
+The last position waits for nobody, so memory always comes free. When the chain changes, what is under way is counted at
+the position that it is at now.
 """
 
 from fs_common.buffers import Buffer, BufferPool
@@ -26,6 +27,12 @@ class Payload(list[memoryview]):
     def hold(self) -> None:
         check(self._holds > 0, "a payload is held before it is free")
         self._holds += 1
+
+    def count_at(self, position: int) -> None:
+        """Its receiver is at `position` now."""
+        if position != self._position:
+            self._memory.moved(self._position, position, len(self[0]))
+            self._position = position
 
     def drop(self) -> None:
         """Let go. The views must not be used afterwards."""
@@ -53,6 +60,11 @@ class PayloadMemory:
 
     def freed(self, position: int, length: int) -> None:
         self._used_bytes[position] -= length
+
+    def moved(self, before: int, position: int, length: int) -> None:
+        """What a position has may be more than the limit then; it takes nothing new before it has less."""
+        self._used_bytes[before] -= length
+        self._used_bytes[position] = self._used_bytes.get(position, 0) + length
 
     @property
     def used_bytes(self) -> int:

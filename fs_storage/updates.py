@@ -75,6 +75,8 @@ class Updates:
         self._on_violation = on_violation
         """Told when the core finds its state impossible: the process should end."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._indexes: dict[int, int] = {}
+        """Of each target, at what position the memory of its updates is counted."""
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -175,6 +177,13 @@ class Updates:
         """Targets have been placed anew: go on with what was waiting for other successors than those of now."""
         for target in self._targets.all():
             self._go_on(target, None)
+            index = target.position.index if target.position is not None else 0
+            if index != self._indexes.get(target.id, index):
+                for operation in target.replica.operations():
+                    payload = operation.request.payload
+                    if operation.source and payload is not None:
+                        payload.count_at(index)
+            self._indexes[target.id] = index
 
     async def idle(self) -> None:
         """Wait until no update is in work."""

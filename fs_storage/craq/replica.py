@@ -288,6 +288,10 @@ class Replica:
         """Whether an operation is under way on `chunk`."""
         return chunk in self._queues
 
+    def operations(self) -> list[Operation]:
+        """All that are not done."""
+        return [operation for queue in self._queues.values() for operation in queue]
+
     def in_steps(self, steps: Sequence[Step]) -> list[Operation]:
         """The operations that hold their chunk and are at one of `steps`."""
         return [queue[0] for queue in self._queues.values() if queue[0].step in steps]

@@ -8,9 +8,9 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.ids import chunk_id
-from fs_common.methods import COMMITTED_VERSIONS
+from fs_common.methods import COMMITTED_VERSIONS, SYNC_CHAINS
 from fs_common.records.routing import LocalState
-from fs_common.records.storage import CommittedVersions, UpdateKind
+from fs_common.records.storage import CommittedVersions, SyncChains, UpdateKind
 from fs_storage.engine.interface import Update
 from tests.storage.chain import CHUNK, ChainOfDaemons, HeldStore, chain_of, eventually
 from tests.storage.refusals import refused
@@ -63,6 +63,27 @@ def test_an_update_goes_on_without_who_is_gone(tmp_path: Path, gate: str, gone: 
                 assert committed(chain, node) == (2, b"second")
             assert await chain.update(b"third!", chain_version=version) == (3, 6)
             held.release()
+
+    run(scenario())
+
+
+def test_memory_is_counted_at_the_position_of_now(tmp_path: Path) -> None:
+    """Otherwise what waits for one position could hold what is needed there."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            gate = store_of(chain, 3).before_prepare
+            gate.hold()
+            sent = asyncio.create_task(chain.update(b"x" * 1000))
+            await gate.reached.wait()
+            middle = chain.daemons[2]._memory._used_bytes
+            tail = chain.daemons[3]._memory._used_bytes
+            assert (middle.get(0, 0), middle[1], tail[2]) == (0, 1000, 1000)
+            chain.change([2, 3], down=[1])
+            assert (middle[0], middle[1], tail[1], tail[2]) == (1000, 0, 1000, 0)
+            gate.release()
+            await eventually(lambda: committed(chain, 3) == committed(chain, 2) != None)  # noqa: E711
+            await asyncio.gather(sent, return_exceptions=True)
 
     run(scenario())
 
@@ -153,6 +174,8 @@ def test_a_syncing_replica_answers_nobody(tmp_path: Path) -> None:
             with refused(Code.NOT_SERVING):
                 request = CommittedVersions(1, version, [FIRST])
                 await chain.pool.call(chain.address(4), COMMITTED_VERSIONS, request, timeout=20.0)
+            with refused(Code.NOT_SERVING):
+                await chain.pool.call(chain.address(4), SYNC_CHAINS, SyncChains([1], [version]), timeout=20.0)
             reply = await chain.send([chain.item(b"second", chain_version=version)], [b"second"])
             assert [holder.target for holder in reply.holders] == [101, 201, 301]
             assert chain.target_on(4).local_state is LocalState.ONLINE

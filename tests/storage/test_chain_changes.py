@@ -178,7 +178,9 @@ def test_a_syncing_replica_answers_nobody(tmp_path: Path) -> None:
                 await chain.pool.call(chain.address(4), SYNC_CHAINS, SyncChains([1], [version]), timeout=20.0)
             reply = await chain.send([chain.item(b"second", chain_version=version)], [b"second"])
             assert [holder.target for holder in reply.holders] == [101, 201, 301]
-            assert chain.target_on(4).local_state is LocalState.ONLINE
+            await eventually(lambda: chain.target_on(4).local_state is LocalState.UPTODATE)
+            with refused(Code.NOT_SERVING):  # it is the manager who says that it serves
+                await chain.read(place=3, chain_version=version)
 
     run(scenario())
 
@@ -211,14 +213,12 @@ def test_a_replica_is_filled_while_updates_flow_and_then_serves(tmp_path: Path) 
             assert committed(chain, 4, bytes(chunk_id(7, 5))) == committed(chain, 3, bytes(chunk_id(7, 5)))
             chunks = [bytes(chunk_id(7, index)) for index in range(9)] + [stray]
             assert not await fill(chain, 3, chunks)
-            assert chain.target_on(3).pushed_chunks == len(chunks)
+            assert chain.target_on(3).pushed_chunks >= len(chunks)
             for chunk in chunks:
                 assert committed(chain, 4, chunk) == committed(chain, 3, chunk)
             assert stray not in mine._chunks and not mine.pending()
             target = chain.target_on(4)
-            assert target.local_state is LocalState.ONLINE
-            target.synced_version = version
-            assert target.local_state is LocalState.UPTODATE
+            await eventually(lambda: target.local_state is LocalState.UPTODATE)
             version = chain.change([1, 2, 3, 4])
             await ready(chain, 1, 2, 3, 4)
             assert await chain.read(place=3, index=5, offset=998, length=6, chain_version=version) == b"doNEWl"

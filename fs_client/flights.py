@@ -79,7 +79,7 @@ class Flights:
         """What had come from each server at the last look."""
         self._timer: asyncio.TimerHandle | None = None
         """Set while there are flights, and until the first look that finds none."""
-        routing.adopted = self._on_routing
+        routing.adopted.append(self._on_routing)
 
     def begin(self, flight: Flight) -> None:
         self._flights.add(flight)

@@ -144,8 +144,10 @@ class RoutingCache:
         self._tables: dict[tuple[int, int], list[int]] = {}
         self._plans: dict[tuple[int, tuple[int, ...]], Plan] = {}
         """By chunk size and chains; of the current generation."""
-        self.adopted: Callable[[], None] = lambda: None
+        self.adopted: list[Callable[[], None]] = []
         """Called when there is another routing."""
+        self._serving_targets: dict[int, frozenset[int]] = {}
+        """By chain, as far as somebody has asked; of this routing."""
         self._suspects_change = float("inf")
         """Monotonic time at which the first suspicion ends."""
         self.generation = next(_generations)
@@ -244,7 +246,9 @@ class RoutingCache:
         self._routing = routing
         self._change()
         logger.debug("routing version %d: %d nodes, %d chains", routing.version, len(servers), len(self._chains))
-        self.adopted()
+        self._serving_targets.clear()
+        for adopted in self.adopted:
+            adopted()
         news, self._news, self._waiting = self._news, None, 0
         if news is not None and not news.done():
             news.set_result(None)
@@ -322,6 +326,16 @@ class RoutingCache:
         """A chain's version and serving replicas. Raises CHAIN_UNKNOWN."""
         known, replicas, _, _ = self._serving(chain, time.monotonic())
         return known.version, replicas
+
+    def serving_targets(self, chain_id: int) -> frozenset[int]:
+        """Ids of the targets that serve a chain; empty for one that is unknown."""
+        serving = self._serving_targets.get(chain_id)
+        if serving is None:
+            chain = self._chains.get(chain_id)
+            targets = () if chain is None else chain.targets
+            found = frozenset(target.target for target in targets if target.state == PublicState.SERVING)
+            serving = self._serving_targets[chain_id] = found
+        return serving
 
     def lost(self, chain: int) -> EmberError:
         """Why nothing can be read from a chain or written to it that nobody serves, and what to do."""

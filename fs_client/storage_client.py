@@ -34,7 +34,8 @@ class StorageClient:
     def __init__(self, pool: PeerPool, routing: RoutingCache) -> None:
         self._pool = pool
         self.routing = routing
-        self.unsynced = Unsynced()
+        self.unsynced = Unsynced(routing.serving_targets)
+        routing.adopted.append(self.unsynced.routing_changed)
         self._flights = Flights(routing, pool.received)
 
     async def call(

@@ -24,9 +24,11 @@ count of answers had come with the last. A sync covers what had been acknowledge
 an epoch that is over when it is answered is lost. Each loss is counted in the file (`Share.losses`), so that whoever
 has it open is told once.
 
-The members of a chain may change while something is unsynced: a replica that joins was given everything before it
-serves, and one that left is no witness for the rest: a sync asks all that serve, so who is not named then is left out.
-If none stays, that counts as a loss.
+The members of a chain may change while something is unsynced. Whoever was not serving and serves again was filled up
+by the others, and has another incarnation since: what it had acknowledged before may be gone, if those others lost it.
+So one that is as it was has served without a break, and has everything, and so has everybody who serves beside it. One
+that does not serve is no witness: the routing says who does, and a sync asks all that do, so who is not named then is
+left out. If none stays, that counts as a loss.
 
 Files that were closed are remembered (`CLOSED_MAX`), the oldest only by their chains: a file that is opened later than
 that may be one of them.
@@ -34,7 +36,8 @@ that may be one of them.
 Used by `storage_client` (answers), `sync_chains`, and who has files open. Pure; on the event loop only.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from fs_common.layout import Durability
 from fs_common.records.storage import Holder, ItemError, UpdateItem
@@ -76,7 +79,9 @@ class Share:
 class Unsynced:
     """See the module. One for each client."""
 
-    def __init__(self) -> None:
+    def __init__(self, serving: Callable[[int], AbstractSet[int]] = lambda chain: frozenset()) -> None:
+        """`serving`: targets that serve a chain by the newest routing; none: it is not known, or nobody does."""
+        self._serving = serving
         self.count = 0
         """Answers to updates so far."""
         self._holders: dict[int, dict[int, Holder]] = {}
@@ -169,6 +174,9 @@ class Unsynced:
         named: dict[int, dict[int, Holder]] = {}
         usual = True
         for holder in holders:
+            serving = self._serving(holder.chain)
+            if serving and holder.target not in serving:
+                continue  # it was a member when this was answered, and is none now
             known = self._holders.get(holder.chain)
             before = None if known is None else known.get(holder.target)
             if (
@@ -185,6 +193,16 @@ class Unsynced:
         if not usual or all_of_them:
             for chain, targets in named.items():
                 self._compare(chain, targets, all_of_them)
+
+    def routing_changed(self) -> None:
+        """Others may serve now: who does not is no witness any more. Where nobody serves nothing changes: whoever
+        serves next is one of those that did."""
+        for chain, known in self._holders.items():
+            serving = self._serving(chain)
+            if serving and not known.keys() <= serving:
+                left = {target: holder for target, holder in known.items() if target in serving}
+                if left:
+                    self._holders[chain] = left
 
     def _compare(self, chain: int, named: dict[int, Holder], all_of_them: bool) -> None:
         """See the module's table."""

@@ -6,7 +6,8 @@ Its predecessor has sent it every chunk that differed, and each update since. Wh
        those of this replica that tell of updates which the chain does not have are retracted (`craq/fill.disowned`).
     2  The floor is taken.
     3  The store is synced, and its index written.
-    4  The store is declared whole: what it lost, if it did, has been given back.
+    4  The store is declared whole, and becomes another incarnation: it has what its chain has, whatever it had itself.
+       Without that, a client would take it for a witness of what it acknowledged before, and the chain lost meanwhile.
     5  `Target.synced_version` is set, and the manager hears of it at once.
 
 Whatever interrupts this is begun again when the predecessor says FINISH_SYNC again, as it does until the chain changes.
@@ -92,8 +93,7 @@ class Finishing:
             await store.sync()
             await store.checkpoint()
             self._require(target, request)
-            if not store.whole:
-                await store.declare_whole()
+            await store.declare_filled()
         except EmberError as error:
             if error.code is Code.DISK_FAILED:
                 # After a failed sync nobody knows what is on the disk.

@@ -180,7 +180,8 @@ class ChunkStore(Protocol):
     opening: int
     """How often it was opened: durably greater each time. A copy of the store that was put back is behind."""
     incarnation: int
-    """Durably greater at each opening that may have lost something that was acknowledged, and at `renew`."""
+    """Durably greater at each opening that may have lost something that was acknowledged, at `renew`, and at
+    `declare_filled`."""
     whole: bool
     """Holds everything it ever acknowledged, or got it back. Durable."""
     recovered: int
@@ -197,6 +198,10 @@ class ChunkStore(Protocol):
     async def declare_whole(self) -> None:
         """Whatever was lost has been given back and is durable (the caller has called `sync`). Durable on return.
         Raises DISK_FAILED."""
+
+    async def declare_filled(self) -> None:
+        """`declare_whole` of a store that has what another one has, whatever it had itself: another incarnation. What
+        it acknowledged before may be gone."""
 
     @property
     def floor(self) -> int:

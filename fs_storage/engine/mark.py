@@ -14,6 +14,7 @@ directory synced. When, and what it says then:
     opening             + 1      + 1 if lost  no if lost     no     no
     a failed sync       same     same         same           no     yes
     `declare_whole`     same     same         yes            same   same
+    `declare_filled`    same     + 1          yes            same   same
     `renew`             raised   raised       no             same   same
     closing in order    same     same         same           yes    same
 
@@ -63,7 +64,7 @@ class Mark:
     opening: int
     """Grows with every opening, durably before anything is served."""
     incarnation: int
-    """Grows with every opening that may have lost something that was acknowledged."""
+    """Grows with every opening that may have lost something that was acknowledged, and whenever it was filled up."""
     boot: bytes
     """Of the machine when the store was opened last; `NO_BOOT`: not known."""
     clean: bool
@@ -187,6 +188,10 @@ class MarkFile:
     def declare_whole(self) -> None:
         """Raises `OSError`."""
         self._change(whole=True)
+
+    def declare_filled(self) -> None:
+        """Raises `OSError`."""
+        self._change(whole=True, incarnation=self.mark.incarnation + 1)
 
     def renew(self, opening: int, incarnation: int) -> None:
         """Counters go past what was known of this store elsewhere, and it is not whole. Raises `OSError`."""

@@ -71,6 +71,10 @@ class MemoryStore:
     async def declare_whole(self) -> None:
         self.whole = True
 
+    async def declare_filled(self) -> None:
+        self.whole = True
+        self.incarnation += 1
+
     def forget_removal(self, chunk: bytes) -> None:
         """Others do so after some time, this store when it is told."""
         entry = self._chunks.pop(chunk)

@@ -468,6 +468,11 @@ class EngineStore:
         await self._note(self._mark.declare_whole)
         self.whole = self._mark.mark.whole
 
+    async def declare_filled(self) -> None:
+        await self._note(self._mark.declare_filled)
+        self.whole = self._mark.mark.whole
+        self.incarnation = self._mark.mark.incarnation
+
     async def _note(self, change: Callable[[], None]) -> None:
         """Change the mark, which waits for the disk."""
         if self._ledger.failure is not None:

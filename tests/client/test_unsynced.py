@@ -115,6 +115,96 @@ def test_an_old_copy_in_the_place_of_a_store(
     assert not lost(unsynced, share)
 
 
+class Members:
+    """A chain whose members change: its routing, and what its daemons are."""
+
+    def __init__(self) -> None:
+        self.serving: frozenset[int] = frozenset({1, 2})
+        self.incarnations = {1: 1, 2: 1}
+        self.unsynced = Unsynced(lambda chain: self.serving)
+        self.share = self.unsynced.open(INODE)
+
+    def holders(self) -> list[Holder]:
+        return [Holder(CHAIN, target, self.incarnations[target]) for target in sorted(self.serving)]
+
+    def become(self, *serving: int) -> None:
+        self.serving = frozenset(serving)
+        self.unsynced.routing_changed()
+
+    def write(self) -> None:
+        self.unsynced.stored([item()], [], self.holders())
+
+    def power_cut(self, target: int) -> None:
+        """It serves alone, and loses what was not on its disk."""
+        self.incarnations[target] += 1
+
+    def filled(self, target: int) -> None:
+        """It serves again, with what the others have."""
+        self.incarnations[target] += 1
+        self.become(*self.serving, target)
+
+    def sync_loses(self) -> bool:
+        self.unsynced.seen(self.holders(), all_of_them=True)
+        return lost(self.unsynced, self.share)
+
+
+def test_one_that_was_filled_up_is_no_witness_of_what_it_had_before() -> None:
+    """Both had it; one was dropped, the other lost it, and then filled the first one up without it."""
+    members = Members()
+    members.write()
+    members.become(1)
+    members.power_cut(1)
+    members.filled(2)
+    assert members.sync_loses()
+
+
+def test_one_that_has_served_without_a_break_is_a_witness() -> None:
+    members = Members()
+    members.write()
+    members.become(1)
+    members.write()
+    members.filled(2)
+    assert not members.sync_loses()
+    # One after the other is dropped and filled up, and each time an answer names one that was there before.
+    members.write()
+    members.become(2)
+    members.write()
+    members.filled(1)
+    members.write()
+    members.become(1)
+    assert not members.sync_loses()
+
+
+def test_who_hears_of_nobody_in_between_takes_the_safe_side() -> None:
+    """The last one that had it has filled up the first one, and is gone. Whether it still had it then nobody says."""
+    members = Members()
+    members.write()
+    members.become(2)
+    members.filled(1)
+    members.become(1)
+    assert members.sync_loses()
+
+
+def test_an_operator_who_takes_one_that_lacks_something_is_told_of_by_the_sync() -> None:
+    """`emberfs chains rotate`: it serves as it was, and has not been filled up."""
+    members = Members()
+    members.write()
+    before = members.holders()
+    members.become(1)
+    members.write()
+    members.unsynced.seen(before)  # an answer of before the change, which comes late
+    members.become(2)
+    assert members.sync_loses()
+
+
+def test_while_nobody_serves_nothing_changes() -> None:
+    members = Members()
+    members.write()
+    members.become()
+    members.become(2)
+    assert not members.sync_loses()
+
+
 def test_a_write_after_a_loss_is_not_lost_with_those_before() -> None:
     unsynced, share = written((1, 1))
     other = unsynced.open(8)

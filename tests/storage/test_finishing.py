@@ -53,8 +53,9 @@ def test_answers_floor_and_store_are_as_the_predecessor_has_them(
             # What was never on the chain: a channel of its own, a later update, and another one under the same number.
             theirs.adopt([new._replace(channel=7), new._replace(channel=2, sequence=10), new._replace(channel=3)], 0)
             theirs.whole = False
-            syncs = theirs.syncs
+            syncs, incarnation = theirs.syncs, theirs.incarnation
             await finish(chain)
+            assert theirs.incarnation == incarnation + 1
             assert theirs.whole and theirs.floor == 40 and theirs.syncs == syncs + 1
             assert chain.target(1, 1).synced_version == 2
             assert theirs.answer(A, 1) == Answer(5, chunk, 1, 3, True)
@@ -65,7 +66,21 @@ def test_answers_floor_and_store_are_as_the_predecessor_has_them(
             assert theirs.answer(B, 7) == Answer(9, chunk, 0, 0, False)
             # Said again, it is done already.
             await finish(chain)
-            assert theirs.syncs == syncs + 1
+            assert theirs.syncs == syncs + 1 and theirs.incarnation == incarnation + 1
+
+    run(scenario())
+
+
+def test_what_was_filled_up_is_no_witness_of_what_it_had_before(tmp_path: Path) -> None:
+    """It was whole all the time, but its chain may have lost what it alone had kept."""
+
+    async def scenario() -> None:
+        async with syncing_pair(tmp_path) as chain:
+            store = chain.store(1, 1)
+            assert store.whole
+            incarnation = store.incarnation
+            await finish(chain)
+            assert store.whole and store.incarnation == incarnation + 1
 
     run(scenario())
 

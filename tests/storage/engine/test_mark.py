@@ -124,6 +124,19 @@ def test_a_machine_that_goes_down_may_have_lost_something_until_the_chain_has_gi
     assert fourth.whole and fourth.incarnation == second.incarnation
 
 
+def test_a_store_that_was_filled_up_is_another_incarnation_whether_or_not_it_was_whole() -> None:
+    disk = SimulatedDisk()
+    first = opened(disk)
+
+    async def filled(store: EngineStore) -> None:
+        await store.declare_filled()
+        assert store.whole and store.incarnation == first.incarnation + 1
+
+    on_simulated(disk, filled)
+    second = opened(disk)
+    assert second.whole and second.incarnation == first.incarnation + 1
+
+
 def test_a_whole_store_that_was_declared_so_is_judged_anew_by_the_next_crash() -> None:
     disk = SimulatedDisk()
     opened(disk, then_dies=True)

@@ -249,7 +249,8 @@ class Forwarder:
                     )
                 if read.release is not None:
                     release.append(read.release)
-                send, checksums = [read.part], read.checksums
+                # The answer may have a single checksum for all of it: who stores it needs one for each page.
+                send, checksums = [read.part], store.checksums(chunk)
             inode, index = split_chunk_id(chunk)
             item = UpdateItem(
                 asked.chain,

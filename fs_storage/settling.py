@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 UNFIT_S = 60.0
 """How long a target that could not take what it was sent says that it is offline, before it is tried again."""
+ASK_AGAIN_S = 0.1
+"""Readers of a whole chain wait for the answer."""
 BATCH = 64
 """Chunks of one target that are settled together: bounds the memory of whole chunks on their way."""
 TIMEOUT_S = 10.0
@@ -54,10 +56,14 @@ class Settling(Rounds):
     async def _agree(self, target: Target, position: Position) -> None:
         """A tail of before may speak yet. If it is alive it is the predecessor, or was taken out by a change that the
         predecessor knows of when it acts at this version."""
-        if position.is_tail and not target.agreed:
-            await self._forwarder.at_version(target, position, TIMEOUT_S)
-            if target.position == position:
-                target.agreed = True
+        while position.is_tail and target.position is position and not target.agreed:
+            try:
+                await self._forwarder.at_version(target, position, TIMEOUT_S)
+            except EmberError as error:
+                logger.debug("target %d does not know yet that it speaks alone: %s", target.id, error)
+                await asyncio.sleep(ASK_AGAIN_S)
+            else:
+                target.agreed |= target.position is position
 
     async def _settle(self, target: Target) -> None:
         replica = target.replica

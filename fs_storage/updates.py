@@ -362,10 +362,14 @@ class Updates:
             if result.code is Code.CHECKSUM:
                 # What it changes may be damaged here; whether it is, or what it brings, shows when somebody looks.
                 self._targets.suspect(target, operation.chunk)
-            if result.code is Code.NO_SPACE and target.position is not None and target.position.syncing:
-                target.cannot_fill(result.message, now)
-                self._targets.changed()
-            replica.prepare_refused(operation, Failure(result.code, f"target {target.id}: {result.message}"))
+            code = result.code
+            if target.position is not None and target.position.syncing:
+                if operation.kind in (UpdateKind.WRITE, UpdateKind.TRUNCATE) and code is not Code.NO_SPACE:
+                    code = Code.NEEDS_WHOLE  # whatever is wrong with what it has: that makes it right
+                elif code is not Code.CHECKSUM:
+                    target.cannot_fill(result.message, now)
+                    self._targets.changed()
+            replica.prepare_refused(operation, Failure(code, f"target {target.id}: {result.message}"))
 
     async def _forget(self, target: Target, operations: list[Operation]) -> None:
         try:

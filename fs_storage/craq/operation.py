@@ -53,7 +53,7 @@ class Duty(enum.Enum):
     """Give the syncing successor what is committed here."""
 
 
-SENDING = frozenset((Step.FORWARD, Step.FORWARD_WHOLE, Step.RESEND, Step.PUSH))
+SENDING = (Step.FORWARD, Step.FORWARD_WHOLE, Step.RESEND, Step.PUSH)
 """Steps that wait for a successor: the one `asked`."""
 
 

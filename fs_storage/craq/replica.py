@@ -160,17 +160,20 @@ class Replica:
             return
         step = operation.step
         if step is Step.RESEND:
-            expected = (operation.leftover, operation.leftover_length)
-        else:
-            expected = (operation.version, operation.length)
-        if (version, length) != expected:
-            self._answered_otherwise(operation, *expected, version, length)
+            if (version, length) != (operation.leftover, operation.leftover_length):
+                self._answered_otherwise(operation, operation.leftover, operation.leftover_length, version, length)
+                return
+            operation.step = Step.CONFIRM
+        elif (version, length) != (operation.version, operation.length):
+            self._answered_otherwise(operation, operation.version, operation.length, version, length)
+            return
         elif step is Step.PUSH:
             self._finish(operation, None)
+            return
         else:
-            operation.asked = None
-            operation.step = Step.CONFIRM if step is Step.RESEND else Step.COMMIT
-            self._out.append(operation)
+            operation.step = Step.COMMIT
+        operation.asked = None
+        self._out.append(operation)
 
     def needs_whole(self, operation: Operation, asked: Position | None) -> None:
         """The syncing successor has not what the update changes."""
@@ -487,13 +490,14 @@ class Replica:
     def _forward(self, operation: Operation) -> None:
         """The update is pending here: what it waits for, as things are now."""
         position = self.position
-        if position is not None and _may_commit(position, operation.chain_version):
+        chain_version = operation.chain_version
+        if position is not None and _may_commit(position, chain_version):
             operation.step = Step.COMMIT
             return
         if not operation.source:
             if not operation.digest:
                 operation.digest = self._view.digest(operation.chunk, pending=True)
-            if position is None or position.version != operation.chain_version:
+            if position is None or position.version != chain_version:
                 # When it was judged there was, perhaps, nobody to tell what it changes.
                 state = self._view.state(operation.chunk)
                 nothing = state is None or missing(state)
@@ -529,11 +533,10 @@ class Replica:
         if operation.asked is not asked or operation.step is Step.DONE:
             return True
         self._expect(operation, *SENDING)
-        position = self.position
-        if asked is not None and position is not asked and position != asked:
-            self._redirect(operation)
-            return True
-        return False
+        if asked is self.position or asked is None or asked == self.position:
+            return False
+        self._redirect(operation)
+        return True
 
     def _attempt_failed(self, operation: Operation, failure: Failure) -> None:
         if failure.code.value.retry is Retry.MAYBE_APPLIED:
@@ -643,7 +646,7 @@ def _maybe_applied(failure: Failure) -> Failure:
 
 def _may_commit(position: Position, chain_version: int) -> bool:
     """Whether what was prepared under `chain_version` waits for nobody."""
-    return position.is_last or (chain_version < position.version and position.is_tail)
+    return position.successor is None or (chain_version < position.version and position.is_tail)
 
 
 def _wrong_version(operation: Operation, position: Position) -> Failure:

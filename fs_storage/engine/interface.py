@@ -305,6 +305,9 @@ class ChunkStore(Protocol):
     def holding(self, chunk: bytes) -> Held:
         """What is here of one chunk."""
 
+    def checksums(self, chunk: bytes) -> bytes:
+        """Of the committed bytes, one for each page; b"": there are none."""
+
     def held(self, after: bytes, limit: int) -> list[Held]:
         """Chunks with an id above `after`, removals included, ascending; fewer than `limit`: there are no more."""
 

@@ -201,6 +201,12 @@ class MemoryStore:
     def pending(self) -> list[bytes]:
         return [chunk for chunk, entry in self._chunks.items() if entry.pending is not None]
 
+    def checksums(self, chunk: bytes) -> bytes:
+        entry = self._chunks.get(chunk)
+        if entry is None or entry.committed is None:
+            return b""
+        return page_checksums(memoryview(entry.committed.data), 0, entry.committed.chunk_size)
+
     def held(self, after: bytes, limit: int) -> list[Held]:
         return [self.holding(chunk) for chunk in sorted(self._chunks) if chunk > after][:limit]
 

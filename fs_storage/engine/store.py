@@ -425,6 +425,10 @@ class EngineStore:
     def holding(self, chunk: bytes) -> Held:
         return held_of(chunk, self._table.get(chunk))
 
+    def checksums(self, chunk: bytes) -> bytes:
+        committed = self._table.get(chunk).committed
+        return committed.checksums if committed is not None else b""
+
     def held(self, after: bytes, limit: int) -> list[Held]:
         return [held_of(chunk, record) for chunk, record in self._table.listed(after, limit)]
 

@@ -1,7 +1,9 @@
 """Daemons whose chain changes: updates under way go on, a syncing replica is filled, and no reader sees a step back."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from fs_common.ids import chunk_id
 from fs_common.methods import COMMITTED_VERSIONS, SYNC_CHAINS
 from fs_common.records.routing import LocalState
 from fs_common.records.storage import CommittedVersions, SyncChains, UpdateKind
-from fs_storage.engine.interface import Update
+from fs_storage.engine.interface import ChunkStore, Prepared, Update
+from fs_storage.engine.store import open_store
 from tests.storage.chain import CHUNK, ChainOfDaemons, HeldStore, chain_of, eventually
 from tests.storage.refusals import refused
 from tests.support import run
@@ -228,6 +231,36 @@ def test_a_replica_is_filled_while_updates_flow_and_then_serves(tmp_path: Path) 
     run(scenario())
 
 
+@pytest.mark.parametrize("size", [1, 5000, 100_000, CHUNK - 1, CHUNK])
+def test_chunks_of_a_real_store_are_pushed_as_they_are(tmp_path: Path, size: int) -> None:
+    """Small and large, cached and not, with patches in the log: sent with the checksums of their pages."""
+
+    async def scenario() -> None:
+        async def make_store(target: int) -> ChunkStore:
+            directory = tmp_path / str(target)
+            directory.mkdir(exist_ok=True)
+            return await open_store(directory, target=target)
+
+        async with chain_of(tmp_path, 4, 3, make_store) as chain:
+            data = bytearray(Random(size).randbytes(size))
+            await chain.update(bytes(data))
+            await chain.update(bytes(data), index=1)
+            data[size // 2 : size // 2 + 1] = b"!"
+            await chain.update(b"!", index=1, offset=size // 2)
+            version = chain.change([1, 2, 3], 4)
+            await ready(chain, 1, 2, 3)
+            await eventually(lambda: 1 in chain.daemons[4].targets.by_chain)
+            assert not await fill(chain, 3, [FIRST, bytes(chunk_id(7, 1))])
+            await eventually(lambda: chain.target_on(4).local_state is LocalState.UPTODATE)
+            version = chain.change([1, 2, 3, 4])
+            await ready(chain, 4)
+            assert await chain.read(place=3, index=1, chain_version=version) == bytes(data)
+            there, here = (chain.target_on(node).store for node in (4, 3))
+            assert there.digest(FIRST) == here.digest(FIRST)
+
+    run(scenario())
+
+
 def test_an_update_waits_for_a_syncing_replica_until_the_chain_goes_on_without_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with chain_of(tmp_path, nodes=4) as chain:
@@ -246,6 +279,29 @@ def test_an_update_waits_for_a_syncing_replica_until_the_chain_goes_on_without_i
             assert await sent == (2, 6)
             await ready(chain, 1, 2, 3)
             assert await chain.read(place=2, chain_version=version) == b"second"
+
+    run(scenario())
+
+
+def test_a_part_that_a_syncing_store_cannot_make_comes_whole(tmp_path: Path) -> None:
+    """Its bytes may be damaged, though it has the version."""
+
+    class Damaged(HeldStore):
+        async def prepare(self, updates: Sequence[Update]) -> list[Prepared | EmberError]:
+            if updates[0].kind == UpdateKind.WRITE:
+                return [EmberError(Code.CHECKSUM, "what it changes is damaged")]
+            return await super().prepare(updates)
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path, nodes=4) as chain:
+            await chain.update(b"first")
+            chain.stores[401] = Damaged()
+            version = chain.change([1, 2, 3], 4)
+            await ready(chain, 1, 2, 3)
+            await eventually(lambda: 1 in chain.daemons[4].targets.by_chain)
+            await eventually(lambda: chain.target_on(4).local_state is LocalState.UPTODATE)
+            assert await chain.update(b"FI", chain_version=version) == (2, 5)
+            assert committed(chain, 4) == (2, b"FIrst")
 
     run(scenario())
 

@@ -498,6 +498,22 @@ def test_a_digest_is_of_what_a_version_is_and_of_nothing_else(on_store: Run) -> 
     on_store(case)
 
 
+def test_checksums_are_those_of_the_pages(on_store: Run) -> None:
+    async def case(store: ChunkStore) -> None:
+        data = bytes(range(256)) * (CHUNK_SIZE // 256)
+        await apply(store, write(1, data))
+        assert store.checksums(CHUNK) == page_checksums(memoryview(data), 0, CHUNK_SIZE)
+        await prepared(store, write(2, b"patch", 5000))
+        assert store.checksums(CHUNK) == page_checksums(memoryview(data), 0, CHUNK_SIZE), "of what is committed"
+        await store.commit([(CHUNK, 2)])
+        changed = memoryview(data[:5000] + b"patch" + data[5005:])
+        assert store.checksums(CHUNK) == page_checksums(changed, 0, CHUNK_SIZE)
+        await apply(store, remove(3))
+        assert store.checksums(CHUNK) == store.checksums(OTHER) == b""
+
+    on_store(case)
+
+
 def test_what_is_held_is_listed_in_pages(on_store: Run) -> None:
     async def case(store: ChunkStore) -> None:
         ids = [bytes(chunk_id(3, index)) for index in range(9)]
@@ -522,6 +538,8 @@ def test_what_is_held_is_listed_in_pages(on_store: Run) -> None:
                 assert one.pending_digest == store.digest(one.chunk, pending=True)
                 assert one.pending_removed == (one.chunk == ids[0])
                 assert one.pending_chunk_size == (CHUNK_SIZE if one.pending_version else 0)
+                assert store.holding(one.chunk) == one
+        assert store.holding(OTHER) == Held(OTHER)
 
     on_store(case)
 

@@ -65,6 +65,35 @@ def test_a_lost_connection_is_made_anew() -> None:
     run(main())
 
 
+def test_whoever_waits_for_a_server_that_is_gone_hears_so() -> None:
+    async def main() -> None:
+        offered = service()
+        silent = asyncio.Event()
+        called = asyncio.Event()
+
+        async def never(call: Call) -> Reply:
+            called.set()
+            await silent.wait()
+            return Reply(ReadChunksReply([], []))
+
+        offered.register(READ_CHUNKS, never)
+        async with serving(offered) as server:
+            pool = PeerPool(hello())
+            address = ("127.0.0.1", server.port)
+            waiting = asyncio.create_task(pool.call(address, READ_CHUNKS, read_request(1), timeout=TIMEOUT))
+            await called.wait()
+            await pool.end(address)
+            with pytest.raises(EmberError) as caught:
+                await waiting
+            assert caught.value.code is Code.PEER_GONE and caught.value.retry is Retry.MAYBE_APPLIED
+            assert await pool.call(address, PING, Ping(b"again"), timeout=TIMEOUT) == Ping(b"again")
+            await pool.end(("127.0.0.1", 1))
+            silent.set()
+            await pool.close()
+
+    run(main())
+
+
 async def until_refused(pool: PeerPool, address: tuple[str, int]) -> None:
     """The old connection may need a turn of the loop to notice its end."""
     for _ in range(100):

@@ -70,6 +70,24 @@ def test_an_update_goes_on_without_who_is_gone(tmp_path: Path, gate: str, gone: 
     run(scenario())
 
 
+def test_frames_of_now_name_the_chain_version_of_now(tmp_path: Path) -> None:
+    """An update that a head of before had sent goes on under the version that its successor knows."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"first")
+            gate = store_of(chain, 2).before_prepare
+            gate.hold()
+            sent = asyncio.create_task(chain.update(b"second"))
+            await gate.reached.wait()
+            chain.change([2, 3], down=[1])
+            gate.release()
+            await eventually(lambda: committed(chain, 2) == committed(chain, 3) == (2, b"second"))
+            await asyncio.gather(sent, return_exceptions=True)
+
+    run(scenario())
+
+
 def test_memory_is_counted_at_the_position_of_now(tmp_path: Path) -> None:
     """Otherwise what waits for one position could hold what is needed there."""
 

@@ -530,9 +530,9 @@ class Replica:
 
     def _is_late(self, operation: Operation, asked: Position | None) -> bool:
         """An outcome that counts no more: who was `asked` is not who is waited for."""
-        if operation.asked is not asked or operation.step is Step.DONE:
+        # Nobody was asked without a place, and nobody is while it commits: the step tells these apart.
+        if operation.asked is not asked or operation.step not in SENDING:
             return True
-        self._expect(operation, *SENDING)
         if asked is self.position or asked is None or asked == self.position:
             return False
         self._redirect(operation)

@@ -268,6 +268,21 @@ def test_an_update_that_was_prepared_without_a_lease_goes_on_with_one() -> None:
     assert operation.step is Step.FORWARD and asked(operation) == B and not operation.uncertain
 
 
+def test_a_pause_without_a_lease_ends_while_the_last_one_left_commits() -> None:
+    bench = Bench(A, 1, (A, B))
+    operation = bench.submit()
+    bench.replica.position = None
+    bench.do(operation)
+    assert operation.step is Step.FORWARD and operation.asked is None
+    bench.replica.forward_attempt_failed(operation, Failure(Code.NOT_SERVING, "no lease"), None)
+    bench.moves(2, (A,))
+    assert operation.step is Step.COMMIT
+    assert not bench.replica.try_again(operation, None)
+    bench.replica.forward_failed(operation, REFUSED, None)
+    assert operation.step is Step.COMMIT
+    assert bench.ends(operation) is None
+
+
 # -- the tail that fills ------------------------------------------------------------------------------------------
 
 

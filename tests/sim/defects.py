@@ -1,0 +1,232 @@
+"""Defects that are planted on purpose: each has to be found.
+
+A plan that provokes a defect is given where the usual ones rarely do.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from fs_common.records.routing import Chain
+from fs_meta.manager.chains import Report
+from fs_storage.craq import replica as core
+from fs_storage.craq import taking
+from fs_storage.craq.operation import SENDING, Failure, Operation, Step
+from fs_storage.craq.position import Position
+from fs_storage.craq.replica import Replica
+from tests.sim.daemon import Defects
+from tests.sim.manager import Manager
+from tests.sim.plan import Plan, plan_of
+from tests.sim.world import World
+
+
+def _any(random: Random) -> Plan:
+    return plan_of(random)
+
+
+def _of(*kinds: str, memory: bool | None = None, **fields: Any) -> Callable[[Random], Plan]:
+    def make(random: Random) -> Plan:
+        made = replace(plan_of(random), kinds=kinds, faults=random.choice((3, 6, 9)), **fields)
+        return made if memory is None else replace(made, memory=memory)
+
+    return make
+
+
+# -- the storage side's shell ------------------------------------------------------------------------------------
+
+
+class BelievesALeaseTooLong(Defects):
+    lease_factor = 3.0
+
+
+class SkipsAChunk(Defects):
+    skips_chunks = True
+
+
+class SaysSyncedAtOnce(Defects):
+    says_synced_at_once = True
+
+
+class IsSyncedForEver(Defects):
+    keeps_synced_forever = True
+
+
+class AnswersBeforeItCommitted(Defects):
+    tail_is_ready_at_once = True
+
+
+class AsksNoPredecessor(Defects):
+    asks_no_predecessor = True
+
+
+class CopiesNoAnswers(Defects):
+    copies_answers = False
+
+
+class KeepsAnswersThatNobodyHas(Defects):
+    retracts_answers = False
+
+
+class ListsBesideWhatItBegan(Defects):
+    waits_for_what_was_begun = False
+
+
+class FillsBeforeItIsReady(Defects):
+    fills_before_it_is_ready = True
+
+
+class ServesBeforeItWasHeard(Defects):
+    serves_at_once = True
+
+
+# -- the core ----------------------------------------------------------------------------------------------------
+
+
+class LosesAForwardToTheSyncing(Replica):
+    def _forward(self, operation: Operation) -> None:
+        position = self.position
+        super()._forward(operation)
+        if operation.step is Step.FORWARD and position is not None and position.fills:
+            operation.step = Step.COMMIT
+            operation.asked = None
+
+
+class TakesAnswersOfBefore(Replica):
+    def _is_late(self, operation: Operation, asked: Position | None) -> bool:
+        return operation.step not in SENDING
+
+
+class TakesAnswersOfBeforeShell(Defects):
+    takes_answers_of_before = True
+
+
+class UsesANumberAgain(Replica):
+    def _attempt_failed(self, operation: Operation, failure: Failure) -> None:
+        super()._attempt_failed(operation, failure)
+        operation.uncertain = False
+
+    def _redirect(self, operation: Operation) -> None:
+        super()._redirect(operation)
+        operation.uncertain = False
+
+
+class JudgesNoChainVersion(Replica):
+    def _judge(self, operation: Operation) -> None:
+        if self.position is not None:
+            operation.chain_version = self.position.version
+        super()._judge(operation)
+
+
+class TakesLateCopies(Replica):
+    def _judge_as_successor(self, operation: Operation, position: Position) -> None:
+        real = taking.as_syncing
+
+        def as_syncing(operation: Operation, state: Any, view: Any, chain_version: int) -> taking.Take:
+            return real(operation, state, view, 0)
+
+        vars(core)["as_syncing"] = as_syncing
+        try:
+            super()._judge_as_successor(operation, position)
+        finally:
+            vars(core)["as_syncing"] = real
+
+
+class CommitsALeftoverWithoutTheSyncing(Replica):
+    def _settle(self, operation: Operation, state: Any, position: Position) -> None:
+        if position.is_tail:
+            self._confirm(operation, state)
+        else:
+            super()._settle(operation, state, position)
+
+
+# -- the manager -------------------------------------------------------------------------------------------------
+
+
+class TakesAllForWhole(Manager):
+    """A SERVING target is dropped for one that is not whole."""
+
+    def _report(self, node: int, target: int) -> Report | None:
+        report = super()._report(node, target)
+        return None if report is None else report._replace(whole=True)
+
+
+class AnswersBeforeItPublishes(Manager):
+    answers_before_it_publishes = True
+
+
+class DropsAtOnce(Manager):
+    """Whoever was silent for two heartbeats is dead."""
+
+    def _report(self, node: int, target: int) -> Report | None:
+        member = self.membership.members.get(node)
+        if member is not None and self._now_ms() - member.heard_ms > 2_500:
+            return None
+        return super()._report(node, target)
+
+
+class KeepsVersions(Manager):
+    """A chain changes, and its version does not grow."""
+
+    def _advance(self, chain: Chain) -> Chain:
+        made = super()._advance(chain)
+        return made if made is chain else Chain(chain.chain, chain.version, made.targets)
+
+
+class Planted:
+    def __init__(
+        self,
+        name: str,
+        *,
+        defects: type[Defects] = Defects,
+        replica: type[Replica] | None = None,
+        manager: type[Manager] = Manager,
+        plan: Callable[[Random], Plan] = _any,
+        seeds: int = 1_000,
+    ) -> None:
+        self.name = name
+        self._defects = defects
+        self._replica = replica
+        self._manager = manager
+        self._plan = plan
+        self.seeds = seeds
+        """It is found within so many."""
+
+    def world(self, seed: int) -> World:
+        made = World(seed, self._plan(Random(seed)))
+        made.defects = self._defects
+        made.replica_class = self._replica
+        made.manager_class = self._manager
+        return made
+
+    def finds(self, seed: int) -> bool:
+        try:
+            self.world(seed).run()
+        except Exception:
+            return True
+        return False
+
+
+PLANTED = [
+    Planted("a lease believed too long", defects=BelievesALeaseTooLong),
+    Planted("a resync that skips a chunk", defects=SkipsAChunk),
+    Planted("a promotion without sync", defects=SaysSyncedAtOnce),
+    Planted("a sync that counts for every chain version", defects=IsSyncedForEver),
+    Planted("a tail that answers before it committed", defects=AnswersBeforeItCommitted),
+    Planted("a promoted replica that asks nobody", defects=AsksNoPredecessor),
+    Planted("answers that are not copied", defects=CopiesNoAnswers),
+    Planted("answers that nobody else has are kept", defects=KeepsAnswersThatNobodyHas),
+    Planted("a list beside what was begun", defects=ListsBesideWhatItBegan),
+    Planted("a round before the tail is ready", defects=FillsBeforeItIsReady),
+    Planted("a target serves before it was heard", defects=ServesBeforeItWasHeard),
+    Planted("a forward to the syncing successor is lost", replica=LosesAForwardToTheSyncing),
+    Planted("an answer of a former successor", replica=TakesAnswersOfBefore, defects=TakesAnswersOfBeforeShell),
+    Planted("a number is used again", replica=UsesANumberAgain),
+    Planted("no chain version is judged", replica=JudgesNoChainVersion),
+    Planted("a late copy goes over what is newer", replica=TakesLateCopies),
+    Planted("a leftover is committed without the syncing", replica=CommitsALeftoverWithoutTheSyncing),
+    Planted("dropped for one that is not whole", manager=TakesAllForWhole),
+    Planted("a lease before the change is published", manager=AnswersBeforeItPublishes),
+    Planted("dropped before the lease is over", manager=DropsAtOnce),
+    Planted("a change without a new version", manager=KeepsVersions),
+]

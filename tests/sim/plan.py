@@ -1,0 +1,74 @@
+"""How bad one run is: quiet ones and terrible ones, from the seed."""
+
+from dataclasses import dataclass
+from random import Random
+
+KINDS = (
+    "kill",
+    "kill",
+    "kill several",
+    "stop",
+    "cut from manager",
+    "cut from manager",
+    "cut from another",
+    "cut off",
+    "cut from clients",
+    "power",
+    "power",
+    "power of several",
+    "power of all",
+    "manager dies",
+    "goodbye",
+    "disk fails",
+    "disk full",
+    "replaced",
+    "forget",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    replicas: int = 3
+    clients: int = 3
+    steps: int = 8
+    """Of each client."""
+    chunks: int = 2
+    memory: bool = False
+    """What is stored is durable some time later only."""
+    suspicious: bool = False
+    """A store is not whole after any loss of power."""
+    loss: float = 0.0
+    slow: float = 0.0
+    duplication: float = 0.0
+    pace_ms: float = 3.0
+    """Of a message, and of a write to a disk; usually."""
+    drift: float = 0.05
+    """The most that a machine's clock runs fast or slow."""
+    faults: int = 3
+    together: float = 0.3
+    """Share of faults that come right after the one before."""
+    length_ms: float = 40_000.0
+    """Faults are over then."""
+    kinds: tuple[str, ...] = KINDS
+
+
+def plan_of(random: Random) -> Plan:
+    kinds: tuple[str, ...] = KINDS
+    if random.random() < 0.4:
+        kinds = tuple(random.sample(sorted(set(KINDS)), random.choice((1, 2, 3))))
+    return Plan(
+        replicas=random.choice((2, 3, 3, 3, 4)),
+        clients=random.choice((2, 3, 4)),
+        steps=random.choice((6, 12, 20)),
+        chunks=random.choice((1, 1, 2, 3)),
+        memory=random.random() < 0.3,
+        suspicious=random.random() < 0.4,
+        loss=random.choice((0.0, 0.0, 0.02, 0.1)),
+        slow=random.choice((0.0, 0.01, 0.05)),
+        duplication=random.choice((0.0, 0.2)),
+        pace_ms=random.choice((2.0, 20.0, 100.0)),
+        faults=random.choice((0, 1, 2, 3, 4, 6, 9)),
+        together=random.choice((0.1, 0.5)),
+        length_ms=random.choice((20_000.0, 40_000.0)),
+        kinds=kinds,
+    )

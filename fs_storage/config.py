@@ -27,6 +27,11 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     capacity_bytes: int = 0
     """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
 
+    low_space_bytes: int = 0
+    """Free bytes of a target's disk (or of its capacity) below which it takes no new chunks (NO_SPACE), so that updates
+    of those that are there, removals and its own files go on; it takes them again a quarter above. 0: a 32nd of the
+    disk, 16 GiB at most: more than a fast disk takes between two looks."""
+
     disk_shared_by: int = 1
     """Daemons whose directories are on that file system, this one included: each reports an equal part of it, so that
     the cluster does not promise the same bytes several times."""
@@ -72,7 +77,7 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             problems.append("directory: empty")
         if not 0 <= self.port <= 65_535:
             problems.append("port: 0 to 65535")
-        for name in ("capacity_bytes", "resync_bytes_per_s", "scrub_bytes_per_s"):
+        for name in ("capacity_bytes", "low_space_bytes", "resync_bytes_per_s", "scrub_bytes_per_s"):
             if getattr(self, name) < 0:
                 problems.append(f"{name}: at least 0")
         if self.payload_memory_bytes < PAYLOAD_BYTES_MAX:

@@ -27,6 +27,7 @@ from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
+from fs_storage.disks import Disks
 from fs_storage.finishing import Finishing
 from fs_storage.forward import Forwarder
 from fs_storage.holdings import Holdings
@@ -124,6 +125,7 @@ class Daemon:
             counters,
             config.settle_interval_ms / 1000,
         )
+        self._disks = Disks(self.targets, config.low_space_bytes)
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._register()
@@ -154,6 +156,7 @@ class Daemon:
         self._resync.start()
         self._repairs.start()
         self._scrub.start()
+        self._disks.start()
         return self._server.host, self._server.port
 
     def join(self, manager: Manager) -> None:
@@ -168,6 +171,7 @@ class Daemon:
         """End in order. Every acknowledged update is on disk; the engines are closed when it returns."""
         await self._settling.close()
         await self._mending.close()
+        await self._disks.close()
         await self._scrub.close()
         await self._repairs.close()
         await self._resync.close()

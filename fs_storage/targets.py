@@ -57,6 +57,8 @@ class Targets:
         """Old copies of stores."""
         self._missing: dict[int, str] = {}
         """Targets without a store, and what the manager says of that; "": nothing yet."""
+        self._distrusted: set[int] = set()
+        """Targets that failed in this life of the process: that need not be in their marks, as the disk had failed."""
         self._refused: dict[int, str] = {}
         """Targets whose engine did not open, and why."""
         self._closed = False
@@ -159,6 +161,28 @@ class Targets:
         elif self._missing[verdict.target] != verdict.reason:
             logger.error("%s", verdict.reason)
             self._missing[verdict.target] = verdict.reason
+
+    def open_again(self) -> None:
+        """Try once more what routing gives this node and what is not open: a disk may be back."""
+        if self._membership.routing is not None:
+            self.apply(self._membership.routing)
+
+    def closed_out(self) -> list[int]:
+        """Targets that are not open, because there is no store or it was refused."""
+        return [target for target in (*self._missing, *self._refused) if target not in self._opening]
+
+    async def close_failed(self, target: Target) -> None:
+        """Close the engine of a target that has failed, of which nothing is in work, so that it can be opened again."""
+        self._by_id.pop(target.id, None)
+        self.by_chain = {chain: other for chain, other in self.by_chain.items() if other is not target}
+        self._distrusted.add(target.id)
+        # Until it is opened again, or refused, it is what it was.
+        self._refused[target.id] = target.why_not()
+        target.place(None)
+        try:
+            await target.store.close()
+        except (EmberError, OSError) as error:
+            logger.warning("target %d did not close cleanly: %s", target.id, error)
 
     def _begin_to_open(self, target: int, *, make: bool) -> None:
         task = asyncio.get_running_loop().create_task(self._open(target, make), name=f"open target {target}")
@@ -274,6 +298,10 @@ class Targets:
     async def _open(self, target_id: int, make: bool) -> None:
         try:
             store = await self._open_store(target_id, make)
+            if target_id in self._distrusted:
+                self._distrusted.discard(target_id)
+                if store.whole:
+                    await store.renew(store.opening, store.incarnation)
         except NoStore:
             if target_id not in self._missing:
                 self._missing[target_id] = ""

@@ -247,7 +247,14 @@ class Updates:
     def _submit(self, target: Target, operation: Operation) -> None:
         target.in_flight += 1
         target.refresh()
-        target.replica.submit(operation)
+        try:
+            target.replica.submit(operation)
+        except EmberError as error:  # the store's index cannot be read: nothing can be judged here any more
+            target.fail(error.message)
+            target.in_flight -= 1
+            operation.failure = Failure(Code.CHAIN_BROKEN, f"target {target.id}: {error.message}")
+            operation.step = Step.DONE
+            operation.request.finish(operation)
 
     def _start(self, target: Target, request: UpdateRequest) -> None:
         """Begin with those operations of `request` that have their chunk already."""

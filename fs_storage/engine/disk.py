@@ -99,6 +99,9 @@ class Disk(Protocol):
     def lock(self, file: int) -> None:
         """Exclusive for as long as the descriptor is open. BlockingIOError: another process has it."""
 
+    def check_place(self, file: int, path: Path) -> None:
+        """Raises `OSError` unless the open file is the one of that name, still or again."""
+
     def space(self, path: Path) -> FileSystemSpace: ...
 
 
@@ -225,6 +228,10 @@ class RealDisk:
 
     def lock(self, file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def check_place(self, file: int, path: Path) -> None:
+        if not os.path.samestat(os.stat(path), os.fstat(file)):
+            raise OSError(errno.ESTALE, "another directory is in its place", os.fspath(path))
 
     def space(self, path: Path) -> FileSystemSpace:
         stats = os.statvfs(path)

@@ -17,6 +17,7 @@ import lmdb
 
 from fs_storage.engine.index_format import (
     TOMBSTONE_BYTES,
+    IndexDamaged,
     StoredAnswer,
     decode_answer,
     encode_answer,
@@ -30,6 +31,7 @@ ANSWER_S = 24 * 3600
 """How long the last answer of a channel that is silent is kept. A retry comes within minutes."""
 TOMBSTONE_S = 600
 """How long a removed chunk is remembered: longer than any copy of an update is on its way."""
+_READ_BYTES = 1 << 20
 _NUMBER = struct.Struct("<Q")
 _SEQUENCE_KEY = b"sequence"
 _ODOMETER_KEY = b"odometer"
@@ -49,6 +51,8 @@ class Expiry:
 
 
 class Index(Protocol):
+    """Lookups raise `IndexDamaged`."""
+
     floor: int
     """No removal that was forgotten had a higher version. At least that by the time that a reader may miss one."""
 
@@ -91,10 +95,16 @@ class LmdbIndex:
     """The index in an LMDB environment of its own."""
 
     def __init__(self, directory: Path, map_size_bytes: int, *, durable: bool = True) -> None:
-        """`durable` False: for tests that crash nothing."""
+        """`durable` False: for tests that crash nothing. Raises `IndexDamaged`, `OSError`."""
         self._directory = directory
+        try:
+            self._open(map_size_bytes, durable)
+        except lmdb.Error as error:
+            raise IndexDamaged(f"the index cannot be opened: {error}") from error
+
+    def _open(self, map_size_bytes: int, durable: bool) -> None:
         self._environment = lmdb.open(
-            os.fspath(directory),
+            os.fspath(self._directory),
             map_size=map_size_bytes,
             max_dbs=4,
             readahead=False,
@@ -103,6 +113,11 @@ class LmdbIndex:
             sync=durable,
             metasync=durable,
         )
+        try:
+            self._read_through()
+        except BaseException:
+            self._environment.close()
+            raise
         self._records = self._environment.open_db(b"records")
         self._answers = self._environment.open_db(b"answers")
         self._meta = self._environment.open_db(b"meta")
@@ -114,6 +129,23 @@ class LmdbIndex:
         self.floor = self._number(_FLOOR_KEY)
         if self.sequence() and not self.odometer():
             self._queue_all()
+
+    def _read_through(self) -> None:
+        """Every page that is in use can be read: what cannot would kill the process when it is touched in the map. The
+        scan that follows finds them in memory."""
+        used = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        path = self._directory / "data.mdb"
+        buffer = bytearray(_READ_BYTES)
+        with open(path, "rb", buffering=0) as file:
+            done = 0
+            while done < used:
+                try:
+                    count = file.readinto(buffer)
+                except OSError as error:
+                    raise IndexDamaged(f"{path} cannot be read at {done}: {error.strerror}") from error
+                if not count:
+                    raise IndexDamaged(f"{path} ends at {done}, and {used} bytes of it are in use")
+                done += count
 
     def sequence(self) -> int:
         return self._number(_SEQUENCE_KEY)
@@ -146,32 +178,44 @@ class LmdbIndex:
             transaction.put(_ODOMETER_KEY, _NUMBER.pack(newest), db=self._meta)
 
     def get(self, chunk: bytes) -> bytes | None:
-        with self._environment.begin(self._records) as transaction:
-            value: bytes | None = transaction.get(chunk)
+        try:
+            with self._environment.begin(self._records) as transaction:
+                value: bytes | None = transaction.get(chunk)
+        except lmdb.Error as error:
+            raise IndexDamaged(str(error)) from error
         return value
 
     def answer(self, key: bytes) -> StoredAnswer | None:
-        with self._environment.begin(self._answers) as transaction:
-            value = transaction.get(key)
+        try:
+            with self._environment.begin(self._answers) as transaction:
+                value = transaction.get(key)
+        except lmdb.Error as error:
+            raise IndexDamaged(str(error)) from error
         return None if value is None else decode_answer(value)
 
     def answers(self, first: bytes) -> Iterator[tuple[bytes, StoredAnswer]]:
-        with self._environment.begin(self._answers) as transaction:
-            cursor = transaction.cursor()
-            if cursor.set_range(first):
-                for key, value in cursor:
-                    yield key, decode_answer(value)
+        try:
+            with self._environment.begin(self._answers) as transaction:
+                cursor = transaction.cursor()
+                if cursor.set_range(first):
+                    for key, value in cursor:
+                        yield key, decode_answer(value)
+        except lmdb.Error as error:
+            raise IndexDamaged(str(error)) from error
 
     def scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._environment.begin(self._records, buffers=True) as transaction:
-            cursor = transaction.cursor()
-            if not cursor.set_range(first):
-                return
-            for key, value in cursor:
-                key = bytes(key)
-                if key > last:
+        try:
+            with self._environment.begin(self._records, buffers=True) as transaction:
+                cursor = transaction.cursor()
+                if not cursor.set_range(first):
                     return
-                yield key, value
+                for key, value in cursor:
+                    key = bytes(key)
+                    if key > last:
+                        return
+                    yield key, value
+        except lmdb.Error as error:
+            raise IndexDamaged(str(error)) from error
 
     def apply(
         self,

@@ -184,6 +184,9 @@ class ChunkStore(Protocol):
     `declare_filled`."""
     whole: bool
     """Holds everything it ever acknowledged, or got it back. Durable."""
+    low_space: str
+    """Why it takes no new chunks (NO_SPACE), although there is some room; "": it takes them. Set by whoever watches
+    over the disk: what is left is for updates of the chunks that are there, removals, and the store's own files."""
     recovered: int
     """Its position when it was opened. Less than it has had: it is an old copy."""
 
@@ -327,6 +330,21 @@ class ChunkStore(Protocol):
         """On return everything so far is durable. Raises DISK_FAILED."""
 
     # -- for whoever watches over it -----------------------------------------------------------------------------
+
+    @property
+    def failure(self) -> EmberError | None:
+        """Why nothing is answered and stored any more: its disk has failed, or its index is damaged. None: it works."""
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing reads from its files, as far as this store was asked to."""
+
+    def fence(self, reason: str) -> None:
+        """Let `failure` be DISK_FAILED: the caller knows that its files cannot be reached. Nothing of it is noted; who
+        opens it again takes it for one that may have lost something (`renew`)."""
+
+    def look(self) -> None:
+        """Return if its directory is where it was and can be read. Called from a thread. Raises `OSError`."""
 
     def kept_note(self) -> bytes:
         """What `keep_note` was given last; b"": nothing, or it cannot be read. Called from a thread."""

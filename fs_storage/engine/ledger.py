@@ -115,13 +115,15 @@ class Ledger:
         """Some committed version has patches that are not in its block yet."""
         return self.patch_bytes > 0
 
-    def fence(self, failure: EmberError) -> None:
-        """Nothing is answered any more: what the disk holds is not known."""
+    def fence(self, failure: EmberError, *, noted: bool = True) -> None:
+        """Nothing is answered any more: what the disk holds is not known. `noted`: in the mark, too."""
         if self._fenced is None:
             logger.error("%s: %s; the target is out of service until it is opened again", self._directory, failure)
             self._fenced = failure
         if self.failure is None:
             self.failure = failure
+        if not noted:
+            return
         mark = self._opened.mark
         if not self._threaded:
             mark.fail()

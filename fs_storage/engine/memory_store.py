@@ -61,6 +61,9 @@ class MemoryStore:
         self.incarnation = 1
         self.whole = True
         self.recovered = 0
+        self.low_space = ""
+        self.failure: EmberError | None = None
+        self.quiet = True
         self.position = 0
 
     async def renew(self, opening: int, incarnation: int) -> None:
@@ -255,6 +258,12 @@ class MemoryStore:
     async def checkpoint(self) -> None:
         pass
 
+    def fence(self, reason: str) -> None:
+        self.failure = self.failure or EmberError(Code.DISK_FAILED, reason)
+
+    def look(self) -> None:
+        pass
+
     def kept_note(self) -> bytes:
         return self._note
 
@@ -284,6 +293,9 @@ class MemoryStore:
             return Prepared(entry.pending.number, len(entry.pending.data))
         if page_checksums(update.payload, update.offset, update.chunk_size) != update.checksums:
             raise EmberError(Code.CHECKSUM, f"chunk {update.chunk.hex()}: the payload does not match its checksums")
+        new = committed is None or committed.removed
+        if self.low_space and new and update.kind in (UpdateKind.WRITE, UpdateKind.TRUNCATE):
+            raise EmberError(Code.NO_SPACE, self.low_space)
         before = committed.data if committed else b""
         length = length_after(update, len(before))
         if length > len(before) and self._used_bytes() + length - len(before) > self._capacity_bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
+from fs_storage.engine import index_guard
 from fs_storage.engine.blocks import BlockFiles, unit_slots
 from fs_storage.engine.disk import Disk
 from fs_storage.engine.formatting import BLOCKS, INDEX, LOG, has_store, lock_directory, open_directory
@@ -119,6 +120,8 @@ def _open(
     if open_index is not None:
         index = open_index(directory / INDEX)
     else:
+        undo.append(lambda: index_guard.end(disk, directory))
+        index_guard.begin(disk, directory, directory / INDEX)
         index = LmdbIndex(directory / INDEX, max(4 << 30, total // 16) & -4096)
     undo.append(index.close)
     index.reserve()
@@ -145,6 +148,8 @@ def _open(
         raise
     # Only now: a crash before leaves the mark of the life before, and the next opening judges by it again.
     mark.open(boot)
+    if open_index is None:
+        index_guard.end(disk, directory)
     slots = Slots(settings.capacity_bytes)
     slots.restore(units, scan.taken)
     table = Table(index, blocks.locate, settings.records_cached)

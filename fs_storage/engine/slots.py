@@ -167,6 +167,11 @@ class Slots:
                 self._pinned_free.discard(key)
                 self._unpinned.append(key)
 
+    @property
+    def is_pinned(self) -> bool:
+        """Somebody reads from some slot."""
+        return bool(self._pins)
+
     def _list_unpinned(self) -> None:
         while self._unpinned:
             self.put_back(*self._unpinned.popleft())

@@ -18,12 +18,14 @@ from pathlib import Path
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
+from fs_common.records.storage import UpdateKind
 from fs_storage.engine.admission import admit
 from fs_storage.engine.blocks import BlockFiles
 from fs_storage.engine.checking import Checker, pieces_of
 from fs_storage.engine.checkpoint import Checkpointer
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
 from fs_storage.engine.disk import Disk, RealDisk
+from fs_storage.engine.formatting import LOCK
 from fs_storage.engine.index import Index
 from fs_storage.engine.index_format import StoredAnswer, answer_key, split_answer_key
 from fs_storage.engine.interface import (
@@ -90,6 +92,8 @@ class EngineStore:
         self.incarnation = mark.incarnation
         self.whole = mark.whole
         self.recovered = opened.recovered.sequence
+        self.low_space = ""
+        opened.table.damaged = self._on_damage
         self._closing = False
         self._committed = 0
         self._refused = 0
@@ -102,6 +106,27 @@ class EngineStore:
     def failed(self) -> bool:
         """The store is fenced (or closed)."""
         return self._ledger.failed
+
+    @property
+    def failure(self) -> EmberError | None:
+        return self._ledger.failure
+
+    @property
+    def quiet(self) -> bool:
+        return not self._slots.is_pinned
+
+    def fence(self, reason: str) -> None:
+        self._ledger.fence(EmberError(Code.DISK_FAILED, reason), noted=False)
+
+    def _on_damage(self, failure: EmberError) -> None:
+        """The index is damaged. From any thread."""
+        if self._threaded:
+            self._loop.call_soon_threadsafe(self._ledger.fence, failure)
+        else:
+            self._ledger.fence(failure)
+
+    def look(self) -> None:
+        self._disk.check_place(self._opened.lock_file, self._directory / LOCK)
 
     def _consider(self) -> None:
         self._checkpointer.consider()
@@ -261,7 +286,7 @@ class EngineStore:
                 try:
                     outcome = self._plan(updates[i], request)
                 except EmberError as error:
-                    if error.code is Code.NO_SPACE and not room_made:
+                    if error.code is Code.NO_SPACE and not room_made and not self.low_space:
                         full.append(i)
                     else:
                         results[i] = error
@@ -310,6 +335,8 @@ class EngineStore:
         how = plan(update, base)
         block = None
         if how.new_class is not None:
+            if self.low_space and base is None and update.kind != UpdateKind.REPLACE:
+                raise EmberError(Code.NO_SPACE, self.low_space)
             if self._checkpointer.index_full:
                 raise EmberError(Code.NO_SPACE, "the target's disk is full: its index cannot grow")
             slot, units = self._slots.take(how.new_class)

@@ -10,7 +10,7 @@ Invariants:
 * Counts and summaries follow every `put`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import nsmallest
 from itertools import islice
 from operator import itemgetter
@@ -44,6 +44,8 @@ class Table:
         self._index = index
         self._locate = locate
         self._records_cached = records_cached
+        self.damaged: Callable[[EmberError], None] = lambda failure: None
+        """Told when the index turns out to be damaged, from any thread, before that is raised."""
         self.hot: dict[bytes, Record] = {}
         """Records in memory; readers look here first. NOTHING: known not to be there."""
         self._changed: set[bytes] = set()
@@ -63,7 +65,7 @@ class Table:
     def get(self, chunk: bytes) -> Record:
         record = self.hot.get(chunk)
         if record is None:
-            value = self._index.get(chunk)
+            value = self._get(chunk)
             # An update of a new chunk asks several times.
             record = NOTHING if value is None else self._decode(value)
             self.hot[chunk] = record
@@ -75,16 +77,33 @@ class Table:
         """`get` from any thread."""
         record = self.hot.get(chunk)
         if record is None:
-            value = self._index.get(chunk)
+            value = self._get(chunk)
             # It may be that of a moment ago: whoever pins its block looks again afterwards.
             record = self.hot.get(chunk) or (NOTHING if value is None else self._decode(value))
         return record
+
+    def _get(self, chunk: bytes) -> bytes | None:
+        try:
+            return self._index.get(chunk)
+        except IndexDamaged as error:
+            raise self._damaged(error) from error
 
     def _decode(self, value: bytes) -> Record:
         try:
             return decode_record(value, self._locate)
         except IndexDamaged as error:
-            raise EmberError(Code.DISK_FAILED, f"the target's index is damaged: {error}") from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: IndexDamaged) -> EmberError:
+        failure = EmberError(Code.DISK_FAILED, f"the target's index is damaged: {error}")
+        self.damaged(failure)
+        return failure
+
+    def _scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            yield from self._index.scan(first, last)
+        except IndexDamaged as error:
+            raise self._damaged(error) from error
 
     def put(self, chunk: bytes, record: Record) -> None:
         before = self.get(chunk)
@@ -131,7 +150,7 @@ class Table:
         try:
             return self._index.answer(key)
         except IndexDamaged as error:
-            raise EmberError(Code.DISK_FAILED, f"the target's index is damaged: {error}") from error
+            raise self._damaged(error) from error
 
     def put_answer(self, key: bytes, answer: StoredAnswer) -> None:
         self._changed_answers[key] = answer
@@ -144,7 +163,7 @@ class Table:
         here = nsmallest(limit, (chunk for chunk in overlaid if chunk > after and self.hot[chunk] != NOTHING))
         found = [(chunk, self.hot[chunk]) for chunk in here]
         stored = 0
-        for chunk, value in self._index.scan(after + b"\0", _KEY_MAX):
+        for chunk, value in self._scan(after + b"\0", _KEY_MAX):
             if stored == limit:
                 break
             if chunk not in overlaid:
@@ -158,12 +177,15 @@ class Table:
         overlaid = {**self._settling_answers, **self._changed_answers}
         found = nsmallest(limit, (item for item in overlaid.items() if item[0] > after), key=itemgetter(0))
         stored = 0
-        for key, answer in self._index.answers(after + b"\0"):
-            if stored == limit:
-                break
-            if key not in overlaid:
-                found.append((key, answer))
-                stored += 1
+        try:
+            for key, answer in self._index.answers(after + b"\0"):
+                if stored == limit:
+                    break
+                if key not in overlaid:
+                    found.append((key, answer))
+                    stored += 1
+        except IndexDamaged as error:
+            raise self._damaged(error) from error
         found.sort(key=itemgetter(0))
         return found[:limit]
 
@@ -193,7 +215,7 @@ class Table:
         start = inode + first
         overlaid = self._of_inode.get(inode, set())
         changed = sorted((chunk for chunk in overlaid if chunk >= start), reverse=True)
-        for chunk, value in self._index.scan(start, inode + b"\xff\xff\xff\xff"):
+        for chunk, value in self._scan(start, inode + b"\xff\xff\xff\xff"):
             while changed and changed[-1] < chunk:
                 yield from self._present_in_memory(changed.pop())
             if chunk in overlaid:

@@ -254,6 +254,7 @@ class ChainOfDaemons:
         daemon = self.daemons.pop(node)
         await daemon._settling.close()
         await daemon._mending.close()
+        await daemon._disks.close()
         await daemon._scrub.close()
         await daemon._repairs.close()
         await daemon._resync.close()

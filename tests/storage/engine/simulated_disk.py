@@ -219,6 +219,10 @@ class SimulatedDisk:
     def allocated_bytes(self, file: int) -> int:
         return len(self._open[file][1].allocated) * PAGE
 
+    def check_place(self, file: int, path: Path) -> None:
+        if self.files.get(path) is not self._open[file][1]:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
+
     def read_stored(self, file: int, buffer: memoryview, offset: int) -> int:
         assert offset % PAGE == 0
         return self.read(file, (buffer,), offset)

@@ -1,0 +1,117 @@
+"""Watches over the disks of this daemon's targets.
+
+* A store that is fenced (its disk failed, its index is damaged) takes its target out of service, at once and with one
+  line, and the manager is told; the other targets go on.
+* A directory that is gone, or another one in its place, is such a failure.
+* Little free space: new chunks are refused before the disk is full.
+* A target that has failed is closed when nothing reads from its files any more, and opened again after a pause that
+  grows: a disk that is back, or was only disturbed, serves again when its chain has filled it up (its store is not
+  whole then). So are targets whose store was not there or could not be opened.
+
+One task for the daemon. Tasks and races: docs/concurrency/damage.md.
+"""
+
+import asyncio
+import logging
+
+from fs_common.endless import keep
+from fs_storage.target import Target
+from fs_storage.targets import Targets
+
+logger = logging.getLogger(__name__)
+
+ROUND_S = 0.5
+LOOK_ROUNDS = 4
+"""The disk is asked in every so manieth round."""
+AGAIN_S_MIN = 10.0
+AGAIN_S_MAX = 600.0
+"""Pause before a target is opened again; doubled each time."""
+LOW_SHARE = 32
+LOW_BYTES_MAX = 16 << 30
+
+
+class Disks:
+    def __init__(self, targets: Targets, low_space_bytes: int) -> None:
+        self._targets = targets
+        self._low_space_bytes = low_space_bytes
+        self._rounds = 0
+        self._again_s: dict[int, float] = {}
+        """When a target is opened again, by the loop's clock."""
+        self._pause_s: dict[int, float] = {}
+        """The next pause of a target that failed in this life."""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = keep(self._run, "disks", end_on=())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            self._rounds += 1
+            asked = self._rounds % LOOK_ROUNDS == 0
+            ends = await asyncio.gather(
+                *(self._look(target, asked=asked) for target in self._targets.all()), return_exceptions=True
+            )
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
+            self._open_again()
+            await asyncio.sleep(ROUND_S)
+
+    async def _look(self, target: Target, *, asked: bool) -> None:
+        store = target.store
+        if store.failure is None and asked:
+            try:
+                await asyncio.to_thread(store.look)
+                self._look_at_space(target)
+            except OSError as error:
+                name = f"{error.filename}: " if error.filename else ""
+                # What was stored may be all there: in a moved directory, on a disk that is mounted elsewhere.
+                store.fence(f"its directory is not there any more: {name}{error.strerror or error}")
+        failure = store.failure
+        if failure is None:
+            return
+        if target.failed is None:
+            target.fail(failure.message)
+            self._targets.changed()
+        now = asyncio.get_running_loop().time()
+        if target.id not in self._again_s:
+            self._again_s[target.id] = now + self._pause_s.get(target.id, AGAIN_S_MIN)
+        if now >= self._again_s[target.id] and store.quiet and not target.in_flight:
+            await self._targets.close_failed(target)
+
+    def _open_again(self) -> None:
+        """Those whose pause is over."""
+        now = asyncio.get_running_loop().time()
+        closed = self._targets.closed_out()
+        for target in closed:
+            self._again_s.setdefault(target, now + self._pause_s.get(target, AGAIN_S_MIN))
+        due = [target for target in closed if now >= self._again_s[target]]
+        if due:
+            for target in due:
+                self._pause_s[target] = min(2 * self._pause_s.get(target, AGAIN_S_MIN), AGAIN_S_MAX)
+                del self._again_s[target]
+            self._targets.open_again()
+
+    def _look_at_space(self, target: Target) -> None:
+        store = target.store
+        space = store.space()
+        low = self._low_space_bytes or min(space.capacity_bytes // LOW_SHARE, LOW_BYTES_MAX)
+        if store.low_space:
+            low += low // 4
+        if space.free_bytes >= low:
+            if store.low_space:
+                logger.warning("target %d takes new chunks again", target.id)
+            store.low_space = ""
+            return
+        if not store.low_space:
+            logger.error("target %d is low on space and takes no new chunks", target.id)
+        store.low_space = (
+            f"target {target.id} is low on space ({space.free_bytes} of {space.capacity_bytes} bytes are free):"
+            " it takes no new chunks; remove files or add targets"
+        )

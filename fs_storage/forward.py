@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple
 
 from fs_common.buffers import BufferPool
+from fs_common.checks import check
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.ids import split_chunk_id
@@ -76,7 +77,7 @@ been applied, whatever the table promises of the answer."""
 RESENDS_MAX = 4
 """Whole chunks on their way to successors at one position at the same time: their memory is not that of a request."""
 PUSHES_MAX = 8
-"""Whole chunks on their way to fill up replicas at the same time."""
+"""Frames on their way to fill up replicas at the same time."""
 _TOLD = (_FINAL | {Code.CHECKSUM}) - _UNCLEAR
 """What the predecessor, or the client, is told under its own name."""
 
@@ -145,38 +146,36 @@ class Forwarder:
         send: Sequence[Part],
         timeout: float,
         attempt: int = 1,
+        *,
+        pushed: bool = False,
     ) -> list[Outcome]:
         """Send `items`, versions set, to the successor of the place `asked`; one outcome for each."""
         try:
             reply = await self._call(target, asked, client, items, send, timeout)
         except EmberError as error:
-            outcome = self._refused(target, asked, error.code, error.message, attempt)
+            outcome = self._refused(target, asked, error.code, error.message, attempt, pushed=pushed)
             return [outcome] * len(items)
         outcomes: list[Outcome] = list(map(Accepted, reply.versions, reply.lengths))
         for failed in reply.errors:
-            outcomes[failed.index] = self._refused(target, asked, code_of(failed.code), failed.message, attempt)
+            code = code_of(failed.code)
+            outcomes[failed.index] = self._refused(target, asked, code, failed.message, attempt, pushed=pushed)
         return outcomes
 
     async def send_whole(self, target: Target, operation: Operation, timeout: float, attempt: int) -> Outcome:
-        """Send a version of the chunk from the store: the leftover, the update that is pending, or (PUSH) what is
-        committed."""
+        """Send a version of the chunk from the store: the leftover, or the update that is pending."""
         deadline = asyncio.get_running_loop().time() + timeout
         step, asked = operation.step, operation.asked
         # No `asyncio.timeout`: this may run before there is a task of its own (`eager`).
-        async with self._turn(step, asked):
+        async with self._turn(asked):
             if operation.asked is not asked or operation.step is not step:
                 return Refused(Failure(Code.NOT_SERVING, "the chain has changed"), True)  # which nobody waits for
             try:
-                if step is Step.PUSH:
-                    return await self._push(target, operation, asked, deadline, attempt)
                 version = operation.leftover if step is Step.RESEND else operation.version
                 return await self._send_pending(target, operation.chunk, version, asked, deadline, attempt)
             except EmberError as error:
                 return self._refused(target, asked, error.code, error.message, attempt)
 
-    def _turn(self, step: Step, asked: Position | None) -> asyncio.Semaphore:
-        if step is Step.PUSH:
-            return self._pushing
+    def _turn(self, asked: Position | None) -> asyncio.Semaphore:
         receiver = asked.index + 1 if asked is not None else 0
         turn = self._resending.get(receiver)
         if turn is None:
@@ -224,60 +223,64 @@ class Forwarder:
             buffer.release()
         return outcome
 
-    async def _push(
-        self, target: Target, operation: Operation, asked: Position | None, deadline: float, attempt: int
-    ) -> Outcome:
-        """What is committed, to the syncing successor: straight from the block file, where it is large."""
-        store, chunk = target.store, operation.chunk
-        held = store.holding(chunk)
-        if asked is None or held.version != operation.version:
-            return Refused(Failure(Code.NOT_SERVING, f"target {target.id} is not where it was"), True)
-        kind = UpdateKind.REMOVE if held.removed else UpdateKind.REPLACE if held.version else UpdateKind.FORGET
-        length = held.length
-        send: list[Part] = []
-        checksums = b""
-        release: list[Callable[[], None]] = []
+    async def push(
+        self, target: Target, asked: Position | None, operations: Sequence[Operation], timeout: float, attempt: int
+    ) -> list[Outcome]:
+        """What is committed of these chunks, to the syncing successor, in one frame; from block files into the socket
+        where it is large. One outcome for each."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        outcomes: list[Outcome] = [Refused(Failure(Code.NOT_SERVING, "the chain has changed"), True)] * len(operations)
+        async with self._pushing:
+            # Nobody waits for those that go their way without this attempt.
+            places = [place for place, operation in enumerate(operations) if _is_pushed(operation, asked)]
+            lengths = [operations[place].length for place in places]
+            buffer = self._pool.take(max(sum(lengths), 1))
+            release: list[Callable[[], None]] = [buffer.release]
+            items: list[UpdateItem] = []
+            sent: list[int] = []
+            send: list[Part] = []
+            try:
+                begin = 0
+                for place, length in zip(places, lengths, strict=True):
+                    operation = operations[place]
+                    assert asked is not None
+                    try:
+                        item = _whole_item(target.store, operation, asked)
+                        view = buffer.view[begin : begin + length]
+                        begin += length
+                        if length:
+                            send.append(await self._read_committed(target.store, operation.chunk, view, release))
+                    except EmberError as error:
+                        outcomes[place] = self._refused(target, asked, error.code, error.message, attempt, pushed=True)
+                        continue
+                    items.append(item)
+                    sent.append(place)
+                if items:
+                    timeout = deadline - asyncio.get_running_loop().time()
+                    answers = await self.forward(target, asked, b"", items, send, timeout, attempt, pushed=True)
+                    for place, outcome in zip(sent, answers, strict=True):
+                        outcomes[place] = outcome
+                        if isinstance(outcome, Accepted):
+                            target.pushed_chunks += 1
+                            target.pushed_bytes += outcome.length
+            finally:
+                for give_back in release:
+                    give_back()
+        return outcomes
+
+    async def _read_committed(
+        self, store: ChunkStore, chunk: bytes, view: memoryview, release: list[Callable[[], None]]
+    ) -> Part:
+        """All of the committed version. The operation that asks holds the chunk, so it stays as it is."""
         try:
-            if length:
-                buffer = self._pool.take(length)
-                release.append(buffer.release)
-                try:
-                    read = store.read(chunk, 0, length, buffer.view)
-                except WouldBlock:
-                    read = await asyncio.get_running_loop().run_in_executor(
-                        self._threads, partial(store.read_blocking, chunk, 0, length, buffer.view)
-                    )
-                if read.release is not None:
-                    release.append(read.release)
-                # The answer may have a single checksum for all of it: who stores it needs one for each page.
-                send, checksums = [read.part], store.checksums(chunk)
-            inode, index = split_chunk_id(chunk)
-            item = UpdateItem(
-                asked.chain,
-                asked.version,
-                inode,
-                index,
-                kind,
-                0,
-                length,
-                held.chunk_size or CHUNK_SIZE_MIN,
-                0,
-                0,
-                checksums,
-                Durability.MEMORY,  # it is synced before it counts (FINISH_SYNC)
-                held.version,
-                held.digest,
-                NOTHING_DIGEST,
+            read = store.read(chunk, 0, len(view), view)
+        except WouldBlock:
+            read = await asyncio.get_running_loop().run_in_executor(
+                self._threads, partial(store.read_blocking, chunk, 0, len(view), view)
             )
-            timeout = deadline - asyncio.get_running_loop().time()
-            (outcome,) = await self.forward(target, asked, b"", [item], send, timeout, attempt)
-        finally:
-            for give_back in release:
-                give_back()
-        if isinstance(outcome, Accepted):
-            target.pushed_chunks += 1
-            target.pushed_bytes += length
-        return outcome
+        if read.release is not None:
+            release.append(read.release)
+        return read.part
 
     async def at_version(self, target: Target, position: Position, timeout: float) -> None:
         """Return when the predecessor acts at this version of the chain. Raises what it, or the way to it, says."""
@@ -339,7 +342,9 @@ class Forwarder:
             target.behind = reply.holders
         return reply
 
-    def _refused(self, target: Target, asked: Position | None, code: Code, message: str, attempt: int) -> Refused:
+    def _refused(
+        self, target: Target, asked: Position | None, code: Code, message: str, attempt: int, *, pushed: bool = False
+    ) -> Refused:
         """The outcome, in words that name chain and node, with a code whose retry class is kept."""
         where = f"chain {asked.chain}" if asked is not None else f"target {target.id}"
         if asked is not None and asked.successor is not None:
@@ -352,7 +357,7 @@ class Forwarder:
         final = code in _FINAL or (code in _CORRUPT and attempt >= CORRUPT_ATTEMPTS_MAX)
         if asked is None and target.position is None:
             final = True  # it is not a lease that may come back: the chain goes on without this target
-        syncs = asked is not None and asked.fills
+        syncs = asked is not None and asked.fills and not pushed
         if syncs:
             # No update fails because of a replica that does not serve yet: either it takes it, or the chain goes on
             # without it.
@@ -381,3 +386,32 @@ def _base(store: ChunkStore, chunk: bytes) -> int:
     """Digest of what the pending version follows."""
     state = store.state(chunk)
     return NOTHING_DIGEST if state is None or state.removed else store.digest(chunk)
+
+
+def _is_pushed(operation: Operation, asked: Position | None) -> bool:
+    return asked is not None and operation.step is Step.PUSH and operation.asked is asked
+
+
+def _whole_item(store: ChunkStore, operation: Operation, asked: Position) -> UpdateItem:
+    """What is committed of the chunk, as an update that goes over whatever the receiver has."""
+    chunk = operation.chunk
+    held = store.holding(chunk)
+    check(held.version == operation.version, "a chunk stays as it is while it is pushed", operation)
+    inode, index = split_chunk_id(chunk)
+    return UpdateItem(
+        asked.chain,
+        asked.version,
+        inode,
+        index,
+        UpdateKind.REMOVE if held.removed else UpdateKind.REPLACE if held.version else UpdateKind.FORGET,
+        0,
+        held.length,
+        held.chunk_size or CHUNK_SIZE_MIN,
+        0,
+        0,
+        store.checksums(chunk),
+        Durability.MEMORY,  # it is synced before it counts (FINISH_SYNC)
+        held.version,
+        held.digest,
+        NOTHING_DIGEST,
+    )

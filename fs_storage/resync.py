@@ -166,6 +166,8 @@ class Resync(Rounds):
             )
         for failed in request.errors:
             chunk = batch[failed.index].chunk
+            if code_of(failed.code) is Code.CHECKSUM:
+                self._targets.suspect(target, chunk)  # it may be damaged here, and is repaired then
             raise EmberError(code_of(failed.code), f"chunk {chunk.hex()} is not there yet: {failed.message}")
 
     def turn_to_list(self) -> Any:

@@ -121,7 +121,10 @@ class Daemon:
             self.targets,
             self.updates,
             hello,
-            Throttle(config.resync_bytes_per_s, lambda: counters["reads"] + counters["updates"]),
+            Throttle(
+                config.resync_bytes_per_s,
+                lambda: counters["reads"] + counters["updates"] - counters["updates_while_syncing"],
+            ),
             counters,
             config.settle_interval_ms / 1000,
         )

@@ -116,6 +116,10 @@ class Updates:
         for target in touched.values():
             self._start(target, request)
         self._counters.add("updates", len(items))
+        if message.source and any(
+            target.position is not None and target.position.syncing for target in request.touched
+        ):
+            self._counters.add("updates_while_syncing", len(items))
         done = request.done
         return done.result() if done.done() else done
 
@@ -302,9 +306,9 @@ class Updates:
             match step:
                 case Step.PREPARE:
                     await self._prepare(target, request, together)
-                case Step.FORWARD:
+                case Step.FORWARD | Step.PUSH:
                     await self._forward(target, request, together, 1)
-                case Step.RESEND | Step.FORWARD_WHOLE | Step.PUSH:
+                case Step.RESEND | Step.FORWARD_WHOLE:
                     for operation in together[1:]:
                         self._spawn(target, self._send_whole(target, request, operation))
                     await self._send_whole_attempts(target, request, together[0])
@@ -449,15 +453,17 @@ class Updates:
         """One attempt for `operations`, together; those that need another get it in a task of their own."""
         loop = asyncio.get_running_loop()
         asked = operations[0].asked
-        items, send = frame_of(request, operations, asked.version if asked is not None else 0)
-        self._counters.add("forwards", len(items))
-        request.sending += 1
-        try:
-            outcomes = await self._forwarder.forward(
-                target, asked, request.client, items, send, request.give_up - loop.time(), attempt
-            )
-        finally:
-            request.sent()
+        left_s = request.give_up - loop.time()
+        if operations[0].step is Step.PUSH:
+            outcomes = await self._forwarder.push(target, asked, operations, left_s, attempt)
+        else:
+            items, send = frame_of(request, operations, asked.version if asked is not None else 0)
+            self._counters.add("forwards", len(items))
+            request.sending += 1
+            try:
+                outcomes = await self._forwarder.forward(target, asked, request.client, items, send, left_s, attempt)
+            finally:
+                request.sent()
         again = self._take_outcomes(target, request, operations, asked, outcomes, attempt)
         if again:
             self._spawn(target, self._forward_again(target, request, again, asked, attempt + 1))
@@ -488,8 +494,7 @@ class Updates:
         asked = operation.asked
         attempt = 1
         while True:
-            if operation.step is not Step.PUSH:
-                self._counters.add("resends")
+            self._counters.add("resends")
             outcome = await self._forwarder.send_whole(target, operation, request.give_up - loop.time(), attempt)
             if not self._take_outcomes(target, request, [operation], asked, [outcome], attempt):
                 return

@@ -1,6 +1,7 @@
 """A syncing replica gets what it missed from the tail before it, whatever is written meanwhile and whoever dies."""
 
 import asyncio
+import os
 import random
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from fs_common.records.mending import ListHeld
 from fs_common.records.routing import LocalState, PublicState
 from fs_common.records.storage import UpdateKind
 from fs_storage import resync
-from fs_storage.engine.interface import Held
+from fs_storage.engine.interface import ChunkStore, Held
 from tests.storage.chain import CHUNK, CLIENT, ChainOfDaemons, HeldStore, chain_of, eventually
+from tests.storage.engine.quick import open_quick_store
 from tests.storage.engine.updates import apply, prepared, remove, write
 from tests.storage.moving import move
 from tests.support import run
@@ -319,5 +321,56 @@ def test_a_list_is_for_the_predecessor_alone(tmp_path: Path) -> None:
             with pytest.raises(EmberError) as error:
                 await chain.pool.call(chain.address(3), LIST_HELD, ListHeld(1, version, b"", 10, 101), timeout=10)
             assert error.value.code is Code.NOT_SERVING
+
+    run(scenario())
+
+
+def test_stores_on_disks_are_filled_up(tmp_path: Path) -> None:
+    """Whole chunks from block files, small ones together in a frame, and empty ones."""
+
+    async def make_store(target: int) -> ChunkStore:
+        return await open_quick_store(tmp_path / str(target))
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path, make_store=make_store) as chain:
+            await leaves(chain)
+            contents = {0: CHUNK, 1: CHUNK - 5, 2: 200_000, 3: 70_000, 4: 1, **dict.fromkeys(range(5, 90), 3000)}
+            for index, length in contents.items():
+                await chain.update(os.urandom(length), index=index, chain_version=2)
+            await chain.update(kind=UpdateKind.TRUNCATE, index=100, chain_version=2)
+            await chain.update(b"x" * 9000, index=3, offset=10_000, chain_version=2)
+            await chain.restart(3)
+            version = move(chain, BACK)
+            await up_to_date(chain)
+            stores = [chain.target(1, place).store for place in range(3)]
+            assert stores[0].held(b"", 1000) == stores[1].held(b"", 1000) == stores[2].held(b"", 1000)
+            assert sent(chain) == len(contents) + 1
+            move(chain, ALL)
+            await chain.serving()
+            for index, length in contents.items():
+                assert len(await chain.read_everywhere(index=index, chain_version=version + 1)) == length
+
+    run(scenario())
+
+
+def test_a_chunk_that_is_damaged_at_the_tail_is_looked_at(tmp_path: Path) -> None:
+    """It is not sent on; another replica has it whole."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await leaves(chain)
+            await chain.update(b"good bytes", chain_version=2)
+            suspected: list[bytes] = []
+            chain.daemons[2].targets.suspect = lambda target, chunk: suspected.append(chunk)
+            version = place_of(chain, 1)._chunks[chunk_id(7, 0)].committed
+            assert version is not None
+            good = place_of(chain, 1).checksums
+            place_of(chain, 1).checksums = lambda chunk: bytes(4)  # type: ignore[method-assign]
+            await is_back(chain)
+            await eventually(lambda: bool(suspected))
+            assert suspected[0] == chunk_id(7, 0)
+            place_of(chain, 1).checksums = good  # type: ignore[method-assign]
+            await up_to_date(chain)
+            assert same(chain)
 
     run(scenario())

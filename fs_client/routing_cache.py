@@ -327,6 +327,11 @@ class RoutingCache:
         known, replicas, _, _ = self._serving(chain, time.monotonic())
         return known.version, replicas
 
+    def chain_version(self, chain_id: int) -> int | None:
+        """None: the chain is unknown."""
+        chain = self._chains.get(chain_id)
+        return None if chain is None else chain.version
+
     def serving_targets(self, chain_id: int) -> frozenset[int]:
         """Ids of the targets that serve a chain; empty for one that is unknown."""
         serving = self._serving_targets.get(chain_id)

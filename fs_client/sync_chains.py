@@ -42,8 +42,15 @@ async def sync_everything(storage: StorageClient, timeout_s: float) -> bool:
     return losses == [share.losses for share in shares]
 
 
-async def _sync(storage: StorageClient, shares: Sequence[Share], timeout_s: float) -> None:
-    chains = {chain for share in shares for chain in share.marks}
+async def sync_some(storage: StorageClient, chains: Collection[int], timeout_s: float) -> None:
+    """Sync what this client has unsynced on these chains. What is found to be lost is told to who syncs its file."""
+    await _sync(storage, storage.unsynced.shares(), timeout_s, chains)
+
+
+async def _sync(
+    storage: StorageClient, shares: Sequence[Share], timeout_s: float, only: Collection[int] | None = None
+) -> None:
+    chains = {chain for share in shares for chain in share.marks if only is None or chain in only}
     if not chains:
         return
     count = storage.unsynced.count

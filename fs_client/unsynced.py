@@ -130,6 +130,10 @@ class Unsynced:
         """All that have something unsynced."""
         return [share for share in (*self._files.values(), self._forgotten) if share.marks]
 
+    def chains(self) -> set[int]:
+        """Those on which something is unsynced."""
+        return {chain for share in (*self._files.values(), self._forgotten) for chain in share.marks}
+
     def shares_of(self, share: Share) -> list[Share]:
         """Those that may have bytes of this file."""
         forgotten = any(mark.first <= share.opened for mark in self._forgotten.marks.values())

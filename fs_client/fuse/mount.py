@@ -29,6 +29,7 @@ from fs_client.fuse.users import User, groups_of, user_of
 from fs_client.fuse.write_back import Dirty
 from fs_client.settle import ended, run_all
 from fs_client.sync_chains import lost, sync_everything, sync_file
+from fs_client.unsynced_guard import UnsyncedGuard
 from fs_common import heap, methods
 from fs_common.buffers import BufferPool
 from fs_common.clocks import boottime_s
@@ -131,7 +132,7 @@ class Mount:
         self._ticking: asyncio.TimerHandle | None = None
         self._known_nodes = heap.Watermark()
         """What they took goes back to the system."""
-        self._known: asyncio.Task[None] | None = None
+        self._kept: list[asyncio.Task[None]] = []
         self.following = Following(self)
 
     # Calls
@@ -380,7 +381,10 @@ class Mount:
 
     def begin(self) -> None:
         self._ticking = self.loop.call_later(TICK_S, self._tick)
-        self._known = keep(self._stay_known, "staying known", end_on=())
+        self._kept = [
+            keep(self._stay_known, "staying known", end_on=()),
+            keep(UnsyncedGuard(self.fs.storage).run, "syncing what is unsynced", end_on=()),
+        ]
         self.following.begin()
 
     async def _stay_known(self) -> None:
@@ -470,9 +474,9 @@ class Mount:
         self.closing = True
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._known is not None:
-            self._known.cancel()
-            await ended([self._known])
+        for task in self._kept:
+            task.cancel()
+        await ended(self._kept)
         await self.following.close()
         await self.reads.close()
         await ended(list(self._tasks))
@@ -483,9 +487,9 @@ class Mount:
         self.closing = True
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._known is not None:
-            self._known.cancel()
-            await ended([self._known])
+        for task in self._kept:
+            task.cancel()
+        await ended(self._kept)
         await self.following.close()
         for handle in list(self.handles.files.values()):
             await self.close_handle(handle)

@@ -39,7 +39,7 @@ from fs_client.storage_client import StorageClient
 from fs_client.write_path import Writer
 from fs_common import methods
 from fs_common.checks import check
-from fs_common.errors import EmberError, to_os_error
+from fs_common.errors import Code, EmberError, to_os_error
 from fs_common.ids import ROOT_INODE, ClientId
 from fs_common.layout import Layout
 from fs_common.limits import BATCH_NAMES_MAX
@@ -47,6 +47,7 @@ from fs_common.peers import PeerPool
 from fs_common.records import meta
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.routing_changes import changed
 from fs_common.rpc import byte_view
 
 T = TypeVar("T")
@@ -129,9 +130,15 @@ class AsyncFileSystem(Namespace):
         self.pool.hello = msgspec.structs.replace(self.pool.hello, cluster=routing.cluster)
 
     async def _fetch_routing(self, known: int, timeout_s: float, wait_s: float) -> Routing | None:
-        request = GetRouting(known, int(wait_s * 1000))
+        had = self.routing.routing
+        request = GetRouting(known, int(wait_s * 1000), partial=had.version == known)
         reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, request, timeout_s=timeout_s)
-        return reply.routing
+        if reply.routing is None or not reply.based_on:
+            return reply.routing
+        if reply.based_on != had.version:
+            text = f"the metadata service told what has changed since routing {reply.based_on}, not {had.version}"
+            raise EmberError(Code.INTERNAL, text)
+        return changed(had, reply.routing)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run in the background; `close` waits for it. The coroutine handles its own errors."""

@@ -165,8 +165,10 @@ class RoutingCache:
         async with self._refreshing:
             if self._routing.version > known:
                 return
-            routing = await self._fetch(self._routing.version, timeout_s, 0.0)
-            if routing is not None and routing.version != self._routing.version:
+            had = self._routing.version
+            routing = await self._fetch(had, timeout_s, 0.0)
+            # A newer one may have come otherwise meanwhile. (An older one is the newest of a store that was restored.)
+            if routing is not None and (routing.version > self._routing.version or had == self._routing.version):
                 self.adopt(routing)
 
     async def refresh_if_possible(self, known: int, timeout_s: float) -> None:

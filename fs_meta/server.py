@@ -190,6 +190,8 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     clients = Clients(config.client_timeout_ms / 1000)
     news = RoutingNews(routing)
     manager.subscribe(news.changed)
+    if manager.routing is not None:
+        news.changed(manager.routing)
     service = make_service(context, config.cluster, clients, following, news)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)

@@ -29,6 +29,7 @@ PURE = (
     "fs_common/limits.py",
     "fs_common/checks.py",
     "fs_common/channels.py",
+    "fs_common/routing_changes.py",
     "fs_common/records/*.py",
     "fs_storage/craq/*.py",
     "fs_meta/clients.py",

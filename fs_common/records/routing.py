@@ -106,13 +106,18 @@ class GetRouting(msgspec.Struct, frozen=True, array_like=True):
     wait_ms: int = 0
     """How long the answer may be held back while it is: it comes as soon as there is a newer one. The server waits
     `ROUTING_WAIT_MS_MAX` at most; one of an older release answers at once."""
+    partial: bool = False
+    """The answer may be what has changed since `known_version`."""
 
 
 class GetRoutingReply(msgspec.Struct, frozen=True, array_like=True):
     routing: Routing | None
+    based_on: int = 0
+    """0: it is whole. Else it is what has changed since that version (`fs_common/routing_changes.py`)."""
 
 
 class EncodedRoutingReply(msgspec.Struct, frozen=True, array_like=True):
     """The same as `GetRoutingReply` on the wire, for a sender that has encoded the routing before."""
 
     routing: msgspec.Raw
+    based_on: int = 0

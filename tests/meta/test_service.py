@@ -13,8 +13,9 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import stripe_chains
 from fs_common.records import meta
 from fs_common.records.locks import GetLock, Lock, ReleaseLocks
-from fs_common.records.routing import GetRouting, Routing
+from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
 from fs_common.records.session import Empty, Hello
+from fs_common.routing_changes import changed
 from fs_common.rpc import Peer
 from fs_common.transports import tcp
 from fs_meta import fsck, server
@@ -191,6 +192,17 @@ def test_who_waits_for_routing_is_told_when_it_changes(tmp_path: Path) -> None:
                 "it is newer already"
             )
             assert (await c.call(methods.GET_ROUTING, GetRouting(2, 1))).routing is None, "its time is over"
+            old = c.manager.routing
+            assert old is not None
+            chain = msgspec.structs.replace(old.chains[1], version=7, targets=[])
+            new = msgspec.structs.replace(old, version=3, chains=[old.chains[0], chain, *old.chains[2:]])
+            c.manager.publish(new)
+            reply = await c.call(methods.GET_ROUTING, GetRouting(2, 60_000, partial=True))
+            assert reply.based_on == 2 and reply.routing.chains == [chain] and not reply.routing.nodes
+            assert changed(old, reply.routing) == new
+            for asked in (GetRouting(2), GetRouting(99, partial=True)):
+                assert await c.call(methods.GET_ROUTING, asked) == GetRoutingReply(new), "the whole"
+            c.manager.publish(routing_of(c.daemons, version=2))
             last = asyncio.ensure_future(c.call(methods.GET_ROUTING, GetRouting(2, 60_000)))
             while not (await c.call(methods.STATS, Empty())).counters["routing_waits"]:
                 pass

@@ -39,6 +39,7 @@ BENCHMARKS = (
     Entry("mount_names", "stat, ls -l, find, du through a mount"),
     Entry("load", "loader samples over memory"),
     Entry("copy_in", "emberfs cp -r of a source tree"),
+    Entry("resync", "a replica that was away is filled up"),
     Entry("failover", "pauses when a daemon is killed or stopped"),
     Entry("start_time", "start of commands, import of the client"),
 )

@@ -29,6 +29,7 @@ from fs_storage.engine.interface import ChunkRead
 from fs_storage.reads import DAMAGE
 from fs_storage.target import Target
 from fs_storage.targets import Targets
+from fs_storage.throttle import Throttle
 
 TURNS_TO_READ = 64
 """Turns of the loop in which what has arrived is read: at least 64 KiB of each connection in each of them."""
@@ -43,10 +44,11 @@ _UNDER_WAY = tuple(step for step in Step if step not in (Step.QUEUED, Step.DONE)
 class Holdings:
     """The handlers of LIST_HELD, LIST_REMEMBERED and PULL_VERSION."""
 
-    def __init__(self, targets: Targets, pool: BufferPool, threads: Executor) -> None:
+    def __init__(self, targets: Targets, pool: BufferPool, threads: Executor, throttle: Throttle) -> None:
         self._targets = targets
         self._pool = pool
         self._threads = threads
+        self._throttle = throttle
 
     async def list_held(self, call: Call) -> Reply:
         """LIST_HELD. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, INVALID.
@@ -64,7 +66,7 @@ class Holdings:
         target = self._target(request.chain, request.chain_version, request.limit)
         store = target.store
         chunks = [HeldChunk(*held) for held in store.held(request.after, request.limit)]
-        return Reply(ListHeldReply(chunks, store.whole, store.floor, store.opening))
+        return Reply(ListHeldReply(chunks, store.whole, store.floor, store.opening, self._throttle.serving()))
 
     def list_remembered(self, call: Call) -> Reply:
         """LIST_REMEMBERED. Raises as LIST_HELD."""

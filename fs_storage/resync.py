@@ -150,10 +150,10 @@ class Resync(Rounds):
         reply: ListHeldReply = await self.call(successor, LIST_HELD, request, LIST_S)
         return reply
 
-    async def push(self, target: Target, position: Position, batch: list[Push]) -> None:
-        """Bring these chunks to the successor. Raises what one of them failed by."""
+    async def push(self, target: Target, position: Position, batch: list[Push], elsewhere: bool) -> None:
+        """Bring these chunks to the successor. Raises what one of them failed by. `elsewhere`: it serves clients."""
         size = sum(push.length for push in batch)
-        async with self._throttle.turn(size):
+        async with self._throttle.turn(size, elsewhere=elsewhere):
             self.check(target, position)
             request = await self._updates.push(target, [push.chunk for push in batch], PUSH_S)
         sent = len(batch) - len(request.errors)
@@ -170,9 +170,9 @@ class Resync(Rounds):
                 self._targets.suspect(target, chunk)  # it may be damaged here, and is repaired then
             raise EmberError(code_of(failed.code), f"chunk {chunk.hex()} is not there yet: {failed.message}")
 
-    def turn_to_list(self) -> Any:
+    def turn_to_list(self, elsewhere: bool) -> Any:
         """Around the work on one page."""
-        return self._throttle.turn(0)
+        return self._throttle.turn(0, elsewhere=elsewhere)
 
     async def call(self, member: ChainTarget, method: Method, request: msgspec.Struct, timeout: float) -> Any:
         try:
@@ -193,6 +193,8 @@ class _Round:
         self._fill = Fill()
         self._opening: int | None = None
         """Of the successor's store, by its first page."""
+        self._serving = False
+        """The successor's daemon serves clients, by its last page."""
         self._pushes: set[asyncio.Task[None]] = set()
         self._batch: list[Push] = []
         self._batch_bytes = 0
@@ -202,7 +204,7 @@ class _Round:
         fill = self._fill
         try:
             while not fill.done:
-                async with self._resync.turn_to_list():
+                async with self._resync.turn_to_list(self._serving):
                     await self._give_pages()
                     found = fill.compare()
                 for push in found:
@@ -225,6 +227,7 @@ class _Round:
             if self._opening not in (None, reply.opening):
                 raise EmberError(Code.UPDATE_MISSING, f"target {self._successor.target} was started anew")
             self._opening = reply.opening
+            self._serving = reply.serving
             theirs.give(reply.chunks, PAGE)
         if mine.wanting:
             self._resync.check(self._target, self._position)
@@ -247,7 +250,7 @@ class _Round:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
         while len(self._pushes) >= AT_ONCE:
             await self._one_is_there()
-        work = self._resync.push(self._target, self._position, batch)
+        work = self._resync.push(self._target, self._position, batch, self._serving)
         self._pushes.add(asyncio.get_running_loop().create_task(work, name=f"push from {self._target.id}"))
 
     async def _one_is_there(self) -> None:

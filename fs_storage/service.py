@@ -103,7 +103,11 @@ class Daemon:
         self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
         self._queries = Queries(self.targets, self.updates, self._disk)
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
-        self._holdings = Holdings(self.targets, self._pool, self._threads)
+        throttle = Throttle(
+            config.resync_bytes_per_s,
+            lambda: counters["reads"] + counters["updates"] - counters["updates_while_syncing"],
+        )
+        self._holdings = Holdings(self.targets, self._pool, self._threads, throttle)
         self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=_give_way)
         self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
@@ -121,10 +125,7 @@ class Daemon:
             self.targets,
             self.updates,
             hello,
-            Throttle(
-                config.resync_bytes_per_s,
-                lambda: counters["reads"] + counters["updates"] - counters["updates_while_syncing"],
-            ),
+            throttle,
             counters,
             config.settle_interval_ms / 1000,
         )

@@ -1,10 +1,10 @@
 """How fast replicas are filled up: at a bounded rate, and giving way to clients.
 
-While reads or updates of clients come to this daemon, one piece of work is done at a time, and after each there is a
-rest of nine times as long: so filling takes a tenth of what the processors, the disk and the successor have to give,
-whatever that is. Otherwise up to `AT_ONCE` pieces are done side by side.
+While reads or updates of clients come to this daemon, or to that which is sent to, one piece of work is done at a
+time, and after each there is a rest of nine times as long: so filling takes a tenth of what processors, disks and
+network have to give, whatever that is. Otherwise up to `AT_ONCE` pieces are done side by side.
 
-Called by: `resync`.
+Called by: `resync`; `holdings` tells the other side.
 """
 
 import asyncio
@@ -64,18 +64,22 @@ class Throttle:
         self._alone = asyncio.Lock()
         """Held by whoever works, or rests, while clients are served."""
 
+    def serving(self) -> bool:
+        """Whether this daemon serves clients just now."""
+        return self._pace.serving(asyncio.get_running_loop().time(), self._requests())
+
     @asynccontextmanager
-    async def turn(self, size_bytes: int) -> AsyncIterator[None]:
-        """Around a piece of work that sends about so much. Rests before it returns."""
+    async def turn(self, size_bytes: int, *, elsewhere: bool = False) -> AsyncIterator[None]:
+        """Around a piece of work that sends about so much. Rests before it returns. `elsewhere`: whoever it is sent to
+        serves clients."""
         loop = asyncio.get_running_loop()
         async with self._slots:
             await asyncio.sleep(self._pace.reserve(loop.time(), size_bytes))
-            if not self._pace.serving(loop.time(), self._requests()):
+            if not (self.serving() or elsewhere):
                 yield
                 return
             async with self._alone:
                 begin_s = loop.time()
                 yield
-                end_s = loop.time()
-                if self._pace.serving(end_s, self._requests()):
-                    await asyncio.sleep(rest_s(end_s - begin_s))
+                if self.serving() or elsewhere:
+                    await asyncio.sleep(rest_s(loop.time() - begin_s))

@@ -42,6 +42,8 @@ class ListHeldReply(msgspec.Struct, frozen=True, array_like=True):
     """No removal that it has forgotten had a higher version."""
     opening: int = 0
     """Of its store."""
+    serving: bool = False
+    """Its daemon serves clients just now."""
 
 
 class RememberedAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):

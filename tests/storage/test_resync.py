@@ -374,3 +374,25 @@ def test_a_chunk_that_is_damaged_at_the_tail_is_looked_at(tmp_path: Path) -> Non
             assert same(chain)
 
     run(scenario())
+
+
+def test_a_list_tells_whether_its_daemon_serves_clients(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            version = move(chain, BACK)
+
+            async def serving() -> bool:
+                question = ListHeld(1, version, b"", 10, 201)
+                reply = await chain.pool.call(chain.address(3), LIST_HELD, question, timeout=10)
+                return bool(reply.serving)
+
+            await serving()
+            await chain.update(b"of another chain", chain=3)
+            assert await serving()
+            await chain.update(b"comes as the syncing one", chain_version=version)
+            while await serving():
+                await asyncio.sleep(0.01)
+            await chain.update(b"comes as the syncing one, too", chain_version=version)
+            assert not await serving(), "what fills it up is no client"
+
+    run(scenario())

@@ -31,7 +31,7 @@ def test_a_rest_leaves_the_agreed_share() -> None:
     assert rest_s(60.0) == REST_S_MAX
 
 
-def most_at_once(requests: list[int]) -> tuple[int, float]:
+def most_at_once(requests: list[int], *, elsewhere: bool = False) -> tuple[int, float]:
     """Of ten pieces of 10 ms that all want their turn now: how many ran side by side, and how long it took."""
     running = most = 0
 
@@ -47,7 +47,7 @@ def most_at_once(requests: list[int]) -> tuple[int, float]:
 
         async def piece() -> None:
             nonlocal running, most
-            async with throttle.turn(100):
+            async with throttle.turn(100, elsewhere=elsewhere):
                 running += 1
                 most = max(most, running)
                 await asyncio.sleep(0.01)
@@ -75,5 +75,11 @@ def test_pieces_run_side_by_side_while_nobody_is_served() -> None:
 
 def test_one_piece_runs_at_a_time_and_rests_while_clients_are_served() -> None:
     most, took_s = most_at_once([0, 1])
+    assert most == 1
+    assert 10 * 0.01 / SHARE - 0.1 <= took_s < 10 * 0.01 / SHARE + 0.1
+
+
+def test_clients_of_the_other_side_are_not_held_up_either() -> None:
+    most, took_s = most_at_once([0, 0], elsewhere=True)
     assert most == 1
     assert 10 * 0.01 / SHARE - 0.1 <= took_s < 10 * 0.01 / SHARE + 0.1

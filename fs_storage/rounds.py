@@ -51,22 +51,23 @@ class Rounds(abc.ABC):
 
     async def _run(self) -> None:
         while True:
+            kicked = self._kicked.is_set()
             self._kicked.clear()
             if self._error is not None:
                 # One target's failure must not leave the rounds of others behind, unheard of.
                 error, self._error = self._error, None
                 raise error
             for target in self._targets.all():
-                self._begin(target)
+                if target.id not in self._looks:
+                    self._begin(target)
+                elif kicked:
+                    self._again.add(target.id)
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: in Python 3.11 it may lose a cancellation.
                 async with asyncio.timeout(self._interval_s):
                     await self._kicked.wait()
 
     def _begin(self, target: Target) -> None:
-        if target.id in self._looks:
-            self._again.add(target.id)
-            return
         look = asyncio.get_running_loop().create_task(self._look(target), name=f"{self._name} {target.id}")
         self._looks[target.id] = look
         look.add_done_callback(lambda done: self._ended(target, done))
@@ -81,4 +82,6 @@ class Rounds(abc.ABC):
             self._kicked.set()
         if target.id in self._again:
             self._again.discard(target.id)
-            self._kicked.set()
+            # Of this target alone: looks at others may be under way, and would be asked for again in turn, for ever.
+            if self._task is not None and target in self._targets.all():
+                self._begin(target)

@@ -21,6 +21,8 @@ class Looks(Rounds):
 
     async def _look(self, target: Target) -> None:
         await self.gates[target.id].pass_through()
+        for _ in range(target.id):
+            await asyncio.sleep(0)
         self.ended[target.id] += 1
         if error := self.errors.pop(target.id, None):
             raise error
@@ -37,6 +39,30 @@ def test_a_slow_look_delays_no_other_target_and_is_followed_by_another() -> None
         await eventually(lambda: rounds.ended == [0, 2])
         rounds.gates[0].release()
         await eventually(lambda: rounds.ended[0] == 2)  # the second is of the kick that came under the first
+        await rounds.close()
+
+    run(scenario())
+
+
+def test_looks_that_overlap_do_not_ask_for_each_other_again() -> None:
+    """Each takes some turns of the loop, so one is always under way when another ends."""
+
+    async def scenario() -> None:
+        rounds = Looks(3)
+        for gate in rounds.gates:
+            gate.hold()
+        rounds.start()
+        for gate in rounds.gates:
+            await gate.reached.wait()
+        rounds.kick()
+        await eventually(lambda: not rounds._kicked.is_set())
+        for gate in rounds.gates:
+            gate.release()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert rounds.ended == [2, 2, 2]
         await rounds.close()
 
     run(scenario())

@@ -38,6 +38,14 @@ class StoreVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STORE_VERDICT_FOREIGN: _ClassVar[StoreVerdict]
     STORE_VERDICT_ROLLED_BACK: _ClassVar[StoreVerdict]
     STORE_VERDICT_RETIRE: _ClassVar[StoreVerdict]
+
+class Standing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STANDING_UNSPECIFIED: _ClassVar[Standing]
+    STANDING_ABLE: _ClassVar[Standing]
+    STANDING_LACKING: _ClassVar[Standing]
+    STANDING_HELD: _ClassVar[Standing]
+    STANDING_DEAD: _ClassVar[Standing]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_UP: NodeState
 NODE_STATE_FAILED: NodeState
@@ -59,6 +67,11 @@ STORE_VERDICT_SERVE: StoreVerdict
 STORE_VERDICT_FOREIGN: StoreVerdict
 STORE_VERDICT_ROLLED_BACK: StoreVerdict
 STORE_VERDICT_RETIRE: StoreVerdict
+STANDING_UNSPECIFIED: Standing
+STANDING_ABLE: Standing
+STANDING_LACKING: Standing
+STANDING_HELD: Standing
+STANDING_DEAD: Standing
 
 class NodeIdentity(_message.Message):
     __slots__ = ("cluster", "node", "role", "host", "port", "release", "incarnation", "cluster_uuid")
@@ -285,3 +298,77 @@ class ListNodesReply(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
     def __init__(self, nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ...) -> None: ...
+
+class TargetView(_message.Message):
+    __slots__ = ("target", "node", "state", "standing", "reason", "used_bytes", "sync")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    node: int
+    state: PublicState
+    standing: Standing
+    reason: str
+    used_bytes: int
+    sync: SyncProgress
+    def __init__(self, target: _Optional[int] = ..., node: _Optional[int] = ..., state: _Optional[_Union[PublicState, str]] = ..., standing: _Optional[_Union[Standing, str]] = ..., reason: _Optional[str] = ..., used_bytes: _Optional[int] = ..., sync: _Optional[_Union[SyncProgress, _Mapping]] = ...) -> None: ...
+
+class ChainView(_message.Message):
+    __slots__ = ("chain", "version", "targets")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    chain: int
+    version: int
+    targets: _containers.RepeatedCompositeFieldContainer[TargetView]
+    def __init__(self, chain: _Optional[int] = ..., version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetView, _Mapping]]] = ...) -> None: ...
+
+class ListChainsRequest(_message.Message):
+    __slots__ = ("chains", "degraded")
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    chains: _containers.RepeatedScalarFieldContainer[int]
+    degraded: bool
+    def __init__(self, chains: _Optional[_Iterable[int]] = ..., degraded: bool = ...) -> None: ...
+
+class ListChainsReply(_message.Message):
+    __slots__ = ("routing_version", "chains", "resting")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    RESTING_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    chains: _containers.RepeatedCompositeFieldContainer[ChainView]
+    resting: bool
+    def __init__(self, routing_version: _Optional[int] = ..., chains: _Optional[_Iterable[_Union[ChainView, _Mapping]]] = ..., resting: bool = ...) -> None: ...
+
+class RotateChainRequest(_message.Message):
+    __slots__ = ("chain", "accept_loss", "target")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    chain: int
+    accept_loss: bool
+    target: int
+    def __init__(self, chain: _Optional[int] = ..., accept_loss: bool = ..., target: _Optional[int] = ...) -> None: ...
+
+class RotateChainReply(_message.Message):
+    __slots__ = ("chain", "given_up", "loses")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
+    LOSES_FIELD_NUMBER: _ClassVar[int]
+    chain: Chain
+    given_up: _containers.RepeatedScalarFieldContainer[int]
+    loses: str
+    def __init__(self, chain: _Optional[_Union[Chain, _Mapping]] = ..., given_up: _Optional[_Iterable[int]] = ..., loses: _Optional[str] = ...) -> None: ...
+
+class RestRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RestReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

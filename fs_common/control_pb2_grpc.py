@@ -54,6 +54,21 @@ class ManagerStub(object):
                 request_serializer=fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=fs__common_dot_control__pb2.ListNodesReply.FromString,
                 _registered_method=True)
+        self.ListChains = channel.unary_unary(
+                '/emberfs.control.v1.Manager/ListChains',
+                request_serializer=fs__common_dot_control__pb2.ListChainsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListChainsReply.FromString,
+                _registered_method=True)
+        self.RotateChain = channel.unary_unary(
+                '/emberfs.control.v1.Manager/RotateChain',
+                request_serializer=fs__common_dot_control__pb2.RotateChainRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RotateChainReply.FromString,
+                _registered_method=True)
+        self.Rest = channel.unary_unary(
+                '/emberfs.control.v1.Manager/Rest',
+                request_serializer=fs__common_dot_control__pb2.RestRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RestReply.FromString,
+                _registered_method=True)
 
 
 class ManagerServicer(object):
@@ -89,6 +104,27 @@ class ManagerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListChains(self, request, context):
+        """How chains and their targets stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateChain(self, request, context):
+        """Gives up the dead survivors of a chain that serves nothing. INVALID: it is not needed, or not possible.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rest(self, request, context):
+        """The whole cluster is about to be taken down: no chain changes until it is back. Durable when answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +147,21 @@ def add_ManagerServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=fs__common_dot_control__pb2.ListNodesRequest.FromString,
                     response_serializer=fs__common_dot_control__pb2.ListNodesReply.SerializeToString,
+            ),
+            'ListChains': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChains,
+                    request_deserializer=fs__common_dot_control__pb2.ListChainsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListChainsReply.SerializeToString,
+            ),
+            'RotateChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateChain,
+                    request_deserializer=fs__common_dot_control__pb2.RotateChainRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RotateChainReply.SerializeToString,
+            ),
+            'Rest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rest,
+                    request_deserializer=fs__common_dot_control__pb2.RestRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RestReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +272,87 @@ class Manager(object):
             '/emberfs.control.v1.Manager/ListNodes',
             fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
             fs__common_dot_control__pb2.ListNodesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChains(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Manager/ListChains',
+            fs__common_dot_control__pb2.ListChainsRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListChainsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateChain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Manager/RotateChain',
+            fs__common_dot_control__pb2.RotateChainRequest.SerializeToString,
+            fs__common_dot_control__pb2.RotateChainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Manager/Rest',
+            fs__common_dot_control__pb2.RestRequest.SerializeToString,
+            fs__common_dot_control__pb2.RestReply.FromString,
             options,
             channel_credentials,
             insecure,

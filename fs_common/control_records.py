@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fs_common import control_pb2 as pb
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
+from fs_common.records.chains import ListChainsReply, RotateChainReply, Standing, SyncProgress
 from fs_common.records.routing import (
     Chain,
     ChainTable,
@@ -37,21 +38,21 @@ def routing_message(routing: Routing) -> pb.Routing:
         version=routing.version,
         cluster=routing.cluster,
         nodes=[node_message(node) for node in routing.nodes],
-        chains=[
-            pb.Chain(
-                chain=chain.chain,
-                version=chain.version,
-                targets=[
-                    pb.ChainTarget(target=target.target, node=target.node, state=int(target.state))
-                    for target in chain.targets
-                ],
-            )
-            for chain in routing.chains
-        ],
+        chains=[chain_message(chain) for chain in routing.chains],
         tables=[
             pb.ChainTable(table=table.table, version=table.version, chains=table.chains) for table in routing.tables
         ],
         replicas=routing.replicas,
+    )
+
+
+def chain_message(chain: Chain) -> pb.Chain:
+    return pb.Chain(
+        chain=chain.chain,
+        version=chain.version,
+        targets=[
+            pb.ChainTarget(target=target.target, node=target.node, state=int(target.state)) for target in chain.targets
+        ],
     )
 
 
@@ -100,6 +101,58 @@ def node_record(message: pb.Node) -> NodeInfo:
     )
 
 
+def sync_message(progress: SyncProgress) -> pb.SyncProgress:
+    return pb.SyncProgress(
+        target=progress.target,
+        chunks_done=progress.chunks_done,
+        chunks_total=progress.chunks_total,
+        chunks_sent=progress.chunks_sent,
+        bytes_sent=progress.bytes_sent,
+        began_ms=progress.began_ms,
+    )
+
+
+def sync_record(message: pb.SyncProgress) -> SyncProgress:
+    return SyncProgress(
+        message.target,
+        message.chunks_done,
+        message.chunks_total,
+        message.chunks_sent,
+        message.bytes_sent,
+        message.began_ms,
+    )
+
+
+def list_chains_message(reply: ListChainsReply) -> pb.ListChainsReply:
+    return pb.ListChainsReply(
+        routing_version=reply.routing_version,
+        chains=[
+            pb.ChainView(
+                chain=chain.chain,
+                version=chain.version,
+                targets=[
+                    pb.TargetView(
+                        target=target.target,
+                        node=target.node,
+                        state=int(target.state),
+                        standing=int(target.standing),
+                        reason=target.reason,
+                        used_bytes=target.used_bytes,
+                        sync=None if target.sync is None else sync_message(target.sync),
+                    )
+                    for target in chain.targets
+                ],
+            )
+            for chain in reply.chains
+        ],
+        resting=reply.resting,
+    )
+
+
+def rotate_chain_message(reply: RotateChainReply) -> pb.RotateChainReply:
+    return pb.RotateChainReply(chain=chain_message(reply.chain), given_up=reply.given_up, loses=reply.loses)
+
+
 def local_state(number: int) -> LocalState:
     return _state(LocalState, number, "local state of a target")
 
@@ -123,4 +176,5 @@ def _check_same_numbers(ours: type[enum.IntEnum], theirs: Any, prefix: str) -> N
 _check_same_numbers(NodeState, pb.NodeState, "NODE_STATE_")
 _check_same_numbers(PublicState, pb.PublicState, "PUBLIC_STATE_")
 _check_same_numbers(LocalState, pb.LocalState, "LOCAL_STATE_")
+_check_same_numbers(Standing, pb.Standing, "STANDING_")
 _check_same_numbers(StoreVerdict, pb.StoreVerdict, "STORE_VERDICT_")

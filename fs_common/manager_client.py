@@ -31,11 +31,12 @@ import grpc.aio
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.clocks import boottime_s
-from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record, store_verdict
+from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record, store_verdict, sync_message
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB
-from fs_common.records.routing import LocalState, Routing, StoreVerdict
+from fs_common.records.chains import SyncProgress
+from fs_common.records.routing import LocalState, NodeState, Routing, StoreVerdict
 from fs_common.release import RELEASE
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,12 @@ class TargetStatus(NamedTuple):
     """How far the store's log has come."""
     recovered: int = 0
     """The position with which it was opened."""
+    whole: bool = True
+    """Its store has everything that it ever acknowledged."""
+    trouble: str = ""
+    """One line: why it does not serve, and will not by itself."""
+    sync: SyncProgress | None = None
+    """Of its successor, which it fills up."""
 
 
 class TargetVerdict(NamedTuple):
@@ -314,6 +321,9 @@ class ManagerClient:
                     no_store=target.no_store,
                     position=target.position,
                     recovered=target.recovered,
+                    not_whole=not target.whole,
+                    trouble=target.trouble,
+                    sync=None if target.sync is None else sync_message(target.sync),
                 )
                 for target in status.targets
             ],
@@ -383,6 +393,8 @@ class ManagerClient:
 
     def _learn(self, routing: Routing) -> None:
         if self._routing is None or routing.version > self._routing.version:
+            if self._routing is not None and _somebody_is_gone(self._routing, routing):
+                self.nudge()  # chains go on with those only that are heard after that
             self._routing = routing
             for callback in self._callbacks:
                 callback(routing)
@@ -390,6 +402,12 @@ class ManagerClient:
     def _turn(self) -> None:
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
+
+
+def _somebody_is_gone(old: Routing, new: Routing) -> bool:
+    """Whether a node has failed or left in between."""
+    up = {node.node for node in old.nodes if node.state is NodeState.UP}
+    return any(node.node in up and node.state is not NodeState.UP for node in new.nodes)
 
 
 def _verdict(message: Any) -> TargetVerdict:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fs_common.records import following, locks, mending, meta, resync, routing, scrubbing, session, storage
+from fs_common.records import chains, following, locks, mending, meta, resync, routing, scrubbing, session, storage
 
 
 class Method(NamedTuple):
@@ -19,6 +19,9 @@ PING = Method("ping", 2, session.Ping, session.Ping)
 STATS = Method("stats", 3, session.Empty, session.Stats)
 
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
+LIST_CHAINS = Method("list_chains", 11, chains.ListChains, chains.ListChainsReply)
+ROTATE_CHAIN = Method("rotate_chain", 12, chains.RotateChain, chains.RotateChainReply)
+REST = Method("rest", 13, chains.Rest, session.Empty)
 
 STAT = Method("stat", 100, meta.Stat, meta.AttributesReply)
 BATCH_STAT = Method("batch_stat", 101, meta.BatchStat, meta.BatchAttributesReply)

@@ -84,7 +84,7 @@ async def _start(config: MetaConfig, making: Making) -> server.MetaServer:
         manager = await start_manager(kv, config, found.uuid)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
-            return await server.start(config, kv, manager)
+            return await server.start(config, kv, manager, manager.manager)
         except BaseException:
             await manager.close()
             raise

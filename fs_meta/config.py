@@ -49,6 +49,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A target serves for this long after it sent its last answered heartbeat."""
     failure_ms: int = 10_000
     """Silence after which a node is failed. Above `lease_ms`: it has stopped serving before the manager moves on."""
+    opening_ms: int = 10_000
+    """How long a chain that somebody else could serve waits for a target that opens its store. As long as for a silent
+    node: nothing is written meanwhile, and to be filled up again costs only what has changed."""
 
     gc_delay_ms: int = 300_000
     """How long the chunks of a removed file stay, so that readers which had it open go on."""
@@ -93,6 +96,7 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             problems.append("storage_nodes: fewer than replicas, so no chain could be made")
         for name in (
             "heartbeat_interval_ms",
+            "opening_ms",
             "gc_interval_ms",
             "gc_retry_ms",
             "storage_timeout_ms",

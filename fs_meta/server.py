@@ -26,6 +26,7 @@ from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.chunks import ChunkClient
 from fs_meta.clients import Clients
+from fs_meta.cluster_calls import ClusterManager, register
 from fs_meta.config import MetaConfig
 from fs_meta.following import FollowedStore, Following
 from fs_meta.forget import forget_answers
@@ -157,8 +158,12 @@ class MetaServer:
                 continue
 
 
-async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> MetaServer:
+async def start(
+    config: MetaConfig, kv: KeyValueStore, manager: Manager, cluster: ClusterManager | None = None
+) -> MetaServer:
     """Serve the namespace in `kv`, which has been prepared for `config.cluster`. Raises `OSError`: the port is taken.
+
+    `cluster`: who answers what operators ask.
 
     The server owns `kv` and `manager` from here on; on an error they stay the caller's.
     """
@@ -193,6 +198,8 @@ async def start(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> Meta
     if manager.routing is not None:
         news.changed(manager.routing)
     service = make_service(context, config.cluster, clients, following, news)
+    if cluster is not None:
+        register(service, cluster)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     try:

@@ -84,7 +84,9 @@ class Mending(Rounds):
         if target.replica.busy_chunks:
             return  # updates that began while it still served end first
         if not target.admitted or not target.membership.lease_valid():
-            return  # whose store this is, and what it may have lost, is known when the manager has been heard
+            # Whose store this is, and what it may have lost, is known when the manager has been heard; and one that has
+            # others that are whole is on its chain no more then.
+            return
         try:
             await self._mend(target, position)
         except EmberError as error:
@@ -112,6 +114,7 @@ class Mending(Rounds):
             raise
         if target.position != position or not target.membership.lease_valid():
             raise EmberError(Code.CHAIN_VERSION, f"chain {position.chain} changed meanwhile")
+        target.admitted = False  # what it said of itself was that it is not whole: on that it may have been dropped
         await store.declare_whole()
         target.mended()
         self._counters.add("targets_mended")

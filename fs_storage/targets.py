@@ -8,8 +8,9 @@ reports. A target without a store is reported as such; one is made only on the m
 that is empty may be one that has lost its store, or whose disk is not mounted. An old copy that was put back is
 renewed: it takes counters beyond those that were known, and is not whole.
 
-A target that is alone on its chain and not whole has nobody to ask for what it lost: what it has is all there is, so it
-is declared whole, under its new incarnation.
+A target that serves alone on its chain and is not whole has nobody to ask for what it lost: what it has is all there
+is, so it is declared whole, under its new incarnation. One that has become whole acts only when the manager has
+answered a heartbeat that says so: on what it said before it may have been dropped, and it has not heard of that.
 
 Called by: the service (on the event loop).
 """
@@ -20,11 +21,12 @@ from collections.abc import Awaitable, Callable
 
 from fs_common.errors import Code, EmberError
 from fs_common.manager_client import TargetStatus, TargetVerdict
+from fs_common.records.chains import SyncProgress
 from fs_common.records.routing import Chain, LocalState, Routing, StoreVerdict
 from fs_storage.craq.position import Position, position_of
 from fs_storage.engine.interface import ChunkStore, NoStore
 from fs_storage.retiring import NothingStored, Retiring, StoredTargets
-from fs_storage.target import Membership, Target
+from fs_storage.target import Filling, Membership, Target
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +53,8 @@ class Targets:
         self._addresses: dict[int, tuple[str, int]] = {}
         self._alone: dict[int, asyncio.Task[None]] = {}
         """Declaring whole what is alone on its chain."""
-        self._unreadable: set[int] = set()
-        """Targets whose disk could not be asked for its space at the last heartbeat."""
+        self._said_whole: set[int] = set()
+        """Targets that were whole at the last heartbeat."""
         self._renewing: dict[int, asyncio.Task[None]] = {}
         """Old copies of stores."""
         self._missing: dict[int, str] = {}
@@ -81,13 +83,12 @@ class Targets:
         self.by_chain = {chain.chain: self._by_id[target] for target, chain in mine.items() if target in self._by_id}
         for target_id in mine.keys() - self._by_id.keys() - self._opening.keys():
             self._begin_to_open(target_id, make=False)
-        for target_id, chain in mine.items():
+        for target_id in mine:
             found = self._by_id.get(target_id)
             if found is None or found.store.whole or found.failed is not None or target_id in self._alone:
                 continue
-            if not found.admitted:
-                continue
-            if len(chain.targets) == 1:
+            # The manager has heard that it is not whole, and still lets it serve.
+            if found.admitted and found.position is not None and _alone(found.position):
                 alone = self._declare_whole(found)
                 self._alone[target_id] = asyncio.get_running_loop().create_task(alone, name=f"whole {target_id}")
         waiting, self._waiting = self._waiting, set()
@@ -125,6 +126,8 @@ class Targets:
                 if target.retired and _serves(target.position):
                     continue  # it has said that it does not: its chain goes on without it, and fills it up later
                 target.retired = False
+                if target.store.whole and target.id not in self._said_whole:
+                    continue  # it has become so since: the next heartbeat says it
                 news |= not target.admitted
                 target.admitted = True
                 target.refused = None
@@ -240,36 +243,47 @@ class Targets:
 
     def statuses(self) -> list[TargetStatus]:
         """For the heartbeat."""
-        statuses = []
-        for target in self._by_id.values():
-            if target.id in self._renewing:
-                continue
-            version = target.position.version if target.position is not None else 0
-            store = target.store
-            try:
-                state, used_bytes = target.local_state, store.space().used_bytes
-                self._unreadable.discard(target.id)
-            except OSError as error:
-                # The disk of one target: it serves nothing any more, and the others go on.
-                state, used_bytes = LocalState.OFFLINE, 0
-                if target.id not in self._unreadable:
-                    self._unreadable.add(target.id)
-                    logger.error("target %d is offline: its disk does not answer: %s", target.id, error)
-            identity = (store.identity, store.opening, store.incarnation)
-            log = (store.position, store.recovered)
-            statuses.append(TargetStatus(target.id, state, used_bytes, version, *identity, False, *log))
-        statuses += [TargetStatus(target, LocalState.OFFLINE, 0, 0) for target in self._refused]
+        statuses = [self._status(target) for target in self._by_id.values()]
+        self._said_whole = {status.target for status in statuses if status.whole}
+        for target in self._opening.keys() - self._refused.keys() - self._missing.keys():
+            statuses.append(TargetStatus(target, LocalState.OPENING, 0))
+        for target, why in self._refused.items():
+            statuses.append(TargetStatus(target, LocalState.OFFLINE, 0, trouble=f"its store cannot be opened: {why}"))
+        for target, why in self._missing.items():
+            # Until the manager has said what that means it may be one that never had a store.
+            state = LocalState.OFFLINE if why else LocalState.OPENING
+            statuses.append(TargetStatus(target, state, 0, no_store=target not in self._opening, trouble=why))
         statuses += [
-            TargetStatus(target, LocalState.OFFLINE, 0, 0, no_store=True)
-            for target in self._missing
-            if target not in self._opening
-        ]
-        statuses += [
-            TargetStatus(target, LocalState.OFFLINE, 0, 0)
+            TargetStatus(target, LocalState.OFFLINE, 0)
             for target in sorted(self.retiring.left_over)
             if target not in self._by_id
         ]
         return statuses
+
+    def _status(self, target: Target) -> TargetStatus:
+        if target.id in self._renewing:
+            return TargetStatus(target.id, LocalState.OPENING, 0, trouble=target.refused or "")
+        store = target.store
+        used_bytes = 0
+        try:
+            used_bytes = store.space().used_bytes
+        except OSError as error:
+            # The disk of one target; the others go on. Who says OFFLINE must not serve any more.
+            target.fail(f"its disk does not answer: {error}")
+        return TargetStatus(
+            target.id,
+            target.local_state,
+            used_bytes,
+            target.position.version if target.position is not None else 0,
+            store.identity,
+            store.opening,
+            store.incarnation,
+            position=store.position,
+            recovered=store.recovered,
+            whole=store.whole,
+            trouble=_trouble(target),
+            sync=_progress(target.sync),
+        )
 
     async def close(self) -> None:
         """Wait for what is opening, then close every engine. Nothing may be in work any more."""
@@ -289,6 +303,7 @@ class Targets:
     async def _declare_whole(self, target: Target) -> None:
         try:
             await target.store.sync()
+            target.admitted = False
             await target.store.declare_whole()
         except EmberError as error:
             logger.error("target %d, alone on its chain, cannot be declared whole: %s", target.id, error)
@@ -346,3 +361,28 @@ class Targets:
 
 def _serves(position: Position | None) -> bool:
     return position is not None and not position.syncing
+
+
+def _alone(position: Position) -> bool:
+    """Whether it is the only one that serves."""
+    return not position.syncing and len(position.members) == 1
+
+
+def _trouble(target: Target) -> str:
+    """Why it does not serve, and will not by itself."""
+    if target.failed is not None:
+        return f"it has failed: {target.failed}"
+    if target.unfit is not None:
+        return f"it cannot be filled up: {target.unfit}"
+    if target.refused is not None:
+        return target.refused
+    if target.store.whole:
+        return ""
+    return "it may have lost something that it had acknowledged" + (f": {target.mending}" if target.mending else "")
+
+
+def _progress(filling: Filling | None) -> SyncProgress | None:
+    if filling is None:
+        return None
+    began_ms = int((asyncio.get_running_loop().time() - filling.began_s) * 1000)
+    return SyncProgress(*filling[:5], began_ms)

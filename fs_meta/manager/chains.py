@@ -11,18 +11,18 @@ Invariants of every chain this makes, given that targets say the truth:
 
 * A SERVING target that is whole has every acknowledged update, and so has a LASTSRV one.
 * SERVING and LASTSRV do not exist side by side, and one of them exists. At most one target is SYNCING, and only while
-  somebody serves.
+  somebody serves who is whole, or of whom nobody knows yet.
 * WAITING and OFFLINE never become SERVING without SYNCING in between.
 * A second pass with the same reports changes nothing. A pass that changes anything makes the version one larger.
 
 Called by: the manager, in the transaction that publishes the result (`docs/concurrency/manager.md`).
 """
 
-import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from fs_common.checks import check
+from fs_common.records.chains import Standing
 from fs_common.records.routing import Chain, ChainTarget, LocalState, PublicState
 
 _ORDER = {
@@ -46,14 +46,6 @@ class Report(NamedTuple):
 
 HELD = Report(LocalState.OPENING, 0)
 """Of a target of which nobody knows yet how it stands."""
-
-
-class Standing(enum.Enum):
-    ABLE = "able"
-    LACKING = "lacking"
-    """Alive, and not whole."""
-    HELD = "held"
-    DEAD = "dead"
 
 
 def standing(report: Report | None) -> Standing:
@@ -81,7 +73,8 @@ def advance(chain: Chain, reports: Mapping[int, Report]) -> Chain:
     check(len(stands) == len(chain.targets), "a target is on its chain once", chain)
     left = survivors(chain, reports)
     states = _of_survivors(left, stands)
-    serves = PublicState.SERVING in states.values()
+    filling = {stands[target] for target, state in states.items() if state is PublicState.SERVING}
+    fills = Standing.ABLE in filling
     syncs = False
     # The one that is being filled up stays it: its turn is before that of others.
     for target in sorted(chain.targets, key=lambda target: target.state is not PublicState.SYNCING):
@@ -95,14 +88,21 @@ def advance(chain: Chain, reports: Mapping[int, Report]) -> Chain:
                 # One that served is nobody that could be asked for more than the others have.
                 after = PublicState.WAITING if target.state is PublicState.WAITING else PublicState.OFFLINE
             case Standing.ABLE | Standing.LACKING | Standing.HELD:
-                after = PublicState.SYNCING if serves and not syncs else PublicState.WAITING
+                # What survivors that are not whole make of each other may be less than the syncing one has: it begins
+                # anew, under another version.
+                may = fills or (stays and Standing.HELD in filling)
+                after = PublicState.SYNCING if may and not syncs else PublicState.WAITING
         syncs = syncs or after is PublicState.SYNCING
         states[target.target] = after
-    changed = [ChainTarget(target.target, target.node, states[target.target]) for target in chain.targets]
-    targets = sorted(changed, key=lambda target: _ORDER[target.state])
+    targets = ordered([ChainTarget(target.target, target.node, states[target.target]) for target in chain.targets])
     if targets == chain.targets:
         return chain
     return Chain(chain.chain, chain.version + 1, targets)
+
+
+def ordered(targets: list[ChainTarget]) -> list[ChainTarget]:
+    """In the order of a chain; equal ones keep theirs."""
+    return sorted(targets, key=lambda target: _ORDER[target.state])
 
 
 def _of_survivors(left: list[ChainTarget], stands: Mapping[int, Standing]) -> dict[int, PublicState]:

@@ -18,7 +18,17 @@ from grpc_reflection.v1alpha import reflection
 
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
-from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, local_state, node_message, routing_message
+from fs_common.control_records import (
+    CODE_METADATA_KEY,
+    STORAGE_ROLE,
+    list_chains_message,
+    local_state,
+    node_message,
+    rotate_chain_message,
+    routing_message,
+    sync_message,
+    sync_record,
+)
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.limits import MIB
 from fs_common.records.routing import NodeState
@@ -128,6 +138,9 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                             state=int(says.report.state),
                             used_bytes=says.used_bytes,
                             chain_version=says.report.chain_version,
+                            not_whole=not says.report.whole,
+                            trouble=says.trouble,
+                            sync=None if says.sync is None else sync_message(says.sync),
                         )
                         for target, says in member.targets.items()
                     ],
@@ -135,6 +148,27 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                 for member, silent_ms in self._manager.nodes()
             ]
         )
+
+    async def ListChains(self, request: Any, context: Any) -> Any:
+        try:
+            return list_chains_message(self._manager.list_chains(list(request.chains), degraded=request.degraded))
+        except EmberError as error:
+            await _abort(context, error)
+
+    async def RotateChain(self, request: Any, context: Any) -> Any:
+        try:
+            return rotate_chain_message(
+                await self._manager.rotate(request.chain, request.target, accept_loss=request.accept_loss)
+            )
+        except EmberError as error:
+            await _abort(context, error)
+
+    async def Rest(self, request: Any, context: Any) -> Any:
+        try:
+            await self._manager.rest()
+        except EmberError as error:
+            await _abort(context, error)
+        return pb.RestReply()
 
 
 def _identity(message: Any) -> Identity:
@@ -145,7 +179,12 @@ def _identity(message: Any) -> Identity:
 
 def _beat(message: Any) -> Beat:
     targets = {
-        target.target: TargetReport(Report(local_state(target.state), target.chain_version), target.used_bytes)
+        target.target: TargetReport(
+            Report(local_state(target.state), target.chain_version, not target.not_whole),
+            target.used_bytes,
+            target.trouble,
+            sync_record(target.sync) if target.HasField("sync") else None,
+        )
         for target in message.targets
     }
     stores = {

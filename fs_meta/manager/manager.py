@@ -1,13 +1,15 @@
-"""The cluster manager: the shell around membership, placement and routing.
+"""The cluster manager: the shell around membership, placement, chains and routing.
 
-Owns: the nodes' state, the routing and its versions, the manager's lease, and one watching task. It runs inside a
-metadata server; `start_manager` opens it together with its gRPC service. Page: `docs/concurrency/manager.md`.
+Owns: the nodes' state, the routing and its versions, the chains' changes, the manager's lease, and one watching task.
+It runs inside a metadata server; `start_manager` opens it together with its gRPC service. Page:
+`docs/concurrency/manager.md`.
 
 Invariants:
 
 * What is published was committed before, by a transaction that found this server's lease record in place.
 * Changes are published one after another (`_publishing`).
-* A heartbeat is answered only after what it changed is published, so a node that holds a lease is UP in the routing.
+* A heartbeat is answered only after what it changed is published, and after what was being published when it came. So
+  a node that holds a lease is UP in the routing, and has with it the chains by which it was judged.
 * A store is told to serve only after its uuid and opening are kept (`stores`), so an old copy of it is known as such.
 
 Commit point of a change: the transaction of `_publish`. A crash before it: the node has no answer and says it again.
@@ -26,13 +28,18 @@ import msgspec
 
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry
-from fs_common.records.routing import NodeState, Routing, StoreVerdict
+from fs_common.records.chains import ListChainsReply, RotateChainReply
+from fs_common.records.routing import Chain, NodeState, Routing, StoreVerdict
 from fs_meta.kv.interface import KeyValueStore, Transaction
+from fs_meta.manager.chain_watch import ChainWatch
 from fs_meta.manager.lease import ManagerLease
 from fs_meta.manager.membership import Beat, Identity, Member, Membership
-from fs_meta.manager.records import Node, Store
+from fs_meta.manager.records import REST_KEY, Node, RestRecord, Store, encode
+from fs_meta.manager.resting import Resting, record_of
+from fs_meta.manager.rotation import rotated
 from fs_meta.manager.routing_state import (
     load,
+    load_rest,
     load_stores,
     placed,
     same_version,
@@ -40,7 +47,9 @@ from fs_meta.manager.routing_state import (
     with_first_table,
     with_nodes,
 )
+from fs_meta.manager.standings import Standings
 from fs_meta.manager.stores import Judged, StoreReport, judge
+from fs_meta.manager.views import view_of
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +77,8 @@ class ManagerConfig(Protocol):
     def lease_ms(self) -> int: ...
     @property
     def failure_ms(self) -> int: ...
+    @property
+    def opening_ms(self) -> int: ...
 
 
 class Manager:
@@ -89,6 +100,7 @@ class Manager:
         self._refuses = refuses or _refuses_connections
         self.lease = ManagerLease(kv, config.lease_ms, clock)
         self.membership = Membership(config.lease_ms, config.failure_ms)
+        self._chains = self._new_watch(None)
         self._routing = Routing(0, config.cluster, [], [], [], config.replicas)
         """What was committed last."""
         self._node_of: dict[int, int] = {}
@@ -174,10 +186,11 @@ class Manager:
             self._set_routing(routing)
         elif not self._loaded:
 
-            async def state(txn: Transaction) -> tuple[Routing, list[Node], dict[int, Store]]:
-                return *await load(txn, config.cluster, config.replicas), await load_stores(txn)
+            async def state(txn: Transaction) -> tuple[Routing, list[Node], dict[int, Store], RestRecord | None]:
+                routing, nodes = await load(txn, config.cluster, config.replicas)
+                return routing, nodes, await load_stores(txn), await load_rest(txn)
 
-            routing, nodes, self._stores = await self._kv.transact(state)
+            routing, nodes, self._stores, rest = await self._kv.transact(state)
             self._learned = {}
             self._heard = {}
             now_ms = self._now_ms()
@@ -185,8 +198,15 @@ class Manager:
             for node in nodes:
                 self.membership.restore(node, now_ms)
             self._stored = {node.node: node for node in nodes}
+            self._chains = self._new_watch(rest)
+            self._chains.follow(routing)
             self._loaded = True
             self._set_routing(routing)
+
+    def _new_watch(self, rest: RestRecord | None) -> ChainWatch:
+        config, now_ms = self.config, self._now_ms()
+        resting = None if rest is None else Resting(rest, config.failure_ms, now_ms)
+        return ChainWatch(Standings(now_ms, config.failure_ms, config.opening_ms), resting)
 
     def _check_manager(self) -> None:
         if self._closing.is_set():
@@ -224,12 +244,17 @@ class Manager:
             raise EmberError(Code.NOT_MANAGER, "this server has become the manager anew: open a new stream")
         known = self.membership.members.get(identity.node)
         was = known.state if known is not None else None
+        before = (known.targets, known.judged) if known is not None else None
         member = self.membership.heartbeat(identity, beat, self._now_ms())
         stream.opened()
         if was is not NodeState.UP or known is not member:
             _log.info("node %s is up at %s:%s", identity.node, identity.host, identity.port)
+            before = None
         verdicts = self._judge(identity, beat)
-        if self._learned or self._stored.get(identity.node) != member.record():
+        member.judged = {judged.target: judged for judged in verdicts}
+        moves = self._chains.heard(member, before)
+        # What is being published may have been made before this heartbeat came, and tell of its node as it was then.
+        if moves or self._learned or self._stored.get(identity.node) != member.record() or self._publishing.locked():
             await self._publish()
         stream.verdicts = verdicts
         return self._routing
@@ -255,8 +280,68 @@ class Manager:
         if stream.membership is not self.membership:
             raise EmberError(Code.NOT_MANAGER, "this server has become the manager anew: open a new stream")
         self.membership.leave(stream.identity)
+        self._chains.touch_node(stream.identity.node)
         _log.info("node %s has left", stream.identity.node)
         await self._publish()
+
+    # --- what operators ask ----------------------------------------------------------------------------------
+
+    async def rest(self) -> None:
+        """The whole cluster is about to be taken down: no chain changes until it is back (`resting`). Durable on
+        return. Raises NOT_MANAGER, CLOSING, and what the store raises."""
+        self._check_manager()
+        async with self._publishing:
+            record = record_of(self.membership.members)
+
+            async def put(txn: Transaction) -> None:
+                await self.lease.validate(txn)
+                txn.put(REST_KEY, encode(record))
+
+            await self._commit(put)
+            self._chains.resting = Resting(record, self.config.failure_ms, self._now_ms())
+        _log.info("the cluster is taken down: its chains stay as they are")
+
+    def list_chains(self, chains: Sequence[int] = (), *, degraded: bool = False) -> ListChainsReply:
+        """How chains and their targets stand. `chains`: ids; none: all. `degraded`: only those that are not as they
+        should be. Raises NOT_MANAGER, CLOSING."""
+        self._check_manager()
+        now_ms = self._now_ms()
+        wanted = set(chains)
+        views = []
+        for chain in self._routing.chains:
+            if wanted and chain.chain not in wanted:
+                continue
+            seen = self._chains.standings.see(chain, self.membership, now_ms)
+            view = view_of(chain, seen, self.membership.members)
+            if view.degraded or not degraded:
+                views.append(view.chain)
+        return ListChainsReply(self._routing.version, views, self._chains.resting is not None)
+
+    async def rotate(self, chain_id: int, target: int, *, accept_loss: bool) -> RotateChainReply:
+        """Give up the dead survivors of a chain that serves nothing (`rotation`). `target`: who serves where no
+        survivor is alive; 0: the first that is alive. Without `accept_loss` nothing is changed; with it, it is
+        published on return. Raises INVALID where it is not needed or not possible, NOT_FOUND, NOT_MANAGER, CLOSING."""
+        self._check_manager()
+        async with self._publishing:
+            old = self._routing
+            place = next((place for place, chain in enumerate(old.chains) if chain.chain == chain_id), None)
+            if place is None:
+                raise EmberError(Code.INVALID, f"there is no chain {chain_id}: `emberfs chains` lists them")
+            chain = old.chains[place]
+            reply = rotated(chain, self._chains.standings.see(chain, self.membership, self._now_ms()), target)
+            if accept_loss:
+                chains = [*old.chains[:place], reply.chain, *old.chains[place + 1 :]]
+                new = msgspec.structs.replace(old, version=old.version + 1, chains=chains)
+
+                async def put(txn: Transaction) -> None:
+                    await self.lease.validate(txn)
+                    save(txn, old, new, (), ())
+
+                await self._commit(put)
+                _log.warning("chain %s: targets %s are given up by an operator", chain_id, reply.given_up)
+                self._chains.touch([chain_id])
+                self._set_routing(new)
+        return reply
 
     def nodes(self) -> list[tuple[Member, int]]:
         """Every node, and for how many ms it has been silent."""
@@ -289,11 +374,13 @@ class Manager:
     async def look(self) -> None:
         """One look at all nodes: what the watching task does each tick."""
         for member in self.membership.expire(self._now_ms()):
+            self._chains.touch_node(member.identity.node)
             _log.warning("node %s has failed: silent for %s ms", member.identity.node, self.membership.failure_ms)
         suspects = [member.identity for member in self.membership.suspects()]
         refused = await asyncio.gather(*(self._refuses(who.host, who.port) for who in suspects))
         for who, gone in zip(suspects, refused, strict=True):
             if gone and self.membership.gone(who):
+                self._chains.touch_node(who.node)
                 _log.warning("node %s has failed: %s:%s refuses connections", who.node, who.host, who.port)
         if self.membership.members:
             await self._publish_now()
@@ -309,15 +396,24 @@ class Manager:
 
     async def _publish_now(self) -> None:
         async with self._publishing:
-            old = self._routing
+            old, now_ms = self._routing, self._now_ms()
             members = self.membership.members
             changed = [
                 record for node, member in members.items() if self._stored.get(node) != (record := member.record())
             ]
+            watch = self._chains
+            resting = watch.resting
+            rested = resting is not None and resting.over(members, now_ms)
+            if rested:
+                watch.resting = None
+                watch.touch_all()
             new = with_first_table(with_nodes(old, members.values()), self.config.storage_nodes)
+            chains, looked = watch.look(new.chains, self.membership, now_ms)
+            if chains is not new.chains:
+                new = msgspec.structs.replace(new, chains=chains)
             stores = {store.target: store for store in placed(old, new)} | self._reached(changed) | self._learned
             same = same_version(old, new)
-            if same and not changed and not stores:
+            if same and not changed and not stores and not rested:
                 self._set_routing(new)  # live figures
                 return
             if not same:
@@ -326,12 +422,15 @@ class Manager:
             async def put(txn: Transaction) -> None:
                 await self.lease.validate(txn)
                 save(txn, old, new, changed, stores.values())
+                if rested:
+                    txn.delete(REST_KEY)
 
             try:
-                await self._kv.transact(put)
-            except EmberError as error:
-                if error.retry is Retry.MAYBE_APPLIED or error.code is Code.NOT_MANAGER:
-                    self._loaded = False  # what the store holds is not what this process thinks: load it again
+                await self._commit(put)
+            except BaseException:
+                watch.touch(looked)
+                if rested:
+                    watch.resting = resting
                 raise
             self._stored |= {record.node: record for record in changed}
             self._stores |= stores
@@ -340,7 +439,19 @@ class Manager:
             }
             if new.tables and not old.tables:
                 _log.info("the first chain table: %s chains of %s replicas", len(new.chains), new.replicas)
+            if rested:
+                _log.info("the cluster is back: its chains change again")
+            _log_changes(old.chains, new.chains)
             self._set_routing(new)
+
+    async def _commit(self, put: Callable[[Transaction], Awaitable[None]]) -> None:
+        """Durable on return. On an error nobody knows about, the state is to be loaded again."""
+        try:
+            await self._kv.transact(put)
+        except EmberError as error:
+            if error.retry is Retry.MAYBE_APPLIED or error.code is Code.NOT_MANAGER:
+                self._loaded = False  # what the store holds is not what this process thinks: load it again
+            raise
 
     def _reached(self, changed: Sequence[Node]) -> dict[int, Store]:
         """How far the stores of nodes that went down had come: their next openings have to be as far."""
@@ -359,6 +470,7 @@ class Manager:
         self._routing = routing
         if news:
             self._node_of = {member.target: member.node for chain in routing.chains for member in chain.targets}
+            self._chains.follow(routing)
             self._wake_waiters()
             for callback in self._subscribers:
                 callback(routing)
@@ -406,6 +518,14 @@ class NodeStream:
         if self._counted:
             self._counted = False
             self.membership.stream_closed(self.identity)
+
+
+def _log_changes(old: Sequence[Chain], new: Sequence[Chain]) -> None:
+    """A line for each chain that has changed. Those of the first table are none."""
+    for before, after in zip(old, new, strict=False):
+        if after is not before and after.version > before.version:
+            targets = ", ".join(f"{member.target} {member.state.name.lower()}" for member in after.targets)
+            _log.info("chain %s at version %s: %s", after.chain, after.version, targets)
 
 
 async def _refuses_connections(host: str, port: int) -> bool:

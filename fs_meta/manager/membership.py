@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fs_common.errors import Code, EmberError
+from fs_common.records.chains import SyncProgress
 from fs_common.records.routing import NodeInfo, NodeState
 from fs_meta.manager.chains import Report
 from fs_meta.manager.records import Node
-from fs_meta.manager.stores import StoreReport
+from fs_meta.manager.stores import Judged, StoreReport
 
 NO_STORES: Mapping[int, StoreReport] = {}
 
@@ -60,6 +61,10 @@ class Member:
     used_bytes: int = 0
     targets: dict[int, "TargetReport"] = field(default_factory=dict)
     """By target id; of the last heartbeat. Empty unless UP."""
+    judged: dict[int, Judged] = field(default_factory=dict)
+    """By target id: what became of the stores of the last heartbeat."""
+    beat: int = 0
+    """Which heartbeat of all its last one was (`Membership.beats`); 0: this manager has not heard it."""
     routing_version: int = 0
     """The newest it has said it has."""
     streams: int = 0
@@ -87,6 +92,10 @@ class Member:
 class TargetReport(NamedTuple):
     report: Report
     used_bytes: int
+    trouble: str = ""
+    """One line: why it does not serve, and will not by itself."""
+    sync: SyncProgress | None = None
+    """Of its successor, which it fills up."""
 
 
 class Beat(NamedTuple):
@@ -107,6 +116,8 @@ class Membership:
         self.lease_ms = lease_ms
         self.failure_ms = failure_ms
         self.members: dict[int, Member] = {}
+        self.beats = 0
+        """Heartbeats taken, from 1: what was heard before what."""
 
     def restore(self, node: Node, now_ms: int) -> None:
         """A node from the store. When it was heard last is not known, so it gets a whole `failure_ms` from now."""
@@ -132,12 +143,15 @@ class Membership:
             replaced = member.replaced | {member.identity.incarnation}
             member = Member(identity, NodeState.UP, now_ms, replaced=replaced)
             self.members[identity.node] = member
+        self.beats += 1
+        member.beat = self.beats
         member.identity = identity
         member.state = NodeState.UP
         member.heard_ms = now_ms
         member.capacity_bytes = beat.capacity_bytes
         member.used_bytes = beat.used_bytes
         member.targets = dict(beat.targets)
+        member.judged = {}
         member.routing_version = beat.routing_version
         return member
 
@@ -204,6 +218,7 @@ class Membership:
     def _down(member: Member, state: NodeState) -> None:
         member.state = state
         member.targets = {}
+        member.judged = {}
 
     def _same(self, identity: Identity) -> Member | None:
         member = self.members.get(identity.node)

@@ -13,6 +13,7 @@ byte.
 | tables | `\\x02manager/table/` table:4 ver:8 | `routing.ChainTable`; every version is kept       |
 | stores | `\\x02manager/store/` target:4      | Store: which store a target has                   |
 | moves  | `\\x02manager/move/` move:4         | Move: a target that joins a chain, one that leaves |
+| rest   | `\\x02manager/rest`                | RestRecord: the whole cluster is taken down        |
 
 Source: DESIGN sections 4 and 5.
 """
@@ -29,6 +30,7 @@ from fs_common.records.routing import NodeState
 PREFIX: Final = b"\x02manager/"
 HEAD_KEY: Final = PREFIX + b"head"
 LEASE_KEY: Final = PREFIX + b"lease"
+REST_KEY: Final = PREFIX + b"rest"
 NODES: Final = (PREFIX + b"node/", PREFIX + b"node0")
 """Begin and end of the table's keys ("0" follows "/")."""
 CHAINS: Final = (PREFIX + b"chain/", PREFIX + b"chain0")
@@ -123,6 +125,13 @@ class Move(msgspec.Struct, frozen=True, array_like=True):
     cause: MoveCause
     state: MoveState = MoveState.QUEUED
     cancelled: bool = False
+
+
+class RestRecord(msgspec.Struct, frozen=True, array_like=True):
+    """There while the cluster rests."""
+
+    nodes: list[tuple[int, int]]
+    """Those that were up: node, and incarnation of its process."""
 
 
 def node_key(node: int) -> bytes:

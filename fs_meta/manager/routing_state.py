@@ -20,10 +20,12 @@ from fs_meta.manager.records import (
     CHAINS,
     HEAD_KEY,
     NODES,
+    REST_KEY,
     STORES,
     TABLES,
     Head,
     Node,
+    RestRecord,
     Store,
     chain_key,
     decode,
@@ -92,6 +94,12 @@ async def load_stores(txn: Transaction) -> dict[int, Store]:
     """By target id."""
     stores = [decode(key, value, Store) for key, value in await txn.range(*STORES)]
     return {store.target: store for store in stores}
+
+
+async def load_rest(txn: Transaction) -> RestRecord | None:
+    """None: the cluster does not rest."""
+    value = await txn.get(REST_KEY)
+    return None if value is None else decode(REST_KEY, value, RestRecord)
 
 
 def placed(old: Routing, new: Routing) -> list[Store]:

@@ -14,10 +14,16 @@ import tomllib
 from pathlib import Path
 
 from fs_common import making
-from fs_common.methods import GET_ROUTING
+from fs_common.methods import GET_ROUTING, REST
 from fs_common.records.routing import Chain, ChainTable, GetRoutingReply, NodeInfo, NodeState, Routing
-from fs_common.rpc import Reply, Service
+from fs_common.records.session import Empty
+from fs_common.rpc import Call, Reply, Service
 from fs_common.transports import tcp
+
+
+def _rest(call: Call) -> Reply:
+    print("told to rest", file=sys.stderr, flush=True)
+    return Reply(Empty())
 
 
 async def serve(config: dict[str, object]) -> None:
@@ -33,6 +39,7 @@ async def serve(config: dict[str, object]) -> None:
         nodes = [NodeInfo(node, host, 1, NodeState.UP) for node in range(1, count + 1)]
         routing = Routing(1, cluster, nodes, [Chain(1, 1, [])], [ChainTable(1, 1, [1])])
         service.register(GET_ROUTING, lambda call: Reply(GetRoutingReply(routing)))
+        service.register(REST, _rest)
     server = await tcp.serve(service, host, port)
     manager = await asyncio.start_server(_hang_up, host, int(str(config["grpc_port"]))) if role == "meta" else None
     if config.get("behaviour") != "silent":

@@ -23,6 +23,7 @@ class Config:
     heartbeat_interval_ms: int = 1_000_000
     lease_ms: int = 8_000
     failure_ms: int = 10_000
+    opening_ms: int = 10_000
 
 
 LIVELY = Config(heartbeat_interval_ms=40, lease_ms=8_000, failure_ms=10_000)

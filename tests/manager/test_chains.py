@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
+from fs_common.records.chains import Standing
 from fs_common.records.routing import Chain, ChainTarget, LocalState, PublicState
-from fs_meta.manager.chains import HELD, Report, Standing, advance, standing, survivors
+from fs_meta.manager.chains import HELD, Report, advance, standing, survivors
 
 S, L, Y, W, O = (
     PublicState.SERVING,
@@ -75,8 +76,11 @@ def written(result: Chain) -> str:
         # none is able, all are alive: they mend
         ("SSS", "lll", "S1 S2 S3"),
         ("LLO", "llx", "S1 S2 O3"),
-        ("LLO", "llo", "S1 S2 Y3"),
-        ("SO", "lo", "S1 Y2"),
+        ("LLO", "llo", "S1 S2 W3"),
+        ("SO", "lo", "S1 W2"),
+        ("SY", "lo", "S1 W2"),
+        ("SSY", "lho", "S1 S2 Y3"),
+        ("SSO", "lho", "S1 S2 W3"),
         # none is able, some are dead
         ("SSS", "xxx", "L1 L2 L3"),
         ("SSS", "lxl", "L1 L2 L3"),

@@ -32,7 +32,7 @@ def said(
 
 
 def test_golden_bytes() -> None:
-    assert encode(Store(101, OURS, 3, 2, 9, 7)) == b"\x01\x96\x65\xc4\x10" + OURS + b"\x03\x02\x09\x07"
+    assert encode(Store(101, OURS, 3, 2, 9, 7)) == b"\x01\x97\x65\xc4\x10" + OURS + b"\x03\x02\x09\x07\xc2"
     assert store_key(101) == b"\x02manager/store/\x00\x00\x00\x65"
 
 

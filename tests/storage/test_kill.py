@@ -1,7 +1,8 @@
 """Real daemons that are killed (SIGKILL) while clients write and read: nothing acknowledged is lost, nothing old seen.
 
-Each chunk has one writer, so that what a reader may see is known exactly: at least what was acknowledged when the
-read began, at most what had been sent when it ended, and never less than a read before it.
+Chains go on without who was killed, and fill it up when it is back. Each chunk has one writer, so that what a reader
+may see is known exactly: at least what was acknowledged when the read began, at most what had been sent when it ended,
+and never less than a read before it.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fs_client.cli.local.launch import LaunchedCluster
@@ -61,7 +63,7 @@ class Register:
     async def update(self, kind: UpdateKind, data: bytes, offset: int, value: int) -> int:
         item = UpdateItem(
             self.chain,
-            1,
+            0,
             self.inode,
             0,
             kind,
@@ -76,6 +78,7 @@ class Register:
         if kind is UpdateKind.WRITE:
             self.sent = value
         while True:
+            item = msgspec.structs.replace(item, chain_version=self.world.version(self.chain))
             try:
                 reply = await self.world.call(self.chain, 0, UPDATE_CHUNKS, UpdateChunks(self.client, [item]), [data])
             except EmberError as error:
@@ -89,7 +92,7 @@ class Register:
                     Code.CHECKSUM.value.number,
                 ), reply.errors[0]
                 self.world.refusals += 1
-            await asyncio.sleep(0.02)
+            await self.world.look()
 
     async def read(self) -> None:
         while not self.world.over:
@@ -98,12 +101,12 @@ class Register:
     async def read_once(self, place: int) -> bool:
         """One read; whether it was answered."""
         into = memoryview(bytearray(CHUNK))
-        item = ReadItem(self.chain, 1, self.inode, 0, 0, CHUNK, CHUNK)
+        item = ReadItem(self.chain, self.world.version(self.chain), self.inode, 0, 0, CHUNK, CHUNK)
         least = max(self.acknowledged, self.seen)
         try:
             reply = await self.world.call(self.chain, place, READ_CHUNKS, ReadChunks([item]), (), [into])
         except EmberError:
-            await asyncio.sleep(0.02)
+            await self.world.look()
             return False
         if reply.errors:
             code = reply.errors[0].code
@@ -111,7 +114,7 @@ class Register:
                 assert least == 0, "a chunk that was written is not found"
                 return True
             assert code != Code.CHECKSUM.value.number, reply.errors[0]
-            await asyncio.sleep(0.02)
+            await self.world.look()
             return False
         data = bytes(into[: reply.lengths[0]])
         if data and not matches(memoryview(data), 0, CHUNK, reply.checksums[0]):
@@ -144,10 +147,18 @@ class World:
         (node,) = [node for node in self.routing.nodes if node.node == target.node]
         return await self.pool.call((node.host, node.port), method, request, send=send, into=into, timeout=3.0)
 
-    async def live(self) -> None:
+    def version(self, chain: int) -> int:
+        return self.routing.chains[chain - 1].version
+
+    async def look(self) -> None:
+        """A pause, then the chains as they are."""
+        await asyncio.sleep(0.02)
         host, port = self.cluster.address.split(":")
         reply = await self.pool.call((host, int(port)), GET_ROUTING, GetRouting(), timeout=10.0)
         self.routing = reply.routing
+
+    async def live(self) -> None:
+        await self.look()
         registers = [Register(self, number) for number in range(6)]
         tasks = self.tasks = [asyncio.create_task(register.write()) for register in registers]
         tasks += [asyncio.create_task(register.read()) for register in registers for _ in range(2)]

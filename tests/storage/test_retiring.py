@@ -71,6 +71,7 @@ class Host:
 
     def told(self, verdict: StoreVerdict, *, remove: bool = False) -> None:
         opening = self.store.opening
+        self.targets.statuses()  # the heartbeat that is answered
         self.targets.judge([TargetVerdict(101, verdict, opening, 0, 0, "it is drained", remove)])
 
     @property

@@ -583,7 +583,8 @@ def test_a_disk_that_does_not_answer_takes_its_target_offline_and_no_other(
                 patched.setattr(broken, "space", space)
                 for _ in range(3):
                     assert states() == others | {target: LocalState.OFFLINE}
-            assert states()[target] is LocalState.UPTODATE
+            assert states()[target] is LocalState.OFFLINE, "whoever was told so goes on without it"
+            assert not chain.target(1, 0).serves
 
     run(scenario())
     assert sum("its disk does not answer" in message for message in caplog.messages) == 1

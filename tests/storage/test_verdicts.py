@@ -8,7 +8,7 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.manager_client import TargetStatus, TargetVerdict
-from fs_common.records.routing import Chain, ChainTable, ChainTarget, PublicState, Routing, StoreVerdict
+from fs_common.records.routing import Chain, ChainTable, ChainTarget, LocalState, PublicState, Routing, StoreVerdict
 from fs_storage.engine.interface import ChunkStore, NoStore
 from fs_storage.engine.memory_store import MemoryStore
 from fs_storage.targets import Targets
@@ -130,7 +130,10 @@ def test_an_old_copy_is_renewed_and_judged_again() -> None:
         assert not host.targets._renewing
         await host.told(StoreVerdict.SERVE)
         # It is alone on its chain.
-        assert host.store.whole and host.store.incarnation == 5 and host.serves()
+        assert host.store.whole and host.store.incarnation == 5
+        assert not host.serves(), "the manager has heard that it is not whole, and may have gone on without it"
+        await host.told(StoreVerdict.SERVE)
+        assert host.serves()
 
     with_host(MemoryStore(), case)
 
@@ -161,3 +164,42 @@ def test_a_directory_that_cannot_be_opened_is_not_reported_as_empty(tmp_path: Pa
         await host.targets.close()
 
     run(body())
+
+
+def test_an_answer_to_an_older_heartbeat_does_not_let_one_serve_that_has_become_whole_since() -> None:
+    async def case(host: Host) -> None:
+        assert host.store is not None
+        await host.told(StoreVerdict.ROLLED_BACK, (9, 4), "an old copy")
+        assert not host.report.whole
+        answer = TargetVerdict(TARGET, StoreVerdict.SERVE, host.store.opening, 0, 0, "")
+        host.targets.judge([answer])
+        await eventually(lambda: not host.targets._alone)
+        assert host.store.whole
+        host.targets.judge([answer])
+        assert not host.serves()
+        assert host.report.whole
+        host.targets.judge([answer])
+        assert host.serves()
+
+    with_host(MemoryStore(), case)
+
+
+def test_what_is_not_known_yet_is_no_word_of_the_end() -> None:
+    """The manager goes on without who says OFFLINE."""
+
+    async def case(host: Host) -> None:
+        assert (host.report.state, host.report.no_store) == (LocalState.OPENING, True), "it may never have had one"
+        host.targets.judge([TargetVerdict(TARGET, StoreVerdict.FORMAT, 0, 0, 0, "")])
+        assert (host.report.state, host.report.no_store) == (LocalState.OPENING, False), "it is being made"
+        await eventually(lambda: not host.targets._opening)
+        assert (host.report.state, host.report.whole) == (LocalState.UPTODATE, True)
+
+    with_host(None, case)
+
+
+def test_a_store_that_was_lost_is_offline() -> None:
+    async def case(host: Host) -> None:
+        await host.told(StoreVerdict.FOREIGN, reason="lost")
+        assert (host.report.state, host.report.trouble) == (LocalState.OFFLINE, "lost")
+
+    with_host(None, case)

@@ -1,5 +1,5 @@
-"""One storage daemon of three is dead: reads go on from the other replicas, writes say what is wrong, and both are well
-again once it is back.
+"""One storage daemon of three is dead: reads and writes go on with the other replicas, and it is filled up once it is
+back.
 """
 
 import os
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("victim", ["storage-1", "storage-3"])
-def test_reads_go_on_and_writes_tell(fresh_cluster: Callable[..., LaunchedCluster], victim: str) -> None:
+def test_reads_and_writes_go_on(fresh_cluster: Callable[..., LaunchedCluster], victim: str) -> None:
     cluster = fresh_cluster(durability="memory")
     files = {f"/file-{number}": os.urandom(700_000 + number) for number in range(8)}
     with fs_client.connect(cluster.address, timeout_s=5) as fs:
@@ -34,17 +34,14 @@ def test_reads_go_on_and_writes_tell(fresh_cluster: Callable[..., LaunchedCluste
         wait_until(lambda: not is_healthy(cluster.address), "the manager has noticed")
         status = emberfs("status", cluster.address, code=1)
         assert f"emberfs: the cluster is degraded: node {victim[-1]} is failed, chain 1 is degraded" in status.stderr
-        with pytest.raises(OSError) as caught:
-            # Every chain has this daemon as a member, so whichever is chosen is broken.
-            fs.write_file("/new", b"x" * 100)
-        assert caught.value.strerror
-        assert "\n" not in str(caught.value)
+        # Every chain has this daemon as a member, so whichever is chosen goes on without it.
+        fs.write_file("/new", b"written all the same")
         for path, data in files.items():
             assert fs.read_file(path) == data
 
         start_again(cluster)
-        fs.write_file("/new", b"written after all")
-        assert fs.read_file("/new") == b"written after all"
+        wait_until(lambda: is_healthy(cluster.address), "the daemon is filled up")
+        assert fs.read_file("/new") == b"written all the same"
         for path, data in files.items():
             assert fs.read_file(path) == data
     assert_works(cluster.address)

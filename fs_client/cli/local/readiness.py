@@ -4,8 +4,9 @@ import asyncio
 
 from fs_client.cli.failure import Failure
 from fs_common.errors import EmberError
-from fs_common.methods import GET_ROUTING
+from fs_common.methods import GET_ROUTING, REST
 from fs_common.peers import PeerPool
+from fs_common.records.chains import Rest
 from fs_common.records.routing import GetRouting, NodeState, Routing
 from fs_common.records.session import Hello
 
@@ -36,6 +37,15 @@ async def fetch_routing(pool: PeerPool, address: tuple[str, int], timeout_s: flo
     assert reply.routing is not None, "a client that knows version 0 always gets the routing"
     routing: Routing = reply.routing
     return routing
+
+
+async def ask_to_rest(address: tuple[str, int], cluster: str, timeout_s: float) -> None:
+    """Tell the manager at `address` that the whole cluster is taken down. Durable on return. Raises `EmberError`."""
+    pool = PeerPool(hello(cluster))
+    try:
+        await pool.call(address, REST, Rest(), timeout=timeout_s)
+    finally:
+        await pool.close()
 
 
 async def wait_until_ready(address: tuple[str, int], cluster: str, storage: int, timeout_s: float) -> Routing:

@@ -5,8 +5,8 @@ signals them. Nothing is signalled but by pidfd. A daemon that ends unasked is a
 with growing delays (or, with `restart` off, when `start_again` says so), because a cluster on a laptop is expected
 to heal without anybody watching it.
 
-Order of the end: the mount first, so that it can store what programs wrote; then storage daemons, so that each can tell
-the manager that it leaves; then the metadata service.
+Order of the end: the mount first, so that it can store what programs wrote; then the manager is told that the whole
+cluster rests; then storage daemons, so that each can tell it that it leaves; then the metadata service.
 """
 
 import asyncio
@@ -22,12 +22,15 @@ from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord, Daemo
 from fs_client.cli.local.events import Event, Kind
 from fs_client.cli.local.identity import identify
 from fs_client.cli.local.process import Process
+from fs_common.errors import EmberError
 
 SERVING_TIMEOUT_S = 60.0
 """From the start of a daemon to its ready line: a store that is recovered after a crash takes its time."""
 READY_TIMEOUT_S = 60.0
 STOP_GRACE_S = 15.0
 """From SIGTERM to SIGKILL, for the storage daemons together and then for the metadata service."""
+REST_TIMEOUT_S = 2.0
+"""A metadata service that does not answer has nobody to tell."""
 MOUNT_GRACE_S = 600.0
 """The same for a mount, which ends by itself when everything is stored, or when nothing is stored any more."""
 RESTART_DELAY_MIN_S = 0.5
@@ -209,6 +212,8 @@ class Supervisor:
             ends = [one.ended for one in running if not one.ended.done()]
             if not ends:
                 continue
+            if role == "storage":
+                await self._rest()
             for one in running:
                 one.send_signal(signal.SIGTERM)
             _, late = await asyncio.wait(ends, timeout=MOUNT_GRACE_S if role == "mount" else STOP_GRACE_S)
@@ -216,6 +221,14 @@ class Supervisor:
                 for one in running:
                     one.send_signal(signal.SIGKILL)
                 await asyncio.wait(late)
+
+    async def _rest(self) -> None:
+        """Tell the manager that all of it ends, so that no chain goes on without those that are slower to end."""
+        from fs_client.cli.local.readiness import ask_to_rest
+
+        # Chains that are not told change while daemons end, and compare their replicas after the next start.
+        with contextlib.suppress(EmberError):
+            await ask_to_rest((self._record.host, self._record.meta.port), self._record.cluster, REST_TIMEOUT_S)
 
     def _save(self) -> None:
         # A full disk must not end a cluster that would only like to note a new pid.

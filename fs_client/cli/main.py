@@ -28,7 +28,6 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry("Cluster", "Show the nodes, chains and space of a cluster."),
     "placement": Entry("Cluster", "Show how a dead node's reads spread over the others."),
     "scrub": Entry("Cluster", "Show how far the scrub of stored bytes has come, or begin it now."),
-    "fsck": Entry("Cluster", "Check the whole cluster: chunks against files, replicas against each other."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

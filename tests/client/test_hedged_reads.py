@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fs_client import FileSystem, aio, flights
+from fs_client import FileSystem, aio, flights, routing_cache
 from fs_client.flights import ChainFlight, Flight, Flights
 from fs_client.options import Address
 from fs_client.routing_cache import SLOW_AVOIDED_S, SLOW_S, RoutingCache, Server
@@ -20,6 +20,13 @@ from tests.storage.engine.virtual_loop import run_virtual
 from tests.support import run
 
 DATA = random.Random(1).randbytes(10 * CHUNK + 777)
+
+
+@pytest.fixture(autouse=True)
+def long_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than any test takes."""
+    monkeypatch.setattr(routing_cache, "SUSPECT_FIRST_S", 600.0)
+    monkeypatch.setattr(routing_cache, "SUSPECT_MAX_S", 600.0)
 
 
 def stop(cluster: FakeCluster, *nodes: int) -> None:

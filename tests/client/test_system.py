@@ -14,7 +14,7 @@ from fs_client import FileSystem
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_common.layout import Layout
 from fs_common.limits import KIB
-from tests.system.control import daemon, kill, start_again
+from tests.system.control import daemon, kill, start_again, wait_whole
 
 pytestmark = [pytest.mark.system]
 
@@ -78,6 +78,8 @@ def test_reads_do_not_notice_daemons_that_die_and_come_back(fresh_cluster: Calla
             one_more_round()
             start_again(cluster)
             one_more_round()
+            # Until it has been filled up the others are the only ones that have everything.
+            wait_whole(cluster)
             kill(cluster, "storage-2", "storage-3")
             one_more_round()
 

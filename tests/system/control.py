@@ -13,7 +13,9 @@ import fs_client
 from fs_client.cli.local.directory import DaemonRecord
 from fs_client.cli.local.identity import open_process, wait_for_end
 from fs_client.cli.local.launch import LaunchedCluster
-from fs_client.cli.local.readiness import wait_until_ready
+from fs_client.cli.local.readiness import fetch_routing, hello, wait_until_ready
+from fs_common.peers import PeerPool
+from fs_common.records.routing import PublicState
 from tests.support import run
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +113,21 @@ def wait_ready(cluster: LaunchedCluster) -> None:
     """Until the manager knows all daemons as up."""
     record = cluster.record
     run(wait_until_ready((record.host, record.meta.port), record.cluster, len(record.storage), WAIT_S), WAIT_S * 2)
+
+
+def wait_whole(cluster: LaunchedCluster) -> None:
+    """Until every target of every chain serves: those that were dead have been filled up."""
+
+    async def is_whole() -> bool:
+        record = cluster.record
+        pool = PeerPool(hello(record.cluster))
+        try:
+            routing = await fetch_routing(pool, (record.host, record.meta.port), WAIT_S)
+        finally:
+            await pool.close()
+        return all(target.state is PublicState.SERVING for chain in routing.chains for target in chain.targets)
+
+    wait_until(lambda: run(is_whole()), "all chains are whole")
 
 
 def is_healthy(address: str) -> bool:

@@ -140,20 +140,22 @@ class SyncProgress(_message.Message):
     def __init__(self, target: _Optional[int] = ..., chunks_done: _Optional[int] = ..., chunks_total: _Optional[int] = ..., chunks_sent: _Optional[int] = ..., bytes_sent: _Optional[int] = ..., began_ms: _Optional[int] = ...) -> None: ...
 
 class TargetVerdict(_message.Message):
-    __slots__ = ("target", "verdict", "opening", "known_opening", "known_incarnation", "reason")
+    __slots__ = ("target", "verdict", "opening", "known_opening", "known_incarnation", "reason", "remove")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
     KNOWN_OPENING_FIELD_NUMBER: _ClassVar[int]
     KNOWN_INCARNATION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
     target: int
     verdict: StoreVerdict
     opening: int
     known_opening: int
     known_incarnation: int
     reason: str
-    def __init__(self, target: _Optional[int] = ..., verdict: _Optional[_Union[StoreVerdict, str]] = ..., opening: _Optional[int] = ..., known_opening: _Optional[int] = ..., known_incarnation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    remove: bool
+    def __init__(self, target: _Optional[int] = ..., verdict: _Optional[_Union[StoreVerdict, str]] = ..., opening: _Optional[int] = ..., known_opening: _Optional[int] = ..., known_incarnation: _Optional[int] = ..., reason: _Optional[str] = ..., remove: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version", "leaving")
@@ -194,7 +196,7 @@ class HeartbeatReply(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[TargetVerdict, _Mapping]]] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node", "host", "port", "state", "capacity_bytes", "used_bytes", "release")
+    __slots__ = ("node", "host", "port", "state", "capacity_bytes", "used_bytes", "release", "drained")
     NODE_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +204,7 @@ class Node(_message.Message):
     CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
     node: int
     host: str
     port: int
@@ -209,7 +212,8 @@ class Node(_message.Message):
     capacity_bytes: int
     used_bytes: int
     release: str
-    def __init__(self, node: _Optional[int] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., state: _Optional[_Union[NodeState, str]] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., release: _Optional[str] = ...) -> None: ...
+    drained: bool
+    def __init__(self, node: _Optional[int] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., state: _Optional[_Union[NodeState, str]] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., release: _Optional[str] = ..., drained: bool = ...) -> None: ...
 
 class ChainTarget(_message.Message):
     __slots__ = ("target", "node", "state")

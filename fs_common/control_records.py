@@ -86,6 +86,7 @@ def node_message(node: NodeInfo) -> pb.Node:
         capacity_bytes=node.capacity_bytes,
         used_bytes=node.used_bytes,
         release=node.release,
+        drained=node.drained,
     )
 
 
@@ -98,6 +99,7 @@ def node_record(message: pb.Node) -> NodeInfo:
         capacity_bytes=message.capacity_bytes,
         used_bytes=message.used_bytes,
         release=message.release,
+        drained=message.drained,
     )
 
 

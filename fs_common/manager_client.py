@@ -418,6 +418,7 @@ def _verdict(message: Any) -> TargetVerdict:
         message.known_opening,
         message.known_incarnation,
         message.reason,
+        message.remove,
     )
 
 

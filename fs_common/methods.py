@@ -4,7 +4,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from fs_common.records import chains, following, locks, mending, meta, resync, routing, scrubbing, session, storage
+from fs_common.records import (
+    chains,
+    following,
+    locks,
+    mending,
+    meta,
+    resync,
+    routing,
+    scrubbing,
+    session,
+    storage,
+    targets,
+)
 
 
 class Method(NamedTuple):
@@ -22,6 +34,13 @@ GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingRe
 LIST_CHAINS = Method("list_chains", 11, chains.ListChains, chains.ListChainsReply)
 ROTATE_CHAIN = Method("rotate_chain", 12, chains.RotateChain, chains.RotateChainReply)
 REST = Method("rest", 13, chains.Rest, session.Empty)
+LIST_TARGETS = Method("list_targets", 14, targets.ListTargets, targets.ListTargetsReply)
+ADD_TARGETS = Method("add_targets", 15, targets.AddTargets, targets.MovesReply)
+REPLACE_TARGET = Method("replace_target", 16, targets.ReplaceTarget, targets.MovesReply)
+DRAIN = Method("drain", 17, targets.Drain, targets.MovesReply)
+REBALANCE = Method("rebalance", 18, targets.Rebalance, targets.MovesReply)
+CANCEL_MOVES = Method("cancel_moves", 19, targets.CancelMoves, targets.MovesReply)
+FORGET_NODE = Method("forget_node", 20, targets.ForgetNode, targets.MovesReply)
 
 STAT = Method("stat", 100, meta.Stat, meta.AttributesReply)
 BATCH_STAT = Method("batch_stat", 101, meta.BatchStat, meta.BatchAttributesReply)

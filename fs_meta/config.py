@@ -37,6 +37,18 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Storage daemons to wait for before the first chain table is made."""
     replicas: int = 3
     """Targets of each chain."""
+    targets_per_node: int = 0
+    """How many replicas a node holds; 0: as many as `replicas`, so there is a chain for each
+    node. With more, a dead node's reads spread over more of the others (`emberfs placement`), and each daemon has more
+    stores to keep."""
+    moves_per_node: int = 2
+    """Targets that are filled up on one node at a time, when targets move. The bandwidth of
+    each is bounded by the daemon that fills it."""
+    moves_at_once: int = 64
+    """The same in the whole cluster."""
+    replace_lost_after_ms: int = 0
+    """A target that was away for so long is replaced on another node, where there is one with room; 0: not by itself,
+    because a node that is repaired within hours comes back with all it had. `emberfs up` sets a minute."""
     chunk_size_bytes: int = CHUNK_SIZE_DEFAULT
     """The root directory's; inherited by everything below it that does not say otherwise."""
     stripe: int = 16
@@ -92,6 +104,13 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             problems.append("grpc_port: the same as port")
         if self.replicas < 1:
             problems.append("replicas: at least 1")
+        if not 0 <= self.targets_per_node <= 99:
+            problems.append("targets_per_node: 0 to 99")
+        for name in ("moves_per_node", "moves_at_once"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}: at least 1")
+        if self.replace_lost_after_ms and self.replace_lost_after_ms < self.failure_ms:
+            problems.append("replace_lost_after_ms: 0, or at least failure_ms: before, nobody knows that it is lost")
         if self.storage_nodes < self.replicas:
             problems.append("storage_nodes: fewer than replicas, so no chain could be made")
         for name in (

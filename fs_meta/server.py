@@ -22,6 +22,7 @@ from fs_common.errors import EmberError
 from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.rpc import Service
 from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.chunks import ChunkClient
@@ -69,6 +70,9 @@ class Manager(Protocol):
 
     def subscribe(self, callback: Callable[[Routing], None]) -> None:
         """Call `callback` at each new version, on the loop."""
+
+    def register_calls(self, service: Service) -> None:
+        """Let the metadata service answer what operators ask of the manager."""
 
     async def close(self) -> None: ...
 
@@ -200,6 +204,7 @@ async def start(
     service = make_service(context, config.cluster, clients, following, news)
     if cluster is not None:
         register(service, cluster)
+    manager.register_calls(service)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     try:

@@ -113,8 +113,13 @@ def state_of(routing: "Routing", spaces: "Sequence[SpaceInfoReply | None]") -> d
             alive += serves and t.node in up
             state = "not serving" if t.target in out else t.state.name.lower()
             members.append({"target": t.target, "node": t.node, "state": state} | targets.get(t.target, {}))
-        state = "serving" if alive == len(members) else "degraded" if alive else "offline"
+        # A target that joins is one more than the chain is meant to have.
+        wanted = min(routing.replicas or len(members), len(members))
+        state = "serving" if alive >= wanted else "degraded" if alive else "offline"
         chains.append({"chain": chain.chain, "version": chain.version, "state": state, "targets": members})
+    hosted = [t.node for chain in routing.chains for t in chain.targets]
+    for node, info in zip(nodes, routing.nodes, strict=True):
+        node |= {"targets": hosted.count(info.node), "drained": info.drained}
     serving = bool(chains) and all(chain["state"] == "serving" for chain in chains)
     healthy = serving and not troubles and len(up) == len(nodes)
     return {"healthy": healthy, "nodes": nodes, "chains": chains, "troubles": troubles}
@@ -158,7 +163,8 @@ def _print(value: dict[str, Any]) -> None:
     for node in value["nodes"]:
         state = node["state"] if node["answers"] or node["state"] != "up" else "up, silent"
         space = f"{human_size(node['free_bytes'])}B of {human_size(node['capacity_bytes'])}B"
-        put(f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}")
+        note = _note(node, bool(value["chains"]))
+        put(f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}{note}")
     put("\nchain  version  state     targets, head first")
     for chain in value["chains"]:
         targets = "  ".join(_target(target) for target in chain["targets"])
@@ -167,6 +173,15 @@ def _print(value: dict[str, Any]) -> None:
         put("\ntarget  node  does not serve, because")
         for trouble in value["troubles"]:
             put(f"{trouble['target']:>6}  {trouble['node']:>4}  {trouble['reason']}")
+
+
+def _note(node: dict[str, Any], chains: bool) -> str:
+    if node["drained"]:
+        left = counted(node["targets"], "target")
+        return f"  drained, {left} left" if node["targets"] else "  drained: it can be stopped"
+    if node["targets"] or not chains or node["state"] != "up":
+        return ""
+    return "  not used yet: `emberfs rebalance` gives it targets"
 
 
 def _target(target: dict[str, Any]) -> str:

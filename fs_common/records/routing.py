@@ -68,6 +68,8 @@ class NodeInfo(msgspec.Struct, frozen=True, array_like=True):
     capacity_bytes: int = 0
     used_bytes: int = 0
     release: str = ""
+    drained: bool = False
+    """It gets no targets, and those that it had move away."""
 
 
 class ChainTarget(msgspec.Struct, frozen=True, array_like=True):

@@ -204,6 +204,7 @@ def _verdict_message(judged: Judged) -> Any:
         known_opening=known.opening if known is not None else 0,
         known_incarnation=known.incarnation if known is not None else 0,
         reason=judged.reason,
+        remove=judged.remove,
     )
 
 

@@ -21,34 +21,40 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry
-from fs_common.records.chains import ListChainsReply, RotateChainReply
+from fs_common.records.chains import ListChainsReply, RotateChainReply, Standing
 from fs_common.records.routing import Chain, NodeState, Routing, StoreVerdict
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.manager.chain_watch import ChainWatch
+from fs_meta.manager.growth import Order
 from fs_meta.manager.lease import ManagerLease
 from fs_meta.manager.membership import Beat, Identity, Member, Membership
-from fs_meta.manager.records import REST_KEY, Node, RestRecord, Store, encode
+from fs_meta.manager.move_watch import Look, MoveWatch, Room
+from fs_meta.manager.moves import Limits
+from fs_meta.manager.records import REST_KEY, Move, Node, RestRecord, Store, encode
 from fs_meta.manager.resting import Resting, record_of
 from fs_meta.manager.rotation import rotated
 from fs_meta.manager.routing_state import (
     load,
+    load_moves,
     load_rest,
     load_stores,
     placed,
     same_version,
     save,
+    save_moves,
     with_first_table,
     with_nodes,
 )
 from fs_meta.manager.standings import Standings
 from fs_meta.manager.stores import Judged, StoreReport, judge
+from fs_meta.manager.target_ids import TargetIds
 from fs_meta.manager.views import view_of
 
 _log = logging.getLogger(__name__)
@@ -79,6 +85,14 @@ class ManagerConfig(Protocol):
     def failure_ms(self) -> int: ...
     @property
     def opening_ms(self) -> int: ...
+    @property
+    def targets_per_node(self) -> int: ...
+    @property
+    def moves_per_node(self) -> int: ...
+    @property
+    def moves_at_once(self) -> int: ...
+    @property
+    def replace_lost_after_ms(self) -> int: ...
 
 
 class Manager:
@@ -113,6 +127,8 @@ class Manager:
         """The same, to be kept with the next publication."""
         self._heard: dict[int, StoreReport] = {}
         """By target id: the last report that was answered with SERVE by this manager."""
+        self.move_watch = self._new_move_watch(())
+        self.target_ids = TargetIds(self._stores)
         self._loaded = False
         """Whether the state in memory is that of the store: from winning the lease to losing it."""
         self._publishing = asyncio.Lock()
@@ -186,11 +202,16 @@ class Manager:
             self._set_routing(routing)
         elif not self._loaded:
 
-            async def state(txn: Transaction) -> tuple[Routing, list[Node], dict[int, Store], RestRecord | None]:
+            async def state(
+                txn: Transaction,
+            ) -> tuple[Routing, list[Node], dict[int, Store], RestRecord | None, list[Move]]:
                 routing, nodes = await load(txn, config.cluster, config.replicas)
-                return routing, nodes, await load_stores(txn), await load_rest(txn)
+                return routing, nodes, await load_stores(txn), await load_rest(txn), await load_moves(txn)
 
-            routing, nodes, self._stores, rest = await self._kv.transact(state)
+            routing, nodes, self._stores, rest, moves = await self._kv.transact(state)
+            self.move_watch = self._new_move_watch(moves)
+            placed_now = [member.target for chain in routing.chains for member in chain.targets]
+            self.target_ids = TargetIds(self._stores, [*placed_now, *(move.joins for move in moves)])
             self._learned = {}
             self._heard = {}
             now_ms = self._now_ms()
@@ -202,6 +223,11 @@ class Manager:
             self._chains.follow(routing)
             self._loaded = True
             self._set_routing(routing)
+
+    def _new_move_watch(self, moves: Iterable[Move]) -> MoveWatch:
+        config = self.config
+        limits = Limits(config.replicas, config.moves_per_node, config.moves_at_once)
+        return MoveWatch(moves, limits, config.replace_lost_after_ms)
 
     def _new_watch(self, rest: RestRecord | None) -> ChainWatch:
         config, now_ms = self.config, self._now_ms()
@@ -256,7 +282,7 @@ class Manager:
         # What is being published may have been made before this heartbeat came, and tell of its node as it was then.
         if moves or self._learned or self._stored.get(identity.node) != member.record() or self._publishing.locked():
             await self._publish()
-        stream.verdicts = verdicts
+        stream.verdicts = self._retire(verdicts, beat)
         return self._routing
 
     def _judge(self, identity: Identity, beat: Beat) -> list[Judged]:
@@ -273,6 +299,24 @@ class Manager:
                 self._learned[target] = judged.learned
             verdicts.append(judged)
         return verdicts
+
+    def _retire(self, verdicts: Sequence[Judged], beat: Beat) -> list[Judged]:
+        """The verdicts as they are told: who is to leave its chain retires, what has left is not needed."""
+        watch = self.move_watch
+        watch.tell(self._routing.chains, self.able)
+        told = [
+            judged._replace(verdict=StoreVerdict.RETIRE, reason=f"target {judged.target} is to leave its chain")
+            if judged.target in watch.told and judged.verdict is StoreVerdict.SERVE
+            else judged
+            for judged in verdicts
+        ]
+        for target in beat.targets:
+            store = self._stores.get(target)
+            if store is not None and store.retired:
+                reason = f"target {target} is on no chain any more"
+                opening = beat.stores[target].opening if target in beat.stores else 0
+                told.append(Judged(target, StoreVerdict.RETIRE, opening, store, reason, None, True))
+        return told
 
     async def let_go(self, stream: "NodeStream") -> None:
         """See `NodeStream.leave`."""
@@ -343,6 +387,75 @@ class Manager:
                 self._set_routing(new)
         return reply
 
+    @property
+    def targets_per_node(self) -> int:
+        return self.config.targets_per_node or self.config.replicas
+
+    def members(self) -> dict[int, Member]:
+        """All nodes. Raises NOT_MANAGER, CLOSING."""
+        self._check_manager()
+        return self.membership.members
+
+    def able(self, chain: Chain) -> set[int]:
+        """Target ids of a chain that are alive and whole."""
+        seen = self._chains.standings.see(chain, self.membership, self._now_ms())
+        return {target for target, stand in seen.stands.items() if stand.standing is Standing.ABLE}
+
+    def rooms(self) -> list[Room]:
+        """The nodes that may get targets."""
+        return [
+            Room(node, member.capacity_bytes - member.used_bytes)
+            for node, member in self.membership.members.items()
+            if member.state is NodeState.UP and member.beat and not member.drained
+        ]
+
+    def size_of(self, chain: Chain) -> int:
+        """Bytes that a replica of a chain takes."""
+        sizes = [0]
+        for member in chain.targets:
+            node = self.membership.members.get(member.node)
+            said = node.targets.get(member.target) if node is not None else None
+            sizes.append(said.used_bytes if said is not None else 0)
+        return max(sizes)
+
+    async def order(self, make: Callable[[], Order]) -> Order:
+        """Have `make` look at the cluster, and carry out what it returns, in one transaction: nothing changes in
+        between, or if it raises. Moves begin at once. Raises NOT_MANAGER, CLOSING, and what the store raises."""
+        self._check_manager()
+        async with self._publishing:
+            order = make()
+            old = self._routing
+            members = self.membership.members
+            kept = [member for node, member in members.items() if node not in order.forgotten]
+            records = [
+                msgspec.structs.replace(members[node].record(), drained=drained)
+                for node, drained in order.drained.items()
+            ]
+            records += [msgspec.structs.replace(members[node].record(), forgotten=True) for node in order.forgotten]
+            new = msgspec.structs.replace(with_nodes(old, kept), chains=[*old.chains, *order.chains])
+            if order.chains or order.forgotten:
+                new = msgspec.structs.replace(new, version=old.version + 1)
+            targets = [member.target for chain in order.chains for member in chain.targets]
+            stores = [Store(target, b"", 0, 0, 0) for target in targets]
+
+            async def put(txn: Transaction) -> None:
+                await self.lease.validate(txn)
+                save(txn, old, new, records, stores)
+                save_moves(txn, order.moves)
+
+            await self._commit(put)
+            for node, drained in order.drained.items():
+                members[node].drained = drained
+            for node in order.forgotten:
+                self.membership.forget(node)
+                self._stored.pop(node, None)
+            self._stored |= {record.node: record for record in records if not record.forgotten}
+            self._stores.update({store.target: store for store in stores})
+            self.move_watch.moves.update({move.move: move for move in order.moves})
+            self._set_routing(new)
+        await self._publish()
+        return order
+
     def nodes(self) -> list[tuple[Member, int]]:
         """Every node, and for how many ms it has been silent."""
         now_ms = self._now_ms()
@@ -407,13 +520,16 @@ class Manager:
             if rested:
                 watch.resting = None
                 watch.touch_all()
-            new = with_first_table(with_nodes(old, members.values()), self.config.storage_nodes)
+            config = self.config
+            new = with_first_table(with_nodes(old, members.values()), config.storage_nodes, config.targets_per_node)
             chains, looked = watch.look(new.chains, self.membership, now_ms)
-            if chains is not new.chains:
-                new = msgspec.structs.replace(new, chains=chains)
+            moved = self._moved(new, chains, now_ms)
+            if moved.chains is not new.chains or moved.tables is not new.tables:
+                new = msgspec.structs.replace(new, chains=moved.chains, tables=moved.tables)
             stores = {store.target: store for store in placed(old, new)} | self._reached(changed) | self._learned
+            stores |= {store.target: store for store in moved.stores}
             same = same_version(old, new)
-            if same and not changed and not stores and not rested:
+            if same and not (changed or stores or rested or moved.moves or moved.over):
                 self._set_routing(new)  # live figures
                 return
             if not same:
@@ -422,6 +538,7 @@ class Manager:
             async def put(txn: Transaction) -> None:
                 await self.lease.validate(txn)
                 save(txn, old, new, changed, stores.values())
+                save_moves(txn, moved.moves.values(), moved.over)
                 if rested:
                     txn.delete(REST_KEY)
 
@@ -433,7 +550,8 @@ class Manager:
                     watch.resting = resting
                 raise
             self._stored |= {record.node: record for record in changed}
-            self._stores |= stores
+            self._stores.update(stores)
+            self.move_watch.committed(moved, self.able)
             self._learned = {
                 target: store for target, store in self._learned.items() if store is not stores.get(target)
             }
@@ -442,7 +560,14 @@ class Manager:
             if rested:
                 _log.info("the cluster is back: its chains change again")
             _log_changes(old.chains, new.chains)
+            _log_moves(moved.moves.values())
             self._set_routing(new)
+
+    def _moved(self, routing: Routing, chains: list[Chain], now_ms: int) -> Look:
+        """What the moves make of the chains; nothing while the cluster rests."""
+        if self._chains.resting is not None:
+            return Look(chains, routing.tables, {}, [], [])
+        return self.move_watch.look(routing, chains, self.able, self.rooms(), self.target_ids, now_ms, self.size_of)
 
     async def _commit(self, put: Callable[[Transaction], Awaitable[None]]) -> None:
         """Durable on return. On an error nobody knows about, the state is to be loaded again."""
@@ -526,6 +651,13 @@ def _log_changes(old: Sequence[Chain], new: Sequence[Chain]) -> None:
         if after is not before and after.version > before.version:
             targets = ", ".join(f"{member.target} {member.state.name.lower()}" for member in after.targets)
             _log.info("chain %s at version %s: %s", after.chain, after.version, targets)
+
+
+def _log_moves(moves: Iterable[Move]) -> None:
+    for move in moves:
+        joins = f"target {move.joins} joins on node {move.node}" if move.joins else "none joins"
+        leaves = f"target {move.leaves} leaves" if move.leaves else "none leaves"
+        _log.info("move %s of chain %s is %s: %s, %s", move.move, move.chain, move.state.name.lower(), joins, leaves)
 
 
 async def _refuses_connections(host: str, port: int) -> bool:

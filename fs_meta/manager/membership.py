@@ -71,6 +71,8 @@ class Member:
     """Heartbeat streams of this incarnation that are open. 0 while UP: its stream broke, or this manager is new."""
     replaced: frozenset[int] = frozenset()
     """Incarnations that had the node id before."""
+    drained: bool = False
+    """It gets no targets, and those that it had move away."""
 
     def info(self) -> NodeInfo:
         return NodeInfo(
@@ -81,12 +83,15 @@ class Member:
             capacity_bytes=self.capacity_bytes,
             used_bytes=self.used_bytes,
             release=self.identity.release,
+            drained=self.drained,
         )
 
     def record(self) -> Node:
         """What the store keeps of it."""
         who = self.identity
-        return Node(who.node, who.host, who.port, self.state, who.incarnation, self.capacity_bytes, who.release)
+        return Node(
+            who.node, who.host, who.port, self.state, who.incarnation, self.capacity_bytes, who.release, self.drained
+        )
 
 
 class TargetReport(NamedTuple):
@@ -116,13 +121,18 @@ class Membership:
         self.lease_ms = lease_ms
         self.failure_ms = failure_ms
         self.members: dict[int, Member] = {}
+        self.forgotten: set[int] = set()
+        """Nodes that are not listed any more: their ids are not used again."""
         self.beats = 0
         """Heartbeats taken, from 1: what was heard before what."""
 
     def restore(self, node: Node, now_ms: int) -> None:
         """A node from the store. When it was heard last is not known, so it gets a whole `failure_ms` from now."""
+        if node.forgotten:
+            self.forgotten.add(node.node)
+            return
         identity = Identity(node.node, node.host, node.port, node.release, node.incarnation)
-        self.members[node.node] = Member(identity, node.state, now_ms, node.capacity_bytes)
+        self.members[node.node] = Member(identity, node.state, now_ms, node.capacity_bytes, drained=node.drained)
 
     def heartbeat(self, identity: Identity, beat: Beat, now_ms: int) -> Member:
         """Take a heartbeat; the first one registers the node.
@@ -130,6 +140,10 @@ class Membership:
         Raises NODE_TAKEN, NODE_UNKNOWN (the process has left), INVALID.
         """
         _check_identity(identity)
+        if identity.node in self.forgotten:
+            raise EmberError(
+                Code.INVALID, f"node {identity.node} was taken out of the cluster: give this daemon a new node id"
+            )
         member = self.members.get(identity.node)
         if member is None:
             member = self.members[identity.node] = Member(identity, NodeState.UP, now_ms)
@@ -141,7 +155,7 @@ class Membership:
         else:
             self._check_free(member, identity)
             replaced = member.replaced | {member.identity.incarnation}
-            member = Member(identity, NodeState.UP, now_ms, replaced=replaced)
+            member = Member(identity, NodeState.UP, now_ms, replaced=replaced, drained=member.drained)
             self.members[identity.node] = member
         self.beats += 1
         member.beat = self.beats
@@ -213,6 +227,11 @@ class Membership:
         if member.identity.incarnation != identity.incarnation:
             raise EmberError(Code.NODE_TAKEN, f"node {identity.node} belongs to another process by now")
         self._down(member, NodeState.LEFT)
+
+    def forget(self, node: int) -> None:
+        """It is not listed any more, and does not come back."""
+        del self.members[node]
+        self.forgotten.add(node)
 
     @staticmethod
     def _down(member: Member, state: NodeState) -> None:

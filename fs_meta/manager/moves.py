@@ -166,10 +166,8 @@ def _begin(chain: Chain, move: Move, able: Collection[int]) -> tuple[Move, Chain
     there = next((target for target in kept if target.node == move.node), None)
     if there is not None:
         # A lost target is replaced on its own node: it makes room for the new one, as a node is on a chain once.
-        if there.target != move.leaves:
-            return msgspec.structs.replace(move, state=MoveState.CANCELLED), chain
-        if there.state in _SURVIVES:
-            return move, chain
+        if there.target != move.leaves or there.state in _SURVIVES:
+            return msgspec.structs.replace(move, state=MoveState.CANCELLED), chain  # the lost one is back, or another
         kept = [target for target in kept if target is not there]
     joined = [*kept, ChainTarget(move.joins, move.node, PublicState.OFFLINE)]
     return msgspec.structs.replace(move, state=MoveState.FILLING), Chain(chain.chain, chain.version + 1, joined)
@@ -199,7 +197,7 @@ def _may_go(chain: Chain, move: Move, able: Collection[int], wanted: int) -> boo
     if move.cancelled:
         return True  # it has nothing that others do not have
     serving = _serving(chain, able)
-    return move.joins in serving if move.joins else len(serving) >= wanted
+    return move.joins in serving if _has(chain, move.joins) else len(serving) >= wanted
 
 
 def _enough(chain: Chain, move: Move, able: Collection[int], wanted: int) -> bool:

@@ -71,6 +71,10 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     incarnation: int
     capacity_bytes: int
     release: str
+    drained: bool = False
+    """It gets no targets, and those that it had move away."""
+    forgotten: bool = False
+    """It is not listed any more; its id is not used again."""
 
 
 class Store(msgspec.Struct, frozen=True, array_like=True):

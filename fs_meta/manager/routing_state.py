@@ -19,17 +19,20 @@ from fs_meta.manager.placement import place
 from fs_meta.manager.records import (
     CHAINS,
     HEAD_KEY,
+    MOVES,
     NODES,
     REST_KEY,
     STORES,
     TABLES,
     Head,
+    Move,
     Node,
     RestRecord,
     Store,
     chain_key,
     decode,
     encode,
+    move_key,
     node_key,
     store_key,
     table_key,
@@ -44,14 +47,14 @@ def with_nodes(routing: Routing, members: Iterable[Member]) -> Routing:
     return msgspec.structs.replace(routing, nodes=nodes)
 
 
-def with_first_table(routing: Routing, storage_nodes: int) -> Routing:
+def with_first_table(routing: Routing, storage_nodes: int, targets_per_node: int = 0) -> Routing:
     """With chains and a table over all nodes that are up, once there are `storage_nodes`; else as it is."""
     if routing.tables:
         return routing
-    up = [node.node for node in routing.nodes if node.state is NodeState.UP]
+    up = [node.node for node in routing.nodes if node.state is NodeState.UP and not node.drained]
     if len(up) < storage_nodes:
         return routing
-    chains = place(up, routing.replicas)
+    chains = place(up, routing.replicas, targets_per_node)
     table = ChainTable(FIRST_TABLE, 1, [chain.chain for chain in chains])
     return msgspec.structs.replace(routing, chains=chains, tables=[table])
 
@@ -62,7 +65,7 @@ def same_version(one: Routing, other: Routing) -> bool:
 
 
 def _covered(routing: Routing) -> tuple[Sequence[object], Sequence[Chain], Sequence[ChainTable]]:
-    nodes = [(node.node, node.host, node.port, node.state, node.release) for node in routing.nodes]
+    nodes = [(node.node, node.host, node.port, node.state, node.release, node.drained) for node in routing.nodes]
     return nodes, routing.chains, routing.tables
 
 
@@ -85,7 +88,9 @@ async def load(txn: Transaction, cluster: str, replicas: int) -> tuple[Routing, 
             Code.INVALID, f"replicas: this cluster's chains have {head.replicas}, the configuration says {replicas}"
         )
     infos = [
-        NodeInfo(node.node, node.host, node.port, node.state, node.capacity_bytes, 0, node.release) for node in nodes
+        NodeInfo(node.node, node.host, node.port, node.state, node.capacity_bytes, 0, node.release, node.drained)
+        for node in nodes
+        if not node.forgotten
     ]
     return Routing(head.version, head.cluster, infos, chains, tables, replicas), nodes
 
@@ -94,6 +99,18 @@ async def load_stores(txn: Transaction) -> dict[int, Store]:
     """By target id."""
     stores = [decode(key, value, Store) for key, value in await txn.range(*STORES)]
     return {store.target: store for store in stores}
+
+
+async def load_moves(txn: Transaction) -> list[Move]:
+    return [decode(key, value, Move) for key, value in await txn.range(*MOVES)]
+
+
+def save_moves(txn: Transaction, moves: Iterable[Move], over: Iterable[int] = ()) -> None:
+    """Put the changed ones, and drop those that are over for long."""
+    for move in moves:
+        txn.put(move_key(move.move), encode(move))
+    for number in over:
+        txn.delete(move_key(number))
 
 
 async def load_rest(txn: Transaction) -> RestRecord | None:

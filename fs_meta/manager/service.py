@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 from fs_common.records.routing import Routing
+from fs_common.rpc import Service
 from fs_meta.kv.interface import KeyValueStore
+from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_service import GrpcServer, serve
 from fs_meta.manager.manager import Manager, ManagerConfig
+from fs_meta.manager.target_calls import register_target_calls
 
 
 class RunningManager:
@@ -40,6 +43,10 @@ class RunningManager:
     async def wait_ready(self) -> None:
         """Until there is a chain table. Raises CLOSING when the manager closes first."""
         await self.manager.wait_ready()
+
+    def register_calls(self, service: Service) -> None:
+        """Let the metadata service answer what operators ask of the manager."""
+        register_target_calls(service, Growth(self.manager))
 
     async def close(self) -> None:
         """End all calls and tasks; the store stays open."""

@@ -47,6 +47,8 @@ class Judged(NamedTuple):
     """One line; "" where nothing is wrong."""
     learned: Store | None
     """To be kept before the verdict is told; None: nothing new."""
+    remove: bool = False
+    """With RETIRE: the target is on no chain any more, and its store is not needed."""
 
 
 def judge(

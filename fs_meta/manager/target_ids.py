@@ -37,6 +37,10 @@ class TargetIds:
         self._given.add(further + 1)
         return further + 1
 
+    def give_back(self, targets: Iterable[int]) -> None:
+        """Ids that were given and are not used: nobody was told of them."""
+        self._given.difference_update(targets)
+
     def retired(self, target: int) -> Store:
         """The record of a target that was taken from its chain."""
         known = self._stores.get(target) or Store(target, b"", 0, 0, 0)

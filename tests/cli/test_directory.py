@@ -92,10 +92,42 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
 
 def test_what_a_cluster_is_cannot_be_changed(directory: ClusterDirectory, record: ClusterRecord) -> None:
     apply_options(record, Options(storage=3, replicas=3, durability="disk"), directory.path)
-    with pytest.raises(Failure, match="was made with --storage 3, which cannot be changed to 5"):
-        apply_options(record, Options(storage=5), directory.path)
+    with pytest.raises(Failure, match="has 3 storage daemons, and none is taken away"):
+        apply_options(record, Options(storage=2), directory.path)
     with pytest.raises(Failure, match="was made with --durability disk"):
         apply_options(record, Options(durability="memory"), directory.path)
+
+
+def test_a_cluster_gets_more_daemons(directory: ClusterDirectory, record: ClusterRecord) -> None:
+    record.started = True
+    ports = [daemon.port for daemon in record.storage]
+    apply_options(record, Options(storage=5), directory.path)
+    assert [(daemon.name, daemon.node, daemon.new) for daemon in record.storage[3:]] == [
+        ("storage-4", 4, True),
+        ("storage-5", 5, True),
+    ]
+    added = [daemon.port for daemon in record.storage[3:]]
+    assert len({*ports, *added}) == 5 and [daemon.port for daemon in record.storage[:3]] == ports
+
+
+def test_lost_data_is_done_without_where_others_can_take_its_place(
+    directory: ClusterDirectory, record: ClusterRecord
+) -> None:
+    record.started = True
+    for daemon in record.daemons:
+        directory.data(daemon).mkdir(parents=True)
+        (directory.data(daemon) / "data").touch()
+    assert directory.require_data(record) == []
+    lost = record.storage[1]
+    (directory.data(lost) / "data").unlink()
+    with pytest.raises(Failure, match="add a daemon that takes its place with --storage 4"):
+        directory.require_data(record)
+    apply_options(record, Options(storage=4), directory.path)
+    assert directory.require_data(record) == [lost]
+    for daemon in record.storage[:3]:
+        (directory.data(daemon) / "data").unlink(missing_ok=True)
+    with pytest.raises(Failure, match="restore it, or start a new cluster"):
+        directory.require_data(record)
 
 
 def test_a_cluster_moves_to_other_ports(directory: ClusterDirectory, record: ClusterRecord) -> None:

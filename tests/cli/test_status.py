@@ -42,3 +42,19 @@ def test_a_node_that_is_not_up_degrades_its_chains() -> None:
     routing = Routing(1, "c", nodes, [CHAIN], [], 2)
     value = state_of(routing, [FINE, None])
     assert not value["healthy"] and value["chains"][0]["state"] == "degraded"
+
+
+def test_a_node_that_is_not_used_and_one_that_is_drained_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [*ROUTING.nodes, NodeInfo(3, "h", 9, NodeState.UP), NodeInfo(4, "h", 9, NodeState.UP, drained=True)]
+    value = state_of(Routing(1, "c", nodes, [CHAIN], [], 2), [FINE] * 4)
+    assert value["healthy"] and [node["targets"] for node in value["nodes"]] == [1, 1, 0, 0]
+    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    _print(value | more | {"client_release": "1", "routing_version": 1})
+    shown = capsys.readouterr().out
+    assert shown.count("not used yet: `emberfs rebalance`") == 1 and shown.count("drained: it can be stopped") == 1
+
+
+def test_a_target_that_joins_makes_no_chain_degraded() -> None:
+    joined = Chain(1, 2, [*CHAIN.targets, ChainTarget(301, 3, PublicState.SYNCING)])
+    nodes = [*ROUTING.nodes, NodeInfo(3, "h", 9, NodeState.UP)]
+    assert state_of(Routing(1, "c", nodes, [joined], [], 2), [FINE] * 3)["healthy"]

@@ -24,6 +24,10 @@ class Config:
     lease_ms: int = 8_000
     failure_ms: int = 10_000
     opening_ms: int = 10_000
+    targets_per_node: int = 0
+    moves_per_node: int = 2
+    moves_at_once: int = 64
+    replace_lost_after_ms: int = 0
 
 
 LIVELY = Config(heartbeat_interval_ms=40, lease_ms=8_000, failure_ms=10_000)

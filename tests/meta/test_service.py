@@ -16,7 +16,7 @@ from fs_common.records.locks import GetLock, Lock, ReleaseLocks
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
 from fs_common.records.session import Empty, Hello
 from fs_common.routing_changes import changed
-from fs_common.rpc import Peer
+from fs_common.rpc import Peer, Service
 from fs_common.transports import tcp
 from fs_meta import fsck, server
 from fs_meta.config import MetaConfig
@@ -41,6 +41,9 @@ class FakeManager:
         self.routing = routing
         for callback in self.subscribers:
             callback(routing)
+
+    def register_calls(self, service: Service) -> None:
+        pass
 
     async def close(self) -> None:
         self.closed = True

@@ -70,6 +70,8 @@ class Host:
         await eventually(lambda: not self.targets._opening)
 
     def told(self, verdict: StoreVerdict, *, remove: bool = False) -> None:
+        """An answer to a heartbeat that was just sent."""
+        self.targets.statuses()
         opening = self.store.opening
         self.targets.statuses()  # the heartbeat that is answered
         self.targets.judge([TargetVerdict(101, verdict, opening, 0, 0, "it is drained", remove)])

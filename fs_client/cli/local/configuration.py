@@ -14,6 +14,8 @@ from fs_client.cli.local.ours import create_ours, make_our_directory
 PORT_DEFAULT = 9700
 STORAGE_DEFAULT = 3
 REPLICAS_MAX_DEFAULT = 3
+REPLACE_LOST_AFTER_MS = 60_000
+"""A daemon that ended is started again within seconds: one that is away for so long has lost its directory."""
 
 
 Value = bool | int | str
@@ -75,9 +77,8 @@ def new_cluster(options: Options) -> ClusterRecord:
 
 
 def apply_options(record: ClusterRecord, options: Options, directory: Path) -> None:
-    """Move an existing cluster to other ports if asked to. Everything else of it is fixed when it is made."""
+    """Move an existing cluster to other ports, and add storage daemons, if asked to. All else is fixed when made."""
     fixed = {
-        "storage": (options.storage, len(record.storage)),
         "replicas": (options.replicas, record.replicas),
         "durability": (options.durability, record.durability),
         "chunk-size": (options.chunk_size_bytes, record.chunk_size_bytes),
@@ -90,11 +91,33 @@ def apply_options(record: ClusterRecord, options: Options, directory: Path) -> N
                 "leave the option out, or make a new cluster with another --dir"
             )
     record.settings = _parse_settings(options.settings, record.settings)
+    _add_storage(record, options, directory)
     if options.port is not None:
         chosen = _choose_ports(record.host, options.port, len(record.storage))
         record.meta.port, record.meta.grpc_port = chosen[:2]
         for daemon, port in zip(record.storage, chosen[2:], strict=True):
             daemon.port = port
+
+
+def _add_storage(record: ClusterRecord, options: Options, directory: Path) -> None:
+    """Nodes that the cluster has not had yet. They join empty; `emberfs rebalance` gives them their share."""
+    present = len(record.storage)
+    wanted = present if options.storage is None else options.storage
+    if wanted < present:
+        raise Failure(
+            f"the cluster in {directory} has {present} storage daemons, and none is taken away by leaving it out: "
+            "`emberfs drain NODE` moves what it holds"
+        )
+    taken = {daemon.port for daemon in record.daemons}
+    free = ports.free_ports(record.host, wanted - present) if wanted > present else []
+    following = [max(daemon.port for daemon in record.storage) + number for number in range(1, wanted - present + 1)]
+    if options.port != 0 and not taken.intersection(following) and following[-1:] < [65_536]:
+        free = following
+    first = max(daemon.node for daemon in record.storage) + 1
+    for node, port in enumerate(free, first):
+        record.daemons.append(
+            DaemonRecord(name=f"storage-{node}", role="storage", node=node, port=port, new=record.started)
+        )
 
 
 def require_free_ports(record: ClusterRecord) -> None:
@@ -134,13 +157,17 @@ def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRe
     else:
         managed = common | {
             "grpc_port": daemon.grpc_port,
-            "storage_nodes": len(record.storage),
+            # Of the first start: chains of a cluster that has some are added by `emberfs rebalance`.
+            "storage_nodes": sum(not storage.new for storage in record.storage),
             "replicas": record.replicas,
             "chunk_size_bytes": record.chunk_size_bytes,
             "stripe": record.stripe,
             "durability": record.durability,
         }
     settings = record.settings.get(daemon.role, {})
+    if daemon.role == "meta":
+        lost_after_ms = max(REPLACE_LOST_AFTER_MS, int(settings.get("failure_ms", 0)))
+        settings = {"replace_lost_after_ms": lost_after_ms, **settings}
     for key in settings.keys() & managed.keys():
         raise Usage(f"--set {daemon.role}.{key}: `emberfs up` decides this itself; see its options")
     return managed | settings

@@ -53,6 +53,8 @@ class DaemonRecord(msgspec.Struct, kw_only=True):
     """Of the run that goes on, or of the last one."""
     ready: bool = False
     """It said that it serves, and has not been seen to end."""
+    new: bool = False
+    """It was added to a cluster that had been ready before, and has not served yet: its directory is to be made."""
 
 
 class ClusterRecord(msgspec.Struct, kw_only=True):
@@ -174,23 +176,29 @@ class ClusterDirectory:
         finally:
             os.close(descriptor)
 
-    def require_data(self, record: ClusterRecord) -> None:
-        """Raise `Failure` when the data of a daemon of a cluster that was ready once is missing, or another user's."""
+    def require_data(self, record: ClusterRecord) -> list[DaemonRecord]:
+        """The storage daemons whose data is gone, where the others can do without: each chain has another replica, and
+        there are as many other daemons as it has replicas. Raises `Failure` when that is not so, or something is
+        another user's."""
         for daemon in record.daemons:
             require_our_name(self.data(daemon))
         if not record.started:
-            return
-        for daemon in record.daemons:
-            path = self.data(daemon)
-            try:
-                present = any(path.iterdir())
-            except (FileNotFoundError, NotADirectoryError):
-                present = False
-            if not present:
-                raise Failure(
-                    f"{path} is missing or empty: the cluster has lost the data of {daemon.name}; "
-                    "restore it, or start a new cluster with another --dir"
-                )
+            return []
+        missing = [daemon for daemon in record.daemons if not daemon.new and not self._has_data(daemon)]
+        for daemon in missing:
+            name = f"{self.data(daemon)} is missing or empty: the cluster has lost the data of {daemon.name}"
+            if daemon.role == "meta" or len(missing) >= record.replicas:
+                raise Failure(f"{name}; restore it, or start a new cluster with another --dir")
+            if len(record.storage) - len(missing) < record.replicas:
+                wanted = record.replicas + len(missing)
+                raise Failure(f"{name}; restore it, or add a daemon that takes its place with --storage {wanted}")
+        return missing
+
+    def _has_data(self, daemon: DaemonRecord) -> bool:
+        try:
+            return any(self.data(daemon).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def data(self, daemon: DaemonRecord) -> Path:
         return self.path / daemon.name

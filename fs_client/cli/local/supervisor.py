@@ -63,6 +63,8 @@ class Supervisor:
         self._mountpoint = mountpoint
         self._processes: dict[str, Process] = {}
         """By name: the processes that run, or ended and have not been replaced."""
+        self._lost: list[DaemonRecord] = []
+        """Storage daemons whose data is gone: they are not started."""
         self._stopping = asyncio.Event()
         self._start_again = asyncio.Event()
         """Set for a moment: every keeper that waits to start its daemon again does so now."""
@@ -84,15 +86,17 @@ class Supervisor:
 
         On return and on any error, cancellation included, no daemon runs any more.
         """
-        self._directory.require_data(self._record)
+        self._lost = self._directory.require_data(self._record)
         require_free_ports(self._record)
         write_configuration(self._directory, self._record)
         self._record.supervisor = identify(os.getpid())
-        serving = [asyncio.get_running_loop().create_future() for _ in self._record.daemons]
-        keepers = [
-            asyncio.create_task(self._keep(daemon, first))
-            for daemon, first in zip(self._record.daemons, serving, strict=True)
-        ]
+        for daemon in self._lost:
+            daemon.ready = False
+            text = "its directory is gone, and it is left out; its replicas are made on other nodes, where there are"
+            self._report(Event(Kind.ENDED, daemon.name, text))
+        kept = [daemon for daemon in self._record.daemons if daemon not in self._lost]
+        serving = [asyncio.get_running_loop().create_future() for _ in kept]
+        keepers = [asyncio.create_task(self._keep(daemon, first)) for daemon, first in zip(kept, serving, strict=True)]
         stop = asyncio.create_task(self._stopping.wait())
         come_up = asyncio.create_task(self._come_up(serving, keepers))
         try:
@@ -119,8 +123,11 @@ class Supervisor:
 
         await asyncio.gather(*serving)
         record = self._record
-        await wait_until_ready((record.host, record.meta.port), record.cluster, len(record.storage), READY_TIMEOUT_S)
+        nodes = len(record.storage) - len(self._lost)
+        await wait_until_ready((record.host, record.meta.port), record.cluster, nodes, READY_TIMEOUT_S)
         record.started = True
+        for daemon in record.daemons:
+            daemon.new = False
         self._save()
         if self._mountpoint:
             await self._mount(keepers)
@@ -170,7 +177,7 @@ class Supervisor:
             arguments = ["mount", "--foreground", "--ready-fd", "1", "--", self._record.address, self._mountpoint]
         else:
             arguments = ["--config", str(self._directory.config(daemon))]
-            if not self._record.started:
+            if not self._record.started or daemon.new:
                 arguments.append("--format-if-missing")
         running = process.start(self._modules[daemon.role], arguments, self._directory.log(daemon.name))
         self._processes[daemon.name] = running

@@ -94,5 +94,6 @@ FINISH_SYNC = Method("finish_sync", 212, resync.FinishSync, session.Empty)
 AT_VERSION = Method("at_version", 213, resync.AtVersion, session.Empty)
 SUSPECT_CHUNKS = Method("suspect_chunks", 214, scrubbing.SuspectChunks, session.Empty)
 SCRUB = Method("scrub", 215, scrubbing.Scrub, scrubbing.ScrubReply)
+REFILL_TARGET = Method("refill_target", 216, scrubbing.RefillTarget, session.Empty)
 
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

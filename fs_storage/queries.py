@@ -11,6 +11,7 @@ from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
 from fs_common.limits import CHUNK_SIZE_MIN, READ_ITEMS_MAX, REMOVE_FILES_MAX, UPDATE_ITEMS_MAX
 from fs_common.records.resync import AtVersion
+from fs_common.records.scrubbing import RefillTarget
 from fs_common.records.session import Empty
 from fs_common.records.storage import (
     CommittedVersions,
@@ -206,6 +207,12 @@ class Queries:
                 await self._remove(call, target, request.chain_version, chunks)
             removed += len(chunks)
         return Reply(RemoveFilesReply(removed, finished))
+
+    def refill_target(self, call: Call) -> Reply:
+        """REFILL_TARGET. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING, INVALID."""
+        request: RefillTarget = call.request
+        self._targets.refill(request.chain, request.chain_version)
+        return Reply(Empty())
 
     def space_info(self, call: Call) -> Reply:
         """SPACE_INFO."""

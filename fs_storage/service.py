@@ -207,6 +207,7 @@ class Daemon:
         register(methods.LIST_HELD, self._holdings.list_held)
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)
+        register(methods.REFILL_TARGET, self._queries.refill_target)
         register(methods.SCRUB, self._scrub.scrub)
         register(methods.SUSPECT_CHUNKS, self._repairs.suspect_chunks)
         register(methods.FINISH_SYNC, self._finishing.finish_sync)

@@ -174,6 +174,22 @@ class Targets:
         """Targets that are not open, because there is no store or it was refused."""
         return [target for target in (*self._missing, *self._refused) if target not in self._opening]
 
+    def refill(self, chain: int, chain_version: int) -> None:
+        """The target is shown to lack something, or to have something else than its chain: it counts as one that may
+        have lost something, and serves again when its chain has given it what it lacks. Raises INVALID for one that
+        serves alone, and what `require` does."""
+        target = self.require(chain)
+        position = target.require(chain_version)
+        if len(position.members) < 2:
+            raise EmberError(Code.INVALID, f"target {target.id} serves alone: nobody has what it lacks")
+        if target.id in self._renewing:
+            return
+        logger.warning("target %d is to be filled up again, as it differs from the others of its chain", target.id)
+        target.admitted = False
+        target.refresh()
+        renewal = self._renew(target, target.store.opening, target.store.incarnation)
+        self._renewing[target.id] = asyncio.get_running_loop().create_task(renewal, name=f"renew {target.id}")
+
     async def close_failed(self, target: Target) -> None:
         """Close the engine of a target that has failed, of which nothing is in work, so that it can be opened again."""
         self._by_id.pop(target.id, None)

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "drain": Entry("Cluster", "Move everything off a node, or one target off its node."),
     "placement": Entry("Cluster", "Show how a dead node's reads spread over the others."),
     "scrub": Entry("Cluster", "Show how far the scrub of stored bytes has come, or begin it now."),
+    "fsck": Entry("Cluster", "Check the whole cluster: chunks against files, replicas against each other."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

@@ -58,3 +58,12 @@ class ScrubReply(msgspec.Struct, frozen=True, array_like=True):
     targets: list[ScrubStatus]
     now_s: float
     """By the daemon's clock."""
+
+
+class RefillTarget(msgspec.Struct, frozen=True, array_like=True):
+    """To the replica of a chain on this node: other replicas have shown that it lacks something, or has something else.
+    It counts as one that may have lost something from now on: it serves nothing until its chain has given it what
+    it lacks."""
+
+    chain: int
+    chain_version: int

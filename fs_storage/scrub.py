@@ -8,7 +8,8 @@ changed for it: which side is right is decided where somebody asks for it (`embe
 The position is kept with the store (`keep_note`), so a daemon that restarts often still gets through. A pass begins a
 while after the one before began, or when it is asked for.
 
-It gives way: one thread of low priority reads, at most `bytes_per_s`, and a quarter of that while the daemon is busy.
+It gives way: one thread reads, after everybody else, at most `bytes_per_s`, and a quarter of that while the daemon is
+busy.
 
 One task for the daemon. Tasks and races: docs/concurrency/damage.md.
 """

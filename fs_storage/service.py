@@ -8,10 +8,7 @@ Called by: `__main__`; tests put several into one process.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +27,7 @@ from fs_storage.config import StorageConfig
 from fs_storage.disks import Disks
 from fs_storage.finishing import Finishing
 from fs_storage.forward import Forwarder
+from fs_storage.giving_way import give_way
 from fs_storage.holdings import Holdings
 from fs_storage.mending import Mending
 from fs_storage.payload import PayloadMemory
@@ -109,7 +107,7 @@ class Daemon:
         )
         self._holdings = Holdings(self.targets, self._pool, self._threads, throttle)
         self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
-        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=_give_way)
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=give_way)
         self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
         self._finishing = Finishing(self.targets, hello, counters)
         self._scrub = Scrub(
@@ -240,9 +238,3 @@ class Daemon:
     def _on_violation(self, error: InvariantViolation) -> None:
         if not self.violation.done():
             self.violation.set_result(error)
-
-
-def _give_way() -> None:
-    """In a thread that nobody waits for: processors and disks serve others first."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)

@@ -160,7 +160,7 @@ class Place:
                 stderr=stdout if stderr is None else stderr,  # type: ignore[arg-type]
                 env=module_environment(),
                 pass_fds=() if namespace < 0 else (namespace,),
-                process_group=0,
+                start_new_session=True,
                 limit=1 << 24,
             )
         finally:
@@ -186,8 +186,17 @@ class StormCluster:
     """Metadata server and storage daemons."""
 
     def __init__(
-        self, place: Place, *, storage: int, replicas: int, durability: str, settings: dict[str, int], power: bool
+        self,
+        place: Place,
+        *,
+        storage: int,
+        replicas: int,
+        durability: str,
+        settings: dict[str, int],
+        power: bool,
+        manager: Callable[[Member, str], str] = lambda member, address: address,
     ) -> None:
+        """`manager`: where a daemon is to look for it instead."""
         self.place = place
         self.replicas = replicas
         names = ["meta", *(f"storage-{node}" for node in range(1, storage + 1))]
@@ -219,7 +228,7 @@ class StormCluster:
                 member,
                 port=ports[1 + node],
                 node=node,
-                manager=f"{self.meta.host}:{ports[1]}",
+                manager=manager(member, f"{self.meta.host}:{ports[1]}"),
                 disk_shared_by=1 if power else storage,
             )
 

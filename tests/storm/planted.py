@@ -5,12 +5,17 @@
 | lost-commit | one commit in forty is not made, and said to be |
 | believes-copies | the manager's word that an old copy was put in a store's place is taken for "serve" |
 | no-lease | it believes that its lease never ends |
+| dies-committed | it dies when it has committed and told nobody, once there is a file `die` beside its directory |
 | asks-nobody | a replica answers readers with what it has committed, and does not ask the tail about what is pending |
 """
 
+import os
 import random
+import signal
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 from fs_common.manager_client import ManagerClient
 from fs_common.records.routing import StoreVerdict
@@ -27,6 +32,19 @@ def lost_commit() -> None:
         await commit(self, [chunk for chunk in chunks if random.random() > 1 / 40])
 
     EngineStore.commit = some  # type: ignore[method-assign]
+
+
+def dies_committed() -> None:
+    commit = EngineStore.commit
+    config = tomllib.loads(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
+    word = Path(config["directory"]).with_name("die")
+
+    async def last(self, chunks):  # type: ignore[no-untyped-def]
+        await commit(self, chunks)
+        if word.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    EngineStore.commit = last  # type: ignore[method-assign]
 
 
 def believes_copies() -> None:
@@ -55,6 +73,7 @@ def asks_nobody() -> None:
 
 DEFECTS: dict[str, Callable[[], None]] = {
     "lost-commit": lost_commit,
+    "dies-committed": dies_committed,
     "believes-copies": believes_copies,
     "no-lease": no_lease,
     "asks-nobody": asks_nobody,

@@ -7,6 +7,7 @@ to match their checksums and each other. Removals that one has forgotten and ano
 import asyncio
 import time
 import zlib
+from collections.abc import Awaitable, Callable
 
 from fs_common.checksums import matches
 from fs_common.errors import EmberError
@@ -24,29 +25,38 @@ class Differ(Exception):
     """`str()` says what differs."""
 
 
-async def compare(pool: PeerPool, routing: Routing, patience_s: float) -> int:
+async def compare(pool: PeerPool, fetch: Callable[[], Awaitable[Routing]], patience_s: float) -> int:
     """The number of chunks. Raises `Differ` if replicas differ for longer than `patience_s`: leftovers are settled and
-    removed files collected in the background."""
+    removed files collected in the background, and a chain may move once more on a machine that is too busy."""
     deadline = time.monotonic() + patience_s
     total = 0
-    for chain in routing.chains:
+    for number in sorted(chain.chain for chain in (await fetch()).chains):
         while True:
             try:
-                lists = await asyncio.gather(
-                    *(_held(pool, routing, chain, place) for place in range(len(chain.targets)))
-                )
-                different = _differences(chain, lists)
+                count, different = await _compare_chain(pool, await fetch(), number)
             except EmberError as error:
                 different = [str(error)]
             if not different:
                 break
             if time.monotonic() > deadline:
-                raise Differ(f"chain {chain.chain}: " + "; ".join(different[:8]))
+                raise Differ(f"chain {number}: " + "; ".join(different[:8]))
             await asyncio.sleep(0.1)
-        chunks = [chunk for chunk in lists[0].values() if not chunk.removed]
-        await _compare_bytes(pool, routing, chain, chunks)
-        total += len(chunks)
+        total += count
     return total
+
+
+async def _compare_chain(pool: PeerPool, routing: Routing, number: int) -> tuple[int, list[str]]:
+    """How many chunks, and what differs. Raises what replicas refuse by, which may pass; `Differ`, which does not."""
+    chain = next(chain for chain in routing.chains if chain.chain == number)
+    places = range(len(chain.targets))
+    lists = await asyncio.gather(*(_held(pool, routing, chain, place) for place in places))
+    different = _differences(chain, lists)
+    chunks = [chunk for chunk in lists[0].values() if not chunk.removed]
+    if not different:
+        for start in range(0, len(chunks), 8):
+            part = chunks[start : start + 8]
+            await asyncio.gather(*(_compare_bytes(pool, routing, chain, chunk) for chunk in part))
+    return len(chunks), different
 
 
 def _address(routing: Routing, chain: Chain, place: int) -> tuple[str, int]:
@@ -96,29 +106,15 @@ def _words(held: HeldChunk | None) -> str:
     return text + (f" and {held.pending_version} pending ({held.pending_digest:x})" if held.pending_version else "")
 
 
-async def _compare_bytes(pool: PeerPool, routing: Routing, chain: Chain, chunks: list[HeldChunk]) -> None:
-    for start in range(0, len(chunks), 8):
-        for part in await asyncio.gather(*(_bytes(pool, routing, chain, chunk) for chunk in chunks[start : start + 8])):
-            if part is not None:
-                raise Differ(part)
-
-
-async def _bytes(pool: PeerPool, routing: Routing, chain: Chain, held: HeldChunk) -> str | None:
+async def _compare_bytes(pool: PeerPool, routing: Routing, chain: Chain, held: HeldChunk) -> None:
     sums = set()
     for place, target in enumerate(chain.targets):
         into = memoryview(bytearray(held.length))
         request = PullVersion(chain.chain, chain.version, held.chunk, held.digest, False)
-        try:
-            reply = await pool.call(
-                _address(routing, chain, place),
-                PULL_VERSION,
-                request,
-                into=[into] if held.length else [],
-                timeout=TIMEOUT_S,
-            )
-        except EmberError as error:
-            return f"chunk {held.chunk.hex()} cannot be had from target {target.target}: {error}"
+        address, views = _address(routing, chain, place), [into] if held.length else []
+        reply = await pool.call(address, PULL_VERSION, request, into=views, timeout=TIMEOUT_S)
         if held.length and not matches(into, 0, held.chunk_size, reply.checksums):
-            return f"chunk {held.chunk.hex()} of target {target.target} does not match its checksums"
+            raise Differ(f"chunk {held.chunk.hex()} of target {target.target} does not match its checksums")
         sums.add(zlib.crc32(into))
-    return None if len(sums) == 1 else f"chunk {held.chunk.hex()} has other bytes on each replica, and one digest"
+    if len(sums) > 1:
+        raise Differ(f"chunk {held.chunk.hex()} has other bytes on each replica, and one digest")

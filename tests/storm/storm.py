@@ -370,7 +370,7 @@ class Storm:
         for client in self.clients:
             await self._soon(client.paused, f"client {client.name} has nothing under way")
         self.check_histories()
-        self.chunks = await replicas.compare(self.pool, await self._routing(), self.plan.patience_s)
+        self.chunks = await replicas.compare(self.pool, self._routing, self.plan.patience_s)
         for client in self.clients:
             client.tell("go")
         self.looks += 1

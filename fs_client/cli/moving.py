@@ -38,14 +38,18 @@ async def ask(fs: "AsyncFileSystem", method: "Method", request: "msgspec.Struct"
 def move_targets(
     cluster: str,
     method: "Method",
-    request: "msgspec.Struct",
+    requests: "msgspec.Struct | Sequence[msgspec.Struct]",
     said: Callable[["MovesReply"], str],
     *,
     wait: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Ask for moves, show them, and wait for them if that is wanted. `said`: one line about what was ordered."""
-    run(_move_targets(cluster, method, request, said, wait=wait, as_json=as_json))
+    """Ask for moves, show them, and wait for them if that is wanted. `said`: one line about what was ordered.
+
+    Of several requests the later ones are not sent when one is refused.
+    """
+    asked = requests if isinstance(requests, Sequence) else [requests]
+    run(_move_targets(cluster, method, asked, said, wait=wait, as_json=as_json))
 
 
 async def connected(cluster: str) -> "AsyncFileSystem":
@@ -60,20 +64,26 @@ async def connected(cluster: str) -> "AsyncFileSystem":
 async def _move_targets(
     cluster: str,
     method: "Method",
-    request: "msgspec.Struct",
+    requests: "Sequence[msgspec.Struct]",
     said: Callable[["MovesReply"], str],
     *,
     wait: bool,
     as_json: bool,
 ) -> None:
     async with await connected(cluster) as fs:
-        reply: MovesReply = await ask(fs, method, request)
+        replies: list[MovesReply] = []
+        numbers: set[int] = set()
+        for request in requests:
+            reply: MovesReply = await ask(fs, method, request)
+            replies.append(reply)
+            numbers |= {move.move for move in reply.moves if move.move}
+            if not as_json:
+                put(said(reply))
         if as_json:
-            put_json(plan_of(reply), indent=2)
+            plans = [plan_of(reply) for reply in replies]
+            put_json(plans[0] if len(plans) == 1 else plans, indent=2)
         else:
-            put(said(reply))
-            show_moves(reply.moves)
-        numbers = {move.move for move in reply.moves if move.move}
+            show_moves([move for reply in replies for move in reply.moves])
         if wait and numbers:
             await wait_for(fs, numbers)
 

@@ -93,14 +93,16 @@ def add_command(node: int, dry_run: bool, wait: bool, as_json: bool, cluster: st
 
 
 @targets.command("replace")
-@click.argument("target", type=click.IntRange(1))
+@click.argument("target", type=click.IntRange(1), nargs=-1, required=True)
 @click.option("--node", type=click.IntRange(1), default=None, help="Where.  [default: its own node if that is up]")
 @dry_run_option
 @wait_option
 @json_option
 @cluster_option
-def replace_command(target: int, node: int | None, dry_run: bool, wait: bool, as_json: bool, cluster: str) -> None:
-    """Replace a target whose disk is gone for good.
+def replace_command(
+    target: tuple[int, ...], node: int | None, dry_run: bool, wait: bool, as_json: bool, cluster: str
+) -> None:
+    """Replace targets whose disk is gone for good.
 
     A new target is filled up from the chain, on its own node if that is up (with another disk), or on the node with
     the fewest targets. What the old one held is never used again, also if its disk comes back.
@@ -109,10 +111,11 @@ def replace_command(target: int, node: int | None, dry_run: bool, wait: bool, as
     from fs_common.records.targets import ReplaceTarget
 
     def said(reply: "MovesReply") -> str:
-        where = reply.moves[0].node if reply.moves else 0
-        return f"target {target} {'would be' if dry_run else 'is'} replaced on node {where}"
+        (move,) = reply.moves
+        return f"target {move.leaves} {'would be' if dry_run else 'is'} replaced on node {move.node}"
 
-    move_targets(cluster, REPLACE_TARGET, ReplaceTarget(target, node or 0, dry_run), said, wait=wait, as_json=as_json)
+    requests = [ReplaceTarget(each, node or 0, dry_run) for each in target]
+    move_targets(cluster, REPLACE_TARGET, requests, said, wait=wait, as_json=as_json)
 
 
 @targets.command("cancel")

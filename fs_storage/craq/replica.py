@@ -530,8 +530,12 @@ class Replica:
 
     def _is_late(self, operation: Operation, asked: Position | None) -> bool:
         """An outcome that counts no more: who was `asked` is not who is waited for."""
+        if operation.asked is not asked:
+            return True
         # Nobody was asked without a place, and nobody is while it commits: the step tells these apart.
-        if operation.asked is not asked or operation.step not in SENDING:
+        if operation.step not in SENDING:
+            if operation.step in (Step.QUEUED, Step.PREPARE):
+                violated("an outcome is of what was sent", operation)
             return True
         if asked is self.position or asked is None or asked == self.position:
             return False

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "placement": Entry("Cluster", "Show how a dead node's reads spread over the others."),
     "scrub": Entry("Cluster", "Show how far the scrub of stored bytes has come, or begin it now."),
     "fsck": Entry("Cluster", "Check the whole cluster: chunks against files, replicas against each other."),
+    "chains": Entry("Cluster", "Show the chains of a cluster, and what is done about those that are degraded."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

@@ -13,9 +13,12 @@ from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
+    from fs_common.records.chains import ListChainsReply
     from fs_common.records.routing import NodeInfo, Routing
     from fs_common.records.storage import SpaceInfoReply
 
+HEALING_LINES_MAX = 20
+"""Chains that are shown with what is wrong with them."""
 _SPACE_TIMEOUT_S = 2.0
 """A daemon that does not say how full it is within this time is shown without."""
 
@@ -28,9 +31,8 @@ def status(address: str | None, as_json: bool, cluster: str) -> None:
     """Show the nodes, chains and space of a cluster.
 
     Exit code 1 if no metadata server answers, or if something is missing: such a cluster is degraded, and serves
-    what the other replicas have. A target that does not serve is shown with the reason: its store is lost,
-    another's, an old copy, or may have lost something and is being made whole by its chain, or its disk has failed.
-    Space is logical, with the replicas divided out.
+    from the other replicas. For each chain that is degraded it says what is missing, what is being done about it and
+    how long that takes, and at the end which nodes to bring back. Space is logical, with the replicas divided out.
 
     \b
     Example:
@@ -68,10 +70,14 @@ def _troubles(value: dict[str, Any]) -> list[str]:
 
 async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
     """The value of `--json`."""
+    from fs_client.cli import chain_words
     from fs_common.release import RELEASE
 
     routing = fs.routing.routing
-    space, spaces = await asyncio.gather(fs.statvfs("/"), asyncio.gather(*(_space(fs, n) for n in routing.nodes)))
+    space, spaces, views = await asyncio.gather(
+        fs.statvfs("/"), asyncio.gather(*(_space(fs, n) for n in routing.nodes)), _degraded(fs)
+    )
+    found = [] if views is None else [(chain, chain_words.what_happens(chain)) for chain in views.chains]
     return {
         "cluster": routing.cluster,
         "address": fs.options.cluster,
@@ -81,6 +87,9 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "capacity_bytes": space.f_frsize * space.f_blocks,
         "free_bytes": space.f_frsize * space.f_bavail,
         "files": space.f_files,
+        "resting": views is not None and views.resting,
+        "healing": [{"chain": chain.chain, "what": lines} for chain, lines in found],
+        "helps": [] if views is None else chain_words.what_helps(views),
     } | state_of(routing, spaces)
 
 
@@ -123,6 +132,19 @@ def state_of(routing: "Routing", spaces: "Sequence[SpaceInfoReply | None]") -> d
     serving = bool(chains) and all(chain["state"] == "serving" for chain in chains)
     healthy = serving and not troubles and len(up) == len(nodes)
     return {"healthy": healthy, "nodes": nodes, "chains": chains, "troubles": troubles}
+
+
+async def _degraded(fs: "AsyncFileSystem") -> "ListChainsReply | None":
+    """What the manager says of chains that are not as they should be; None: nothing."""
+    from fs_common.errors import EmberError
+    from fs_common.methods import LIST_CHAINS
+    from fs_common.records.chains import ListChains
+
+    try:
+        reply: ListChainsReply = await fs.metadata.call(LIST_CHAINS, ListChains([], True), timeout_s=_SPACE_TIMEOUT_S)
+    except EmberError:
+        return None
+    return reply
 
 
 async def _space(fs: "AsyncFileSystem", node: "NodeInfo") -> "SpaceInfoReply | None":
@@ -173,6 +195,18 @@ def _print(value: dict[str, Any]) -> None:
         put("\ntarget  node  does not serve, because")
         for trouble in value["troubles"]:
             put(f"{trouble['target']:>6}  {trouble['node']:>4}  {trouble['reason']}")
+    if value["healing"]:
+        put("\nchain  what is wrong, and what is done about it")
+        for healing in value["healing"][:HEALING_LINES_MAX]:
+            for line in healing["what"]:
+                put(f"{healing['chain']:>5}  {line}")
+        if len(value["healing"]) > HEALING_LINES_MAX:
+            more = counted(len(value["healing"]) - HEALING_LINES_MAX, "more chain")
+            put(f"       and {more}: emberfs chains --degraded")
+    if value["resting"]:
+        put("\nthe cluster rests: it was taken down as a whole, and no chain changes until its nodes are back")
+    for line in value["helps"]:
+        put(f"\nto do: {line}" if line is value["helps"][0] else f"to do: {line}")
 
 
 def _note(node: dict[str, Any], chains: bool) -> str:

@@ -26,6 +26,7 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert [target["state"] for target in value["chains"][0]["targets"]] == ["serving", "not serving"]
     assert _troubles(value) == ["target 201 does not serve", "chain 1 is degraded"]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more |= {"healing": [], "helps": [], "resting": False}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert "degraded" in shown and LOST in shown and "201 (not serving)" in shown
@@ -49,6 +50,7 @@ def test_a_node_that_is_not_used_and_one_that_is_drained_say_so(capsys: pytest.C
     value = state_of(Routing(1, "c", nodes, [CHAIN], [], 2), [FINE] * 4)
     assert value["healthy"] and [node["targets"] for node in value["nodes"]] == [1, 1, 0, 0]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more |= {"healing": [], "helps": [], "resting": False}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert shown.count("not used yet: `emberfs rebalance`") == 1 and shown.count("drained: it can be stopped") == 1
@@ -58,3 +60,14 @@ def test_a_target_that_joins_makes_no_chain_degraded() -> None:
     joined = Chain(1, 2, [*CHAIN.targets, ChainTarget(301, 3, PublicState.SYNCING)])
     nodes = [*ROUTING.nodes, NodeInfo(3, "h", 9, NodeState.UP)]
     assert state_of(Routing(1, "c", nodes, [joined], [], 2), [FINE] * 3)["healthy"]
+
+
+def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    value = state_of(ROUTING, [FINE, FINE])
+    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more |= {"client_release": "1", "routing_version": 1, "resting": True}
+    many = [{"chain": number, "what": [f"words {number}."]} for number in range(1, 23)]
+    _print(value | more | {"healing": many, "helps": ["bring back node 2: it has failed"]})
+    shown = capsys.readouterr().out
+    assert "words 20." in shown and "words 21." not in shown and "and 2 more chains" in shown
+    assert "the cluster rests" in shown and "to do: bring back node 2" in shown

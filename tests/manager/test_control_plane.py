@@ -1,6 +1,7 @@
 """The control plane over real gRPC: nodes, leases, routing, health."""
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -422,6 +423,43 @@ def request(sequence: int = 1, leaving: bool = False, **identity: Any) -> pb.Hea
 def code_of_call(error: grpc.aio.AioRpcError) -> int:
     metadata = dict(error.trailing_metadata())
     return int(str(metadata[CODE_METADATA_KEY]))
+
+
+def test_chains_are_listed_rotated_and_rest_by_calls() -> None:
+    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+        call = stub.Heartbeat()
+        reports = [
+            pb.TargetReport(
+                target=101,
+                state=pb.LOCAL_STATE_ONLINE,
+                store=ONE_UUID,
+                opening=1,
+                not_whole=True,
+                trouble="it lost power",
+                sync=pb.SyncProgress(target=201, chunks_done=3, chunks_total=9, bytes_sent=7, began_ms=50),
+            )
+        ]
+        await call.write(request())  # the chain is made
+        assert (await call.read()).sequence == 1
+        await call.write(pb.HeartbeatRequest(identity=request().identity, sequence=2, targets=reports))
+        assert (await call.read()).sequence == 2
+        (node,) = (await stub.ListNodes(pb.ListNodesRequest())).nodes
+        assert node.targets[0].not_whole and node.targets[0].trouble == "it lost power"
+        reply = await stub.ListChains(pb.ListChainsRequest(degraded=True))
+        assert [chain.chain for chain in reply.chains] == [1] and not reply.resting
+        (view,) = reply.chains[0].targets
+        assert (view.target, view.node, view.state) == (101, 1, pb.PUBLIC_STATE_SERVING)
+        assert (view.standing, view.reason) == (pb.STANDING_LACKING, "it lost power")
+        assert view.sync == reports[0].sync
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.RotateChain(pb.RotateChainRequest(chain=1, accept_loss=True))
+        assert code_of_call(refused.value) == Code.INVALID.value.number
+        assert "needs no rotation" in str(refused.value.details())
+        await stub.Rest(pb.RestRequest())
+        assert (await stub.ListChains(pb.ListChainsRequest())).resting
+        call.cancel()
+
+    with_stub(scenario, dataclasses.replace(LIVELY, storage_nodes=1, replicas=1))
 
 
 def test_heartbeats_are_echoed_with_the_lease_and_newer_routing_only() -> None:

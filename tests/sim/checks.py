@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fs_common.records.routing import PublicState
+from fs_common.records.storage import UpdateKind
 from fs_storage.craq.apportion import Told
 from fs_storage.craq.operation import Operation
 from fs_storage.craq.position import Position
 from fs_storage.target import Target
 from tests.storage.craq.linearizable import Event, TooHard, linearizable
+from tests.storage.craq.model_store import Content
 
 if TYPE_CHECKING:
     from tests.sim.manager import MetadataStore
@@ -40,6 +42,12 @@ class Checks:
         self.statistics: dict[str, int] = {}
         self.stored_metadata: MetadataStore | None = None
         self.stores: Callable[[int], Store | None] = lambda target: None
+        self.newest: dict[bytes, tuple[int, Content]] = dict.fromkeys(chunks, (0, None))
+        """The newest version that a client was told of, or would have been."""
+        self.told = dict.fromkeys(chunks, False)
+        """Whether its content is known."""
+        self.look: Callable[[], None] = lambda: None
+        """See what readers would be told: called when anything has changed."""
         self.forgiving = False
         """All that survived lost their power, and what they had in memory only."""
 
@@ -76,9 +84,23 @@ class Checks:
         position = target.position
         if position is not None and target.serves:
             self.acts(target, position)
+        if operation.version > self.newest[operation.chunk][0] and not self.forgiving:
+            self.newest[operation.chunk] = operation.version, None
+            self.told[operation.chunk] = operation.kind is UpdateKind.REMOVE
 
-    def stored(self, target: Target) -> None:
-        """Something was written to a store."""
+    def seen(self, chunk: bytes, target: Target, version: int, content: Content) -> None:
+        """A reader that came to `target` just now would be told this; readers see versions grow."""
+        newest, what = self.newest[chunk]
+        if version >= newest:
+            if version == newest and content != what and self.told[chunk]:
+                raise Violation(f"{chunk!r}: version {version} is {what}, and {content} at target {target.id}")
+            self.newest[chunk] = version, content
+            self.told[chunk] = True
+        elif content is not None or not self.told[chunk] or what is not None:
+            # Of a removal that another one follows, a replica may say either.
+            raise Violation(
+                f"{chunk!r}: target {target.id} would answer with version {version} {content}, {newest} {what} was seen"
+            )
 
     def client_has(self, chunk: bytes, told: Acknowledged) -> None:
         """A client was told: versions grow with the time of updates."""

@@ -4,6 +4,7 @@ The rules of `fs_client` in short: a refusal that promises "not applied" is foll
 channel on which a copy of an update may still be on its way stays with its chunk, and the next update of that takes it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from fs_common.errors import Code, EmberError, Retry
@@ -11,7 +12,7 @@ from fs_common.records.routing import ChainTarget, PublicState
 from fs_common.records.storage import UpdateKind
 from tests.sim.checks import Acknowledged, Checks, Violation
 from tests.sim.kernel import Kernel, Machine, Process
-from tests.sim.manager import Table
+from tests.sim.manager import Manager, Table
 from tests.sim.network import Network
 from tests.sim.updates import Message
 from tests.storage.craq.linearizable import FOREVER, Event
@@ -42,6 +43,8 @@ class Client(Process):
         """Channels on which a copy of an update of that chunk may be on its way."""
         self.done = False
         self.gap_ms = 1_500.0
+        self.busy = 0.0
+        self.manager: Callable[[], Manager | None] = lambda: None
 
     def start(self) -> None:
         self.kernel.spawn(self, self._run())
@@ -53,13 +56,25 @@ class Client(Process):
         random = self.kernel.random
         chunks = list(self._checks.history)
         for _ in range(self._steps):
-            await self.kernel.sleep(self, random.expovariate(1 / self.gap_ms))
+            await self._pause()
             chunk = random.choice(chunks)
             if random.random() < 0.45:
                 await self._read(chunk)
             else:
                 await self._update(chunk)
         self.done = True
+
+    async def _pause(self) -> None:
+        """Sometimes it begins just when a chain has changed, or is about to know of it."""
+        random, manager = self.kernel.random, self.manager()
+        gap_ms = random.expovariate(1 / self.gap_ms)
+        if manager is None or random.random() >= self.busy:
+            await self.kernel.sleep(self, gap_ms)
+            return
+        await self.kernel.either(self, manager.published.next, gap_ms * 2)
+        await self.kernel.sleep(self, random.choice((0.0, random.expovariate(1 / 30.0))))
+        if random.random() < 0.7 and self.manager() is manager:
+            self._table = manager.table
 
     # -- updates -----------------------------------------------------------------------------------------------
 

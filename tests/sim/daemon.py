@@ -214,6 +214,7 @@ class Daemon(Process):
         if position is not None and self.defects.tail_is_ready_at_once:
             target.ready = not position.syncing
         self.updates.execute(target)
+        self.checks.look()
 
     async def _open(self, number: int) -> None:
         random = self.kernel.random
@@ -256,6 +257,7 @@ class Daemon(Process):
         """It may act from now on, perhaps."""
         target.refresh()
         self.updates.execute(target)
+        self.checks.look()
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -316,31 +318,39 @@ class Daemon(Process):
     async def _read(self, chain: int, chain_version: int, chunk: bytes) -> tuple[int, Content]:
         target = self.target(chain)
         self.require(target, chain_version)
+        if chunk not in target.uncertain:
+            told = self.tells(target, chunk, None)
+        else:
+            before = target.store.state(chunk)
+            tail = await self.ask_tail(target, chunk, 2_000.0)
+            self.require(target, chain_version)
+            told = self.tells(target, chunk, tail, before.version if before is not None else 0)
+        return told
+
+    def tells(self, target: Target, chunk: bytes, tail: Told | None, before: int | None = None) -> tuple[int, Content]:
+        """What a reader gets. `tail`: its word, where it is needed; `before`: what was committed when it was asked."""
         store: Any = target.store
         entry = store.chunks.get(chunk)
-        if chunk not in target.uncertain:
-            committed = entry.committed if entry is not None else None
-            return (committed.number, committed.content) if committed is not None else (0, None)
-        before = store.state(chunk)
-        tail = await self.ask_tail(target, chunk, 2_000.0)
-        self.require(target, chain_version)
-        entry = store.chunks.get(chunk)
-        left = store.pending_update(chunk)
-        choice = serve(
-            before.version if before is not None else 0,
-            store.state(chunk),
-            (store.digest(chunk), store.digest(chunk, pending=True)),
-            tail,
-            removing=left is not None and left.removed,
-        )
+        committed = entry.committed if entry is not None else None
+        choice = Serve.COMMITTED
+        if tail is not None:
+            left = store.pending_update(chunk)
+            state = store.state(chunk)
+            choice = serve(
+                before if before is not None else state.version if state is not None else 0,
+                state,
+                (store.digest(chunk), store.digest(chunk, pending=True)),
+                tail,
+                removing=left is not None and left.removed,
+            )
         match choice:
             case Serve.COMMITTED:
-                committed = entry.committed if entry is not None else None
                 return (committed.number, committed.content) if committed is not None else (0, None)
             case Serve.PENDING:
                 return (entry.pending.number, entry.pending.content)
             case Serve.GONE:
                 return (0, None)
+        assert tail is not None
         self.checks.behind(target, tail)
         raise EmberError(Code.NOT_SERVING, f"target {target.id} misses version {tail.version}")
 
@@ -373,7 +383,7 @@ class Daemon(Process):
         store: Any = target.store
         store.now_ms = self.kernel.now
         result = work()
-        self.checks.stored(target)
+        self.checks.look()
         return result
 
 

@@ -14,7 +14,7 @@ from fs_meta.manager.chains import HELD, Report, advance
 from fs_meta.manager.membership import Beat, Identity, Membership
 from fs_meta.manager.records import Node, Store
 from fs_meta.manager.stores import Judged, StoreReport, judge
-from tests.sim.kernel import Future, Kernel, Machine, Process
+from tests.sim.kernel import Future, Gate, Kernel, Machine, Process
 from tests.sim.network import Network
 
 LEASE_MS = 8_000
@@ -70,6 +70,8 @@ class Manager(Process):
         for node in self._nodes.values():
             self.membership.restore(node, self._now_ms())
         self._publishing: Future | None = None
+        self.published = Gate()
+        """Opened when a chain has changed."""
 
     def start(self) -> None:
         self.kernel.spawn(self, self._watch())
@@ -168,6 +170,8 @@ class Manager(Process):
             self._trace("manager", f"publishes {shown(chain)}")
         for node in self._nodes:
             self._network.tell(self, f"n{node}", "routing", table)
+        if news:
+            self.published.open()
 
     async def _transact(self, table: Table, nodes: dict[int, Node], stores: dict[int, Store]) -> None:
         random = self.kernel.random

@@ -16,13 +16,17 @@ LATE_MAX_MS = 30_000.0
 
 
 class Network:
-    def __init__(self, kernel: Kernel, *, loss: float, slow: float, duplication: float, pace_ms: float) -> None:
+    def __init__(
+        self, kernel: Kernel, *, loss: float, slow: float, duplication: float, pace_ms: float, late_news: float
+    ) -> None:
         self._kernel = kernel
         self.loss = loss
         self.slow = slow
         """Share of messages that take seconds."""
         self.duplication = duplication
         self.pace_ms = pace_ms
+        self.late_news = late_news
+        """Share of routings that reach a node late."""
         self.processes: dict[str, Process] = {}
         """Those that live, by name."""
         self._cuts: dict[tuple[str, str], float] = {}
@@ -66,7 +70,13 @@ class Network:
         if process is None:
             return
         kernel = self._kernel
-        self._carry(source.name, name, process, lambda: _spawn(kernel, process, method, arguments))
+        random = kernel.random
+        late_ms = random.expovariate(1 / 2_000.0) if not self.calm and random.random() < self.late_news else 0.0
+
+        def arrive() -> None:
+            kernel.after(late_ms, lambda: _spawn(kernel, process, method, arguments), process)
+
+        self._carry(source.name, name, process, arrive)
 
     async def call(
         self, source: Process, name: str, method: str, *arguments: Any, timeout_ms: float, twice: bool = False

@@ -44,12 +44,18 @@ class Plan:
     """Of a message, and of a write to a disk; usually."""
     drift: float = 0.05
     """The most that a machine's clock runs fast or slow."""
+    late_news: float = 0.0
+    """Share of routings that reach a node seconds late."""
+    busy: float = 0.5
+    """Share of a client's pauses that end when a chain changes, and of faults that wait for an update under way."""
     faults: int = 3
     together: float = 0.3
     """Share of faults that come right after the one before."""
     length_ms: float = 40_000.0
     """Faults are over then."""
     kinds: tuple[str, ...] = KINDS
+    back_ms: tuple[float, ...] = (50.0, 800.0, 2_000.0, 5_000.0, 15_000.0)
+    """After how long a process is started again, about."""
 
 
 def plan_of(random: Random) -> Plan:
@@ -66,9 +72,12 @@ def plan_of(random: Random) -> Plan:
         loss=random.choice((0.0, 0.0, 0.02, 0.1)),
         slow=random.choice((0.0, 0.01, 0.05)),
         duplication=random.choice((0.0, 0.2)),
+        late_news=random.choice((0.0, 0.0, 0.3)),
+        busy=random.choice((0.0, 0.5, 0.9)),
         pace_ms=random.choice((2.0, 20.0, 100.0)),
         faults=random.choice((0, 1, 2, 3, 4, 6, 9)),
         together=random.choice((0.1, 0.5)),
         length_ms=random.choice((20_000.0, 40_000.0)),
         kinds=kinds,
+        back_ms=random.choice(((50.0, 800.0, 2_000.0, 5_000.0, 15_000.0), (1_500.0,))),
     )

@@ -129,6 +129,7 @@ class Updates:
                 self._kernel.spawn(self._daemon, self._run(target, operation))
         if not target.ready and target.become_ready():
             self._daemon.trace(f"target {target.id} is ready")
+            self._daemon.checks.look()
             self._daemon.nudged.open()
             self._daemon.changed.open()
         target.replica.take_reports()

@@ -9,6 +9,9 @@ from typing import Any
 from fs_common.errors import EmberError
 from fs_common.records.routing import Chain, ChainTarget, NodeState, PublicState
 from fs_meta.manager import records
+from fs_storage.craq.apportion import Told
+from fs_storage.craq.position import Position
+from fs_storage.target import Target
 from tests.sim.checks import Checks, Violation
 from tests.sim.client import CHAIN, Client
 from tests.sim.daemon import Daemon, Defects, Disk
@@ -17,6 +20,7 @@ from tests.sim.manager import Manager, MetadataStore, Table, shown
 from tests.sim.network import LATE_MAX_MS, Network
 from tests.sim.plan import Plan, plan_of
 from tests.sim.store import Store
+from tests.storage.craq.model_store import Content
 
 HEALED_MS = 180_000.0
 """Faults are over: so long after that everything serves at the latest."""
@@ -34,7 +38,12 @@ class World:
         self.kernel = Kernel(seed)
         plan = self.plan
         self.network = Network(
-            self.kernel, loss=plan.loss, slow=plan.slow, duplication=plan.duplication, pace_ms=plan.pace_ms
+            self.kernel,
+            loss=plan.loss,
+            slow=plan.slow,
+            duplication=plan.duplication,
+            pace_ms=plan.pace_ms,
+            late_news=plan.late_news,
         )
         chunks = [b"chunk-%06d" % number for number in range(plan.chunks)]
         self.checks = Checks(chunks, lambda: self.kernel.now, write)
@@ -42,6 +51,7 @@ class World:
         targets = [ChainTarget(node * 100 + 1, node, PublicState.SERVING) for node in self.nodes]
         self.stored = MetadataStore(Table(1, {CHAIN: Chain(CHAIN, 1, targets)}))
         self.checks.stored_metadata = self.stored
+        self.checks.look = self.look
         self.disks: dict[int, Disk] = {}
         """By node."""
         for one in targets:
@@ -83,6 +93,8 @@ class World:
             client = Client(
                 kernel, self._machine(f"c{number}"), self.network, number, self.checks, self.stored.table, plan.steps
             )
+            client.busy = plan.busy
+            client.manager = lambda: self.manager
             client.gap_ms = plan.length_ms / plan.steps / 1.5
             self.network.processes[client.name] = client
             self.clients.append(client)
@@ -126,6 +138,39 @@ class World:
             if target.replica.busy_chunks or target.replica.unsettled or target.store.pending():
                 return f"target {one.target} has something under way: {target.store.chunks}"  # type: ignore[attr-defined]
         return None
+
+    def look(self) -> None:
+        """What readers would be told now, wherever they come: each serves, and all see the same, or something newer."""
+        if self.checks.forgiving:
+            return
+        for daemon in self.daemons.values():
+            if daemon.stopped_until > self.kernel.now:
+                continue
+            for target in daemon.targets.values():
+                position = target.position
+                if position is None or not target.serves:
+                    continue
+                self.checks.acts(target, position)
+                for chunk in self.checks.history:
+                    told = self._would_tell(daemon, target, position, chunk)
+                    if told is not None:
+                        self.checks.seen(chunk, target, *told)
+
+    def _would_tell(
+        self, daemon: Daemon, target: Target, position: Position, chunk: bytes
+    ) -> tuple[int, Content] | None:
+        if chunk not in target.uncertain:
+            return daemon.tells(target, chunk, None)
+        other = self.daemons.get(position.tail.node)
+        if other is None or other.stopped_until > self.kernel.now:
+            return None
+        tail = other.targets.get(position.chain)
+        if tail is None or tail.position is None or not tail.serves:
+            return None
+        if tail.position.version != position.version or not tail.position.is_tail:
+            return None
+        state = tail.store.state(chunk)
+        return daemon.tells(target, chunk, Told(state.version if state is not None else 0, tail.store.digest(chunk)))
 
     def _check_end(self) -> None:
         stores = {
@@ -195,14 +240,21 @@ class World:
 
     # -- faults ------------------------------------------------------------------------------------------------
 
-    def _break(self) -> None:
+    def _break(self, tries: int = 200) -> None:
+        if tries == 200 and self.kernel.random.random() >= self.plan.busy:
+            tries = 0
+        if tries and not any(
+            target.replica.busy_chunks for daemon in self.daemons.values() for target in daemon.targets.values()
+        ):
+            self.kernel.after(10.0, lambda: self._break(tries - 1))
+            return
         if self.calm or (self._fragile() and not self.checks.forgiving):
             return
         random = self.kernel.random
         kind = random.choice(self.plan.kinds)
         node = random.choice(self.nodes)
         duration_ms = random.choice((500.0, 3_000.0, 9_000.0, 14_000.0)) * random.uniform(0.5, 1.5)
-        back_ms = random.choice((50.0, 800.0, 5_000.0, 15_000.0)) * random.uniform(0.5, 1.5)
+        back_ms = random.choice(self.plan.back_ms) * random.uniform(0.5, 1.5)
         several = random.sample(self.nodes, random.randint(1, len(self.nodes)))
         self.checks.trace("world", f"{kind}: node {node}")
         self.checks.count(kind)

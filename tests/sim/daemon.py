@@ -149,7 +149,7 @@ class Daemon(Process):
             sent_ms = self.clock_ms()
             try:
                 reply: Reply = await self.network.call(
-                    self, "manager", "heartbeat", self.identity, beat, timeout_ms=LEASE_MS / 2
+                    self, "manager", "heartbeat", self.identity, beat, sent_ms, timeout_ms=LEASE_MS / 2
                 )
             except EmberError as error:
                 if error.code is Code.NODE_UNKNOWN:

@@ -20,7 +20,7 @@ from tests.sim.network import Network
 LEASE_MS = 8_000
 FAILURE_MS = 10_000
 HEARTBEAT_MS = 1_000
-TICK_MS = 250.0
+TICK_MS = 400.0
 SILENT_MS = 3_000
 """Who has been silent for so long may be gone: nobody is dropped because this one is able."""
 
@@ -69,6 +69,8 @@ class Manager(Process):
         self.membership = Membership(LEASE_MS, FAILURE_MS)
         for node in self._nodes.values():
             self.membership.restore(node, self._now_ms())
+        self._sent_ms: dict[int, float] = {}
+        """By incarnation of a process: when its last heartbeat was sent, by its own clock."""
         self._publishing: Future | None = None
         self.published = Gate()
         """Opened when a chain has changed."""
@@ -89,7 +91,11 @@ class Manager(Process):
                 return self.table
         raise AssertionError(method)
 
-    async def _heartbeat(self, identity: Identity, beat: Beat) -> Reply:
+    async def _heartbeat(self, identity: Identity, beat: Beat, sent_ms: float) -> Reply:
+        last_ms = self._sent_ms.get(identity.incarnation)
+        if last_ms is not None and sent_ms <= last_ms:
+            raise EmberError(Code.CLOSING, "a newer heartbeat of this process was taken")
+        self._sent_ms[identity.incarnation] = sent_ms
         known = self.membership.members.get(identity.node)
         member = self.membership.heartbeat(identity, beat, self._now_ms())
         self._heard_nodes.add(identity.node)

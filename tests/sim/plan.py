@@ -1,6 +1,6 @@
 """How bad one run is: quiet ones and terrible ones, from the seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 KINDS = (
@@ -59,6 +59,40 @@ class Plan:
 
 
 def plan_of(random: Random) -> Plan:
+    made = _broad(random)
+    return _hard(random, made) if random.random() < 0.25 else made
+
+
+def _hard(random: Random, plan: Plan) -> Plan:
+    """One chunk, and chains that change all the time, while updates are under way."""
+    return replace(
+        plan,
+        replicas=random.choice((2, 3, 3)),
+        chunks=1,
+        steps=25,
+        faults=20,
+        busy=0.9,
+        together=0.1,
+        late_news=0.3,
+        pace_ms=random.choice((20.0, 60.0)),
+        loss=random.choice((0.0, 0.05)),
+        back_ms=(1_500.0,),
+        length_ms=40_000.0,
+        kinds=(
+            "kill",
+            "kill",
+            "kill",
+            "cut from manager",
+            "power",
+            "stop",
+            "cut from another",
+            "disk full",
+            "manager dies",
+        ),
+    )
+
+
+def _broad(random: Random) -> Plan:
     kinds: tuple[str, ...] = KINDS
     if random.random() < 0.4:
         kinds = tuple(random.sample(sorted(set(KINDS)), random.choice((1, 2, 3))))

@@ -3,20 +3,21 @@
 A plan that provokes a defect is given where the usual ones rarely do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from fs_common.records.routing import Chain
-from fs_meta.manager.chains import Report
+from fs_meta.manager.membership import Member, Membership
+from fs_meta.manager.standings import Seen, Stand, Standings
 from fs_storage.craq import replica as core
 from fs_storage.craq import taking
 from fs_storage.craq.operation import SENDING, Failure, Operation, Step
 from fs_storage.craq.position import Position
 from fs_storage.craq.replica import Replica
 from tests.sim.daemon import Defects
-from tests.sim.manager import Manager
+from tests.sim.manager import FAILURE_MS, OPENING_MS, Manager
 from tests.sim.plan import Plan, plan_of
 from tests.sim.world import World
 
@@ -146,9 +147,33 @@ class CommitsALeftoverWithoutTheSyncing(Replica):
 class TakesAllForWhole(Manager):
     """A SERVING target is dropped for one that is not whole."""
 
-    def _report(self, node: int, target: int) -> Report | None:
-        report = super()._report(node, target)
-        return None if report is None else report._replace(whole=True)
+    def standings(self, now_ms: int) -> Standings:
+        return _Whole(now_ms, FAILURE_MS, OPENING_MS)
+
+
+class _Whole(Standings):
+    def see(self, chain: Chain, membership: Membership, now_ms: int) -> Seen:
+        seen = super().see(chain, membership, now_ms)
+        for target, stand in seen.stands.items():
+            if stand.report is not None:
+                seen.stands[target] = Stand(stand.report._replace(whole=True), "")
+        return seen
+
+
+class BelievesOldWords(Manager):
+    """A dead one is dropped for one that was not heard since."""
+
+    def standings(self, now_ms: int) -> Standings:
+        return _Trusting(now_ms, FAILURE_MS, OPENING_MS)
+
+
+class _Trusting(Standings):
+    def _doubt(self, chain: Chain, members: Mapping[int, Member], stands: dict[int, Stand]) -> None:
+        pass
+
+
+class TakesLateHeartbeats(Manager):
+    takes_late_heartbeats = True
 
 
 class AnswersBeforeItPublishes(Manager):
@@ -158,19 +183,27 @@ class AnswersBeforeItPublishes(Manager):
 class DropsAtOnce(Manager):
     """Whoever was silent for two heartbeats is dead."""
 
-    def _report(self, node: int, target: int) -> Report | None:
-        member = self.membership.members.get(node)
-        if member is not None and self._now_ms() - member.heard_ms > 2_500:
-            return None
-        return super()._report(node, target)
+    def standings(self, now_ms: int) -> Standings:
+        return _Impatient(now_ms, FAILURE_MS, OPENING_MS)
+
+
+class _Impatient(Standings):
+    def _stand(self, target: int, member: Member | None, node: int, now_ms: int) -> Stand:
+        if member is not None and now_ms - member.heard_ms > 2_500:
+            return Stand(None, "it is silent")
+        return super()._stand(target, member, node, now_ms)
 
 
 class KeepsVersions(Manager):
     """A chain changes, and its version does not grow."""
 
-    def _advance(self, chain: Chain) -> Chain:
-        made = super()._advance(chain)
-        return made if made is chain else Chain(chain.chain, chain.version, made.targets)
+    def _look(self, chains: list[Chain]) -> tuple[list[Chain], set[int]]:
+        now, looked = super()._look(chains)
+        kept = [
+            after if after is before else Chain(after.chain, before.version, after.targets)
+            for before, after in zip(chains, now, strict=True)
+        ]
+        return kept, looked
 
 
 class Planted:
@@ -228,5 +261,7 @@ PLANTED = [
     Planted("dropped for one that is not whole", manager=TakesAllForWhole),
     Planted("a lease before the change is published", manager=AnswersBeforeItPublishes),
     Planted("dropped before the lease is over", manager=DropsAtOnce),
+    Planted("a word that is older than a death", manager=BelievesOldWords),
+    Planted("a heartbeat that comes late", manager=TakesLateHeartbeats),
     Planted("a change without a new version", manager=KeepsVersions),
 ]

@@ -1,4 +1,4 @@
-"""The cluster manager: the shell around the real `chains.advance`, `Membership` and `stores.judge`.
+"""The cluster manager: the shell around the real `ChainWatch` (with `Standings` and `advance`), `Membership`, `judge`.
 
 Its store survives it. A publication is one transaction, which takes time and may fail; a crash leaves it done or not. A
 heartbeat is answered after every publication that was begun before it, or that it brings.
@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fs_common.errors import Code, EmberError
-from fs_common.records.routing import Chain, NodeState, PublicState, StoreVerdict
-from fs_meta.manager.chains import HELD, Report, advance
+from fs_common.records.routing import Chain, NodeState, PublicState, Routing, StoreVerdict
+from fs_meta.manager.chain_watch import ChainWatch
 from fs_meta.manager.membership import Beat, Identity, Membership
 from fs_meta.manager.records import Node, Store
+from fs_meta.manager.standings import Standings
 from fs_meta.manager.stores import Judged, StoreReport, judge
 from tests.sim.kernel import Future, Gate, Kernel, Machine, Process
 from tests.sim.network import Network
@@ -21,8 +22,7 @@ LEASE_MS = 8_000
 FAILURE_MS = 10_000
 HEARTBEAT_MS = 1_000
 TICK_MS = 400.0
-SILENT_MS = 3_000
-"""Who has been silent for so long may be gone: nobody is dropped because this one is able."""
+OPENING_MS = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Reply:
 
 class Manager(Process):
     answers_before_it_publishes = False
-    """A planted defect."""
+    takes_late_heartbeats = False
+    """Planted defects."""
 
     def __init__(self, kernel: Kernel, machine: Machine, network: Network, stored: MetadataStore, trace: Any) -> None:
         super().__init__(kernel, "manager", machine)
@@ -63,17 +64,20 @@ class Manager(Process):
         self._stores = dict(stored.stores)
         self._learned: dict[int, Store] = {}
         self._heard: dict[int, StoreReport] = {}
-        self._heard_nodes: set[int] = set()
-        """Nodes of which this manager has had a heartbeat."""
         self._node_of = {one.target: one.node for chain in self.table.chains.values() for one in chain.targets}
         self.membership = Membership(LEASE_MS, FAILURE_MS)
         for node in self._nodes.values():
             self.membership.restore(node, self._now_ms())
+        self.watch = ChainWatch(self.standings(self._now_ms()))
+        self.watch.follow(_routing(self.table))
         self._sent_ms: dict[int, float] = {}
         """By incarnation of a process: when its last heartbeat was sent, by its own clock."""
         self._publishing: Future | None = None
         self.published = Gate()
         """Opened when a chain has changed."""
+
+    def standings(self, now_ms: int) -> Standings:
+        return Standings(now_ms, FAILURE_MS, OPENING_MS)
 
     def start(self) -> None:
         self.kernel.spawn(self, self._watch())
@@ -93,16 +97,22 @@ class Manager(Process):
 
     async def _heartbeat(self, identity: Identity, beat: Beat, sent_ms: float) -> Reply:
         last_ms = self._sent_ms.get(identity.incarnation)
-        if last_ms is not None and sent_ms <= last_ms:
+        if last_ms is not None and sent_ms <= last_ms and not self.takes_late_heartbeats:
             raise EmberError(Code.CLOSING, "a newer heartbeat of this process was taken")
         self._sent_ms[identity.incarnation] = sent_ms
         known = self.membership.members.get(identity.node)
+        was = known.state if known is not None else None
+        before = (known.targets, known.judged) if known is not None else None
         member = self.membership.heartbeat(identity, beat, self._now_ms())
-        self._heard_nodes.add(identity.node)
         if known is not member or member.streams == 0:
             self.membership.stream_opened(identity)
+        if was is not NodeState.UP or known is not member:
+            before = None
         verdicts = self._judge(identity, beat)
-        if not self.answers_before_it_publishes:
+        member.judged = {judged.target: judged for judged in verdicts}
+        moves = self.watch.heard(member, before)
+        stale = self._learned or self._nodes.get(identity.node) != member.record() or self._publishing is not None
+        if (moves or stale) and not self.answers_before_it_publishes:
             await self._publish()
         return Reply(LEASE_MS, self.table, verdicts)
 
@@ -122,6 +132,7 @@ class Manager(Process):
 
     async def _goodbye(self, identity: Identity) -> None:
         self.membership.leave(identity)
+        self.watch.touch_node(identity.node)
         await self._publish()
 
     def stream_closed(self, identity: Identity) -> None:
@@ -133,13 +144,15 @@ class Manager(Process):
     async def _watch(self) -> None:
         while True:
             await self.kernel.sleep(self, TICK_MS)
-            self.membership.expire(self._now_ms())
+            for failed in self.membership.expire(self._now_ms()):
+                self.watch.touch_node(failed.identity.node)
             for member in self.membership.suspects():
                 name = f"n{member.identity.node}"
                 # A port that refuses: the machine runs, can be reached, and the process is gone.
                 process = self._network.processes.get(name)
                 if process is None and not self._network.is_cut("manager", name) and self._refuses(name):
-                    self.membership.gone(member.identity)
+                    if self.membership.gone(member.identity):
+                        self.watch.touch_node(member.identity.node)
             with contextlib.suppress(EmberError):
                 await self._publish()
 
@@ -154,8 +167,10 @@ class Manager(Process):
             node: record for node, member in members.items() if self._nodes.get(node) != (record := member.record())
         }
         learned = dict(self._learned)
-        chains = {number: self._advance(chain) for number, chain in self.table.chains.items()}
-        news = [chain for number, chain in chains.items() if chain is not self.table.chains[number]]
+        was = list(self.table.chains.values())
+        now, looked = self._look(was)
+        chains = {chain.chain: chain for chain in now}
+        news = [chain for chain in now if chain is not self.table.chains[chain.chain]]
         stores = self._reached(changed) | learned
         if not changed and not stores and not news:
             return
@@ -163,6 +178,9 @@ class Manager(Process):
         self._publishing = Future()
         try:
             await self._transact(table, changed, stores)
+        except EmberError:
+            self.watch.touch(looked)
+            raise
         finally:
             publishing, self._publishing = self._publishing, None
             publishing.set()
@@ -172,6 +190,7 @@ class Manager(Process):
         if table is self.table:
             return
         self.table = table
+        self.watch.follow(_routing(table))
         for chain in news:
             self._trace("manager", f"publishes {shown(chain)}")
         for node in self._nodes:
@@ -191,22 +210,8 @@ class Manager(Process):
         stored.stores |= stores
         await self.kernel.sleep(self, random.expovariate(1 / 3.0))
 
-    def _advance(self, chain: Chain) -> Chain:
-        reports: dict[int, Report] = {}
-        for one in chain.targets:
-            report = self._report(one.node, one.target)
-            if report is not None:
-                reports[one.target] = report
-        return advance(chain, reports)
-
-    def _report(self, node: int, target: int) -> Report | None:
-        member = self.membership.members.get(node)
-        if member is None or member.state is not NodeState.UP:
-            return None
-        if node not in self._heard_nodes or self._now_ms() - member.heard_ms > SILENT_MS:
-            return HELD
-        said = member.targets.get(target)
-        return said.report if said is not None else HELD
+    def _look(self, chains: list[Chain]) -> tuple[list[Chain], set[int]]:
+        return self.watch.look(chains, self.membership, self._now_ms())
 
     def _reached(self, changed: dict[int, Node]) -> dict[int, Store]:
         """How far the stores of nodes that went down had come."""
@@ -221,6 +226,10 @@ class Manager(Process):
                     target, store.uuid, store.opening, store.incarnation, store.process, heard.position
                 )
         return reached
+
+
+def _routing(table: Table) -> Routing:
+    return Routing(table.version, "sim", [], list(table.chains.values()), [], 0)
 
 
 _LETTERS = {

@@ -114,7 +114,6 @@ class Mending(Rounds):
             raise
         if target.position != position or not target.membership.lease_valid():
             raise EmberError(Code.CHAIN_VERSION, f"chain {position.chain} changed meanwhile")
-        target.admitted = False  # what it said of itself was that it is not whole: on that it may have been dropped
         await store.declare_whole()
         target.mended()
         self._counters.add("targets_mended")

@@ -65,6 +65,9 @@ class Target:
         """As a tail: whether no tail of before speaks any more, as the predecessor acts at this chain version."""
         self.admitted = False
         """The manager knows this store and this opening of it."""
+        self.heard_whole = True
+        """What the manager has heard of it last is that its store is whole. On another word it may have been dropped
+        from its chain, and does not know it yet."""
         self.refused: str | None = None
         """Why the manager lets it not serve, or not as it is."""
         self.retired = False
@@ -182,7 +185,7 @@ class Target:
             and self.failed is None
             and self.admitted
             # What is not whole becomes it by being filled up.
-            and (self.store.whole or position.syncing)
+            and ((self.store.whole and self.heard_whole) or position.syncing)
             and self.membership.lease_valid()
         )
 

@@ -126,10 +126,10 @@ class Targets:
                 if target.retired and _serves(target.position):
                     continue  # it has said that it does not: its chain goes on without it, and fills it up later
                 target.retired = False
-                if target.store.whole and target.id not in self._said_whole:
-                    continue  # it has become so since: the next heartbeat says it
-                news |= not target.admitted
+                said_whole = target.id in self._said_whole
+                news |= not target.admitted or said_whole != target.heard_whole
                 target.admitted = True
+                target.heard_whole = said_whole
                 target.refused = None
                 continue
             if target.refused != verdict.reason:
@@ -303,7 +303,6 @@ class Targets:
     async def _declare_whole(self, target: Target) -> None:
         try:
             await target.store.sync()
-            target.admitted = False
             await target.store.declare_whole()
         except EmberError as error:
             logger.error("target %d, alone on its chain, cannot be declared whole: %s", target.id, error)

@@ -192,7 +192,7 @@ def _beat(message: Any) -> Beat:
         for target in message.targets
         if target.store or target.no_store
     }
-    return Beat(message.capacity_bytes, message.used_bytes, targets, message.routing_version, stores)
+    return Beat(message.capacity_bytes, message.used_bytes, targets, message.routing_version, stores, message.sent_ms)
 
 
 def _verdict_message(judged: Judged) -> Any:

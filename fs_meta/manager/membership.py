@@ -67,6 +67,8 @@ class Member:
     """Which heartbeat of all its last one was (`Membership.beats`); 0: this manager has not heard it."""
     routing_version: int = 0
     """The newest it has said it has."""
+    sent_ms: int = 0
+    """When its last heartbeat was sent, on the clock of its process."""
     streams: int = 0
     """Heartbeat streams of this incarnation that are open. 0 while UP: its stream broke, or this manager is new."""
     replaced: frozenset[int] = frozenset()
@@ -112,6 +114,8 @@ class Beat(NamedTuple):
     routing_version: int
     stores: Mapping[int, StoreReport] = NO_STORES
     """By target id."""
+    sent_ms: int = 0
+    """On the clock of the process that sends it, which no other clock is compared with."""
 
 
 class Membership:
@@ -137,7 +141,10 @@ class Membership:
     def heartbeat(self, identity: Identity, beat: Beat, now_ms: int) -> Member:
         """Take a heartbeat; the first one registers the node.
 
-        Raises NODE_TAKEN, NODE_UNKNOWN (the process has left), INVALID.
+        One that a process sent before another one that was taken is late, on a connection that was given up: it is
+        refused, as what it says has changed since, and was answered so.
+
+        Raises NODE_TAKEN, NODE_UNKNOWN (the process has left), INVALID, CLOSING (it is late).
         """
         _check_identity(identity)
         if identity.node in self.forgotten:
@@ -152,6 +159,8 @@ class Membership:
                 raise EmberError(
                     Code.NODE_UNKNOWN, f"node {identity.node} has left: its process ends, and is started again"
                 )
+            if beat.sent_ms < member.sent_ms:
+                raise EmberError(Code.CLOSING, f"node {identity.node} has sent a newer heartbeat on another stream")
         else:
             self._check_free(member, identity)
             replaced = member.replaced | {member.identity.incarnation}
@@ -162,6 +171,7 @@ class Membership:
         member.identity = identity
         member.state = NodeState.UP
         member.heard_ms = now_ms
+        member.sent_ms = beat.sent_ms
         member.capacity_bytes = beat.capacity_bytes
         member.used_bytes = beat.used_bytes
         member.targets = dict(beat.targets)

@@ -68,6 +68,20 @@ def test_a_failed_node_that_speaks_again_is_up() -> None:
     assert members.expire(FAILURE_MS + 2) == []
 
 
+def test_a_heartbeat_that_comes_late_is_no_news() -> None:
+    members = up(ONE)
+    lacking = BEAT._replace(targets={101: TargetReport(Report(LocalState.ONLINE, 1, False), 5)}, sent_ms=70)
+    members.heartbeat(ONE, BEAT._replace(sent_ms=80), 500)
+    with pytest.raises(EmberError) as late:
+        members.heartbeat(ONE, lacking, 600)
+    assert late.value.code is Code.CLOSING
+    member = members.members[1]
+    assert member.targets == BEAT.targets and member.heard_ms == 500
+    restarted = ONE._replace(incarnation=222)
+    members.stream_closed(ONE)
+    assert members.heartbeat(restarted, lacking, 700).targets == lacking.targets, "another process, another clock"
+
+
 def test_a_second_process_is_refused_while_the_first_may_be_alive() -> None:
     members = up(ONE)
     for second in (ONE._replace(incarnation=222), ONE._replace(incarnation=222, host="host-b")):

@@ -56,16 +56,6 @@ class Defects:
     keeps_synced_forever = False
 
 
-class SimulatedTarget(Target):
-    heard_whole = False
-    """Whether the manager has heard that its store is whole."""
-
-    @property
-    def may_act(self) -> bool:
-        # It serves as what it has said of itself.
-        return super().may_act and (self.heard_whole or (self.position is not None and self.position.syncing))
-
-
 class Daemon(Process):
     def __init__(
         self,
@@ -88,7 +78,7 @@ class Daemon(Process):
         incarnation = kernel.random.getrandbits(32) | 1
         self.identity = Identity(node, "127.0.0.1", 7000 + node, "sim", incarnation)
         self.table: Table | None = None
-        self.targets: dict[int, SimulatedTarget] = {}
+        self.targets: dict[int, Target] = {}
         """Those that are open, by chain."""
         self._opening: set[int] = set()
         self._missing: set[int] = set()
@@ -149,7 +139,7 @@ class Daemon(Process):
             sent_ms = self.clock_ms()
             try:
                 reply: Reply = await self.network.call(
-                    self, "manager", "heartbeat", self.identity, beat, sent_ms, timeout_ms=LEASE_MS / 2
+                    self, "manager", "heartbeat", self.identity, beat, timeout_ms=LEASE_MS / 2
                 )
             except EmberError as error:
                 if error.code is Code.NODE_UNKNOWN:
@@ -182,7 +172,8 @@ class Daemon(Process):
         for number in self._missing:
             reports[number] = TargetReport(Report(LocalState.OFFLINE, 0, False), 0)
             stores[number] = StoreReport(b"", 0, 0)
-        return Beat(0, 0, reports, self.table.version if self.table is not None else 0, stores)
+        version = self.table.version if self.table is not None else 0
+        return Beat(0, 0, reports, version, stores, int(self.clock_ms()))
 
     def _learn(self, table: Table) -> None:
         if self.table is not None and table.version <= self.table.version:
@@ -228,7 +219,7 @@ class Daemon(Process):
             self.nudged.open()
             return
         disk.store.open()
-        target = SimulatedTarget(number, disk.store, self)  # type: ignore[arg-type]
+        target = Target(number, disk.store, self)  # type: ignore[arg-type]
         if self._replica_class is not None:
             target.replica = self._replica_class(disk.store, set(disk.store.pending()))
             target.uncertain = target.replica.unsettled
@@ -261,7 +252,7 @@ class Daemon(Process):
 
     # -- answers -----------------------------------------------------------------------------------------------
 
-    def target(self, chain: int) -> SimulatedTarget:
+    def target(self, chain: int) -> Target:
         target = self.targets.get(chain)
         if target is None:
             raise EmberError(Code.CHAIN_UNKNOWN, f"{self.name} has no open target on chain {chain}")

@@ -70,8 +70,6 @@ class Manager(Process):
             self.membership.restore(node, self._now_ms())
         self.watch = ChainWatch(self.standings(self._now_ms()))
         self.watch.follow(_routing(self.table))
-        self._sent_ms: dict[int, float] = {}
-        """By incarnation of a process: when its last heartbeat was sent, by its own clock."""
         self._publishing: Future | None = None
         self.published = Gate()
         """Opened when a chain has changed."""
@@ -95,11 +93,9 @@ class Manager(Process):
                 return self.table
         raise AssertionError(method)
 
-    async def _heartbeat(self, identity: Identity, beat: Beat, sent_ms: float) -> Reply:
-        last_ms = self._sent_ms.get(identity.incarnation)
-        if last_ms is not None and sent_ms <= last_ms and not self.takes_late_heartbeats:
-            raise EmberError(Code.CLOSING, "a newer heartbeat of this process was taken")
-        self._sent_ms[identity.incarnation] = sent_ms
+    async def _heartbeat(self, identity: Identity, beat: Beat) -> Reply:
+        if self.takes_late_heartbeats:
+            beat = beat._replace(sent_ms=0)
         known = self.membership.members.get(identity.node)
         was = known.state if known is not None else None
         before = (known.targets, known.judged) if known is not None else None
@@ -150,9 +146,9 @@ class Manager(Process):
                 name = f"n{member.identity.node}"
                 # A port that refuses: the machine runs, can be reached, and the process is gone.
                 process = self._network.processes.get(name)
-                if process is None and not self._network.is_cut("manager", name) and self._refuses(name):
-                    if self.membership.gone(member.identity):
-                        self.watch.touch_node(member.identity.node)
+                refuses = process is None and not self._network.is_cut("manager", name) and self._refuses(name)
+                if refuses and self.membership.gone(member.identity):
+                    self.watch.touch_node(member.identity.node)
             with contextlib.suppress(EmberError):
                 await self._publish()
 

@@ -184,6 +184,38 @@ def test_an_answer_to_an_older_heartbeat_does_not_let_one_serve_that_has_become_
     with_host(MemoryStore(), case)
 
 
+def test_an_answer_that_comes_while_a_store_is_declared_whole_does_not_let_it_serve() -> None:
+    class Slow(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.declaring = asyncio.Event()
+            self.may_end = asyncio.Event()
+
+        async def declare_whole(self) -> None:
+            self.declaring.set()
+            await self.may_end.wait()
+            await super().declare_whole()
+
+    store = Slow()
+
+    async def case(host: Host) -> None:
+        host.targets.judge([TargetVerdict(TARGET, StoreVerdict.ROLLED_BACK, store.opening, 9, 4, "an old copy")])
+        await eventually(lambda: not host.targets._renewing)
+        assert not host.report.whole
+        answer = TargetVerdict(TARGET, StoreVerdict.SERVE, store.opening, 0, 0, "")
+        host.targets.judge([answer])
+        await store.declaring.wait()
+        host.targets.judge([answer])
+        store.may_end.set()
+        await eventually(lambda: store.whole and not host.targets._alone)
+        assert not host.serves()
+        assert host.report.whole
+        host.targets.judge([answer])
+        assert host.serves()
+
+    with_host(store, case)
+
+
 def test_what_is_not_known_yet_is_no_word_of_the_end() -> None:
     """The manager goes on without who says OFFLINE."""
 

@@ -1,8 +1,8 @@
 """Layouts and plans computed in a process of their own: `python -m fs_meta.manager.planner`.
 
-A request comes as one JSON value on standard input, the answer goes as one to standard output. The search and the
-integer programs take seconds of a processor, and hold the interpreter meanwhile: the manager's loop, on which the
-leases of all nodes hang, has no such time. So it, and `emberfs placement`, run this and wait (`ask`).
+A request comes as one JSON value on standard input, the answer goes as one to standard output, and nothing else does.
+The search and the integer programs take seconds of a processor, and hold the interpreter meanwhile: the manager's loop,
+on which the leases of all nodes hang, has no such time. So it, and `emberfs placement`, run this and wait (`ask`).
 
 The search (`placement`, `rebalancing`) always answers; where it does not reach what is proven to be possible, and the
 solver is installed (`emberfs[placement]`), `design_solver` is asked for better until the time limit.
@@ -154,6 +154,9 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> int:
+    # What a solver prints goes where errors go: it takes no word for it.
+    answer = os.dup(1)
+    os.dup2(2, 1)
     decoder: msgspec.json.Decoder[LayoutRequest | PlanRequest] = msgspec.json.Decoder(LayoutRequest | PlanRequest)
     request = decoder.decode(sys.stdin.buffer.read())
     match request:
@@ -161,7 +164,8 @@ def main() -> int:
             reply: LayoutReply | PlanReply = compute_layout(request)
         case PlanRequest():
             reply = compute_plan(request)
-    sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
+    with open(answer, "wb") as output:
+        output.write(msgspec.json.encode(reply) + b"\n")
     return 0
 
 

@@ -1,13 +1,16 @@
 """The planner: what it answers, and that it does so from a process of its own."""
 
 import asyncio
+import subprocess
+import sys
 
+import msgspec
 import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_meta.manager import design_solver, planner
 from fs_meta.manager.placement import layout
-from fs_meta.manager.planner import LayoutRequest, PlanRequest, ask, compute_layout, compute_plan
+from fs_meta.manager.planner import LayoutReply, LayoutRequest, PlanRequest, ask, compute_layout, compute_plan
 
 GROWN = PlanRequest(
     chains=[list(chain) for chain in layout(3, 3, 3)], able=[0, 1, 2, 3], emptied=[], replicas=3, targets_per_node=3
@@ -45,3 +48,32 @@ def test_the_solver_is_asked_where_the_search_has_not_found_the_best(monkeypatch
     assert asked == [9]
     compute_layout(LayoutRequest(nodes=9, replicas=3, targets_per_node=4, solver=False))
     assert asked == [9]
+
+
+def test_what_a_solver_prints_is_no_part_of_the_answer() -> None:
+    """HiGHS prints its version wherever standard output leads, whatever it is told."""
+    program = (
+        "import os; from fs_meta.manager import design_solver, planner;"
+        "design_solver.available = lambda: True;"
+        "design_solver.better_layout = lambda *given: os.write(1, b'Running a solver\\n') and None;"
+        "planner.main()"
+    )
+    request = LayoutRequest(nodes=9, replicas=3, targets_per_node=4)
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=msgspec.json.encode(request), capture_output=True, check=True
+    )
+    assert msgspec.json.decode(done.stdout, type=LayoutReply).by == "search"
+    assert b"Running a solver" in done.stderr
+
+
+@pytest.mark.skipif(not design_solver.available(), reason="emberfs[placement] is not installed")
+def test_the_solver_answers_through_the_process() -> None:
+    request = LayoutRequest(nodes=9, replicas=3, targets_per_node=4)
+    done = subprocess.run(
+        [sys.executable, "-m", "fs_meta.manager.planner"],
+        input=msgspec.json.encode(request),
+        capture_output=True,
+        check=True,
+    )
+    reply = msgspec.json.decode(done.stdout, type=LayoutReply)
+    assert reply.by == "solver" and reply.spread.over_even == pytest.approx(1)

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true", help="on loopback: no network and no power is cut")
     parser.add_argument("--no-mount", action="store_true")
     parser.add_argument("--only", default="", help="kinds of faults, separated by commas")
-    parser.add_argument("--replace", action="store_true", help="directories are removed, and targets replaced")
+    parser.add_argument("--no-replace", action="store_true", help="no directory is removed, no target replaced")
     parser.add_argument("--gap", type=float, default=0.7, help="seconds between faults, on average")
     parser.add_argument("--overlap", type=int, default=3, help="faults at a time")
     parser.add_argument("--calm-after", type=int, default=12, help="faults between two looks at everything")
@@ -54,7 +54,7 @@ def main() -> int:
         isolated=isolated,
         mount=not arguments.no_mount and os.access("/dev/fuse", os.W_OK),
         only=tuple(word for word in arguments.only.split(",") if word),
-        replace=arguments.replace,
+        replace=not arguments.no_replace,
         gap_s=arguments.gap,
         overlap=arguments.overlap,
         calm_after=arguments.calm_after,

@@ -19,10 +19,11 @@ from random import Random
 from fs_client import aio
 from fs_client.cli.local.process import python_module
 from fs_common.errors import EmberError
-from fs_common.methods import GET_ROUTING
+from fs_common.methods import GET_ROUTING, REPLACE_TARGET
 from fs_common.peers import PeerPool
 from fs_common.records.routing import GetRouting, NodeState, PublicState, Routing
 from fs_common.records.session import Hello
+from fs_common.records.targets import ReplaceTarget
 from tests.storm import registers, replicas
 from tests.storm.cluster import VIOLATION, Broken, Member, Place, StormCluster
 from tests.storm.history import Operation, violation
@@ -296,7 +297,25 @@ class Storm:
         await self._start_client(victim.name)
 
     async def replace(self, member: Member) -> None:
-        raise NotImplementedError("targets are not replaced yet")
+        """Its directory is gone: it gets an empty one, and others make its replicas anew, or it does."""
+        node = self.cluster.node(member)
+        chains = (await self._routing()).chains
+        targets = [target.target for chain in chains for target in chain.targets if target.node == node]
+        await member.start("--format")
+        await member.ready()
+        for target in targets:
+            deadline = time.monotonic() + self.plan.patience_s
+            while True:
+                try:
+                    request = ReplaceTarget(target)
+                    await self.pool.call(self.cluster.meta_address, REPLACE_TARGET, request, timeout=5.0)
+                    break
+                except EmberError as error:
+                    self.note(f"target {target} is not replaced yet: {error}", quiet=True)
+                    if time.monotonic() > deadline:
+                        raise Broken(f"target {target} is not replaced: {error}") from None
+                await asyncio.sleep(0.2)
+        self.note(f"replacing {' '.join(map(str, targets))}")
 
     async def _blow(self) -> None:
         plan = self.plan

@@ -187,6 +187,8 @@ class Weather:
         await self.start(members)
 
     async def replace(self, members: list[Member]) -> None:
+        if not members:
+            return
         (member,) = members
         self.kills += 1
         self.note("replace", members)

@@ -6,6 +6,7 @@ pending are settled, so that an answer covers every update that was ever acknowl
 
 import asyncio
 import struct
+from collections.abc import Callable
 
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.ids import split_chunk_id
@@ -58,6 +59,8 @@ class Queries:
         self._targets = targets
         self._updates = updates
         self._disk = disk
+        self.warnings: Callable[[Target], list[str]] = lambda target: []
+        """What should be looked at of a target that serves: one line each."""
         """Capacity and free bytes of the node's disks."""
         self._removals: dict[tuple[int, bytes, int], tuple[int, RemoveChunksReply | None]] = {}
         """By chain, client and inode: the last sequence of a removal, and its answer once it is over; the oldest first.
@@ -218,6 +221,7 @@ class Queries:
         """SPACE_INFO."""
         capacity, free = self._disk.last_space()
         targets = []
+        warnings: list[TargetTrouble] = []
         troubles = self._targets.troubles()
         for target in self._targets.all():
             try:
@@ -225,10 +229,13 @@ class Queries:
             except OSError as error:
                 troubles.setdefault(target.id, f"the disk of target {target.id} does not answer: {error.strerror}")
                 continue
+            warnings += [TargetTrouble(target.id, reason) for reason in self.warnings(target)]
             chain = target.position.chain if target.position is not None else 0
             targets.append(TargetSpace(target.id, chain, space.capacity_bytes, space.used_bytes, space.chunks))
         return Reply(
-            SpaceInfoReply(capacity, free, targets, [TargetTrouble(*trouble) for trouble in sorted(troubles.items())])
+            SpaceInfoReply(
+                capacity, free, targets, [TargetTrouble(*trouble) for trouble in sorted(troubles.items())], warnings
+            )
         )
 
     async def _remove(self, call: Call, target: Target, chain_version: int, chunks: list[bytes]) -> None:

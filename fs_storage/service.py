@@ -40,6 +40,7 @@ from fs_storage.scattered import Joiner
 from fs_storage.scrub import Scrub
 from fs_storage.settling import Settling
 from fs_storage.space import Disk
+from fs_storage.target import Target
 from fs_storage.targets import OpenStore, Targets
 from fs_storage.throttle import Throttle
 from fs_storage.updates import Updates
@@ -130,6 +131,7 @@ class Daemon:
         self._disks = Disks(self.targets, config.low_space_bytes)
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
+        self._queries.warnings = self._warnings
         self._register()
 
     # -- membership, for the targets -------------------------------------------------------------------------------
@@ -226,6 +228,15 @@ class Daemon:
             for name, value in target.store.counters().items():
                 stats[f"engine_{name}"] = stats.get(f"engine_{name}", 0) + value
         return stats
+
+    def _warnings(self, target: Target) -> list[str]:
+        warnings = [target.store.low_space] if target.store.low_space else []
+        damaged, differing = len(self._repairs.damaged(target.id)), self._scrub.differing(target.id)
+        if damaged:
+            warnings.append(f"{damaged} of its chunks are damaged, and no replica could give them: `emberfs scrub`")
+        if differing:
+            warnings.append(f"{differing} of its chunks differ from those of other replicas: `emberfs fsck --repair`")
+        return warnings
 
     def _on_targets_changed(self) -> None:
         self.updates.chains_changed()

@@ -105,6 +105,12 @@ def state_of(routing: "Routing", spaces: "Sequence[SpaceInfoReply | None]") -> d
         if found is not None
         for trouble in found.troubles
     ]
+    warnings = [
+        {"target": warning.target, "node": node.node, "reason": warning.reason}
+        for node, found in zip(routing.nodes, spaces, strict=True)
+        if found is not None
+        for warning in found.warnings
+    ]
     out = {trouble["target"] for trouble in troubles}
     targets = {
         target.target: {"used_bytes": target.used_bytes, "chunks": target.chunks}
@@ -131,7 +137,7 @@ def state_of(routing: "Routing", spaces: "Sequence[SpaceInfoReply | None]") -> d
         node |= {"targets": hosted.count(info.node), "drained": info.drained}
     serving = bool(chains) and all(chain["state"] == "serving" for chain in chains)
     healthy = serving and not troubles and len(up) == len(nodes)
-    return {"healthy": healthy, "nodes": nodes, "chains": chains, "troubles": troubles}
+    return {"healthy": healthy, "nodes": nodes, "chains": chains, "troubles": troubles, "warnings": warnings}
 
 
 async def _degraded(fs: "AsyncFileSystem") -> "ListChainsReply | None":
@@ -195,6 +201,10 @@ def _print(value: dict[str, Any]) -> None:
         put("\ntarget  node  does not serve, because")
         for trouble in value["troubles"]:
             put(f"{trouble['target']:>6}  {trouble['node']:>4}  {trouble['reason']}")
+    if value["warnings"]:
+        put("\ntarget  node  serves, but")
+        for warning in value["warnings"]:
+            put(f"{warning['target']:>6}  {warning['node']:>4}  {warning['reason']}")
     if value["healing"]:
         put("\nchain  what is wrong, and what is done about it")
         for healing in value["healing"][:HEALING_LINES_MAX]:

@@ -254,3 +254,5 @@ class SpaceInfoReply(msgspec.Struct, frozen=True, array_like=True):
     targets: list[TargetSpace]
     """Those that are open."""
     troubles: list[TargetTrouble] = []
+    warnings: list[TargetTrouble] = []
+    """Targets that serve and want to be looked at: low on space, with damage that nobody could repair, differing."""

@@ -32,6 +32,15 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert "degraded" in shown and LOST in shown and "201 (not serving)" in shown
 
 
+def test_what_should_be_looked_at_is_said_and_degrades_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    low = TargetTrouble(201, "target 201 is low on space")
+    value = state_of(ROUTING, [FINE, SpaceInfoReply(100, 50, [], [], [low])])
+    assert value["healthy"] and value["warnings"] == [{"target": 201, "node": 2, "reason": low.reason}]
+    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    _print(value | more | {"client_release": "1", "routing_version": 1})
+    assert low.reason in capsys.readouterr().out
+
+
 def test_a_chain_nobody_serves_is_offline() -> None:
     troubles = [TargetTrouble(101, "a"), TargetTrouble(201, "b")]
     value = state_of(ROUTING, [SpaceInfoReply(1, 1, [], troubles[:1]), SpaceInfoReply(1, 1, [], troubles[1:])])

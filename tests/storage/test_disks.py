@@ -14,15 +14,16 @@ import pytest
 
 from fs_common.errors import Code
 from fs_common.ids import chunk_id
+from fs_common.methods import SPACE_INFO
 from fs_common.records.routing import LocalState
-from fs_common.records.storage import UpdateKind
+from fs_common.records.storage import SpaceInfo, UpdateKind
 from fs_storage import disks
 from fs_storage.engine import index_guard
 from fs_storage.engine.disk import RealDisk
 from fs_storage.engine.index_format import IndexDamaged
 from fs_storage.engine.interface import ChunkStore
 from fs_storage.engine.store import EngineStore, open_store
-from tests.storage.chain import ChainOfDaemons, chain_of, eventually
+from tests.storage.chain import TIMEOUT_S, ChainOfDaemons, chain_of, eventually
 from tests.storage.engine.quick import open_quick_store
 from tests.storage.engine.updates import apply, write
 from tests.storage.refusals import refused
@@ -277,6 +278,8 @@ def test_little_space_refuses_new_chunks_and_nothing_else(tmp_path: Path) -> Non
             assert "remove files or add targets" in caught.value.message
             with refused(Code.NO_SPACE):
                 await chain.update(kind=UpdateKind.TRUNCATE, offset=10, index=2)
+            space = await chain.pool.call(chain.address(1), SPACE_INFO, SpaceInfo(), timeout=TIMEOUT_S)
+            assert any("is low on space" in warning.reason for warning in space.warnings) and not space.troubles
             # What is there can be written over, appended to, cut and removed.
             await chain.update(b"over", offset=1)
             await chain.update(b"more" * 5000, offset=5000)

@@ -69,6 +69,9 @@ class Disks:
             try:
                 await asyncio.to_thread(store.look)
                 self._look_at_space(target)
+                if store.low_space:
+                    # What one target has and does not use may be what another one on the same disk lacks.
+                    await store.make_room()
             except OSError as error:
                 name = f"{error.filename}: " if error.filename else ""
                 # What was stored may be all there: in a moved directory, on a disk that is mounted elsewhere.

@@ -343,6 +343,9 @@ class ChunkStore(Protocol):
         """Let `failure` be DISK_FAILED: the caller knows that its files cannot be reached. Nothing of it is noted; who
         opens it again takes it for one that may have lost something (`renew`)."""
 
+    async def make_room(self) -> None:
+        """Give storage that nobody uses back to the file system, which others may need."""
+
     def look(self) -> None:
         """Return if its directory is where it was and can be read. Called from a thread. Raises `OSError`."""
 

@@ -261,6 +261,9 @@ class MemoryStore:
     def fence(self, reason: str) -> None:
         self.failure = self.failure or EmberError(Code.DISK_FAILED, reason)
 
+    async def make_room(self) -> None:
+        pass
+
     def look(self) -> None:
         pass
 

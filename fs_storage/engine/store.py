@@ -118,6 +118,10 @@ class EngineStore:
     def fence(self, reason: str) -> None:
         self._ledger.fence(EmberError(Code.DISK_FAILED, reason), noted=False)
 
+    async def make_room(self) -> None:
+        if self._ledger.failure is None:
+            await self._checkpointer.make_room()
+
     def _on_damage(self, failure: EmberError) -> None:
         """The index is damaged. From any thread."""
         if self._threaded:

@@ -37,6 +37,7 @@ def test_what_should_be_looked_at_is_said_and_degrades_nothing(capsys: pytest.Ca
     value = state_of(ROUTING, [FINE, SpaceInfoReply(100, 50, [], [], [low])])
     assert value["healthy"] and value["warnings"] == [{"target": 201, "node": 2, "reason": low.reason}]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more |= {"healing": [], "helps": [], "resting": False}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     assert low.reason in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_common import methods
 from fs_common.layout import Layout
+from tests.system.control import is_healthy, kill, wait_until
 from tests.system.meddler import Address, Frame, Lost, Meddler
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -150,3 +151,25 @@ def test_updates_go_to_heads_and_reads_to_all_replicas_alike(cluster: LaunchedCl
             assert sum(rounds[-1].values()) >= len(data)
         assert len(rounds[-1]) == 3
         fs.rmtree("/spread")
+
+
+def test_the_reads_of_a_dead_daemon_are_spread_over_the_others(fresh_cluster: Callable[..., LaunchedCluster]) -> None:
+    """Of four daemons with three replicas each chain lacks another one, so that each of three takes a third."""
+    cluster = fresh_cluster(storage=4, replicas=3, durability="memory", settings=())
+    host, _, port = cluster.address.rpartition(":")
+    with Meddler((host, int(port))) as meddler:
+        with fs_client.connect(cluster.address) as plain:
+            plain.mkdir("/spread", layout=Layout(chunk_size=1 << 16, stripe=4))
+            data = os.urandom(288 << 16)
+            plain.write_file("/spread/file", data)
+            kill(cluster, "storage-1")
+            wait_until(lambda: not is_healthy(cluster.address), "the manager has noticed")
+        with fs_client.connect(meddler.address) as fs:
+            rounds: list[dict[Address, int]] = []
+            while not rounds or max(rounds[-1].values()) > 1.1 * len(data) / 3:
+                assert len(rounds) < 60, rounds
+                meddler.payload_bytes.clear()
+                assert fs.read_file("/spread/file") == data
+                seen = meddler.payload_bytes
+                rounds.append({server: size for (server, to_it), size in seen.items() if not to_it and size})
+            assert len(rounds[-1]) == 3

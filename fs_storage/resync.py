@@ -10,7 +10,7 @@ rounds, each for one opening of the successor's store:
 
 Whatever interrupts a round is logged once and followed by another one, which skips what is equal. So nothing is lost by
 a round that ends early, and nothing is stored of how far it came. Time grows with the lists and with what differs;
-memory with two pages of the lists and the batches on their way.
+memory with three pages of the lists and the batches on their way.
 
 Called by: the service. Tasks and races: docs/concurrency/storage.md.
 """
@@ -193,6 +193,8 @@ class _Round:
         self._fill = Fill()
         self._opening: int | None = None
         """Of the successor's store, by its first page."""
+        self._asked: asyncio.Task[ListHeldReply] | None = None
+        """The page after the one that is compared: the other side lists while this one compares."""
         self._serving = False
         """The successor's daemon serves clients, by its last page."""
         self._pushes: set[asyncio.Task[None]] = set()
@@ -214,24 +216,35 @@ class _Round:
             while self._pushes:
                 await self._one_is_there()
         finally:
-            for task in self._pushes:
+            tasks = [*self._pushes, *([self._asked] if self._asked is not None else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._pushes, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         assert self._opening is not None
         return self._opening
 
     async def _give_pages(self) -> None:
         mine, theirs = self._fill.mine, self._fill.theirs
         if theirs.wanting:
-            reply = await self._resync.ask_list(self._position, self._successor, theirs.after)
+            if self._asked is None:
+                self._ask(theirs.after)
+            assert self._asked is not None
+            reply = await self._asked
+            self._asked = None
             if self._opening not in (None, reply.opening):
                 raise EmberError(Code.UPDATE_MISSING, f"target {self._successor.target} was started anew")
             self._opening = reply.opening
             self._serving = reply.serving
             theirs.give(reply.chunks, PAGE)
+            if not theirs.ended:
+                self._ask(theirs.after)
         if mine.wanting:
             self._resync.check(self._target, self._position)
             mine.give(self._target.store.held(mine.after, PAGE), PAGE)
+
+    def _ask(self, after: bytes) -> None:
+        work = self._resync.ask_list(self._position, self._successor, after)
+        self._asked = asyncio.get_running_loop().create_task(work, name=f"list for {self._target.id}")
 
     def _note(self) -> None:
         if self._target.sync is not None:

@@ -21,8 +21,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -57,6 +57,7 @@ from fs_meta.manager.stores import Judged, StoreReport, judge
 from fs_meta.manager.target_ids import TargetIds
 from fs_meta.manager.views import view_of
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 TICKS_PER_HEARTBEAT = 4
@@ -133,7 +134,7 @@ class Manager:
         """Whether the state in memory is that of the store: from winning the lease to losing it."""
         self._publishing = asyncio.Lock()
         """Held from looking at what to publish until it is published."""
-        self._publications: set[asyncio.Task[None]] = set()
+        self._publications: set[asyncio.Task[Any]] = set()
         """Running `_publish_now`. Tasks of their own, because a caller that goes away must not tear one apart."""
         self._published = asyncio.Event()
         """Set, and replaced, at each publication."""
@@ -334,7 +335,11 @@ class Manager:
         """The whole cluster is about to be taken down: no chain changes until it is back (`resting`). Durable on
         return. Raises NOT_MANAGER, CLOSING, and what the store raises."""
         self._check_manager()
+        await self._to_its_end(self._rest())
+
+    async def _rest(self) -> None:
         async with self._publishing:
+            self._check_loaded()
             record = record_of(self.membership.members)
 
             async def put(txn: Transaction) -> None:
@@ -364,9 +369,13 @@ class Manager:
     async def rotate(self, chain_id: int, target: int, *, accept_loss: bool) -> RotateChainReply:
         """Give up the dead survivors of a chain that serves nothing (`rotation`). `target`: who serves where no
         survivor is alive; 0: the first that is alive. Without `accept_loss` nothing is changed; with it, it is
-        published on return. Raises INVALID where it is not needed or not possible, NOT_FOUND, NOT_MANAGER, CLOSING."""
+        published on return. Raises INVALID where it is not needed or not possible, NOT_MANAGER, CLOSING."""
         self._check_manager()
+        return await self._to_its_end(self._rotate(chain_id, target, accept_loss))
+
+    async def _rotate(self, chain_id: int, target: int, accept_loss: bool) -> RotateChainReply:
         async with self._publishing:
+            self._check_loaded()
             old = self._routing
             place = next((place for place, chain in enumerate(old.chains) if chain.chain == chain_id), None)
             if place is None:
@@ -422,7 +431,11 @@ class Manager:
         """Have `make` look at the cluster, and carry out what it returns, in one transaction: nothing changes in
         between, or if it raises. Moves begin at once. Raises NOT_MANAGER, CLOSING, and what the store raises."""
         self._check_manager()
+        return await self._to_its_end(self._order(make))
+
+    async def _order(self, make: Callable[[], Order]) -> Order:
         async with self._publishing:
+            self._check_loaded()
             order = make()
             old = self._routing
             members = self.membership.members
@@ -453,7 +466,7 @@ class Manager:
             self._stores.update({store.target: store for store in stores})
             self.move_watch.moves.update({move.move: move for move in order.moves})
             self._set_routing(new)
-        await self._publish()
+        await self._publish_now()
         return order
 
     def nodes(self) -> list[tuple[Member, int]]:
@@ -501,14 +514,25 @@ class Manager:
     # --- publishing ------------------------------------------------------------------------------------------
 
     async def _publish(self) -> None:
-        """Commit and publish what the nodes' state makes of the routing. Goes on when the caller is cancelled."""
-        task = asyncio.get_running_loop().create_task(self._publish_now(), name="manager publish")
+        """Commit and publish what the nodes' state makes of the routing."""
+        await self._to_its_end(self._publish_now())
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """Run a change of what is stored, which goes on when the caller is cancelled: it must not end between its
+        commit and what this process makes of it."""
+        task = asyncio.get_running_loop().create_task(change, name="manager publish")
         self._publications.add(task)
         task.add_done_callback(self._publications.discard)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
+
+    def _check_loaded(self) -> None:
+        """Under the lock: the change before may have left nobody knows what in the store, which has to be loaded."""
+        if not self._loaded:
+            raise EmberError(Code.NOT_MANAGER, "the state of the cluster is being loaded again")
 
     async def _publish_now(self) -> None:
         async with self._publishing:
+            self._check_loaded()
             old, now_ms = self._routing, self._now_ms()
             members = self.membership.members
             changed = [

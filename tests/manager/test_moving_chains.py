@@ -501,6 +501,27 @@ def test_a_replica_that_was_left_behind_serves_on_an_operators_word() -> None:
     with_cluster(scenario)
 
 
+def test_an_operator_who_goes_away_does_not_tear_a_change_apart() -> None:
+    async def scenario(bench: Bench) -> None:
+        cluster = Cluster(bench)
+        await cluster.up()
+        await two_lost_power(cluster)
+        for call in (bench.manager.rotate(1, 0, accept_loss=True), bench.manager.rest()):
+            held.stored.clear()
+            held.begun.clear()
+            asking = asyncio.create_task(call)  # type: ignore[arg-type]
+            await held.begun.wait()
+            asking.cancel()
+            await asyncio.wait([asking])
+            held.stored.set()
+            await asyncio.wait(bench.manager._publications)
+        assert cluster.chain() == "S1 S2 O3" and bench.manager.list_chains().resting
+        assert await stored_chains(held) == bench.manager.routing.chains
+
+    held = _HeldStore()
+    run(Bench(held).use(scenario))
+
+
 def test_no_chain_is_rotated_that_need_not_be() -> None:
     async def scenario(cluster: Cluster) -> None:
         manager = cluster.bench.manager

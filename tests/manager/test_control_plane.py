@@ -441,7 +441,7 @@ def test_chains_are_listed_rotated_and_rest_by_calls() -> None:
         ]
         await call.write(request())  # the chain is made
         assert (await call.read()).sequence == 1
-        await call.write(pb.HeartbeatRequest(identity=request().identity, sequence=2, targets=reports))
+        await call.write(pb.HeartbeatRequest(identity=request().identity, sequence=2, sent_ms=124, targets=reports))
         assert (await call.read()).sequence == 2
         (node,) = (await stub.ListNodes(pb.ListNodesRequest())).nodes
         assert node.targets[0].not_whole and node.targets[0].trouble == "it lost power"

@@ -116,6 +116,8 @@ class Holdings:
         target = self._targets.require(chain)
         position = target.position
         speaks = target.failed is None and target.admitted and target.membership.lease_valid()
+        if position is not None and position.syncing and target.mends:
+            speaks = False  # its chunks change beside what it is sent
         if position is None or not speaks:
             raise EmberError(Code.NOT_SERVING, target.why_not())
         if position.version != chain_version:

@@ -88,7 +88,7 @@ class Mending(Rounds):
             # others that are whole is on its chain no more then.
             return
         try:
-            await self._mend(target, position)
+            await self._mend_here(target, position)
         except EmberError as error:
             if target.mending != error.message:
                 target.mending = error.message
@@ -96,6 +96,20 @@ class Mending(Rounds):
         except Exception as error:
             logger.exception("target %d cannot be made whole: a defect of this process", target.id)
             target.fail(f"defect: {error!r}")
+
+    async def _mend_here(self, target: Target, position: Position) -> None:
+        """For as long as the chain does not change: what is under way then would go over what the chain sends."""
+        work = asyncio.get_running_loop().create_task(self._mend(target, position), name=f"mend {target.id}")
+        target.mends, target.stop_mending = True, work.cancel
+        try:
+            await asyncio.wait([work])
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            target.mends, target.stop_mending = False, None
+            target.refresh()
+        if not work.cancelled():
+            work.result()
 
     async def _mend(self, target: Target, position: Position) -> None:
         others = [member for member in position.members if member.target != target.id]
@@ -114,7 +128,9 @@ class Mending(Rounds):
             raise
         if target.position != position or not target.membership.lease_valid():
             raise EmberError(Code.CHAIN_VERSION, f"chain {position.chain} changed meanwhile")
+        target.stop_mending = None  # what is whole has to be told so
         await store.declare_whole()
+        target.mends = False
         target.mended()
         self._counters.add("targets_mended")
         logger.info("target %d is whole again", target.id)

@@ -10,6 +10,7 @@ A new tail is ready when what it found pending is committed, and its predecessor
 """
 
 import logging
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
@@ -77,6 +78,11 @@ class Target:
         """Why this target stopped for good (a restart may help)."""
         self.mending = ""
         """While the store is not whole: what making it so waits for."""
+        self.mends = False
+        """Mending changes chunks beside the replica. In this time it takes nothing as a syncing one: that would be
+        written over."""
+        self.stop_mending: Callable[[], object] | None = None
+        """Ends that, as the chain has changed; None: it ends by itself."""
         self.conflicts: dict[bytes, str] = {}
         """Chunks that replicas have different versions of, and nobody knows which is right."""
         self.in_flight = 0
@@ -107,6 +113,8 @@ class Target:
         if position == before:
             self.refresh()  # the same object stays: attempts to forward belong to it
             return
+        if self.stop_mending is not None:
+            self.stop_mending()
         tail_before = before is not None and before.is_tail and self.ready
         self.position = position
         self.behind = []
@@ -185,7 +193,7 @@ class Target:
             and self.failed is None
             and self.admitted
             # What is not whole becomes it by being filled up.
-            and ((self.store.whole and self.heard_whole) or position.syncing)
+            and (not self.mends if position.syncing else self.store.whole and self.heard_whole)
             and self.membership.lease_valid()
         )
 

@@ -47,7 +47,11 @@ class Mending:
         if len(position.members) < 2:
             await self._declare_whole(target, position)
         else:
-            await self._mend(target, position)
+            target.mends = True
+            try:
+                await self._mend(target, position)
+            finally:
+                target.mends = False
 
     async def _declare_whole(self, target: Target, position: Position) -> None:
         """Nobody is left that could be asked."""
@@ -59,6 +63,7 @@ class Mending:
 
     def _is_whole(self, target: Target, how: str) -> None:
         daemon = self._daemon
+        target.mends = False
         target.mended()
         daemon.trace(f"target {target.id} is whole {how}: {target.store.chunks}")  # type: ignore[attr-defined]
         daemon.checks.count("mended")
@@ -82,6 +87,8 @@ class Mending:
                 if held.pending_removed:
                     floor = max(floor, held.pending_version)
             for step in plan(target.store.holding(chunk), seen):
+                if target.position != position:
+                    raise EmberError(Code.CHAIN_VERSION, "the chain changed meanwhile")
                 await self._do(target, position, others, chunk, step)
         for member in others:
             after = b""
@@ -153,6 +160,8 @@ class Mending:
         position = target.position
         if position is None or target.failed is not None or not target.admitted or not self._daemon.lease_valid():
             raise EmberError(Code.NOT_SERVING, f"target {target.id} does not speak")
+        if position.syncing and target.mends:
+            raise EmberError(Code.NOT_SERVING, f"target {target.id} is mended")
         if position.version != chain_version:
             raise EmberError(Code.CHAIN_VERSION, f"target {target.id} is at {position.version}, not {chain_version}")
         return target

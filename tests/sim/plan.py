@@ -60,10 +60,10 @@ class Plan:
 
 def plan_of(random: Random) -> Plan:
     made = _broad(random)
-    return _hard(random, made) if random.random() < 0.25 else made
+    return hard(random, made) if random.random() < 0.25 else made
 
 
-def _hard(random: Random, plan: Plan) -> Plan:
+def hard(random: Random, plan: Plan) -> Plan:
     """One chunk, and chains that change all the time, while updates are under way."""
     return replace(
         plan,

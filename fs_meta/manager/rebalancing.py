@@ -98,12 +98,15 @@ class _Planner:
             self._even_out(shares)
         self._improve()
         new = self._new_chains() if balance and self._able >= self._replicas else []
-        relocations = [
-            Relocation(chain, self._nodes[before], self._nodes[after])
-            for chain, (origin, now) in enumerate(zip(self._origin, self._chains, strict=True))
-            for before, after in zip(origin, now, strict=True)
-            if before != after
-        ]
+        relocations = []
+        for chain, (origin, now) in enumerate(zip(self._origin, self._chains, strict=True)):
+            # A node that only has another place on the chain now stays where it is: the other one's move is enough.
+            sources = [node for node in origin if node not in now]
+            receivers = [node for node in now if node not in origin]
+            relocations += [
+                Relocation(chain, self._nodes[source], self._nodes[receiver])
+                for source, receiver in zip(sources, receivers, strict=True)
+            ]
         return Plan(self._taking_turns(relocations), new, least, self._stuck)
 
     def _shares(self) -> list[int]:

@@ -79,6 +79,16 @@ def test_a_node_cannot_be_able_and_emptied() -> None:
         plan([[1, 2]], [1, 2], [2], 2)
 
 
+def test_a_node_that_stays_on_a_chain_moves_nothing() -> None:
+    """Two nodes are emptied and one joins: a chain of four then has one of its nodes in another place."""
+    chains = layout(6, 4, 5)
+    found = plan(chains, [2, 3, 4, 5, 6], [0, 1], 4, 5)
+    for relocation in found.relocations:
+        chain = chains[relocation.chain]
+        assert relocation.source in chain and relocation.node not in chain
+    assert not {0, 1} & {node for chain in carried_out(chains, found) for node in chain}
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_any_change_of_the_nodes_is_met_with_few_moves(data: st.DataObject) -> None:

@@ -34,6 +34,7 @@ class Process:
         self.machine = machine
         self.alive = True
         self.stopped_until = 0.0
+        self.lost_power_ms: float | None = None
 
     def clock_ms(self) -> float:
         return self.machine.clock_ms(self.kernel.now)

@@ -67,6 +67,7 @@ class Mending:
         target.mended()
         daemon.trace(f"target {target.id} is whole {how}: {target.store.chunks}")  # type: ignore[attr-defined]
         daemon.checks.count("mended")
+        daemon.checks.mended()
         daemon.updates.execute(target)
         daemon.nudged.open()
         daemon.changed.open()

@@ -51,8 +51,9 @@ class Network:
             return min(random.expovariate(1 / 1500.0), LATE_MAX_MS)
         return random.expovariate(1 / self.pace_ms)
 
-    def _carry(self, source: str, destination: str, process: Process, arrive: Callable[[], None]) -> None:
-        """One message to one life of a process; it may be lost."""
+    def _carry(self, sender: Process, process: Process, arrive: Callable[[], None]) -> None:
+        """One message from one life of a process to one of another; it may be lost."""
+        source, destination = sender.name, process.name
         random = self._kernel.random
         delay_ms = self._delay_ms()
         left_ms = self._cuts.get((source, destination), 0.0) - self._kernel.now
@@ -62,7 +63,14 @@ class Network:
             delay_ms += left_ms  # sent again until it arrives
         elif not self.calm and random.random() < self.loss:
             return
-        self._kernel.after(min(delay_ms, LATE_MAX_MS), arrive, process)
+        soon = delay_ms < 100.0
+
+        def on_arrival() -> None:
+            # A machine without power sends nothing again.
+            if soon or sender.lost_power_ms is None:
+                arrive()
+
+        self._kernel.after(min(delay_ms, LATE_MAX_MS), on_arrival, process)
 
     def tell(self, source: Process, name: str, method: str, *arguments: Any) -> None:
         """Without an answer."""
@@ -76,7 +84,7 @@ class Network:
         def arrive() -> None:
             kernel.after(late_ms, lambda: _spawn(kernel, process, method, arguments), process)
 
-        self._carry(source.name, name, process, arrive)
+        self._carry(source, process, arrive)
 
     async def call(
         self, source: Process, name: str, method: str, *arguments: Any, timeout_ms: float, twice: bool = False
@@ -99,7 +107,7 @@ class Network:
             kernel.spawn(life, self._serve(life, source, method, arguments, answer))
 
         for _ in range(2 if twice and not self.calm and random.random() < self.duplication else 1):
-            self._carry(source.name, name, life, arrive)
+            self._carry(source, life, arrive)
         if random.random() < 0.5:
             self._watch(source, life, answer)
         return await answer
@@ -125,9 +133,9 @@ class Network:
             value = await process.handle(method, *arguments)
         except EmberError as error:
             failure = error
-            self._carry(process.name, source.name, source, lambda: answer.fail(failure))
+            self._carry(process, source, lambda: answer.fail(failure))
         else:
-            self._carry(process.name, source.name, source, lambda: answer.set(value))
+            self._carry(process, source, lambda: answer.set(value))
 
 
 def _spawn(kernel: Kernel, process: Process, method: str, arguments: tuple[Any, ...]) -> None:

@@ -52,6 +52,7 @@ class World:
         self.stored = MetadataStore(Table(1, {CHAIN: Chain(CHAIN, 1, targets)}))
         self.checks.stored_metadata = self.stored
         self.checks.look = self.look
+        self.checks.memory = plan.memory
         self.disks: dict[int, Disk] = {}
         """By node."""
         for one in targets:
@@ -226,6 +227,8 @@ class World:
         if daemon is None:
             return
         daemon.alive = False
+        if power:
+            daemon.lost_power_ms = self.kernel.now
         del self.network.processes[daemon.name]
         daemon.die(power=power)
         self.checks.trace(daemon.name, "loses its power" if power else "dies")

@@ -22,6 +22,7 @@ from tests.sim.plan import Plan, plan_of
 from tests.sim.store import Store
 from tests.storage.craq.model_store import Content
 
+LOSSY = frozenset(("power", "power of several", "power of all", "disk fails", "replaced"))
 HEALED_MS = 180_000.0
 """Faults are over: so long after that everything serves at the latest."""
 
@@ -251,10 +252,12 @@ class World:
         ):
             self.kernel.after(10.0, lambda: self._break(tries - 1))
             return
-        if self.calm or (self._fragile() and not self.checks.forgiving):
+        if self.calm:
             return
         random = self.kernel.random
         kind = random.choice(self.plan.kinds)
+        if kind in LOSSY and self._fragile() and not self.checks.forgiving:
+            return
         node = random.choice(self.nodes)
         duration_ms = random.choice((500.0, 3_000.0, 9_000.0, 14_000.0)) * random.uniform(0.5, 1.5)
         back_ms = random.choice(self.plan.back_ms) * random.uniform(0.5, 1.5)

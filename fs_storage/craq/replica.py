@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from fs_storage.engine.interface import Answer, ChunkState, PendingUpdate
 
 
+_GOES_ON = "the chain goes on without this target"
 _DIGESTS_MAX = 4096
 
 
@@ -139,6 +140,9 @@ class Replica:
                 f" {self._name()} than at target {operation.source}",
             )
             operation.step = Step.ABANDON
+        elif self.position is not None and _is_of_before(operation, self.position):
+            self._finish(operation, Failure(Code.CHAIN_BROKEN, _GOES_ON))
+            return
         else:
             self._forward(operation)
         self._out.append(operation)
@@ -511,8 +515,8 @@ class Replica:
         if operation.asked is not None:
             operation.uncertain = True
             operation.asked = None
-        if position is None:
-            self._finish(operation, Failure(Code.CHAIN_BROKEN, "the chain goes on without this target"))
+        if position is None or _is_of_before(operation, position):
+            self._finish(operation, Failure(Code.CHAIN_BROKEN, _GOES_ON))
             return
         if operation.kind is Duty.PUSH:
             self._finish(
@@ -646,6 +650,12 @@ def _maybe_applied(failure: Failure) -> Failure:
     if failure.code.value.retry is Retry.MAYBE_APPLIED:
         return failure
     return Failure(Code.CHAIN_BROKEN, f"{failure.message} [{failure.code.name}]")
+
+
+def _is_of_before(operation: Operation, position: Position) -> bool:
+    """A replica that syncs is the last one, but not because everybody has what it began as one that served: the chain
+    went on without it, and without that update, perhaps. Nobody is told that it is stored."""
+    return position.syncing and operation.chain_version != position.version
 
 
 def _may_commit(position: Position, chain_version: int) -> bool:

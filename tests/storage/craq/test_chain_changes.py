@@ -283,6 +283,27 @@ def test_a_pause_without_a_lease_ends_while_the_last_one_left_commits() -> None:
     assert bench.ends(operation) is None
 
 
+@pytest.mark.parametrize("as_head", [True, False])
+def test_what_a_replica_began_while_it_served_is_not_stored_because_it_syncs_now(as_head: bool) -> None:
+    bench = Bench(B, 1, (B, C) if as_head else (A, B, C))
+    operation = bench.submit() if as_head else bench.sent(UpdateKind.REPLACE, 1, ("new",))
+    assert operation.step is Step.PREPARE
+    bench.moves(3, (C,), syncing=B)
+    bench.do(operation)
+    assert operation.step is Step.DONE
+    assert operation.failure is not None and operation.failure.code is Code.CHAIN_BROKEN
+    state = bench.store.state(CHUNK)
+    assert state is not None and state.pending_version == 1, "it is pushed over"
+
+
+def test_what_waited_for_a_successor_is_not_stored_because_it_syncs_now() -> None:
+    bench = Bench(A, 1, (A, B))
+    operation, _ = forwarding(bench)
+    bench.moves(3, (B,), syncing=A)
+    assert operation.step is Step.DONE
+    assert operation.failure is not None and operation.failure.code is Code.CHAIN_BROKEN
+
+
 # -- the tail that fills ------------------------------------------------------------------------------------------
 
 

@@ -112,8 +112,9 @@ class Checks:
         if not self.memory:
             return
         self.forgets_unacknowledged = True
-        for chunk, told in self.acknowledged.items():
-            self.newest[chunk] = max((one.version for one in told), default=0), None
+        # What a head has pending, as it died before its commit was written, is seen again when it has sent it again.
+        for chunk in self.newest:
+            self.newest[chunk] = 0, None
             self.told[chunk] = False
 
     def client_has(self, chunk: bytes, told: Acknowledged) -> None:

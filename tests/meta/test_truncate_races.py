@@ -55,7 +55,9 @@ class Daemons:
         self._schedule = schedule
         self._chunks: dict[tuple[int, int, int], bytearray] = {}
 
-    async def call(self, address: tuple[str, int], method: Method, request: Any, *, timeout: float) -> msgspec.Struct:
+    async def call(
+        self, address: tuple[str, int], method: Method, request: Any, *, timeout: float, ticket: Any = None
+    ) -> msgspec.Struct:
         chain = request.items[0].chain if isinstance(request, storage.UpdateChunks) else request.chain
         await self._schedule.step(f"truncate, at chain {chain}")
         match request:

@@ -14,7 +14,7 @@ import pytest
 from fs_client.cli.local.launch import LaunchedCluster
 from fs_client.fuse import mountpoint as mountpoints
 from tests.mount.conftest import Mounted
-from tests.system.control import emberfs, kill, start_again
+from tests.system.control import emberfs, kill, start_again, wait_whole
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -93,7 +93,7 @@ def test_the_metadata_server_dies_and_comes_back(
 
 
 def test_a_storage_daemon_dies(fresh_cluster: Callable[..., LaunchedCluster], mount: MakeMount) -> None:
-    """Reads go on from other replicas; a write that cannot be stored is told of by fsync and close, once each."""
+    """Reads go on from other replicas, writes as soon as the chains go on without it."""
     cluster = fresh_cluster()
     one = mount(cluster, "mnt", f"timeout={TIMEOUT_S}")
     content = os.urandom(6_000_000)
@@ -105,6 +105,25 @@ def test_a_storage_daemon_dies(fresh_cluster: Callable[..., LaunchedCluster], mo
     finally:
         os.close(descriptor)
     assert read == content
+    written = os.open(one.path / "meanwhile", os.O_WRONLY | os.O_CREAT)
+    try:
+        assert os.write(written, content) == len(content)
+        os.fsync(written)
+    finally:
+        os.close(written)
+    start_again(cluster)
+    wait_whole(cluster)
+    kill(cluster, "storage-1", "storage-3")
+    assert (one.path / "meanwhile").read_bytes() == content
+
+
+def test_all_storage_daemons_die(fresh_cluster: Callable[..., LaunchedCluster], mount: MakeMount) -> None:
+    """A write that cannot be stored is told of by fsync and close, once each."""
+    cluster = fresh_cluster()
+    one = mount(cluster, "mnt", f"timeout={TIMEOUT_S}")
+    content = os.urandom(6_000_000)
+    (one.path / "whole").write_bytes(content)
+    kill(cluster, "storage-1", "storage-2", "storage-3")
     lost = os.open(one.path / "lost", os.O_WRONLY | os.O_CREAT)
     began = time.monotonic()
     os.write(lost, content)
@@ -115,6 +134,7 @@ def test_a_storage_daemon_dies(fresh_cluster: Callable[..., LaunchedCluster], mo
         # The length cannot be settled either.
         os.close(lost)
     start_again(cluster)
+    wait_whole(cluster)
     assert (one.path / "whole").read_bytes() == content
     (one.path / "after").write_bytes(content)
     assert (one.path / "after").read_bytes() == content

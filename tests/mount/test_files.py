@@ -469,8 +469,8 @@ def test_what_is_refused_for_good_is_not_tried_again_in_the_background() -> None
             file.refused_at_ns = -1
             await tick()
             assert not service.asked and file not in mount.writing, "nobody has it open"
-            assert mount._known is not None
-            mount._known.cancel()
+            for task in mount._kept:
+                task.cancel()
             await mount.following.close()
 
     run(scenario())

@@ -8,7 +8,7 @@ import pytest
 
 import fs_client
 from fs_client.cli.local.launch import LaunchedCluster
-from tests.system.control import assert_works, is_healthy, kill, start_again
+from tests.system.control import assert_works, is_healthy, kill, start_again, wait_whole
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -166,4 +166,5 @@ def test_bytes_survive_the_death_of_the_storage_daemons_one_after_the_other(
         assert not errors
         for path, content in expected.items():
             assert fs.read_file(path) == content
+    wait_whole(cluster)
     assert is_healthy(cluster.address)

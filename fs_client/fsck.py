@@ -12,7 +12,7 @@ then, and only what is as it was is a finding.
 
 Repairs what is safe: orphans are removed, and a replica that differs from all others is filled up again by its chain.
 
-Memory: about 150 bytes for each file that has chunks. Source: DESIGN section 9.
+Memory: about 150 bytes for each file that has chunks.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ reference compares its plan's generation before it uses it.
 Whoever waits for a change of a chain waits here (`newer`): the service is asked by one task, which is there while
 somebody waits.
 
-Used on the event loop only. Concurrency: docs/concurrency/client.md. Source: DESIGN sections 5 and 8.
+Used on the event loop only. Concurrency: docs/concurrency/client.md.
 """
 
 import asyncio

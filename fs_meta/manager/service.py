@@ -7,7 +7,8 @@ from fs_common.rpc import Service
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_service import GrpcServer, serve
-from fs_meta.manager.manager import Manager, ManagerConfig
+from fs_meta.manager.manager import Manager
+from fs_meta.manager.manager_config import ManagerConfig
 from fs_meta.manager.target_calls import register_target_calls
 
 

@@ -68,7 +68,8 @@ async def _connect(cluster: str) -> "AsyncFileSystem":
 
 
 async def _list(cluster: str, degraded: bool, as_json: bool) -> None:
-    from fs_client.cli import chain_words
+    from fs_common import chain_words
+    from fs_common.cluster_words import RESTING
     from fs_common.methods import LIST_CHAINS
     from fs_common.records.chains import ListChains
 
@@ -87,7 +88,7 @@ async def _list(cluster: str, degraded: bool, as_json: bool) -> None:
         for line in chain_words.what_happens(chain):
             put(f"{'':>16}{line}")
     if reply.resting:
-        put("\nthe cluster rests: it was taken down as a whole, and no chain changes until its nodes are back")
+        put(f"\n{RESTING}")
     for line in chain_words.what_helps(reply):
         put(line)
 

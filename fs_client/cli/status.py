@@ -1,7 +1,6 @@
 """`emberfs status`."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,7 @@ from fs_client.cli.text import counted, human_size, put, put_json
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
     from fs_common.records.chains import ListChainsReply
-    from fs_common.records.routing import NodeInfo, Routing
+    from fs_common.records.routing import NodeInfo
     from fs_common.records.storage import SpaceInfoReply
 
 HEALING_LINES_MAX = 20
@@ -57,20 +56,15 @@ async def _status(cluster: str, as_json: bool) -> None:
     else:
         _print(value)
     if not value["healthy"]:
-        raise Failure(f"the cluster is degraded: {', '.join(_troubles(value))}")
+        from fs_common.cluster_words import what_is_missing
 
-
-def _troubles(value: dict[str, Any]) -> list[str]:
-    """What is missing, shortest first."""
-    nodes = [f"node {node['node']} is {node['state']}" for node in value["nodes"] if node["state"] != "up"]
-    chains = [f"chain {chain['chain']} is {chain['state']}" for chain in value["chains"] if chain["state"] != "serving"]
-    targets = [f"target {trouble['target']} does not serve" for trouble in value["troubles"]]
-    return nodes + targets + chains or ["there is no chain yet"]
+        raise Failure(f"the cluster is degraded: {', '.join(what_is_missing(value))}")
 
 
 async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
     """The value of `--json`."""
-    from fs_client.cli import chain_words
+    from fs_common import chain_words
+    from fs_common.cluster_words import state_of
     from fs_common.release import RELEASE
 
     routing = fs.routing.routing
@@ -91,53 +85,6 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "healing": [{"chain": chain.chain, "what": lines} for chain, lines in found],
         "helps": [] if views is None else chain_words.what_helps(views),
     } | state_of(routing, spaces)
-
-
-def state_of(routing: "Routing", spaces: "Sequence[SpaceInfoReply | None]") -> dict[str, Any]:
-    """Nodes, chains, troubles, and whether all is well. `spaces`: what each node of the routing answered; None:
-    nothing."""
-    from fs_common.records.routing import NodeState, PublicState
-
-    nodes = [_node(node, found) for node, found in zip(routing.nodes, spaces, strict=True)]
-    troubles = [
-        {"target": trouble.target, "node": node.node, "reason": trouble.reason}
-        for node, found in zip(routing.nodes, spaces, strict=True)
-        if found is not None
-        for trouble in found.troubles
-    ]
-    warnings = [
-        {"target": warning.target, "node": node.node, "reason": warning.reason}
-        for node, found in zip(routing.nodes, spaces, strict=True)
-        if found is not None
-        for warning in found.warnings
-    ]
-    out = {trouble["target"] for trouble in troubles}
-    targets = {
-        target.target: {"used_bytes": target.used_bytes, "chunks": target.chunks}
-        for found in spaces
-        if found is not None
-        for target in found.targets
-    }
-    up = {node.node for node in routing.nodes if node.state == NodeState.UP}
-    chains = []
-    for chain in routing.chains:
-        members = []
-        alive = 0
-        for t in chain.targets:
-            serves = t.state == PublicState.SERVING and t.target not in out
-            alive += serves and t.node in up
-            state = "not serving" if t.target in out else t.state.name.lower()
-            members.append({"target": t.target, "node": t.node, "state": state} | targets.get(t.target, {}))
-        # A target that joins is one more than the chain is meant to have.
-        wanted = min(routing.replicas or len(members), len(members))
-        state = "serving" if alive >= wanted else "degraded" if alive else "offline"
-        chains.append({"chain": chain.chain, "version": chain.version, "state": state, "targets": members})
-    hosted = [t.node for chain in routing.chains for t in chain.targets]
-    for node, info in zip(nodes, routing.nodes, strict=True):
-        node |= {"targets": hosted.count(info.node), "drained": info.drained}
-    serving = bool(chains) and all(chain["state"] == "serving" for chain in chains)
-    healthy = serving and not troubles and len(up) == len(nodes)
-    return {"healthy": healthy, "nodes": nodes, "chains": chains, "troubles": troubles, "warnings": warnings}
 
 
 async def _degraded(fs: "AsyncFileSystem") -> "ListChainsReply | None":
@@ -167,19 +114,8 @@ async def _space(fs: "AsyncFileSystem", node: "NodeInfo") -> "SpaceInfoReply | N
     return found
 
 
-def _node(node: "NodeInfo", found: "SpaceInfoReply | None") -> dict[str, Any]:
-    return {
-        "node": node.node,
-        "address": f"{node.host}:{node.port}",
-        "state": node.state.name.lower(),
-        "answers": found is not None,
-        "release": node.release,
-        "capacity_bytes": node.capacity_bytes if found is None else found.capacity_bytes,
-        "free_bytes": node.capacity_bytes - node.used_bytes if found is None else found.free_bytes,
-    }
-
-
 def _print(value: dict[str, Any]) -> None:
+    from fs_common.cluster_words import RESTING, note_of
 
     health = "healthy" if value["healthy"] else "degraded"
     replicas = counted(value["replicas"], "replica")
@@ -191,8 +127,11 @@ def _print(value: dict[str, Any]) -> None:
     for node in value["nodes"]:
         state = node["state"] if node["answers"] or node["state"] != "up" else "up, silent"
         space = f"{human_size(node['free_bytes'])}B of {human_size(node['capacity_bytes'])}B"
-        note = _note(node, bool(value["chains"]))
-        put(f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}{note}")
+        note = note_of(node, bool(value["chains"]))
+        put(
+            f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}"
+            f"{f'  {note}' if note else ''}"
+        )
     put("\nchain  version  state     targets, head first")
     for chain in value["chains"]:
         targets = "  ".join(_target(target) for target in chain["targets"])
@@ -214,18 +153,9 @@ def _print(value: dict[str, Any]) -> None:
             more = counted(len(value["healing"]) - HEALING_LINES_MAX, "more chain")
             put(f"       and {more}: emberfs chains --degraded")
     if value["resting"]:
-        put("\nthe cluster rests: it was taken down as a whole, and no chain changes until its nodes are back")
+        put(f"\n{RESTING}")
     for line in value["helps"]:
         put(f"\nto do: {line}" if line is value["helps"][0] else f"to do: {line}")
-
-
-def _note(node: dict[str, Any], chains: bool) -> str:
-    if node["drained"]:
-        left = counted(node["targets"], "target")
-        return f"  drained, {left} left" if node["targets"] else "  drained: it can be stopped"
-    if node["targets"] or not chains or node["state"] != "up":
-        return ""
-    return "  not used yet: `emberfs rebalance` gives it targets"
 
 
 def _target(target: dict[str, Any]) -> str:

@@ -5,26 +5,8 @@ import sys
 import time
 from typing import Any
 
-_UNITS = "KMGTPE"
-
-
-def human_size(size: int) -> str:
-    """1023, 1.0K, 1.5M, 12G: three digits at most, powers of 1024, rounded up like `du -h`."""
-    if size < 1024:
-        return str(size)
-    power = 0
-    value = size
-    while value >= 1024 and power < len(_UNITS):
-        power += 1
-        value = size // 1024**power
-    unit = 1024**power
-    tenths = -(-size * 10 // unit)
-    if tenths < 100:
-        return f"{tenths // 10}.{tenths % 10}{_UNITS[power - 1]}"
-    whole = -(-size // unit)
-    if whole == 1024 and power < len(_UNITS):
-        return f"1.0{_UNITS[power]}"
-    return f"{whole}{_UNITS[power - 1]}"
+from fs_common.quantities import counted as counted
+from fs_common.quantities import human_size as human_size
 
 
 def local_time(time_ns: int) -> str:
@@ -39,8 +21,3 @@ def put(text: str, end: str = "\n") -> None:
 def put_json(value: Any, indent: int | None = None) -> None:
     """Names that are not UTF-8 come out as lone surrogates, escaped: Python's and most other readers take them."""
     put(json.dumps(value, indent=indent))
-
-
-def counted(count: int, singular: str, plural: str | None = None) -> str:
-    """`1 file`, `2 files`, `1,000 directories`."""
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fs_client.cli.status import _print, _troubles, state_of
+from fs_client.cli.status import _print
+from fs_common.cluster_words import state_of, what_is_missing
 from fs_common.records.routing import Chain, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_common.records.storage import SpaceInfoReply, TargetSpace, TargetTrouble
 
@@ -24,7 +25,7 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert value["troubles"] == [{"target": 201, "node": 2, "reason": LOST}]
     assert value["chains"][0]["state"] == "degraded"
     assert [target["state"] for target in value["chains"][0]["targets"]] == ["serving", "not serving"]
-    assert _troubles(value) == ["target 201 does not serve", "chain 1 is degraded"]
+    assert what_is_missing(value) == ["target 201 does not serve", "chain 1 is degraded"]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
     more |= {"healing": [], "helps": [], "resting": False}
     _print(value | more | {"client_release": "1", "routing_version": 1})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fs_client.cli.chain_words import as_json, progress, seconds_left, state_of_chain, what_happens, what_helps
+from fs_common.chain_words import as_json, progress, seconds_left, state_of_chain, what_happens, what_helps
 from fs_common.records.chains import ChainView, ListChainsReply, Standing, SyncProgress, TargetView
 from fs_common.records.routing import PublicState
 

@@ -1,9 +1,12 @@
-"""What is wrong with chains, what is being done about it and what helps, in words. Pure."""
+"""What is wrong with chains, what is being done about it and what helps, in words. Pure.
+
+Used by: the commands and the console, so that both say the same.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
-from fs_client.cli.text import counted, human_size
+from fs_common.quantities import counted, human_size
 from fs_common.records.chains import ChainView, ListChainsReply, Standing, SyncProgress, TargetView
 from fs_common.records.routing import PublicState
 

@@ -8,7 +8,7 @@ Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -119,6 +119,10 @@ class PeerPool:
             self._retired.append(old)
         self._peers[address] = peer
         return peer
+
+
+MakePool = Callable[[], PeerPool]
+"""Makes a pool that says who this process is."""
 
 
 async def _ended(task: asyncio.Task[Peer], ticket: Ticket) -> None:

@@ -26,11 +26,11 @@ from functools import partial
 
 from fs_common.errors import Code, EmberError
 from fs_common.methods import LIST_REMEMBERED
-from fs_common.peers import PeerPool
+from fs_common.peers import MakePool
 from fs_common.records.mending import ListRemembered, ListRememberedReply
 from fs_common.records.resync import FinishSync
 from fs_common.records.routing import ChainTarget
-from fs_common.records.session import Empty, Hello
+from fs_common.records.session import Empty
 from fs_common.rpc import Call, Reply
 from fs_common.telemetry import Counters
 from fs_storage.craq.fill import disowned
@@ -48,10 +48,10 @@ LIST_S = 10.0
 class Finishing:
     """The handler of FINISH_SYNC."""
 
-    def __init__(self, targets: Targets, hello: Hello, counters: Counters) -> None:
+    def __init__(self, targets: Targets, make_pool: MakePool, counters: Counters) -> None:
         self._targets = targets
         self._counters = counters
-        self._peers = PeerPool(hello)
+        self._peers = make_pool()
         self._tasks: dict[tuple[int, int, int], asyncio.Task[None]] = {}
         """By chain, its version, and opening: what is asked again while it is in work is waited for."""
 

@@ -28,10 +28,9 @@ from fs_common.ids import split_chunk_id
 from fs_common.layout import Durability
 from fs_common.limits import CHUNK_SIZE_MIN
 from fs_common.methods import AT_VERSION, COMMITTED_VERSIONS, UPDATE_CHUNKS
-from fs_common.peers import Address, PeerPool
+from fs_common.peers import Address, MakePool, PeerPool
 from fs_common.records.resync import AtVersion
 from fs_common.records.routing import NodeState, Routing
-from fs_common.records.session import Hello
 from fs_common.records.storage import (
     CommittedVersions,
     CommittedVersionsReply,
@@ -103,8 +102,8 @@ Outcome = Accepted | Refused
 
 
 class Forwarder:
-    def __init__(self, hello: Hello, targets: Targets, pool: BufferPool, threads: Executor) -> None:
-        self._hello = hello
+    def __init__(self, make_pool: MakePool, targets: Targets, pool: BufferPool, threads: Executor) -> None:
+        self._make_pool = make_pool
         self._targets = targets
         self._pool = pool
         self._threads = threads
@@ -114,8 +113,8 @@ class Forwarder:
         """By the receiver's position, as memory is."""
         self._pushing = asyncio.Semaphore(PUSHES_MAX)
         """The receiver is the last one: it waits for nobody."""
-        self._pushers = PeerPool(hello)
-        self._askers = PeerPool(hello)
+        self._pushers = make_pool()
+        self._askers = make_pool()
         """For questions to tails and predecessors: small, so they do not wait behind payloads."""
         self._up: dict[int, Address] = {}
         """The nodes that are UP by the newest routing."""
@@ -330,7 +329,7 @@ class Forwarder:
         else:
             found = self._peers.get(asked.index + 1)
             if found is None:
-                found = self._peers[asked.index + 1] = PeerPool(self._hello)
+                found = self._peers[asked.index + 1] = self._make_pool()
             peers = found
         request = UpdateChunks(client, list(items), target.id)
         reply: UpdateChunksReply = await peers.call(address, UPDATE_CHUNKS, request, send=send, timeout=timeout)

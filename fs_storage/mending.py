@@ -29,7 +29,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.layout import Durability
 from fs_common.limits import CHUNK_SIZE_MIN
 from fs_common.methods import LIST_HELD, LIST_REMEMBERED, Method
-from fs_common.peers import PeerPool
+from fs_common.peers import MakePool
 from fs_common.records.mending import (
     ListHeld,
     ListHeldReply,
@@ -37,7 +37,6 @@ from fs_common.records.mending import (
     ListRememberedReply,
 )
 from fs_common.records.routing import ChainTarget
-from fs_common.records.session import Hello
 from fs_common.records.storage import UpdateKind
 from fs_common.telemetry import Counters
 from fs_storage.craq.mend import Commit, Conflict, Drop, Other, Pull, Remove, Step, plan
@@ -61,11 +60,13 @@ _NO_PAYLOAD = memoryview(b"")
 
 
 class Mending(Rounds):
-    def __init__(self, targets: Targets, hello: Hello, pool: BufferPool, counters: Counters, interval_s: float) -> None:
+    def __init__(
+        self, targets: Targets, make_pool: MakePool, pool: BufferPool, counters: Counters, interval_s: float
+    ) -> None:
         super().__init__("mending", targets, interval_s)
         self._pool = pool
         self._counters = counters
-        self._peers = PeerPool(hello)
+        self._peers = make_pool()
         """Of its own: bulk must not delay the questions of readers."""
         self._puller = Puller(targets, self._peers)
         self._pulls = asyncio.Semaphore(PULLS_MAX)

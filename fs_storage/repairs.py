@@ -20,9 +20,9 @@ from fs_common.buffers import BufferPool
 from fs_common.errors import Code, EmberError
 from fs_common.ids import chunk_id
 from fs_common.limits import READ_ITEMS_MAX
-from fs_common.peers import PeerPool
+from fs_common.peers import MakePool
 from fs_common.records.scrubbing import SuspectChunks
-from fs_common.records.session import Empty, Hello
+from fs_common.records.session import Empty
 from fs_common.rpc import Call, Reply
 from fs_common.telemetry import Counters
 from fs_storage.engine.interface import Checked
@@ -64,13 +64,15 @@ class _Suspect:
 
 
 class Repairs(Rounds):
-    def __init__(self, targets: Targets, hello: Hello, pool: BufferPool, thread: Executor, counters: Counters) -> None:
+    def __init__(
+        self, targets: Targets, make_pool: MakePool, pool: BufferPool, thread: Executor, counters: Counters
+    ) -> None:
         super().__init__("repairs", targets, ROUND_S)
         self._pool = pool
         self._thread = thread
         """One: looks at the disk are made one after another."""
         self._counters = counters
-        self._peers = PeerPool(hello)
+        self._peers = make_pool()
         self._puller = Puller(targets, self._peers)
         self._suspects: dict[int, dict[bytes, _Suspect]] = {}
         """By target and chunk."""

@@ -26,11 +26,10 @@ from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, code_of
 from fs_common.limits import MIB
 from fs_common.methods import FINISH_SYNC, LIST_HELD, Method
-from fs_common.peers import PeerPool
+from fs_common.peers import MakePool
 from fs_common.records.mending import ListHeld, ListHeldReply
 from fs_common.records.resync import FinishSync
 from fs_common.records.routing import ChainTarget
-from fs_common.records.session import Hello
 from fs_common.telemetry import Counters
 from fs_storage.craq.fill import Fill, Push
 from fs_storage.craq.position import Position
@@ -62,7 +61,7 @@ class Resync(Rounds):
         self,
         targets: Targets,
         updates: Updates,
-        hello: Hello,
+        make_pool: MakePool,
         throttle: Throttle,
         counters: Counters,
         interval_s: float,
@@ -71,7 +70,7 @@ class Resync(Rounds):
         self._updates = updates
         self._throttle = throttle
         self._counters = counters
-        self._peers = PeerPool(hello)
+        self._peers = make_pool()
         self._fills: dict[int, tuple[Position, asyncio.Task[None]]] = {}
         """By target: the place from which it fills, and the task."""
 

@@ -27,12 +27,11 @@ from msgspec.structs import astuple
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.methods import LIST_HELD
-from fs_common.peers import PeerPool
+from fs_common.peers import MakePool
 from fs_common.records.mending import ListHeld, ListHeldReply
 from fs_common.records.routing import ChainTarget
 from fs_common.records.scrubbing import Scrub as ScrubRequest
 from fs_common.records.scrubbing import ScrubReply, ScrubStatus
-from fs_common.records.session import Hello
 from fs_common.rpc import Call, Reply
 from fs_common.telemetry import Counters
 from fs_storage.craq.position import Position
@@ -84,7 +83,7 @@ class Scrub:
         self,
         targets: Targets,
         repairs: Repairs,
-        hello: Hello,
+        make_pool: MakePool,
         thread: Executor,
         counters: Counters,
         *,
@@ -100,7 +99,7 @@ class Scrub:
         self._bytes_per_s = bytes_per_s
         self._interval_s = interval_s
         self._now = now
-        self._peers = PeerPool(hello)
+        self._peers = make_pool()
         self._progress: dict[int, Progress] = {}
         """By target; there once its note was read."""
         self._differing: dict[int, dict[bytes, str]] = {}

@@ -19,6 +19,7 @@ from fs_common.buffers import BufferPool
 from fs_common.checks import InvariantViolation
 from fs_common.limits import MIB
 from fs_common.manager_client import NodeStatus, TargetVerdict
+from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
@@ -87,9 +88,8 @@ class Daemon:
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
         self._memory = PayloadMemory(self._pool, config.payload_memory_bytes)
         self._disk = Disk(Path(config.directory), config.capacity_bytes, config.disk_shared_by)
-        hello = Hello([PROTOCOL_VERSION], "storage", config.node.to_bytes(16, "big"), config.cluster)
         counters = self.service.counters
-        self._forwarder = Forwarder(hello, self.targets, self._pool, self._threads)
+        self._forwarder = Forwarder(self._make_pool, self.targets, self._pool, self._threads)
         self.updates = Updates(
             self.targets,
             self._forwarder,
@@ -107,14 +107,14 @@ class Daemon:
             lambda: counters["reads"] + counters["updates"] - counters["updates_while_syncing"],
         )
         self._holdings = Holdings(self.targets, self._pool, self._threads, throttle)
-        self._mending = Mending(self.targets, hello, self._pool, counters, config.settle_interval_ms / 1000)
+        self._mending = Mending(self.targets, self._make_pool, self._pool, counters, config.settle_interval_ms / 1000)
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="scrub", initializer=give_way)
-        self._repairs = Repairs(self.targets, hello, self._pool, self._disk_thread, counters)
-        self._finishing = Finishing(self.targets, hello, counters)
+        self._repairs = Repairs(self.targets, self._make_pool, self._pool, self._disk_thread, counters)
+        self._finishing = Finishing(self.targets, self._make_pool, counters)
         self._scrub = Scrub(
             self.targets,
             self._repairs,
-            hello,
+            self._make_pool,
             self._disk_thread,
             counters,
             bytes_per_s=config.scrub_bytes_per_s,
@@ -123,7 +123,7 @@ class Daemon:
         self._resync = Resync(
             self.targets,
             self.updates,
-            hello,
+            self._make_pool,
             throttle,
             counters,
             config.settle_interval_ms / 1000,
@@ -133,6 +133,11 @@ class Daemon:
         self.targets.suspect = self._repairs.suspect
         self._queries.warnings = self._warnings
         self._register()
+
+    def _make_pool(self) -> PeerPool:
+        """Connections to other daemons: whoever must not wait behind somebody else's bytes has a pool of its own."""
+        node = self._config.node
+        return PeerPool(Hello([PROTOCOL_VERSION], "storage", node.to_bytes(16, "big"), self._config.cluster))
 
     # -- membership, for the targets -------------------------------------------------------------------------------
 

@@ -71,6 +71,9 @@ OPTIONAL = {
     "highspy": ("fs_meta/manager/design_solver.py",),
     "lmdb": ("fs_meta/kv", "fs_storage/engine"),
     "structlog": ("fs_common/telemetry.py",),
+    "fastapi": ("fs_meta/http",),
+    "pydantic": ("fs_meta/http",),
+    "starlette": ("fs_meta/http",),
 }
 """Packages that an installation may be without, and the only places that import each."""
 

@@ -1,0 +1,68 @@
+"""The HTTP application of a metadata server, put together.
+
+    /api/v1/...                      REST administration (`rest/`), described by /api/v1/openapi.json
+    /                                the console
+
+It runs on a loop of its own, in the thread of `fs_common.http_server`, and reaches the metadata service through the
+bridge alone. FastAPI and pydantic are imported by this package only, and only in that thread (`later`): their import
+takes as long as the rest of a start.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from fs_common.release import RELEASE
+from fs_meta.http import problems
+from fs_meta.http.backend import Backend
+from fs_meta.http.guard import Guard
+from fs_meta.http.problems import Problem
+from fs_meta.http.rest import cluster
+
+API = "/api/v1"
+DESCRIPTION = """\
+Administration of an EmberFS cluster. Every error is `application/problem+json` with a row of the error table
+(`GET /api/v1/errors`). Lists come in pages: `next` of a page is the `after` of the next one. Sizes are bytes.\
+"""
+TAGS = [
+    {"name": "cluster", "description": "The cluster as a whole: health in words, space."},
+]
+
+
+def make_app(backend: Backend) -> FastAPI:
+    app = FastAPI(
+        title="EmberFS",
+        version=RELEASE,
+        description=DESCRIPTION,
+        openapi_url=f"{API}/openapi.json",
+        openapi_tags=TAGS,
+        docs_url=None,  # its pages come from another server
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.backend = backend
+    problems.install(app)
+    for resource in (cluster,):
+        app.include_router(resource.router, prefix=API)
+    app.add_middleware(Guard, names=(backend.config.host,), tokens=backend.security)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        found = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= found.pop("$defs", {})
+        schemas["Problem"] = found
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,1 @@
+"""The REST administration: a module for each kind of resource."""

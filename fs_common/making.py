@@ -16,11 +16,12 @@ class Making(enum.Enum):
     YES = "yes"
     """It has to be empty: a word that stays in a unit file must not make a new store when a disk is missing."""
     IF_MISSING = "if missing"
-    """What is there is used. For the first start of `emberfs up`, which may be interrupted and repeated."""
+    """What is there is used. For the first start of `emberfs up`, which may be interrupted and repeated, and for
+    containers, whose volumes are made with them."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--format`, and the supervisor's `--format-if-missing`; the value is `making`."""
+    """`--format`, and `--format-if-missing` of supervisors and containers; the value is `making`."""
     parser.set_defaults(making=Making.NO)
     parser.add_argument(
         "--format",
@@ -34,5 +35,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="making",
         action="store_const",
         const=Making.IF_MISSING,
-        help=argparse.SUPPRESS,
+        help="make the directory's contents if there are none",
     )

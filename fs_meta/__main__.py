@@ -1,4 +1,4 @@
-"""The metadata server as a process: `python -m fs_meta --config F`, which is `emberfs meta --config F`.
+"""The metadata server as a process: `python -m fs_meta [--config F]`, which is `emberfs meta [--config F]`.
 
 Prints `ready meta <host>:<port>` once it serves. A start that cannot succeed says why in one line on stderr: exit
 status 2 for the configuration, 1 for everything else. SIGTERM and SIGINT end it in order, status 0. A process whose
@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 
 from fs_common import heap, making
-from fs_common.config import ConfigError, load
+from fs_common.config import META_VARIABLES, ConfigError, load
 from fs_common.errors import EmberError
 from fs_common.making import Making
 from fs_common.telemetry import configure_logging
@@ -36,11 +36,11 @@ EXIT_FAILED = 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="emberfs meta", description="A metadata server of EmberFS.")
-    parser.add_argument("--config", required=True, type=Path, help="TOML file; its keys: fs_meta/config.py")
+    parser.add_argument("--config", type=Path, help="TOML file; its keys: fs_meta/config.py")
     making.add_options(parser)
     options = parser.parse_args(arguments)
     try:
-        config = load(options.config, MetaConfig)
+        config = load(options.config, MetaConfig, META_VARIABLES, os.environ)
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging("meta", config.log_json, config.log_level)
@@ -58,7 +58,7 @@ async def _serve(config: MetaConfig, making: Making) -> int:
     except EmberError as error:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
-        return _refuse(f"cannot listen on {config.host}:{config.port}: {error.strerror}", EXIT_FAILED)
+        return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
     heap.freeze()
     print(f"ready meta {running.host}:{running.port}", flush=True)
     ends = [loop.create_task(stopped.wait()), loop.create_task(running.failed.wait())]

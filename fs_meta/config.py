@@ -1,4 +1,4 @@
-"""Configuration of a metadata process: what `emberfs meta --config F` reads from TOML.
+"""Configuration of a metadata process: what `emberfs meta` reads from TOML and `EMBERFS_META_...` variables.
 
 Every key has its unit in its name; unknown keys are refused by the loader; relations between values are checked here,
 so that a file which loads is a file which works. Values that a whole cluster must agree on (`cluster`, `replicas`) are
@@ -28,6 +28,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     host: str = "127.0.0.1"
     """Address to bind and to advertise. Loopback by default: opening a cluster to the network is a decision."""
+    listen: str = ""
+    """Address to bind, where that is not `host`: "0.0.0.0" in a container, whose name stays when its address changes;
+    empty: `host`."""
     port: int = 9700
     """Data plane (RPC). 0: any free port, told by the readiness line."""
     grpc_port: int = 9701
@@ -136,6 +139,11 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         except OSError as error:
             problems.append(f"chunk_size_bytes or stripe: {error}")
         return problems
+
+    @property
+    def bind(self) -> str:
+        """The address to listen on."""
+        return self.listen or self.host
 
     @property
     def store_url(self) -> str:

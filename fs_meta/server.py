@@ -208,7 +208,7 @@ async def start(
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     try:
-        server = await tcp.serve(service, config.host, config.port)
+        server = await tcp.serve(service, config.bind, config.port)
     except BaseException:
         await pool.close()
         raise

@@ -1,4 +1,4 @@
-"""The storage daemon as a process: `python -m fs_storage --config F`, which is `emberfs storage --config F`.
+"""The storage daemon as a process: `python -m fs_storage [--config F]`, which is `emberfs storage [--config F]`.
 
 Prints `ready storage <host>:<port>` once the manager has acknowledged it. A start that cannot succeed says why in one
 line on stderr: exit status 2 for the configuration, 1 for everything else. SIGTERM and SIGINT end it in order, status
@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 
 from fs_common import heap, making
-from fs_common.config import ConfigError, load
+from fs_common.config import STORAGE_VARIABLES, ConfigError, load
 from fs_common.errors import EmberError, Retry
 from fs_common.manager_client import ManagerClient, NodeAddress
 from fs_common.telemetry import configure_logging
@@ -39,11 +39,11 @@ ACKNOWLEDGE_S = 10.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="emberfs storage", description="A storage daemon of EmberFS.")
-    parser.add_argument("--config", required=True, type=Path, help="TOML file; its keys: fs_storage/config.py")
+    parser.add_argument("--config", type=Path, help="TOML file; its keys: fs_storage/config.py")
     making.add_options(parser)
     options = parser.parse_args(arguments)
     try:
-        config = load(options.config, StorageConfig)
+        config = load(options.config, StorageConfig, STORAGE_VARIABLES, os.environ)
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
@@ -69,10 +69,11 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
         loop.add_signal_handler(number, stopped.set)
     daemon = Daemon(config, open_target, directory)
     try:
-        host, port = await daemon.start()
+        bound, port = await daemon.start()
     except OSError as error:
         await daemon.close()
-        return _refuse(f"cannot listen on {config.host}:{config.port}: {error.strerror}", EXIT_FAILED)
+        return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
+    host = config.host if config.listen else bound
     who = NodeAddress(config.cluster, config.node, host, port, directory.cluster_uuid)
     manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster)
     daemon.join(manager)

@@ -1,4 +1,4 @@
-"""Configuration of a storage daemon: what `emberfs storage --config F` reads from TOML.
+"""Configuration of a storage daemon: what `emberfs storage` reads from TOML and `EMBERFS_STORAGE_...` variables.
 
 Source: DESIGN sections 5 and 9.
 """
@@ -22,6 +22,9 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     host: str = "127.0.0.1"
     """Address to bind and to advertise. Loopback by default: opening a cluster to the network is a decision."""
+    listen: str = ""
+    """Address to bind, where that is not `host`: "0.0.0.0" in a container, whose name stays when its address changes;
+    empty: `host`."""
     port: int = 9710
     """Data plane. 0: any free port, told by the readiness line."""
     capacity_bytes: int = 0
@@ -88,6 +91,11 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if any(not host or not port.isdigit() for host, _, port in (a.rpartition(":") for a in self.managers)):
             problems.append(f"manager: {self.manager!r} is not host:port")
         return problems
+
+    @property
+    def bind(self) -> str:
+        """The address to listen on."""
+        return self.listen or self.host
 
     @property
     def managers(self) -> list[str]:

@@ -159,7 +159,7 @@ class Daemon:
 
     async def start(self) -> tuple[str, int]:
         """Listen; host and port. Nothing is served before `join`. Raises `OSError` when the port is taken."""
-        self._server = await tcp.serve(self.service, self._config.host, self._config.port)
+        self._server = await tcp.serve(self.service, self._config.bind, self._config.port)
         self._settling.start()
         self._mending.start()
         self._resync.start()

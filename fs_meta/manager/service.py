@@ -56,14 +56,14 @@ class RunningManager:
 
 
 async def start_manager(kv: KeyValueStore, config: ManagerConfig, cluster_uuid: bytes = b"") -> RunningManager:
-    """Start the manager on `kv`, of cluster `cluster_uuid`, and listen on `config.host:config.grpc_port`.
+    """Start the manager on `kv`, of cluster `cluster_uuid`, and listen on `config.bind:config.grpc_port`.
 
     Raises `EmberError`: WRONG_CLUSTER, INVALID (store and configuration differ), UNREACHABLE (cannot listen).
     """
     manager = Manager(kv, config, cluster_uuid=cluster_uuid)
     await manager.start()
     try:
-        server = await serve(manager, config.host, config.grpc_port)
+        server = await serve(manager, config.bind, config.grpc_port)
     except BaseException:
         await manager.close()
         raise

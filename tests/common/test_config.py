@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fs_common.config import ConfigError, load
+from fs_common.config import ConfigError, load, origins
 
 
 class Log(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,3 +65,41 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"binary\.toml: is not UTF-8"):
         load(path, Example)
+
+
+def test_variables_win_over_the_file_and_need_none(tmp_path: Path) -> None:
+    path = tmp_path / "meta.toml"
+    path.write_text('cluster = "c"\nport = 1\nlease_ms = 7\n')
+    variables = {"X_PORT": "9800", "X_FAILURE_MS": "20000", "Y_PORT": "1", "PATH": "/bin"}
+    assert load(path, Example, "X_", variables) == Example("c", 9800, lease_ms=7, failure_ms=20_000)
+    assert load(None, Example, "X_", {"X_CLUSTER": "9"}) == Example("9")
+    assert load(path, Example).port == 1
+    assert origins(path, Example, "X_", variables) == {
+        "cluster": str(path),
+        "port": "X_PORT",
+        "log": "default",
+        "lease_ms": str(path),
+        "failure_ms": "X_FAILURE_MS",
+    }
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_a_switch_as_a_variable(text: str, value: bool) -> None:
+    assert load(None, Log, "X_", {"X_JSON": text}).json is value
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"X_CLUSTER": "c", "X_PROT": "1"}, "X_PROT: there is no setting prot; unset it"),
+        ({"X_CLUSTER": "c", "X_PORT": "much"}, "X_PORT: Expected `int`, got `str`"),
+        ({"X_CLUSTER": "c", "X_PORT": ""}, "X_PORT: Expected `int`, got `str`"),
+        ({}, "the environment (X_...): Object missing required field `cluster`"),
+        ({"X_CLUSTER": "c", "X_LEASE_MS": "10000"}, "failure_ms 10000 must be more than lease_ms 10000"),
+    ],
+)
+def test_what_is_wrong_with_a_variable_names_it(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, Example, "X_", variables)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ class Config:
     """A `ManagerConfig` that hardly ever ticks by itself."""
 
     cluster: str = "test"
-    host: str = "127.0.0.1"
+    bind: str = "127.0.0.1"
     grpc_port: int = 0
     storage_nodes: int = 3
     replicas: int = 3

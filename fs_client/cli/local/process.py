@@ -17,6 +17,7 @@ from typing import IO
 import fs_common
 from fs_client.cli.local.identity import ProcessIdentity, identify
 from fs_client.cli.local.ours import append_ours, make_our_directory, open_ours
+from fs_common.config import META_VARIABLES, STORAGE_VARIABLES
 
 LOG_BYTES_MAX = 16 << 20
 """A log longer than this is set aside (one older generation is kept) when its daemon starts."""
@@ -116,10 +117,17 @@ def start(module: str, arguments: Sequence[str], log: Path) -> Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=module_environment(),
+            env=_without_settings(module_environment()),
             process_group=0,
         )
         return Process(popen, os.pidfd_open(popen.pid), log, errors.tell())
+
+
+def _without_settings(environment: dict[str, str]) -> dict[str, str]:
+    """Without variables that set what a daemon's configuration file says: the supervisor decides that."""
+    return {
+        name: value for name, value in environment.items() if not name.startswith((META_VARIABLES, STORAGE_VARIABLES))
+    }
 
 
 def python_module(module: str) -> list[str]:

@@ -5,7 +5,7 @@ An error is in the table only if somebody reacts to it by its name. Numbers are 
 `retry` says what a client may do with the same request:
 
 * `SAFE`: it was not applied; send it again, elsewhere if there is an elsewhere.
-* `AFTER_REFRESH`: it was not applied; fetch routing first, then send it again.
+* `AFTER_REFRESH`: it was not applied; fetch routing (or a new pass) first, then send it again.
 * `MAYBE_APPLIED`: nobody knows; send it again only under the same request id or update id.
 * `FINAL`: the answer is the answer; report it.
 
@@ -54,6 +54,8 @@ class Code(enum.Enum):
     CLOSING = ErrorKind("CLOSING", 11, errno.ESHUTDOWN, Retry.SAFE, "the server shuts down; retry on another")
     INTERNAL = ErrorKind("INTERNAL", 12, errno.EIO, Retry.MAYBE_APPLIED, "a bug of the server; its log has the traceback")
     CANCELLED = ErrorKind("CANCELLED", 13, errno.ECANCELED, Retry.MAYBE_APPLIED, "the caller gave up")
+    UNAUTHENTICATED = ErrorKind("UNAUTHENTICATED", 14, errno.EACCES, Retry.FINAL, "give a valid token; an administrator issues one (`emberfs users token`)")
+    PASS_REFUSED = ErrorKind("PASS_REFUSED", 15, errno.EACCES, Retry.AFTER_REFRESH, "get a new pass from the metadata service")
 
     # Namespace: 100..199
     NOT_FOUND = ErrorKind("NOT_FOUND", 100, errno.ENOENT, Retry.FINAL, "the name or inode does not exist")

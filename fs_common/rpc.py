@@ -29,6 +29,7 @@ from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGH
 from fs_common.link import Link
 from fs_common.methods import HELLO, PING, STATS, Method
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
+from fs_common.security.identity import Identity
 from fs_common.telemetry import Counters, LimitedLog
 from fs_common.wire import FileRange as FileRange
 from fs_common.wire import Frame, Outgoing
@@ -98,16 +99,51 @@ class Allocation(NamedTuple):
     """Called when the call is over: its reply is sent or dropped, or its payload never came."""
 
 
+class Admission(NamedTuple):
+    """Who a caller is, and what it may call."""
+
+    identity: Identity | None = None
+    """None: this cluster asks nobody who he is."""
+    methods: frozenset[int] | None = None
+    """Numbers of the methods it may call. None: all."""
+    given_pass: bytes = b""
+    """For its welcome."""
+
+
+ANYBODY = Admission()
+
+
 class ServerSession:
     """One caller, from its hello to the end of its connection."""
 
-    __slots__ = ("address", "closed", "hello")
+    __slots__ = ("_end", "address", "closed", "hello", "identity", "methods")
 
-    def __init__(self, hello: Hello, address: str) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        address: str,
+        admission: Admission = ANYBODY,
+        end: Callable[[EmberError], None] | None = None,
+    ) -> None:
         self.hello = hello
         self.address = address
+        self.identity = admission.identity
+        """Who the caller is. What it may do is asked of this, never of its requests. None: security is off."""
+        self.methods = admission.methods
         self.closed = False
         """The connection is gone; a reply will reach nobody."""
+        self._end = end
+
+    def over(self) -> None:
+        """Called by the connection at its end: nothing keeps it any more."""
+        self.closed = True
+        self._end = None
+
+    def end(self, reason: EmberError) -> None:
+        """End the connection now: nothing that the caller has sent is answered any more, nothing it sends is looked at.
+        It hears the reason if it can."""
+        if self._end is not None:
+            self._end(reason)
 
 
 class Call:
@@ -160,6 +196,11 @@ class Service:
         """Empty: any caller is welcome."""
         self.node = node
         self.counters = Counters()
+        self.authenticate: Callable[[Hello], Admission] | None = None
+        """Called with each hello, first of all; raises `EmberError` to turn the caller away. None: anybody may call
+        anything."""
+        self.sessions: set[ServerSession] = set()
+        """Callers that are connected."""
         self.admit: Callable[[Hello], None] | None = None
         """Called with each hello; raises `EmberError` to turn the caller away."""
         self.session_finished: Callable[[ServerSession], None] | None = None

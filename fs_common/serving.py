@@ -3,6 +3,7 @@
 Invariants:
 
 * Nothing but a hello is looked at before the hello was accepted.
+* Nothing is asked of a handler that its caller may not call.
 * Every request is answered once, by a response or an error frame, unless the connection is gone.
 * Reading stops while requests in work, their payload or unsent replies are over their bounds.
 * Memory from `allocate` and `Reply.release` is given back exactly once, on every path.
@@ -27,8 +28,10 @@ from fs_common.link import Link
 from fs_common.methods import HELLO
 from fs_common.records.session import PROTOCOL_VERSION, ErrorBody, Hello, Welcome
 from fs_common.rpc import (
+    ANYBODY,
     MALFORMED,
     SWEEP_INTERVAL_S,
+    Admission,
     Allocate,
     Allocation,
     Call,
@@ -128,9 +131,9 @@ class ServingConnection:
             self._link.send(frames.pack(frames.GOODBYE, 0, 0, 0))
         self._settle()
 
-    def abort(self) -> None:
+    def abort(self, reason: EmberError | None = None) -> None:
         """End the link now and cancel what is in work."""
-        self._link.abort(EmberError(Code.CLOSING, "the server is shutting down"))
+        self._link.abort(reason or EmberError(Code.CLOSING, "the server is shutting down"))
         for active in list(self._active):
             if active.task is not None:
                 active.task.cancel()
@@ -203,6 +206,10 @@ class ServingConnection:
             message = f"a {self._service.role} server has no method {frame.method}"
             self._send_error(number, frame.method, Code.UNKNOWN_METHOD, message)
             return None
+        if session.methods is not None and frame.method not in session.methods:
+            message = f"{session.identity} may not call {registration.method.name} of a {self._service.role} server"
+            self._send_error(number, frame.method, Code.ACCESS_DENIED, message)
+            return None
         try:
             request = registration.decode(frame.body)
         except MALFORMED as error:
@@ -248,7 +255,8 @@ class ServingConnection:
     def link_lost(self, error: EmberError) -> None:
         self._lost = True
         if self._session is not None:
-            self._session.closed = True
+            self._session.over()
+            self._service.sessions.discard(self._session)
         active = self._landed()
         if active is not None:
             self._finish(active)
@@ -263,7 +271,7 @@ class ServingConnection:
             raise FrameError("method", "the first frame is not a hello")
         try:
             hello: Hello = decoder(Hello)(frame.body)
-            self._check_hello(hello)
+            admission = self._check_hello(hello)
         except MALFORMED as error:
             self._turn_away(frame.request, Code.BAD_BODY, f"hello is malformed: {error}")
             return
@@ -272,12 +280,15 @@ class ServingConnection:
             return
         self._stop_patience()
         self._link.set_bounds(BODY_BYTES_MAX, PAYLOAD_BYTES_MAX)
-        self._session = ServerSession(hello, self._link.name)
         service = self._service
-        welcome = Welcome(PROTOCOL_VERSION, service.role, service.cluster, service.node)
+        self._session = ServerSession(hello, self._link.name, admission, self._end_session)
+        service.sessions.add(self._session)
+        welcome = Welcome(
+            PROTOCOL_VERSION, service.role, service.cluster, service.node, given_pass=admission.given_pass
+        )
         self._send_body(frames.RESPONSE, HELLO.number, frame.request, encode(welcome))
 
-    def _check_hello(self, hello: Hello) -> None:
+    def _check_hello(self, hello: Hello) -> Admission:
         service = self._service
         if PROTOCOL_VERSION not in hello.versions:
             raise EmberError(
@@ -290,8 +301,17 @@ class ServingConnection:
                 Code.WRONG_CLUSTER,
                 f"this server belongs to cluster {service.cluster!r}, the caller wants {hello.cluster!r}",
             )
+        admission = ANYBODY if service.authenticate is None else service.authenticate(hello)
         if service.admit is not None:
             service.admit(hello)
+        return admission
+
+    def _end_session(self, reason: EmberError) -> None:
+        """Whoever calls is told why, and cut off."""
+        if not self._lost:
+            body = encode(ErrorBody(reason.code.value.number, reason.message))
+            self._link.send(frames.pack(frames.ERROR, 0, 0, len(body)) + body, urgent=True)
+        self.abort(reason)
 
     def _turn_away(self, number: int, code: Code, message: str) -> None:
         self._service.strangers_log.line(logging.WARNING, "%s turned away: %s", self._link.name, message)

@@ -34,6 +34,7 @@ PURE = (
     "fs_common/quantities.py",
     "fs_common/routing_changes.py",
     "fs_common/records/*.py",
+    "fs_common/security/*.py",
     "fs_storage/craq/*.py",
     "fs_meta/clients.py",
     "fs_meta/pace.py",

@@ -17,10 +17,17 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     cluster: str = ""
     """Cluster id it expects; empty: any."""
     token: str = ""
+    """Shown to metadata servers alone. "": none."""
     transports: list[str] = []
     """Data transports it can use beyond the one it came by, in order of preference."""
     host: str = ""
     pid: int = 0
+    shown_pass: bytes = b""
+    """Shown to storage daemons (`fs_common.security.passes`). b"": none."""
+
+    def __repr__(self) -> str:
+        """Without what nobody else may know."""
+        return f"<hello of {self.role} {self.client[:4].hex()} at {self.host or '?'}, pid {self.pid}>"
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True):
@@ -31,6 +38,11 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
     node: int
     """Node id of the server."""
     transport: str = "tcp"
+    given_pass: bytes = b""
+    """What the caller shows to storage daemons. b"": it needs none."""
+
+    def __repr__(self) -> str:
+        return f"<welcome of {self.role} node {self.node}, cluster {self.cluster!r}>"
 
 
 class ErrorBody(msgspec.Struct, frozen=True, array_like=True):

@@ -21,6 +21,8 @@ GOLDEN = {
     "CLOSING": (11, errno.ESHUTDOWN, Retry.SAFE),
     "INTERNAL": (12, errno.EIO, Retry.MAYBE_APPLIED),
     "CANCELLED": (13, errno.ECANCELED, Retry.MAYBE_APPLIED),
+    "UNAUTHENTICATED": (14, errno.EACCES, Retry.FINAL),
+    "PASS_REFUSED": (15, errno.EACCES, Retry.AFTER_REFRESH),
     "NOT_FOUND": (100, errno.ENOENT, Retry.FINAL),
     "EXISTS": (101, errno.EEXIST, Retry.FINAL),
     "NOT_DIRECTORY": (102, errno.ENOTDIR, Retry.FINAL),

@@ -16,7 +16,8 @@ from fs_common.methods import GET_ROUTING, PING, READ_CHUNKS, STATS, UPDATE_CHUN
 from fs_common.records.routing import GetRouting
 from fs_common.records.session import Empty, Hello, Ping
 from fs_common.records.storage import ReadChunksReply, UpdateChunks, UpdateChunksReply
-from fs_common.rpc import Allocation, Call, FileRange, Part, Reply, Service
+from fs_common.rpc import Admission, Allocation, Call, FileRange, Part, Reply, ServerSession, Service
+from fs_common.security.identity import Identity
 from fs_common.transports import tcp
 from tests.common.loopback import (
     KIB,
@@ -467,6 +468,71 @@ def test_strangers_are_turned_away(transport: ModuleType, changes: dict[str, Any
             assert caught.value.code is code
             peer = await transport.connect("127.0.0.1", server.port, hello(cluster=""), timeout=TIMEOUT)
             await peer.close()
+
+    run(main())
+
+
+def test_a_caller_is_who_the_service_says_and_calls_what_it_may(transport: ModuleType) -> None:
+    async def main() -> None:
+        sessions: list[ServerSession] = []
+        identity = Identity("client", CLIENT, "ada")
+
+        def authenticate(hello: Hello) -> Admission:
+            if hello.token != "good":
+                raise EmberError(Code.UNAUTHENTICATED, "nobody knows this token")
+            return Admission(identity, frozenset({PING.number}), b"a pass")
+
+        def answer(call: Call) -> Reply:
+            sessions.append(call.session)
+            return Reply(ReadChunksReply([], []))
+
+        offered = service()
+        offered.authenticate = authenticate
+        offered.register(READ_CHUNKS, answer)
+        async with serving(offered, transport) as server:
+            with pytest.raises(EmberError, match="nobody knows") as caught:
+                await transport.connect("127.0.0.1", server.port, hello(), timeout=TIMEOUT)
+            assert caught.value.code is Code.UNAUTHENTICATED and not offered.sessions
+            peer = await transport.connect("127.0.0.1", server.port, hello(token="good"), timeout=TIMEOUT)
+            assert peer.welcome.given_pass == b"a pass"
+            assert [session.identity for session in offered.sessions] == [identity]
+            for send in ((), [b"payload"]):
+                with pytest.raises(EmberError, match=r"'ada'.* may not call read_chunks") as caught:
+                    await peer.call(READ_CHUNKS, read_request(1), send=send, timeout=TIMEOUT)
+                assert caught.value.code is Code.ACCESS_DENIED
+            assert await peer.call(PING, Ping(b"still"), timeout=TIMEOUT) == Ping(b"still")
+            assert not sessions
+            await peer.close()
+            await until(lambda: not offered.sessions)
+
+    run(main())
+
+
+def test_the_service_ends_a_session_with_its_calls(transport: ModuleType) -> None:
+    async def main() -> None:
+        cancelled: list[bool] = []
+        offered = service()
+
+        async def answer(call: Call) -> Reply:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+            raise AssertionError
+
+        offered.register(READ_CHUNKS, answer)
+        async with connected(offered, transport) as peer:
+            call = asyncio.ensure_future(peer.call(READ_CHUNKS, read_request(1), timeout=TIMEOUT))
+            await until(lambda: offered.registrations[READ_CHUNKS.number].calls)
+            (session,) = offered.sessions
+            session.end(EmberError(Code.UNAUTHENTICATED, "the token was revoked"))
+            with pytest.raises(EmberError) as caught:
+                await call
+            assert caught.value.code is Code.PEER_GONE
+            assert peer.closed and session.closed and not offered.sessions
+            await until(lambda: cancelled)
+            session.end(EmberError(Code.UNAUTHENTICATED, "once more"))
 
     run(main())
 

@@ -20,6 +20,7 @@ import uvloop
 from fs_common import heap, making
 from fs_common.config import META_VARIABLES, ConfigError, load
 from fs_common.errors import EmberError
+from fs_common.http_server import HttpServer
 from fs_common.making import Making
 from fs_common.telemetry import configure_logging
 from fs_meta import server
@@ -27,6 +28,7 @@ from fs_meta.config import MetaConfig
 from fs_meta.format import prepare_store
 from fs_meta.kv.open import open_store
 from fs_meta.manager.service import start_manager
+from fs_meta.pages import start_http
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ async def _serve(config: MetaConfig, making: Making) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        running = await _start(config, making)
+        running, http = await _start(config, making)
     except EmberError as error:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
@@ -66,14 +68,16 @@ async def _serve(config: MetaConfig, making: Making) -> int:
     for end in ends:
         end.cancel()
     await asyncio.wait(ends)
+    if http is not None:
+        await http.close()
     await running.close()
     if running.failed.is_set():
         return _refuse("the metadata store has stopped working, or its state is impossible; see the log", EXIT_FAILED)
     return 0
 
 
-async def _start(config: MetaConfig, making: Making) -> server.MetaServer:
-    """Store, manager, server, in this order; what was started is ended again if a later one fails."""
+async def _start(config: MetaConfig, making: Making) -> tuple[server.MetaServer, HttpServer | None]:
+    """Store, manager, server, HTTP, in this order; what was started is ended again if a later one fails."""
     if config.store_url.startswith("memory:"):
         making = Making.IF_MISSING  # it is empty at every start
     kv = open_store(config.store_url, make=making is not Making.NO)
@@ -84,12 +88,17 @@ async def _start(config: MetaConfig, making: Making) -> server.MetaServer:
         manager = await start_manager(kv, config, found.uuid)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
-            return await server.start(config, kv, manager, manager.manager)
+            running = await server.start(config, kv, manager, manager.manager)
         except BaseException:
             await manager.close()
             raise
     except BaseException:
         await kv.close()
+        raise
+    try:
+        return running, start_http(config, kv, manager.manager)
+    except BaseException:
+        await running.close()
         raise
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from fs_common.http_ports import ABOVE_METADATA, port_of, port_problem
 from fs_common.layout import Durability, Layout, validate
 from fs_common.limits import CHUNK_SIZE_DEFAULT
 
@@ -35,6 +36,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Data plane (RPC). 0: any free port, told by the readiness line."""
     grpc_port: int = 9701
     """Control plane (gRPC). 0: any free port."""
+    http_port: int | None = None
+    """HTTP: health, figures, administration. Left out: `port` + 2, which is 9702, or any free port where `port` is 0.
+    0: any free port, told by the log. -1: none."""
 
     storage_nodes: int = 3
     """Storage daemons to wait for before the first chain table is made."""
@@ -105,6 +109,11 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 problems.append(f"{name}: 0 to 65535")
         if self.port and self.port == self.grpc_port:
             problems.append("grpc_port: the same as port")
+        http_problem = port_problem(self.http_port, self.port, ABOVE_METADATA)
+        if http_problem is not None:
+            problems.append(http_problem)
+        elif self.grpc_port and self.grpc_port == port_of(self.http_port, self.port, ABOVE_METADATA):
+            problems.append("http_port: the same as grpc_port")
         if self.replicas < 1:
             problems.append("replicas: at least 1")
         if not 0 <= self.targets_per_node <= 99:

@@ -26,6 +26,7 @@ from fs_storage.config import StorageConfig
 from fs_storage.directory import DirectoryRefused, NodeDirectory, claim
 from fs_storage.engine.interface import ChunkStore
 from fs_storage.engine.store import open_store
+from fs_storage.pages import start_http
 from fs_storage.service import Daemon
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,11 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
         await daemon.close()
         return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
     host = config.host if config.listen else bound
+    try:
+        http = start_http(config, daemon)
+    except EmberError as error:
+        await daemon.close()
+        return _refuse(error.message, EXIT_FAILED)
     who = NodeAddress(config.cluster, config.node, host, port, directory.cluster_uuid)
     manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster)
     daemon.join(manager)
@@ -98,6 +104,8 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
         for task in (ended, joined, dismissed):
             task.cancel()
         await asyncio.gather(ended, joined, dismissed, return_exceptions=True)
+        if http is not None:
+            await http.close()
         await daemon.close()
     return status
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from fs_common.http_ports import ABOVE_STORAGE, port_problem
 from fs_common.limits import PAYLOAD_BYTES_MAX
 
 
@@ -27,6 +28,9 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     empty: `host`."""
     port: int = 9710
     """Data plane. 0: any free port, told by the readiness line."""
+    http_port: int | None = None
+    """HTTP: health and figures. Left out: `port` + 100, or any free port where `port` is 0. 0: any free port, told by
+    the log. -1: none."""
     capacity_bytes: int = 0
     """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
 
@@ -80,6 +84,9 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             problems.append("directory: empty")
         if not 0 <= self.port <= 65_535:
             problems.append("port: 0 to 65535")
+        http_problem = port_problem(self.http_port, self.port, ABOVE_STORAGE)
+        if http_problem is not None:
+            problems.append(http_problem)
         for name in ("capacity_bytes", "low_space_bytes", "resync_bytes_per_s", "scrub_bytes_per_s"):
             if getattr(self, name) < 0:
                 problems.append(f"{name}: at least 0")

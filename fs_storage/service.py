@@ -62,6 +62,9 @@ class Manager(Protocol):
 
     def lease_valid(self) -> bool: ...
 
+    @property
+    def lease_left_s(self) -> float: ...
+
     def on_routing(self, callback: Callable[[Routing], None]) -> None: ...
 
     def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None: ...
@@ -78,7 +81,8 @@ class Daemon:
 
     def __init__(self, config: StorageConfig, open_store: OpenStore, disk: StoredTargets | None = None) -> None:
         self._config = config
-        self._manager: Manager | None = None
+        self.manager: Manager | None = None
+        """Once it has joined."""
         self._server: tcp.Server | None = None
         self.violation: asyncio.Future[InvariantViolation] = asyncio.get_running_loop().create_future()
         """Done when the core found its state impossible: the process has to end."""
@@ -143,10 +147,10 @@ class Daemon:
 
     @property
     def routing(self) -> Routing | None:
-        return self._manager.routing if self._manager is not None else None
+        return self.manager.routing if self.manager is not None else None
 
     def lease_valid(self) -> bool:
-        return self._manager is not None and self._manager.lease_valid()
+        return self.manager is not None and self.manager.lease_valid()
 
     def status(self) -> NodeStatus:
         """For each heartbeat."""
@@ -170,7 +174,7 @@ class Daemon:
 
     def join(self, manager: Manager) -> None:
         """Follow `manager`."""
-        self._manager = manager
+        self.manager = manager
         manager.on_verdicts(self.targets.judge)
         manager.on_routing(self.targets.apply)
         manager.on_routing(self._forwarder.follow)
@@ -187,8 +191,8 @@ class Daemon:
         await self._finishing.close()
         if self._server is not None:
             await self._server.close(CLOSE_GRACE_S)
-        if self._manager is not None:
-            await self._manager.leave()
+        if self.manager is not None:
+            await self.manager.leave()
         await self.updates.close()
         await self._reads.close()
         await self._forwarder.close()
@@ -248,8 +252,8 @@ class Daemon:
         self._settling.kick()
         self._mending.kick()
         self._resync.kick()
-        if self._manager is not None:
-            self._manager.nudge()
+        if self.manager is not None:
+            self.manager.nudge()
 
     def _on_violation(self, error: InvariantViolation) -> None:
         if not self.violation.done():

@@ -237,6 +237,10 @@ class Targets:
             return f"node {self.node} has no open target on chain {chain} yet: it is starting"
         return f"node {self.node} has no target on chain {chain}"
 
+    def opening(self) -> list[int]:
+        """Those that are not open yet: being opened, or without a store while the manager is asked what that means."""
+        return sorted({*self._opening, *(target for target, why in self._missing.items() if not why)})
+
     def all(self) -> list[Target]:
         """Those that are open."""
         return list(self._by_id.values())

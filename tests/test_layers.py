@@ -75,6 +75,8 @@ OPTIONAL = {
     "fastapi": ("fs_meta/http",),
     "pydantic": ("fs_meta/http",),
     "starlette": ("fs_meta/http",),
+    "uvicorn": ("fs_common/http_server.py",),
+    "prometheus_client": ("fs_common/metrics.py",),
 }
 """Packages that an installation may be without, and the only places that import each."""
 
@@ -187,7 +189,8 @@ def test_the_client_imports_no_server_package() -> None:
     """A client installs without the servers' extras."""
     code = (
         "import sys; import fs_common.peers, fs_common.telemetry, fs_common.config, fs_common.buffers;"
-        "print([name for name in ('lmdb', 'grpc', 'structlog', 'torch', 'fsspec') if name in sys.modules])"
+        "print([name for name in ('lmdb', 'grpc', 'structlog', 'uvicorn', 'prometheus_client', 'fastapi', 'torch',"
+        " 'fsspec') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "[]"

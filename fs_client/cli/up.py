@@ -74,7 +74,8 @@ def up(
 
     One metadata server and the storage daemons run under a supervisor until Ctrl-C, SIGTERM or `emberfs down` ends
     them; one that dies is started again. Everything is kept in one directory, and starting there again brings the
-    same cluster back with its data. The ports are: metadata RPC at --port, gRPC at the next, storage from --port + 10.
+    same cluster back with its data. The ports are: metadata RPC at --port, gRPC and HTTP at the next two, storage from
+    --port + 10, and HTTP of storage from --port + 110.
 
     \b
     Example:

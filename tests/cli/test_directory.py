@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,14 +33,16 @@ def record(directory: ClusterDirectory) -> ClusterRecord:
 def test_a_new_cluster_survives_being_read_back(directory: ClusterDirectory, record: ClusterRecord) -> None:
     assert directory.load() == record
     assert [daemon.name for daemon in record.daemons] == ["meta", "storage-1", "storage-2", "storage-3"]
-    assert len({record.meta.grpc_port, *(daemon.port for daemon in record.daemons)}) == 5
+    used = {record.meta.grpc_port, *(port for daemon in record.daemons for port in (daemon.port, daemon.http_port))}
+    assert len(used) == 9 and 0 not in used
 
 
 def test_ports_follow_the_one_that_is_given(directory: ClusterDirectory) -> None:
     record = open_cluster(directory, Options(port=12_000, storage=2))
     assert record.address == "127.0.0.1:12000"
     assert record.meta.grpc_port == 12_001
-    assert [daemon.port for daemon in record.storage] == [12_010, 12_011]
+    assert record.meta.http_port == 12_002
+    assert [(daemon.port, daemon.http_port) for daemon in record.storage] == [(12_010, 12_110), (12_011, 12_111)]
 
 
 def test_a_second_supervisor_is_refused(directory: ClusterDirectory) -> None:
@@ -108,6 +111,23 @@ def test_a_cluster_gets_more_daemons(directory: ClusterDirectory, record: Cluste
     ]
     added = [daemon.port for daemon in record.storage[3:]]
     assert len({*ports, *added}) == 5 and [daemon.port for daemon in record.storage[:3]] == ports
+    assert len({daemon.http_port for daemon in record.daemons} - {0}) == 6
+
+
+def test_a_cluster_of_a_release_without_http_gets_ports_for_it(
+    directory: ClusterDirectory, record: ClusterRecord
+) -> None:
+    for daemon in record.daemons:
+        daemon.http_port = 0
+    by_default = record.storage[0].port + 100
+    apply_options(record, Options(), directory.path)
+    used = [port for daemon in record.daemons for port in (daemon.port, daemon.http_port)]
+    assert len({*used, record.meta.grpc_port}) == 9
+    assert record.storage[0].http_port == by_default
+    record.storage[0].http_port = 0
+    with socket.create_server(("127.0.0.1", by_default)):
+        apply_options(record, Options(), directory.path)
+    assert record.storage[0].http_port not in (0, by_default)
 
 
 def test_lost_data_is_done_without_where_others_can_take_its_place(

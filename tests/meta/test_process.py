@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fs_client.cli.local.ports import free_ports
 from fs_common import methods
 from fs_common.errors import EmberError
 from fs_common.records import meta
@@ -95,6 +97,16 @@ def test_serves_ends_and_serves_again(tmp_path: Path) -> None:
         assert _end(process)[0] == 0
 
 
+def test_readiness_is_told_over_http(tmp_path: Path) -> None:
+    (port,) = free_ports("127.0.0.1", 1)
+    with _process(_config(tmp_path, http_port=port)) as (process, _):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=START_S) as answer:
+            found = json.loads(answer.read())
+        assert found["status"] == "ready" and found["details"]["manager"] == "this server"
+        status, errors = _end(process)
+        assert status == 0 and "Traceback" not in errors, errors
+
+
 def test_bad_starts_are_told_in_one_line(tmp_path: Path) -> None:
     config = _config(tmp_path)
     with _process(config) as (process, port):
@@ -109,6 +121,8 @@ def test_bad_starts_are_told_in_one_line(tmp_path: Path) -> None:
         assert not (other / "meta").exists(), "nothing is made unasked"
         status, line = _refused(_config(other, port=port), "--format")
         assert status == 1 and f"cannot listen on 127.0.0.1:{port}" in line
+        status, line = _refused(_config(other, http_port=port))
+        assert status == 1 and f"http_port: cannot listen on 127.0.0.1:{port}" in line
         assert _end(process)[0] == 0
     status, line = _refused(_config(tmp_path), "--format")
     assert status == 1 and "formatted already: start without --format" in line

@@ -1,5 +1,7 @@
 """The daemon as a process: one clear line for a start that cannot succeed, an orderly end."""
 
+import http.client
+import json
 import os
 import signal
 import socket
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fs_client.cli.local.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,7 +80,20 @@ def test_starts_that_cannot_succeed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         status, text = outcome(configuration(tmp_path, port=port), "--format")
-    assert (status, text.count("\n")) == (1, 1) and f"127.0.0.1:{port}" in text
+        assert (status, text.count("\n")) == (1, 1) and f"127.0.0.1:{port}" in text
+        status, text = outcome(configuration(tmp_path, http_port=port))
+    assert status == 1 and f"http_port: cannot listen on 127.0.0.1:{port}" in text.splitlines()[-1]
+
+
+def readiness(port: int) -> tuple[int, list[str]]:
+    """Status and reasons of `/readyz`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())["waits_for"]
+    finally:
+        connection.close()
 
 
 @pytest.mark.system
@@ -84,10 +101,12 @@ def test_a_daemon_without_a_manager_waits_and_ends_when_told(tmp_path: Path) -> 
     status, text = outcome(configuration(tmp_path))
     assert (status, text.count("\n")) == (1, 1) and "mount its disk or restore it" in text and "--format" in text
     assert not (tmp_path / "data").exists(), "nothing is made unasked"
-    first = start(configuration(tmp_path), "--format")
+    (http_port,) = free_ports("127.0.0.1", 1)
+    first = start(configuration(tmp_path, http_port=http_port), "--format")
     try:
         assert first.stderr is not None
         assert "manager" in first.stderr.readline()
+        assert readiness(http_port) == (503, ["no manager has answered yet"])
         status, text = outcome(configuration(tmp_path))
         assert (status, text.count("\n")) == (1, 1) and "in use" in text
         os.kill(first.pid, signal.SIGTERM)

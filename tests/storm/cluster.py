@@ -235,7 +235,7 @@ class StormCluster:
     def _configure(self, member: Member, **values: int | str) -> None:
         member.directory.mkdir(exist_ok=True)
         path = self.place.path / "config" / f"{member.name}.toml"
-        values |= {"cluster": CLUSTER, "directory": str(member.data), "host": member.host}
+        values |= {"cluster": CLUSTER, "directory": str(member.data), "host": member.host, "http_port": 0}
         path.write_text(_toml(values))
         member.arguments = ["--config", str(path)]
 

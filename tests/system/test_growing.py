@@ -34,6 +34,7 @@ def another_daemon(cluster: LaunchedCluster, node: int, folder: Path) -> Iterato
         "directory": str(folder / f"node-{node}"),
         "host": record.host,
         "port": free_ports(record.host, 1)[0],
+        "http_port": 0,
         "node": node,
         "manager": f"{record.host}:{record.meta.grpc_port}",
         "disk_shared_by": 4,

@@ -67,10 +67,12 @@ def new_cluster(options: Options) -> ClusterRecord:
         stripe=options.stripe or 16,
         settings=_parse_settings(options.settings, {}),
         daemons=[
-            DaemonRecord(name="meta", role="meta", node=0, port=chosen[0], grpc_port=chosen[1]),
+            DaemonRecord(
+                name="meta", role="meta", node=0, port=chosen.rpc, grpc_port=chosen.grpc, http_port=chosen.http
+            ),
             *(
-                DaemonRecord(name=f"storage-{node}", role="storage", node=node, port=port)
-                for node, port in enumerate(chosen[2:], 1)
+                DaemonRecord(name=f"storage-{node}", role="storage", node=node, port=port, http_port=http_port)
+                for node, (port, http_port) in enumerate(zip(chosen.storage, chosen.storage_http, strict=True), 1)
             ),
         ],
     )
@@ -94,9 +96,24 @@ def apply_options(record: ClusterRecord, options: Options, directory: Path) -> N
     _add_storage(record, options, directory)
     if options.port is not None:
         chosen = _choose_ports(record.host, options.port, len(record.storage))
-        record.meta.port, record.meta.grpc_port = chosen[:2]
-        for daemon, port in zip(record.storage, chosen[2:], strict=True):
-            daemon.port = port
+        record.meta.port, record.meta.grpc_port, record.meta.http_port = chosen[:3]
+        for daemon, port, http_port in zip(record.storage, chosen.storage, chosen.storage_http, strict=True):
+            daemon.port, daemon.http_port = port, http_port
+    _choose_http_ports(record)
+
+
+def _choose_http_ports(record: ClusterRecord) -> None:
+    """For daemons that have none yet: where it would be by default if that is free, else anywhere."""
+    taken = {port for daemon in record.daemons for port in (daemon.port, daemon.grpc_port, daemon.http_port)}
+    for daemon in record.daemons:
+        if daemon.http_port:
+            continue
+        above = ports.HTTP_OFFSET if daemon.role == "meta" else ports.STORAGE_HTTP_OFFSET - ports.STORAGE_OFFSET
+        port = daemon.port + above
+        while port > ports.PORT_MAX or port in taken or not ports.is_free(record.host, port):
+            (port,) = ports.free_ports(record.host, 1)
+        daemon.http_port = port
+        taken.add(port)
 
 
 def _add_storage(record: ClusterRecord, options: Options, directory: Path) -> None:
@@ -108,7 +125,7 @@ def _add_storage(record: ClusterRecord, options: Options, directory: Path) -> No
             f"the cluster in {directory} has {present} storage daemons, and none is taken away by leaving it out: "
             "`emberfs drain NODE` moves what it holds"
         )
-    taken = {daemon.port for daemon in record.daemons}
+    taken = {port for daemon in record.daemons for port in (daemon.port, daemon.http_port)}
     free = ports.free_ports(record.host, wanted - present) if wanted > present else []
     following = [max(daemon.port for daemon in record.storage) + number for number in range(1, wanted - present + 1)]
     if options.port != 0 and not taken.intersection(following) and following[-1:] < [65_536]:
@@ -122,8 +139,10 @@ def _add_storage(record: ClusterRecord, options: Options, directory: Path) -> No
 
 def require_free_ports(record: ClusterRecord) -> None:
     """Raise `Failure` naming the port that somebody else has, before any daemon is started."""
-    names = {"metadata": record.meta.port, "metadata, gRPC": record.meta.grpc_port}
-    ports.require_free(record.host, names | {daemon.name: daemon.port for daemon in record.storage})
+    meta = record.meta
+    names = {"metadata": meta.port, "metadata, gRPC": meta.grpc_port, "metadata, HTTP": meta.http_port}
+    names |= {daemon.name: daemon.port for daemon in record.storage}
+    ports.require_free(record.host, names | {f"{daemon.name}, HTTP": daemon.http_port for daemon in record.storage})
 
 
 def write_configuration(directory: ClusterDirectory, record: ClusterRecord) -> None:
@@ -147,6 +166,7 @@ def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRe
         "directory": str(directory.data(daemon).absolute()),
         "host": record.host,
         "port": daemon.port,
+        "http_port": daemon.http_port,
     }
     if daemon.role == "storage":
         managed = common | {
@@ -194,5 +214,5 @@ def _toml(values: dict[str, Value]) -> str:
     return "# Written by `emberfs up` at every start; changes are lost.\n" + "\n".join(lines) + "\n"
 
 
-def _choose_ports(host: str, port: int, storage: int) -> list[int]:
-    return ports.free_ports(host, 2 + storage) if port == 0 else ports.fixed_ports(port, storage)
+def _choose_ports(host: str, port: int, storage: int) -> ports.Ports:
+    return ports.any_ports(host, storage) if port == 0 else ports.fixed_ports(port, storage)

@@ -49,6 +49,8 @@ class DaemonRecord(msgspec.Struct, kw_only=True):
     port: int
     grpc_port: int = 0
     """0 for storage daemons."""
+    http_port: int = 0
+    """0: not chosen yet, as in the record of a release without HTTP."""
     process: ProcessIdentity | None = None
     """Of the run that goes on, or of the last one."""
     ready: bool = False

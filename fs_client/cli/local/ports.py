@@ -2,12 +2,15 @@
 
 import random
 import socket
+from typing import NamedTuple
 
 from fs_client.cli.failure import Failure
 
 PORT_MAX = 65_535
 GRPC_OFFSET = 1
+HTTP_OFFSET = 2
 STORAGE_OFFSET = 10
+STORAGE_HTTP_OFFSET = 110
 """The metadata service has the first ten ports: RPC, gRPC, HTTP, and room."""
 _FREE_PORTS = range(10_000, 32_000)
 """Below the range the kernel gives to outgoing connections, so that nobody is handed a port we have just chosen."""
@@ -33,12 +36,35 @@ def is_free(host: str, port: int) -> bool:
         return True
 
 
-def fixed_ports(port: int, storage: int) -> list[int]:
-    """[metadata RPC, metadata gRPC, storage 1, ...] for a base port."""
-    ports = [port, port + GRPC_OFFSET, *(port + STORAGE_OFFSET + i for i in range(storage))]
-    if ports[-1] > PORT_MAX:
+class Ports(NamedTuple):
+    """Of a cluster."""
+
+    rpc: int
+    grpc: int
+    http: int
+    storage: list[int]
+    """RPC of each storage daemon."""
+    storage_http: list[int]
+
+
+def fixed_ports(port: int, storage: int) -> Ports:
+    """For a base port."""
+    ports = Ports(
+        port,
+        port + GRPC_OFFSET,
+        port + HTTP_OFFSET,
+        [port + STORAGE_OFFSET + number for number in range(storage)],
+        [port + STORAGE_HTTP_OFFSET + number for number in range(storage)],
+    )
+    if ports.storage_http[-1] > PORT_MAX:
         raise Failure(f"--port {port} leaves no room below {PORT_MAX} for {storage} storage daemons; pick a lower one")
     return ports
+
+
+def any_ports(host: str, storage: int) -> Ports:
+    """Free ones."""
+    found = free_ports(host, 3 + 2 * storage)
+    return Ports(found[0], found[1], found[2], found[3 : 3 + storage], found[3 + storage :])
 
 
 def free_ports(host: str, count: int) -> list[int]:

@@ -27,6 +27,7 @@ from fs_meta import server
 from fs_meta.config import MetaConfig
 from fs_meta.format import prepare_store
 from fs_meta.kv.open import open_store
+from fs_meta.manager.growth import Growth
 from fs_meta.manager.service import start_manager
 from fs_meta.pages import start_http
 
@@ -89,6 +90,7 @@ async def _start(config: MetaConfig, making: Making) -> tuple[server.MetaServer,
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
             running = await server.start(config, kv, manager, manager.manager)
+            running.observer.manage(manager.manager, Growth(manager.manager))
         except BaseException:
             await manager.close()
             raise

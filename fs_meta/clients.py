@@ -10,12 +10,30 @@ been seen, and gets `timeout_s` from then.
 A client that is not alive stays `overdue` until it connects again or is forgotten by whoever has cleared up after it.
 """
 
+from typing import NamedTuple
+
+
+class Connected(NamedTuple):
+    """A client that is connected, as operators are shown it."""
+
+    client: bytes
+    host: str
+    """As it says itself."""
+    pid: int
+    since_s: float
+    """Its first connection of those that followed each other without a break; on the caller's clock."""
+    connections: int
+    holds: bool
+    """It may have sessions or locks."""
+
 
 class Clients:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._connections: dict[bytes, int] = {}
         """Open connections of each client, >= 1."""
+        self._who: dict[bytes, tuple[str, int, float]] = {}
+        """Of those: host, process, and since when."""
         self._absent_since: dict[bytes, float] = {}
         """Clients without a connection that are not forgotten, and since when."""
         self._holding: set[bytes] = set()
@@ -25,8 +43,17 @@ class Clients:
         """Connected clients."""
         return len(self._connections)
 
-    def connected(self, client: bytes) -> None:
+    def listed(self) -> list[Connected]:
+        """Those that are connected, the longest first."""
+        found = [
+            Connected(client, *self._who[client], count, client in self._holding)
+            for client, count in self._connections.items()
+        ]
+        return sorted(found, key=lambda client: client.since_s)
+
+    def connected(self, client: bytes, host: str = "", pid: int = 0, now: float = 0.0) -> None:
         self._absent_since.pop(client, None)
+        self._who.setdefault(client, (host, pid, now))
         self._connections[client] = self._connections.get(client, 0) + 1
 
     def disconnected(self, client: bytes, now: float) -> None:
@@ -35,6 +62,7 @@ class Clients:
             self._connections[client] = left
             return
         del self._connections[client]
+        del self._who[client]
         self._absent_since[client] = now
 
     def holds(self, client: bytes, now: float) -> None:

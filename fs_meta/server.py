@@ -4,7 +4,8 @@ Order of start: store (opened and checked by the caller), manager, namespace, RP
 Order of stop: waits for locks end, then RPC (calls in flight finish), then the tasks, then the manager, then
 the store, so that nothing runs on something that is closed.
 
-Tasks: the collector, the pruner of dead clients and the upkeep, owned here and waited for in `close`.
+Tasks: the collector, the pruner of dead clients, the upkeep and the samples of the last hour, owned here and waited for
+in `close`.
 Page: docs/concurrency/meta.md.
 """
 
@@ -32,13 +33,14 @@ from fs_meta.config import MetaConfig
 from fs_meta.following import FollowedStore, Following
 from fs_meta.forget import forget_answers
 from fs_meta.gc import Collector
+from fs_meta.http.observing import Observer
 from fs_meta.inode_count import InodeCount
 from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.ops.context import Context
 from fs_meta.prune import Pruner
 from fs_meta.routing_news import RoutingNews
-from fs_meta.service import make_service
+from fs_meta.service import OPERATIONS, make_service
 from fs_meta.service_time import ServiceTime
 
 _log = logging.getLogger(__name__)
@@ -92,8 +94,10 @@ class MetaServer:
         server: tcp.Server,
         following: Following,
         news: RoutingNews,
+        observer: Observer,
     ) -> None:
         self.context = context
+        self.observer = observer
         self.host = server.host
         self.port = server.port
         self.failed = asyncio.Event()
@@ -113,6 +117,7 @@ class MetaServer:
             self._kept(lambda: collector.run(self._stop, config.gc_interval_ms / 1000), "meta: collector"),
             self._kept(lambda: pruner.run(self._stop, look_s), "meta: clients"),
             self._kept(self._upkeep, "meta: upkeep"),
+            keep(lambda: observer.run(self._stop), "meta: samples", end_on=(), stop=self._stop),
         ]
 
     def _kept(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
@@ -207,9 +212,19 @@ async def start(
     manager.register_calls(service)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
+    observer = Observer(
+        routing=routing,
+        pool=pool,
+        stats=service.stats,
+        clients=clients.listed,
+        is_mount=lambda client: following.follower(client) is not None,
+        operations=OPERATIONS,
+        clock=time.monotonic,
+    )
+    manager.subscribe(observer.tell)
     try:
         server = await tcp.serve(service, config.bind, config.port)
     except BaseException:
         await pool.close()
         raise
-    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following, news)
+    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following, news, observer)

@@ -120,6 +120,10 @@ class Updates:
             target.position is not None and target.position.syncing for target in request.touched
         ):
             self._counters.add("updates_while_syncing", len(items))
+        if not message.source:
+            # Of clients, so that each update of a chain counts once.
+            self._counters.add("updates_of_clients", len(items))
+            self._counters.add("bytes_written", len(payload[0]) if payload is not None else 0)
         done = request.done
         return done.result() if done.done() else done
 

@@ -14,9 +14,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from fs_common.release import RELEASE
-from fs_meta.http import problems
+from fs_meta.http import console, live, problems
 from fs_meta.http.backend import Backend
 from fs_meta.http.guard import Guard
+from fs_meta.http.live import Live
 from fs_meta.http.problems import Problem
 from fs_meta.http.rest import cluster
 
@@ -43,9 +44,12 @@ def make_app(backend: Backend) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
+    app.state.live = Live(backend.server.observer, backend.bridge.call)
     problems.install(app)
     for resource in (cluster,):
         app.include_router(resource.router, prefix=API)
+    app.include_router(live.router, prefix=API)
+    app.include_router(console.make_router())
     app.add_middleware(Guard, names=(backend.config.host,), tokens=backend.security)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app

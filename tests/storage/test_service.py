@@ -52,6 +52,18 @@ from tests.support import run
 OTHER = b"client-number-02"
 
 
+def test_what_clients_write_is_counted_once_for_each_chain(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"hello")
+            await chain.update(b" world", offset=5)
+            counters = [chain.daemons[node].service.counters for node in (1, 2, 3)]
+            assert [each["bytes_written"] for each in counters] == [11, 0, 0]
+            assert [each["updates_of_clients"] for each in counters] == [2, 0, 0]
+
+    run(scenario())
+
+
 def test_every_replica_has_what_was_written(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with chain_of(tmp_path) as chain:

@@ -1,0 +1,182 @@
+"""The feed: one look for all viewers, each of whom is sent what has changed, at its own pace."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from fs_common.errors import Code, EmberError
+from fs_common.release import RELEASE
+from fs_meta.http.history import Piece
+from fs_meta.http.live import Live
+from fs_meta.http.observing import Observation, Observer
+from tests.console.played import observation
+
+
+class PlayedHistory:
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def since(self, number: int) -> Piece:
+        numbers = range(max(number, 0), self.taken)
+        return Piece(max(number, 0), [float(n) for n in numbers], {"reads": [float(n) for n in numbers]})
+
+
+class PlayedObserver:
+    """Looks that the test hands out."""
+
+    def __init__(self) -> None:
+        self.looks: asyncio.Queue[Observation | EmberError] = asyncio.Queue()
+        self.asked: list[tuple[int, int]] = []
+        self.history = PlayedHistory()
+
+    async def look(self, *, known_version: int, known_taken: int) -> Observation:
+        self.asked.append((known_version, known_taken))
+        look = await self.looks.get()
+        if isinstance(look, EmberError):
+            raise look
+        return look
+
+    def show(self, seen: Observation, *, samples: int = 0) -> None:
+        self.history.taken += samples
+        self.looks.put_nowait(seen._replace(samples=self.history.since(self.history.taken - 20)))
+
+
+async def ask(make: Callable[[], Any], timeout_s: float | None = None) -> Any:
+    made = make()
+    return await made if isinstance(made, Awaitable) else made
+
+
+def live_of(observer: PlayedObserver, **named: Any) -> Live:
+    return Live(cast(Observer, observer), ask, **named)
+
+
+class Viewer:
+    def __init__(self, live: Live) -> None:
+        self.feed: AsyncIterator[bytes] = live.feed()
+
+    async def event(self) -> tuple[str, Any]:
+        async with asyncio.timeout(10):
+            part = await anext(self.feed)
+        name, data, *rest = part.decode().split("\n")
+        assert name.startswith("event: ") and data.startswith("data: ") and rest == ["", ""]
+        return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+    async def until(self, last: str) -> dict[str, Any]:
+        found = {}
+        while last not in found:
+            name, value = await self.event()
+            found[name] = value
+        return found
+
+    async def close(self) -> None:
+        await cast(Any, self.feed).aclose()
+
+
+def test_a_viewer_is_sent_everything_at_first_and_then_what_has_changed() -> None:
+    async def body() -> None:
+        observer = PlayedObserver()
+        viewer = Viewer(live_of(observer))
+        assert (await viewer.event())[0] == "hello"
+        observer.show(observation(), samples=3)
+        first = await viewer.until("samples")
+        assert set(first) == {"cluster", "nodes", "moves", "clients", "operations", "chains", "samples"}
+        assert first["chains"]["whole"] and len(first["chains"]["chains"]) == 3
+        assert first["samples"]["first"] == 0 and first["samples"]["series"] == {"reads": [0, 1, 2]}
+
+        observer.show(observation(failed=frozenset((2,)), version=8), samples=2)
+        second = await viewer.until("samples")
+        assert "operations" not in second and "moves" not in second and "clients" not in second
+        assert second["cluster"]["health"] == "degraded"
+        assert not second["chains"]["whole"] and len(second["chains"]["chains"]) == 3
+        assert second["samples"]["first"] == 3 and second["samples"]["series"] == {"reads": [3, 4]}
+
+        observer.show(observation(chains=2, failed=frozenset((2,)), version=9))
+        third = await viewer.until("chains")
+        assert third["chains"] == {"whole": False, "gone": [3], "chains": []}
+        await viewer.close()
+
+    asyncio.run(body())
+
+
+def test_all_viewers_share_one_look_and_none_is_taken_for_nobody() -> None:
+    async def body() -> None:
+        observer = PlayedObserver()
+        live = live_of(observer)
+        first, second = Viewer(live), Viewer(live)
+        assert not observer.asked
+        for viewer in (first, second):
+            await viewer.event()
+        observer.show(observation(), samples=1)
+        for viewer in (first, second):
+            await viewer.until("samples")
+        assert observer.asked == [(-1, -1), (7, 1)]
+        await first.close()
+        await second.close()
+        await asyncio.sleep(0)
+        observer.show(observation(version=9))
+        third = Viewer(live)
+        await third.event()
+        await third.until("chains")
+        assert observer.asked[2:] == [(-1, -1), (9, 1)], "the look that was under way went with its viewers"
+        await third.close()
+
+    asyncio.run(body())
+
+
+def test_a_viewer_that_is_far_behind_asks_for_the_samples_that_it_lacks() -> None:
+    async def body() -> None:
+        observer = PlayedObserver()
+        viewer = Viewer(live_of(observer))
+        await viewer.event()
+        observer.show(observation(), samples=1)
+        await viewer.until("samples")
+        observer.show(observation(), samples=50)
+        assert len((await viewer.until("samples"))["samples"]["age_s"]) == 50
+        await viewer.close()
+
+    asyncio.run(body())
+
+
+def test_a_look_that_fails_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fs_meta.http.live.AGAIN_S", 0.0)
+
+    async def body() -> None:
+        observer = PlayedObserver()
+        viewer = Viewer(live_of(observer))
+        await viewer.event()
+        observer.looks.put_nowait(EmberError(Code.TIMED_OUT))
+        observer.show(observation())
+        assert "cluster" in await viewer.until("cluster")
+        await viewer.close()
+
+    asyncio.run(body())
+
+
+def test_a_feed_ends_by_itself_so_that_the_next_one_shows_its_token_again() -> None:
+    async def body() -> None:
+        observer = PlayedObserver()
+        live = live_of(observer, feed_s=0.0)
+        assert [part async for part in live.feed()] == [b'event: hello\ndata: {"release":"%s"}\n\n' % RELEASE.encode()]
+        assert live._following is None
+
+    asyncio.run(body())
+
+
+def test_there_is_an_end_to_viewers() -> None:
+    async def body() -> None:
+        observer = PlayedObserver()
+        live = live_of(observer)
+        viewers = []
+        while not live.full:
+            viewers.append(Viewer(live))
+            await viewers[-1].event()
+        assert len(viewers) == 32
+        await viewers[0].close()
+        assert not live.full
+        for viewer in viewers[1:]:
+            await viewer.close()
+
+    asyncio.run(body())

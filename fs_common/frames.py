@@ -112,6 +112,8 @@ def _diagnosis(header: memoryview, body_bytes_max: int, payload_bytes_max: int) 
     """Which field is wrong. Magic and version come before the checksum: another version may compute another one."""
     magic, version, kind, _, _, body_length, payload_length, _, reserved, crc = _HEADER.unpack_from(header, 0)
     if magic != MAGIC:
+        if bytes(header[:2]) == b"\x16\x03":
+            return FrameError("magic", "the peer speaks TLS, and this server has no certificates (tls_dir)")
         return FrameError("magic", f"{bytes(header[:4])!r} is not b'EMBR'; the peer speaks another protocol")
     if version != FRAME_VERSION:
         return FrameError("version", f"{version} is not {FRAME_VERSION}; upgrade the older side")

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from fs_common.errors import EmberError
 from fs_common.frames import FrameError
+from fs_common.tls.names import Proven
 from fs_common.wire import Frame, Outgoing, Part
 
 
@@ -46,6 +47,10 @@ class Link(Protocol):
     @property
     def descriptor(self) -> int | None:
         """File descriptor of the connection, for a forked child to close; None: there is none, or it is over."""
+
+    @property
+    def proven(self) -> Proven | None:
+        """Who the other side has proven to be; None: on such a connection nobody can."""
 
     @property
     def unsent_bytes(self) -> int:

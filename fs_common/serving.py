@@ -43,6 +43,7 @@ from fs_common.rpc import (
     encode,
     payload_parts,
 )
+from fs_common.tls.names import STORAGE, describe
 from fs_common.wire import Frame
 
 logger = logging.getLogger(__name__)
@@ -301,10 +302,24 @@ class ServingConnection:
                 Code.WRONG_CLUSTER,
                 f"this server belongs to cluster {service.cluster!r}, the caller wants {hello.cluster!r}",
             )
+        self._check_certificate(hello)
         admission = ANYBODY if service.authenticate is None else service.authenticate(hello)
         if service.admit is not None:
             service.admit(hello)
         return admission
+
+    def _check_certificate(self, hello: Hello) -> None:
+        """Over TLS, whoever says that it is a daemon has its certificate. Users have tokens."""
+        proven = self._link.proven
+        if proven is None or hello.role == "client":
+            return
+        node = int.from_bytes(hello.client, "big") if hello.role == STORAGE else 0
+        if not proven.stands_for(hello.role, node):
+            raise EmberError(
+                Code.UNAUTHENTICATED,
+                f"the caller says that it is {describe(hello.role, node)}, its certificate is of {proven}: give it the "
+                "tls_dir that was made for it (emberfs certs issue)",
+            )
 
     def _end_session(self, reason: EmberError) -> None:
         """Whoever calls is told why, and cut off."""

@@ -363,7 +363,7 @@ class FrameWriter:
         self.unsent_bytes += len(frame) + payload_length
         return outgoing
 
-    def gather(self) -> list[memoryview | bytes | bytearray] | FileRange | None:
+    def gather(self, segments_max: int = IOVEC_MAX) -> list[memoryview | bytes | bytearray] | FileRange | None:
         """What to send next: memory segments, or a file range, or nothing.
 
         `range_follows` says whether a file range comes right after the segments.
@@ -383,7 +383,7 @@ class FrameWriter:
             if kind is Outgoing:
                 continue
             segments.append(segment)  # type: ignore[arg-type]
-            if len(segments) == IOVEC_MAX:
+            if len(segments) == segments_max:
                 break
         return self._from_offset(segments)
 

@@ -40,6 +40,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """HTTP: health, figures, administration. Left out: `port` + 2, which is 9702, or any free port where `port` is 0.
     0: any free port, told by the log. -1: none."""
 
+    tls_dir: str = ""
+    """Directory with ca.pem, cert.pem and key.pem, made by `emberfs certs`: every port speaks TLS then, and nothing
+    else. Empty: none does."""
     storage_nodes: int = 3
     """Storage daemons to wait for before the first chain table is made."""
     replicas: int = 3

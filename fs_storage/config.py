@@ -31,6 +31,9 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     http_port: int | None = None
     """HTTP: health and figures. Left out: `port` + 100, or any free port where `port` is 0. 0: any free port, told by
     the log. -1: none."""
+    tls_dir: str = ""
+    """Directory with ca.pem, cert.pem and key.pem, made by `emberfs certs`: every port speaks TLS then, and nothing
+    else. Empty: none does."""
     capacity_bytes: int = 0
     """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
 

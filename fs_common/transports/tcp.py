@@ -16,16 +16,22 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fs_common.errors import Code, EmberError
 from fs_common.frames import FrameError
 from fs_common.limits import KIB, MIB
 from fs_common.link import Receiver
-from fs_common.records.session import Hello
+from fs_common.records.session import Hello, Welcome
 from fs_common.rpc import Peer, Service
 from fs_common.serving import ServingConnection
 from fs_common.telemetry import LimitedLog
+from fs_common.tls.names import Proven, describe
 from fs_common.wire import PAYLOAD_DONE, FileRange, FrameReader, FrameWriter, Outgoing, Part
+
+if TYPE_CHECKING:
+    from fs_common.tls.files import TlsFiles
 
 logger = logging.getLogger(__name__)
 _defects = LimitedLog(logger)
@@ -95,6 +101,10 @@ class TcpLink:
     @property
     def descriptor(self) -> int | None:
         return None if self._over else self._file
+
+    @property
+    def proven(self) -> Proven | None:
+        return None
 
     @property
     def unsent_bytes(self) -> int:
@@ -396,27 +406,32 @@ class TcpLink:
         self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} is closed"))
 
 
-async def connect(host: str, port: int, hello: Hello, *, timeout: float) -> Peer:
+async def connect(host: str, port: int, hello: Hello, *, timeout: float, tls: "TlsFiles | None" = None) -> Peer:
     """A greeted connection to the server at `host:port`, within `timeout` seconds.
+
+    `tls`: over TLS, and only with a daemon of the cluster that these files are of.
 
     Raises `EmberError`: UNREACHABLE (nobody answers there), or why the server turned us away.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     try:
-        connected = await asyncio.wait_for(_connected_socket(loop, host, port), timeout)
+        link = await asyncio.wait_for(_connected_link(loop, host, port, tls), timeout)
     except TimeoutError:
         raise EmberError(Code.UNREACHABLE, f"{host}:{port} did not answer within {timeout:g} s") from None
+    except EmberError as error:
+        raise EmberError(error.code, f"{host}:{port}: {error.message}") from None
     except (OSError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0
         # The loop puts words of its own in the place of the system's.
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
         raise EmberError(Code.UNREACHABLE, f"{host}:{port} cannot be reached: {reason}") from None
-    link = TcpLink(connected, loop)
     peer = Peer(link, loop)
     link.start(peer)
     try:
         await peer.greet(hello, max(deadline - loop.time(), 0.001))
+        if link.proven is not None:
+            _check_welcome(host, port, link.proven, peer.welcome)
     except EmberError as error:
         await peer.close()
         if error.code in (Code.PEER_GONE, Code.TIMED_OUT):
@@ -426,6 +441,23 @@ async def connect(host: str, port: int, hello: Hello, *, timeout: float) -> Peer
         await peer.close()
         raise
     return peer
+
+
+def _check_welcome(host: str, port: int, proven: Proven, welcome: Welcome) -> None:
+    """Any daemon of the cluster has a certificate: it may not take itself for another one."""
+    if not proven.stands_for(welcome.role, welcome.node):
+        said = describe(welcome.role, welcome.node)
+        message = f"{host}:{port} says that it is {said}, its certificate is of {proven}"
+        raise EmberError(Code.UNREACHABLE, message)
+
+
+async def _connected_link(loop: asyncio.AbstractEventLoop, host: str, port: int, tls: "TlsFiles | None") -> TcpLink:
+    connected = await _connected_socket(loop, host, port)
+    if tls is None:
+        return TcpLink(connected, loop)
+    from fs_common.transports.tls import connected_link
+
+    return await connected_link(connected, loop, tls)
 
 
 async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
@@ -484,8 +516,15 @@ def connections_max(descriptors_max: int) -> int:
 class Server:
     """A listening socket and its connections."""
 
-    def __init__(self, service: Service, listening: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        service: Service,
+        listening: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        make_link: Callable[[socket.socket, asyncio.AbstractEventLoop], TcpLink] = TcpLink,
+    ) -> None:
         self._service = service
+        self._make_link = make_link
         self._socket = listening
         self._loop = loop
         self.host, self.port = listening.getsockname()[:2]
@@ -558,7 +597,7 @@ class Server:
             except OSError:
                 accepted.close()
                 continue
-            link = TcpLink(accepted, self._loop)
+            link = self._make_link(accepted, self._loop)
             connection = ServingConnection(self._service, link, self._loop, self._on_ended)
             self._connections.add(connection)
             link.start(connection)
@@ -569,12 +608,20 @@ class Server:
             self._idle.set_result(None)
 
 
-async def serve(service: Service, host: str, port: int) -> Server:
-    """Listen on `host:port` (0: any free port) and answer with `service`. Raises `OSError` if the port is taken."""
+async def serve(service: Service, host: str, port: int, *, tls: "TlsFiles | None" = None) -> Server:
+    """Listen on `host:port` (0: any free port) and answer with `service`; with `tls`, over TLS only.
+
+    Raises `OSError` if the port is taken.
+    """
+    make_link: Callable[[socket.socket, asyncio.AbstractEventLoop], TcpLink] = TcpLink
+    if tls is not None:
+        from fs_common.transports.tls import TlsLink
+
+        make_link = partial(TlsLink, files=tls)
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listening.setblocking(False)
-    server = Server(service, listening, loop)
+    server = Server(service, listening, loop, make_link)
     server.start()
     return server

@@ -19,6 +19,7 @@ from fs_common.records.storage import ReadChunksReply, UpdateChunks, UpdateChunk
 from fs_common.rpc import Admission, Allocation, Call, FileRange, Part, Reply, ServerSession, Service
 from fs_common.security.identity import Identity
 from fs_common.transports import tcp
+from tests.certificates import TlsTransport
 from tests.common.loopback import (
     KIB,
     MIB,
@@ -34,7 +35,7 @@ from tests.common.loopback import (
 )
 from tests.support import run
 
-TRANSPORTS = [pytest.param(tcp, id="tcp")]
+TRANSPORTS = [pytest.param(tcp, id="tcp"), pytest.param(TlsTransport(), id="tls")]
 CLIENT = b"c" * 16
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)

@@ -30,7 +30,7 @@ from fs_client.kept_files import KeptFiles
 from fs_client.memory import FreshBytes
 from fs_client.meta_client import MetaClient
 from fs_client.namespace import Namespace
-from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
+from fs_client.options import DEFAULT_TIMEOUT_S, Options, client_tls, make_options
 from fs_client.paths import Path, encode
 from fs_client.read_ranges import RangeError, RangeReader
 from fs_client.routing_cache import RoutingCache
@@ -63,15 +63,17 @@ async def connect(
     token: str | None = None,
     transport: str = "auto",
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    tls_ca: str | None = None,
 ) -> "AsyncFileSystem":
     """Connect to a cluster.
 
     `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
     `timeout_s`: the total time of one call, retries included.
+    `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
 
     Raises `OSError`: nobody answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    return await connect_with(make_options(cluster, token, transport, timeout_s))
+    return await connect_with(make_options(cluster, token, transport, timeout_s, tls_ca))
 
 
 async def connect_with(
@@ -102,7 +104,7 @@ class AsyncFileSystem(Namespace):
         hello = Hello(
             [PROTOCOL_VERSION], "client", self.client, token=options.token, host=socket.gethostname(), pid=os.getpid()
         )
-        self.pool = PeerPool(hello)
+        self.pool = PeerPool(hello, tls=client_tls(options.tls_ca))
         metadata = MetaClient(options.addresses, self.pool, options.timeout_s)
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
         self.routing = RoutingCache(self._fetch_routing, self.spawn)

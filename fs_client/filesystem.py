@@ -40,15 +40,17 @@ def connect(
     token: str | None = None,
     transport: str = "auto",
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    tls_ca: str | None = None,
 ) -> "FileSystem":
     """Connect to a cluster.
 
     `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
     `timeout_s`: the total time of one call, retries included.
+    `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
 
     Raises `OSError`: nobody answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    fs = FileSystem(make_options(cluster, token, transport, timeout_s))
+    fs = FileSystem(make_options(cluster, token, transport, timeout_s, tls_ca))
     fs._connection()
     return fs
 

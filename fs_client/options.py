@@ -5,12 +5,16 @@ Options are plain values: a file system pickles as its options and connects anew
 
 import os
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from fs_common.tls.files import TlsFiles
 
 DEFAULT_CLUSTER = "127.0.0.1:9700"
 DEFAULT_PORT = 9700
 DEFAULT_TIMEOUT_S = 30.0
 CLUSTER_VARIABLE = "EMBERFS_CLUSTER"
+TLS_CA_VARIABLE = "EMBERFS_TLS_CA"
 TRANSPORTS = ("auto", "tcp")
 
 
@@ -34,14 +38,21 @@ class Options:
     transport: str = "auto"
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Total time one call may take, all of its retries included."""
+    tls_ca: str = ""
+    """File with the cluster's authority: everything goes over TLS. Empty: nothing does."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
         return parse_cluster(self.cluster)
 
 
-def make_options(cluster: str | None, token: str | None, transport: str, timeout_s: float) -> Options:
-    """Checked options. `cluster` None: the environment's `EMBERFS_CLUSTER`, else `127.0.0.1:9700`."""
+def make_options(
+    cluster: str | None, token: str | None, transport: str, timeout_s: float, tls_ca: str | None = None
+) -> Options:
+    """Checked options. `cluster` None: the environment's `EMBERFS_CLUSTER`, else `127.0.0.1:9700`.
+
+    `tls_ca` None: the environment's `EMBERFS_TLS_CA`; empty: no TLS whatever the environment says.
+    """
     if cluster is None:
         cluster = os.environ.get(CLUSTER_VARIABLE) or DEFAULT_CLUSTER
     parse_cluster(cluster)
@@ -49,7 +60,22 @@ def make_options(cluster: str | None, token: str | None, transport: str, timeout
         raise ValueError(f"transport {transport!r} is not available: use one of {', '.join(TRANSPORTS)}")
     if not timeout_s > 0:
         raise ValueError(f"timeout_s {timeout_s!r} is not a positive number of seconds")
-    return Options(cluster, token or "", transport, float(timeout_s))
+    return Options(cluster, token or "", transport, float(timeout_s), tls_ca_path(tls_ca))
+
+
+def tls_ca_path(given: str | None = None) -> str:
+    """The file of `make_options`' `tls_ca`; "": no TLS. Absolute: a daemon has another working directory."""
+    path = os.environ.get(TLS_CA_VARIABLE, "") if given is None else given
+    return os.path.abspath(path) if path else ""
+
+
+def client_tls(ca: str) -> "TlsFiles | None":
+    """What connections are made with. Raises `EmberError`, INVALID: `ca` is no file with certificates."""
+    if not ca:
+        return None
+    from fs_common.tls.files import TlsFiles
+
+    return TlsFiles.of_client(ca)
 
 
 def parse_cluster(cluster: str) -> tuple[Address, ...]:

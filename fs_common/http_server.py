@@ -23,11 +23,14 @@ import logging
 import socket
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
 from fs_common.errors import Code, EmberError
+
+if TYPE_CHECKING:
+    from fs_common.tls.files import TlsFiles
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +104,9 @@ async def _run(make: Callable[[], Awaitable[T] | T]) -> T:
 class HttpServer:
     """One HTTP server. `start` it on the process's loop, `close` it before what its application asks for."""
 
-    def __init__(self, app: App, host: str, port: int) -> None:
-        """Serve `app` at `host:port` (0: any free port)."""
+    def __init__(self, app: App, host: str, port: int, tls: "TlsFiles | None" = None) -> None:
+        """Serve `app` at `host:port` (0: any free port); with `tls`, over HTTPS alone."""
+        self._tls = tls
         self.host = host
         self.port = port
         self._app = app
@@ -198,6 +202,9 @@ class HttpServer:
             timeout_graceful_shutdown=GRACE_S,
             backlog=BACKLOG,
         )
+        config.load()
+        if self._tls is not None:
+            config.ssl = self._tls.http_context()
         await Server(config).serve(sockets=[listening])
 
 

@@ -38,6 +38,8 @@ from fs_common.limits import MIB
 from fs_common.records.chains import SyncProgress
 from fs_common.records.routing import LocalState, NodeState, Routing, StoreVerdict
 from fs_common.release import RELEASE
+from fs_common.tls.control_plane import open_channel
+from fs_common.tls.files import TlsFiles
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +125,7 @@ class ManagerClient:
         status: Callable[[], NodeStatus],
         clock: Callable[[], float] = boottime_s,
         keep_cluster: Callable[[bytes], None] = lambda uuid: None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """`keep_cluster`: called once, with the uuid of the cluster of the first manager met: the node belongs to it,
         durably on return. Raises `OSError`."""
@@ -140,6 +143,7 @@ class ManagerClient:
             cluster_uuid=who.cluster_uuid,
         )
         self._keep_cluster = keep_cluster
+        self._tls = tls
         self._status = status
         self._clock = clock
         self._lease_until_s = float("-inf")
@@ -224,7 +228,7 @@ class ManagerClient:
         """Stop, and say goodbye; the lease is over from here on. A manager that cannot be reached is not waited for."""
         await self.close()
         for address in self._addresses:
-            async with _channel(address) as channel:
+            async with _channel(address, self._tls) as channel:
                 call = control_pb2_grpc.ManagerStub(channel).Heartbeat(timeout=timeout_s)
                 goodbye = pb.HeartbeatRequest(identity=self._identity, sequence=1, leaving=True)
                 try:
@@ -274,7 +278,7 @@ class ManagerClient:
         """One stream of heartbeats, each sent once the one before is answered. Ends by an error only."""
         sequence = 0
         try:
-            async with _channel(address) as channel:
+            async with _channel(address, self._tls) as channel:
                 call = control_pb2_grpc.ManagerStub(channel).Heartbeat()
                 try:
                     while True:
@@ -375,7 +379,7 @@ class ManagerClient:
         """One stream of routing. Ends when the manager ends it."""
         answered = False
         try:
-            async with _channel(address) as channel:
+            async with _channel(address, self._tls) as channel:
                 known = self._routing.version if self._routing is not None else 0
                 call = control_pb2_grpc.ManagerStub(channel).WatchRouting(
                     pb.WatchRoutingRequest(known_version=known, cluster=self._identity.cluster)
@@ -422,17 +426,15 @@ def _verdict(message: Any) -> TargetVerdict:
     )
 
 
-def _channel(address: str) -> Any:
+def _channel(address: str, tls: TlsFiles | None) -> Any:
     """A channel that fails at once instead of waiting: the caller has its own backoff and its own next address."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.max_receive_message_length", ROUTING_BYTES_MAX),
-            ("grpc.enable_retries", 0),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),  # a new channel tries now, whatever the one before has seen
-        ],
-    )
+    options = [
+        ("grpc.max_receive_message_length", ROUTING_BYTES_MAX),
+        ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # a new channel tries now, whatever the one before has seen
+    ]
+    return open_channel(address, options, tls)
 
 
 async def _status_of(call: Any, address: str) -> EmberError:

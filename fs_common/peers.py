@@ -9,7 +9,7 @@ Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,11 +19,16 @@ from fs_common.records.session import Hello
 from fs_common.rpc import Part, Peer, Ticket
 from fs_common.transports import tcp
 
+if TYPE_CHECKING:
+    from fs_common.tls.files import TlsFiles
+
 Address = tuple[str, int]
 
 
 class PeerPool:
-    def __init__(self, hello: Hello, *, connect_timeout_s: float = 1.0) -> None:
+    def __init__(self, hello: Hello, *, connect_timeout_s: float = 1.0, tls: "TlsFiles | None" = None) -> None:
+        """`tls`: every connection is over TLS, with daemons of the cluster that these files are of."""
+        self._tls = tls
         self.hello = hello
         """What new connections say of us; may be replaced, e.g. once the cluster's id is known."""
         self.connect_timeout_s = connect_timeout_s
@@ -111,7 +116,7 @@ class PeerPool:
 
     async def _connect(self, address: Address) -> Peer:
         try:
-            peer = await tcp.connect(*address, self.hello, timeout=self.connect_timeout_s)
+            peer = await tcp.connect(*address, self.hello, timeout=self.connect_timeout_s, tls=self._tls)
         finally:
             self._connecting.pop(address, None)
         self._retired = [old for old in self._retired if not old.closed]

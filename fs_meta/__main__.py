@@ -23,6 +23,7 @@ from fs_common.errors import EmberError
 from fs_common.http_server import HttpServer
 from fs_common.making import Making
 from fs_common.telemetry import configure_logging
+from fs_common.tls.files import TlsFiles
 from fs_meta import server
 from fs_meta.config import MetaConfig
 from fs_meta.format import prepare_store
@@ -47,17 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging("meta", config.log_json, config.log_level)
+    try:
+        tls = TlsFiles.of_daemon(config.tls_dir) if config.tls_dir else None
+    except EmberError as error:
+        return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, options.making))
+        return runner.run(_serve(config, options.making, tls))
 
 
-async def _serve(config: MetaConfig, making: Making) -> int:
+async def _serve(config: MetaConfig, making: Making, tls: TlsFiles | None) -> int:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        running, http = await _start(config, making)
+        running, http = await _start(config, making, tls)
     except EmberError as error:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
@@ -77,7 +82,9 @@ async def _serve(config: MetaConfig, making: Making) -> int:
     return 0
 
 
-async def _start(config: MetaConfig, making: Making) -> tuple[server.MetaServer, HttpServer | None]:
+async def _start(
+    config: MetaConfig, making: Making, tls: TlsFiles | None
+) -> tuple[server.MetaServer, HttpServer | None]:
     """Store, manager, server, HTTP, in this order; what was started is ended again if a later one fails."""
     if config.store_url.startswith("memory:"):
         making = Making.IF_MISSING  # it is empty at every start
@@ -86,10 +93,10 @@ async def _start(config: MetaConfig, making: Making) -> tuple[server.MetaServer,
         found = await prepare_store(
             kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns(), making
         )
-        manager = await start_manager(kv, config, found.uuid)
+        manager = await start_manager(kv, config, found.uuid, tls)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
-            running = await server.start(config, kv, manager, manager.manager)
+            running = await server.start(config, kv, manager, manager.manager, tls)
             running.observer.manage(manager.manager, Growth(manager.manager))
         except BaseException:
             await manager.close()
@@ -98,7 +105,7 @@ async def _start(config: MetaConfig, making: Making) -> tuple[server.MetaServer,
         await kv.close()
         raise
     try:
-        return running, start_http(config, kv, manager.manager)
+        return running, start_http(config, kv, manager.manager, tls)
     except BaseException:
         await running.close()
         raise

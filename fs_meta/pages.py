@@ -10,19 +10,22 @@ from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.http_ports import ABOVE_METADATA, NONE, port_of
 from fs_common.http_server import HttpServer, LoopBridge
 from fs_common.records.routing import NodeState
+from fs_common.tls.files import TlsFiles
 from fs_meta.config import MetaConfig
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.manager import Manager
 
 
-def start_http(config: MetaConfig, kv: KeyValueStore, manager: Manager) -> HttpServer | None:
+def start_http(
+    config: MetaConfig, kv: KeyValueStore, manager: Manager, tls: TlsFiles | None = None
+) -> HttpServer | None:
     """Serve HTTP, if the configuration says so. Raises UNREACHABLE when the port is taken."""
     port = port_of(config.http_port, config.port, ABOVE_METADATA)
     if port == NONE:
         return None
     bridge = LoopBridge(asyncio.get_running_loop())
     pages = DaemonPages(bridge, lambda: readiness(kv, manager), identity={"role": "meta", "cluster": config.cluster})
-    server = HttpServer(pages, config.bind, port)
+    server = HttpServer(pages, config.bind, port, tls)
     server.start()
     return server
 

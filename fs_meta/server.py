@@ -24,6 +24,7 @@ from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
+from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.chunks import ChunkClient
@@ -168,7 +169,11 @@ class MetaServer:
 
 
 async def start(
-    config: MetaConfig, kv: KeyValueStore, manager: Manager, cluster: ClusterManager | None = None
+    config: MetaConfig,
+    kv: KeyValueStore,
+    manager: Manager,
+    cluster: ClusterManager | None = None,
+    tls: TlsFiles | None = None,
 ) -> MetaServer:
     """Serve the namespace in `kv`, which has been prepared for `config.cluster`. Raises `OSError`: the port is taken.
 
@@ -177,7 +182,8 @@ async def start(
     The server owns `kv` and `manager` from here on; on an error they stay the caller's.
     """
     client = os.urandom(16)
-    pool = PeerPool(Hello([PROTOCOL_VERSION], "meta", client, config.cluster, host=config.host, pid=os.getpid()))
+    hello = Hello([PROTOCOL_VERSION], "meta", client, config.cluster, host=config.host, pid=os.getpid())
+    pool = PeerPool(hello, tls=tls)
 
     def routing() -> Routing | None:
         return manager.routing
@@ -223,7 +229,7 @@ async def start(
     )
     manager.subscribe(observer.tell)
     try:
-        server = await tcp.serve(service, config.bind, config.port)
+        server = await tcp.serve(service, config.bind, config.port, tls=tls)
     except BaseException:
         await pool.close()
         raise

@@ -22,6 +22,7 @@ from fs_common.config import STORAGE_VARIABLES, ConfigError, load
 from fs_common.errors import EmberError, Retry
 from fs_common.manager_client import ManagerClient, NodeAddress
 from fs_common.telemetry import configure_logging
+from fs_common.tls.files import TlsFiles
 from fs_storage.config import StorageConfig
 from fs_storage.directory import DirectoryRefused, NodeDirectory, claim
 from fs_storage.engine.interface import ChunkStore
@@ -51,14 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # numpy, loaded when the first large update comes, would start a thread for each processor that it never uses here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        tls = TlsFiles.of_daemon(config.tls_dir) if config.tls_dir else None
+    except EmberError as error:
+        return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
+    try:
         with claim(Path(config.directory), config.cluster, config.node, options.making) as directory:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_serve(config, directory))
+                return runner.run(_serve(config, directory, tls))
     except DirectoryRefused as error:
         return _refuse(str(error), EXIT_FAILED)
 
 
-async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
+async def _serve(config: StorageConfig, directory: NodeDirectory, tls: TlsFiles | None) -> int:
     async def open_target(target: int, make: bool) -> ChunkStore:
         capacity = config.capacity_bytes
         return await open_store(directory.target(target), target=target, capacity_bytes=capacity, make=make)
@@ -68,7 +73,7 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    daemon = Daemon(config, open_target, directory)
+    daemon = Daemon(config, open_target, directory, tls)
     try:
         bound, port = await daemon.start()
     except OSError as error:
@@ -76,12 +81,12 @@ async def _serve(config: StorageConfig, directory: NodeDirectory) -> int:
         return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
     host = config.host if config.listen else bound
     try:
-        http = start_http(config, daemon)
+        http = start_http(config, daemon, tls)
     except EmberError as error:
         await daemon.close()
         return _refuse(error.message, EXIT_FAILED)
     who = NodeAddress(config.cluster, config.node, host, port, directory.cluster_uuid)
-    manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster)
+    manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster, tls=tls)
     daemon.join(manager)
     ended = loop.create_task(stopped.wait())
     joined = loop.create_task(_acknowledged(manager))

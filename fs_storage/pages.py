@@ -9,11 +9,12 @@ import asyncio
 from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.http_ports import ABOVE_STORAGE, NONE, port_of
 from fs_common.http_server import HttpServer, LoopBridge
+from fs_common.tls.files import TlsFiles
 from fs_storage.config import StorageConfig
 from fs_storage.service import Daemon
 
 
-def start_http(config: StorageConfig, daemon: Daemon) -> HttpServer | None:
+def start_http(config: StorageConfig, daemon: Daemon, tls: TlsFiles | None = None) -> HttpServer | None:
     """Serve HTTP, if the configuration says so. Raises UNREACHABLE when the port is taken."""
     port = port_of(config.http_port, config.port, ABOVE_STORAGE)
     if port == NONE:
@@ -21,7 +22,7 @@ def start_http(config: StorageConfig, daemon: Daemon) -> HttpServer | None:
     bridge = LoopBridge(asyncio.get_running_loop())
     identity: dict[str, str | int] = {"role": "storage", "cluster": config.cluster, "node": config.node}
     pages = DaemonPages(bridge, lambda: readiness(daemon), identity=identity)
-    server = HttpServer(pages, config.bind, port)
+    server = HttpServer(pages, config.bind, port, tls)
     server.start()
     return server
 

@@ -23,6 +23,7 @@ from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
+from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
 from fs_storage.disks import Disks
@@ -79,8 +80,15 @@ class Manager(Protocol):
 class Daemon:
     """One storage daemon. `start`, `join`, then `close`. Used from one event loop."""
 
-    def __init__(self, config: StorageConfig, open_store: OpenStore, disk: StoredTargets | None = None) -> None:
+    def __init__(
+        self,
+        config: StorageConfig,
+        open_store: OpenStore,
+        disk: StoredTargets | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
         self._config = config
+        self._tls = tls
         self.manager: Manager | None = None
         """Once it has joined."""
         self._server: tcp.Server | None = None
@@ -141,7 +149,8 @@ class Daemon:
     def _make_pool(self) -> PeerPool:
         """Connections to other daemons: whoever must not wait behind somebody else's bytes has a pool of its own."""
         node = self._config.node
-        return PeerPool(Hello([PROTOCOL_VERSION], "storage", node.to_bytes(16, "big"), self._config.cluster))
+        hello = Hello([PROTOCOL_VERSION], "storage", node.to_bytes(16, "big"), self._config.cluster)
+        return PeerPool(hello, tls=self._tls)
 
     # -- membership, for the targets -------------------------------------------------------------------------------
 
@@ -163,7 +172,7 @@ class Daemon:
 
     async def start(self) -> tuple[str, int]:
         """Listen; host and port. Nothing is served before `join`. Raises `OSError` when the port is taken."""
-        self._server = await tcp.serve(self.service, self._config.bind, self._config.port)
+        self._server = await tcp.serve(self.service, self._config.bind, self._config.port, tls=self._tls)
         self._settling.start()
         self._mending.start()
         self._resync.start()

@@ -29,6 +29,7 @@ PURE = (
     "fs_common/limits.py",
     "fs_common/checks.py",
     "fs_common/channels.py",
+    "fs_common/tls/names.py",
     "fs_common/chain_words.py",
     "fs_common/cluster_words.py",
     "fs_common/quantities.py",
@@ -78,6 +79,7 @@ OPTIONAL = {
     "starlette": ("fs_meta/http",),
     "uvicorn": ("fs_common/http_server.py",),
     "prometheus_client": ("fs_common/metrics.py",),
+    "cryptography": ("fs_common/tls/making.py",),
 }
 """Packages that an installation may be without, and the only places that import each."""
 

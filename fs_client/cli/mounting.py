@@ -87,7 +87,7 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
 
     try:
         options = parse(words)
-        connection = make_options(cluster, options.token or None, "auto", options.timeout_s)
+        connection = make_options(cluster, options.token or None, "auto", options.timeout_s, options.tls_ca)
     except (BadOption, ValueError) as error:
         raise Usage(str(error)) from None
     flags = set(options.kernel_words)

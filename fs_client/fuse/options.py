@@ -18,7 +18,7 @@ KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
 _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
 """Words that take another one away."""
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
-           "entry_timeout", "negative_timeout", "token", "log")  # fmt: skip
+           "entry_timeout", "negative_timeout", "token", "tls_ca", "log")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
           "nonempty", "nocontrol", "low_latency", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
@@ -55,6 +55,8 @@ class MountOptions:
     low_latency: bool = False
     timeout_s: float = 30.0
     token: str = ""
+    tls_ca: str | None = None
+    """None: what the environment says."""
     log: str = ""
 
 
@@ -103,6 +105,8 @@ def parse(words: Iterable[str]) -> MountOptions:
                 times[name] = _seconds(word, value)
             case "token" if equals:
                 options.token = value
+            case "tls_ca" if equals:
+                options.tls_ca = value
             case "log" if equals:
                 options.log = value
             case _ if word in KERNEL_WORDS:

@@ -46,6 +46,8 @@ class TlsFiles:
         self._state: _State = ()
         self._client: ssl.SSLContext | None = None
         self._server: ssl.SSLContext | None = None
+        self._http: ssl.SSLContext | None = None
+        self._texts: tuple[bytes, bytes | None, bytes | None] = (b"", None, None)
         self._take()
 
     @classmethod
@@ -75,6 +77,24 @@ class TlsFiles:
         assert self._server is not None, "a client's files are not for a server"
         return self._server
 
+    def http_context(self) -> ssl.SSLContext:
+        """To serve HTTPS with: callers show tokens, not certificates. It takes new files by itself."""
+        context = self._http
+        assert context is not None, "a client's files are not for a server"
+
+        def newest(session: ssl.SSLObject, name: str | None, asked: ssl.SSLContext) -> None:
+            self._look()
+            assert self._http is not None
+            session.context = self._http
+
+        context.sni_callback = newest
+        return context
+
+    def read(self) -> tuple[bytes, bytes | None, bytes | None]:
+        """Authorities, certificate, key, as they are in the files."""
+        self._look()
+        return self._texts
+
     def _look(self) -> None:
         try:
             if _state(self.paths) != self._state:
@@ -88,18 +108,28 @@ class TlsFiles:
         state = self._state_now()
         client = _context(ssl.PROTOCOL_TLS_CLIENT)
         self._load(client)
-        server = None
+        server = http = None
         if self._certificate is not None:
             server = _context(ssl.PROTOCOL_TLS_SERVER)
             self._load(server)
             server.verify_mode = ssl.CERT_OPTIONAL
-        self._client, self._server, self._state = client, server, state
+            http = _context(ssl.PROTOCOL_TLS_SERVER)
+            self._load(http)
+        texts = self._read()
+        self._client, self._server, self._http, self._texts, self._state = client, server, http, texts, state
 
     def _state_now(self) -> _State:
         try:
             return _state(self.paths)
         except OSError as error:
             raise EmberError(Code.INVALID, _advice(error.filename, error.strerror or "")) from None
+
+    def _read(self) -> tuple[bytes, bytes | None, bytes | None]:
+        try:
+            ca, *own = (path.read_bytes() for path in self.paths)
+        except OSError as error:
+            raise EmberError(Code.INVALID, _advice(error.filename, error.strerror or "")) from None
+        return (ca, own[0], own[1]) if own else (ca, None, None)
 
     def _load(self, context: ssl.SSLContext) -> None:
         path = self._ca

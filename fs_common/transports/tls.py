@@ -144,7 +144,7 @@ class TlsLink(TcpLink):
             return
         if self._session is None:
             self._greeted = True
-            self._receiver.frame_bad(FrameError("tls", f"{first!r} begins no TLS handshake: {TLS_WANTED}"))
+            self._receiver.frame_bad(FrameError("tls", TLS_WANTED))
             return
         self._loop.add_reader(self._file, self._on_handshake)
         self._on_handshake()
@@ -168,7 +168,10 @@ class TlsLink(TcpLink):
     def _refused(self, error: Exception) -> None:
         reason = reason_of(error)
         _strangers.line(logging.WARNING, "%s: no TLS session: %s", self.name, reason)
-        self.abort(EmberError(Code.PEER_GONE, f"{self.name}: no TLS session: {reason}"))
+        # OpenSSL has told the caller why. Over TLS 1.3 that has sent its first bytes by now: closing with those unread
+        # would take the word back.
+        self._greeted = self._finishing = True
+        self._begin_linger()
 
     def _on_greeted(self) -> None:
         session = self._session

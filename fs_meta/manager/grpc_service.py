@@ -32,6 +32,8 @@ from fs_common.control_records import (
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.limits import MIB
 from fs_common.records.routing import NodeState
+from fs_common.tls.control_plane import server_credentials
+from fs_common.tls.files import TlsFiles
 from fs_meta.manager.chains import Report
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
@@ -232,8 +234,8 @@ class GrpcServer:
         await self._server.stop(None)
 
 
-async def serve(manager: Manager, host: str, port: int) -> GrpcServer:
-    """Listen on `host:port` (0: any). Raises UNREACHABLE when that cannot be."""
+async def serve(manager: Manager, host: str, port: int, tls: TlsFiles | None = None) -> GrpcServer:
+    """Listen on `host:port` (0: any); with `tls`, over TLS alone. Raises UNREACHABLE when that cannot be."""
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a second owner
@@ -249,7 +251,11 @@ async def serve(manager: Manager, host: str, port: int) -> GrpcServer:
     for name in ("", SERVICE_NAME):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        bound_port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if tls is None:
+            bound_port = server.add_insecure_port(address)
+        else:
+            bound_port = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         bound_port = 0
         reason: object = error

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fs_common.records.routing import Routing
 from fs_common.rpc import Service
+from fs_common.tls.files import TlsFiles
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_service import GrpcServer, serve
@@ -55,7 +56,9 @@ class RunningManager:
         await self._server.close()
 
 
-async def start_manager(kv: KeyValueStore, config: ManagerConfig, cluster_uuid: bytes = b"") -> RunningManager:
+async def start_manager(
+    kv: KeyValueStore, config: ManagerConfig, cluster_uuid: bytes = b"", tls: TlsFiles | None = None
+) -> RunningManager:
     """Start the manager on `kv`, of cluster `cluster_uuid`, and listen on `config.bind:config.grpc_port`.
 
     Raises `EmberError`: WRONG_CLUSTER, INVALID (store and configuration differ), UNREACHABLE (cannot listen).
@@ -63,7 +66,7 @@ async def start_manager(kv: KeyValueStore, config: ManagerConfig, cluster_uuid: 
     manager = Manager(kv, config, cluster_uuid=cluster_uuid)
     await manager.start()
     try:
-        server = await serve(manager, config.bind, config.grpc_port)
+        server = await serve(manager, config.bind, config.grpc_port, tls)
     except BaseException:
         await manager.close()
         raise

@@ -3,6 +3,7 @@
 import asyncio
 
 from fs_client.cli.failure import Failure
+from fs_client.options import client_tls
 from fs_common.errors import EmberError
 from fs_common.methods import GET_ROUTING, REST
 from fs_common.peers import PeerPool
@@ -39,20 +40,22 @@ async def fetch_routing(pool: PeerPool, address: tuple[str, int], timeout_s: flo
     return routing
 
 
-async def ask_to_rest(address: tuple[str, int], cluster: str, timeout_s: float) -> None:
+async def ask_to_rest(address: tuple[str, int], cluster: str, timeout_s: float, tls_ca: str = "") -> None:
     """Tell the manager at `address` that the whole cluster is taken down. Durable on return. Raises `EmberError`."""
-    pool = PeerPool(hello(cluster))
+    pool = PeerPool(hello(cluster), tls=client_tls(tls_ca))
     try:
         await pool.call(address, REST, Rest(), timeout=timeout_s)
     finally:
         await pool.close()
 
 
-async def wait_until_ready(address: tuple[str, int], cluster: str, storage: int, timeout_s: float) -> Routing:
+async def wait_until_ready(
+    address: tuple[str, int], cluster: str, storage: int, timeout_s: float, tls_ca: str = ""
+) -> Routing:
     """Return once all storage daemons are up and there is a chain table. Raises `Failure` after `timeout_s`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    pool = PeerPool(hello(cluster))
+    pool = PeerPool(hello(cluster), tls=client_tls(tls_ca))
     last = "the metadata service does not answer"
     try:
         while loop.time() < deadline:

@@ -38,6 +38,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, assert_never
 
 from fs_client.interrupts import Deferred, Handlers, InterruptGuard, leave_guard_behind, look
 from fs_client.settle import ended
+from fs_common.tracing import new_operation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,7 +169,7 @@ class Driver:
 
     def _lead(self, begin: "Begin[T]", guard: InterruptGuard | None) -> T:
         try:
-            task = self.loop.create_task(begin())
+            task = self.loop.create_task(begin(), context=new_operation())
             if guard is not None:
                 guard.cancel = task.cancel
             try:
@@ -207,7 +208,7 @@ class Driver:
         return self._driven
 
     def _start(self, call: "_Call") -> None:
-        task = call.task = self.loop.create_task(call.whole())
+        task = call.task = self.loop.create_task(call.whole(), context=new_operation())
         if call.cancelled:
             task.cancel()
         if call.waits:

@@ -42,7 +42,7 @@ from fs_client.read_plan import (
 from fs_client.routing_cache import SLOW_S, Server
 from fs_client.settle import ended, run_all
 from fs_client.storage_client import READ_TRY_S, SERVER_GONE, StorageClient
-from fs_common import checksums
+from fs_common import checksums, tracing
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB, READ_ITEMS_MAX
 from fs_common.methods import READ_CHUNKS, SUSPECT_CHUNKS
@@ -93,18 +93,23 @@ class RangeReader:
         if into is None:
             ranges = [(file, offset, min(length, max(file.length - offset, 0))) for file, offset, length in ranges]
             into = allocate(sum(max(length, 0) for _, _, length in ranges))
-        while True:
-            known = self._routing.routing.version
-            try:
-                frames, failed, results = plan_ranges(self._routing, ranges, into)
-                break
-            except EmberError as error:
-                if not await attempts.after_change(error, self._routing, known):
-                    raise
-        await self._fetch_all(frames, failed, ranges, attempts)
-        while failed:
-            failed, known = await self._try_again(failed, ranges, attempts, known)
-        return results
+        mine = tracing.begin()
+        try:
+            while True:
+                known = self._routing.routing.version
+                try:
+                    frames, failed, results = plan_ranges(self._routing, ranges, into)
+                    break
+                except EmberError as error:
+                    if not await attempts.after_change(error, self._routing, known):
+                        raise
+            await self._fetch_all(frames, failed, ranges, attempts)
+            while failed:
+                failed, known = await self._try_again(failed, ranges, attempts, known)
+            return results
+        finally:
+            if mine:
+                tracing.end()
 
     def start(self, ranges: Sequence[RefRange], places: Sequence[memoryview], ended: RangeEnded, spawn: Spawn) -> None:
         """Read ranges into places of their own, in as few frames as there are servers, and report each by itself.

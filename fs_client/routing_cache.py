@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from fs_client.file_ref import FileRef
 from fs_client.options import Address
 from fs_client.settle import ended
+from fs_common import tracing
 from fs_common.chain_lost import chain_lost
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import Layout, stripe_chains
@@ -210,6 +211,7 @@ class RoutingCache:
             self._watcher = (self._spawn or asyncio.get_running_loop().create_task)(self._watch())
 
     async def _watch(self) -> None:
+        tracing.enter(0)
         while (began := time.monotonic()) < self._watch_until or self._waiting:
             known = self._routing.version
             try:

@@ -34,6 +34,7 @@ from fs_client.routing_cache import Route, Server
 from fs_client.settle import run_all
 from fs_client.small_updates import SMALL_BYTES, NotSent, SmallUpdates
 from fs_client.storage_client import SERVER_GONE, StorageClient
+from fs_common import tracing
 from fs_common.channels import ChannelPool
 from fs_common.checksums import page_checksums
 from fs_common.errors import Code, EmberError, Retry
@@ -215,10 +216,13 @@ class Writer:
             return
         frames = _frames(pieces, file.layout.stripe)
         self._line_up(file.inode, pieces)
+        mine = tracing.begin()
         try:
             await run_all([self._store(file, frame, acknowledged, time_, lease_left_s) for frame in frames])
         finally:
             self._step_out(pieces)
+            if mine:
+                tracing.end()
 
     def _line_up(self, inode: int, pieces: list[_Piece]) -> None:
         """Give every piece its place behind the earlier update of its chunk. No await: order is the order of calls."""

@@ -16,6 +16,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from fs_common.tracing import no_operation
+
 logger = logging.getLogger(__name__)
 
 PAUSE_S_MIN = 0.1
@@ -39,7 +41,9 @@ def keep(
     from what it was told last. `end_on`: (): it goes on whatever happens. `stop`, where setting it is how `run` is
     ended, ends a pause, too.
     """
-    return asyncio.get_running_loop().create_task(_kept(run, name, end_on, end, stop), name=name)
+    return asyncio.get_running_loop().create_task(
+        _kept(run, name, end_on, end, stop), name=name, context=no_operation()
+    )
 
 
 async def _kept(

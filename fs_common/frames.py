@@ -11,7 +11,7 @@ One frame is header, body, payload, with nothing in between. All integers are li
     12      4     body length    bytes, at most `BODY_BYTES_MAX`
     16      4     payload length bytes, at most `PAYLOAD_BYTES_MAX`
     20      4     deadline ms    requests: time left when it was sent, 0 for none; otherwise 0
-    24      4     reserved       0
+    24      4     trace          requests: the operation that it is made for (`tracing.py`), 0 for none; otherwise 0
     28      4     crc32c         of bytes 0 .. 27
 
 The body is a msgpack record (`records/`); of an error frame, `records.session.ErrorBody`; of a goodbye, nothing.
@@ -75,13 +75,22 @@ class Header(NamedTuple):
     body_length: int
     payload_length: int
     deadline_ms: int
+    trace: int
 
 
 def pack(
-    kind: int, method: int, request: int, body_length: int, payload_length: int = 0, deadline_ms: int = 0
+    kind: int,
+    method: int,
+    request: int,
+    body_length: int,
+    payload_length: int = 0,
+    deadline_ms: int = 0,
+    trace: int = 0,
 ) -> bytes:
     """The 32 bytes. The caller keeps lengths within their bounds."""
-    covered = _COVERED.pack(MAGIC, FRAME_VERSION, kind, method, request, body_length, payload_length, deadline_ms, 0)
+    covered = _COVERED.pack(
+        MAGIC, FRAME_VERSION, kind, method, request, body_length, payload_length, deadline_ms, trace
+    )
     return covered + _CRC.pack(crc32c(covered))
 
 
@@ -92,8 +101,8 @@ def unpack(
     payload_bytes_max: int = PAYLOAD_BYTES_MAX,
 ) -> Header:
     """The header in `buffer[offset:offset + 32]`. Raises `FrameError`."""
-    magic, version, kind, method, request, body_length, payload_length, deadline_ms, reserved, crc = (
-        _HEADER.unpack_from(buffer, offset)
+    magic, version, kind, method, request, body_length, payload_length, deadline_ms, trace, crc = _HEADER.unpack_from(
+        buffer, offset
     )
     if (
         magic != MAGIC
@@ -102,15 +111,14 @@ def unpack(
         or not REQUEST <= kind <= GOODBYE
         or body_length > body_bytes_max
         or payload_length > payload_bytes_max
-        or reserved
     ):
         raise _diagnosis(memoryview(buffer)[offset : offset + HEADER_SIZE], body_bytes_max, payload_bytes_max)
-    return Header(kind, method, request, body_length, payload_length, deadline_ms)
+    return Header(kind, method, request, body_length, payload_length, deadline_ms, trace)
 
 
 def _diagnosis(header: memoryview, body_bytes_max: int, payload_bytes_max: int) -> FrameError:
     """Which field is wrong. Magic and version come before the checksum: another version may compute another one."""
-    magic, version, kind, _, _, body_length, payload_length, _, reserved, crc = _HEADER.unpack_from(header, 0)
+    magic, version, kind, _, _, body_length, payload_length, _, _, crc = _HEADER.unpack_from(header, 0)
     if magic != MAGIC:
         if bytes(header[:2]) == b"\x16\x03":
             return FrameError("magic", "the peer speaks TLS, and this server has no certificates (tls_dir)")
@@ -124,6 +132,4 @@ def _diagnosis(header: memoryview, body_bytes_max: int, payload_bytes_max: int) 
         return FrameError("kind", f"{kind} is none of 1 to 4")
     if body_length > body_bytes_max:
         return FrameError("body length", f"{body_length} bytes is over the bound of {body_bytes_max}")
-    if payload_length > payload_bytes_max:
-        return FrameError("payload length", f"{payload_length} bytes is over the bound of {payload_bytes_max}")
-    return FrameError("reserved", f"{reserved} is not 0")
+    return FrameError("payload length", f"{payload_length} bytes is over the bound of {payload_bytes_max}")

@@ -31,6 +31,7 @@ from fs_common.methods import HELLO, PING, STATS, Method
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
 from fs_common.security.identity import Identity
 from fs_common.telemetry import Counters, LimitedLog
+from fs_common.tracing import current
 from fs_common.wire import FileRange as FileRange
 from fs_common.wire import Frame, Outgoing
 from fs_common.wire import Part as Part
@@ -149,9 +150,16 @@ class ServerSession:
 class Call:
     """One request being answered."""
 
-    __slots__ = ("deadline", "payload", "request", "session")
+    __slots__ = ("deadline", "payload", "request", "session", "trace")
 
-    def __init__(self, request: Any, payload: Sequence[memoryview], session: ServerSession, deadline: float) -> None:
+    def __init__(
+        self,
+        request: Any,
+        payload: Sequence[memoryview],
+        session: ServerSession,
+        deadline: float,
+        trace: int = 0,
+    ) -> None:
         self.request = request
         """Of the method's request type."""
         self.payload = payload
@@ -159,6 +167,8 @@ class Call:
         self.session = session
         self.deadline = deadline
         """On the clock of `loop.time()`; infinity where the caller set none. An async handler is cancelled then."""
+        self.trace = trace
+        """The client's operation that it is made for (`tracing.py`); 0: none."""
 
 
 Handler = Callable[[Call], Reply | Awaitable[Reply]]
@@ -398,7 +408,10 @@ class Peer:
             if ticket is not None:
                 ticket.wait_for(pending.future)
             deadline_ms = min(max(int((deadline - now) * 1000), 1), frames.DEADLINE_MS_MAX)
-            frame = frames.pack(frames.REQUEST, method.number, number, len(body), payload_length, deadline_ms) + body
+            trace = current() if self.welcome.traces else 0
+            frame = (
+                frames.pack(frames.REQUEST, method.number, number, len(body), payload_length, deadline_ms, trace) + body
+            )
             # Alone on the connection there is nobody to share a system call with; waiting would only cost time.
             urgent = not self._pending
             self._pending[number] = pending

@@ -44,6 +44,7 @@ from fs_common.rpc import (
     payload_parts,
 )
 from fs_common.tls.names import STORAGE, describe
+from fs_common.tracing import enter
 from fs_common.wire import Frame
 
 logger = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ class ServingConnection:
             self._send_error(number, frame.method, Code.BAD_BODY, message)
             return None
         deadline = self._loop.time() + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
-        active = _Active(number, registration, Call(request, (), session, deadline))
+        active = _Active(number, registration, Call(request, (), session, deadline, frame.trace))
         if not frame.payload_length:
             self._active.add(active)
             self._run(active)
@@ -285,7 +286,7 @@ class ServingConnection:
         self._session = ServerSession(hello, self._link.name, admission, self._end_session)
         service.sessions.add(self._session)
         welcome = Welcome(
-            PROTOCOL_VERSION, service.role, service.cluster, service.node, given_pass=admission.given_pass
+            PROTOCOL_VERSION, service.role, service.cluster, service.node, given_pass=admission.given_pass, traces=True
         )
         self._send_body(frames.RESPONSE, HELLO.number, frame.request, encode(welcome))
 
@@ -387,16 +388,21 @@ class ServingConnection:
         if active.call.deadline <= self._loop.time():
             self._fail(active, Code.TIMED_OUT, "the request arrived after its deadline")
             return
+        enter(active.call.trace)
         try:
             result = active.registration.handler(active.call)
-            if type(result) is not Reply and not isinstance(result, asyncio.Future):
-                result = eager.start(cast(Any, result), self._loop)
+            if type(result) is not Reply:
+                if not isinstance(result, asyncio.Future):
+                    result = eager.start(cast(Any, result), self._loop)
+                if isinstance(result, asyncio.Future):
+                    result.add_done_callback(partial(self._on_task_done, active))
         except BaseException as error:
             self._fail_with(active, error)
             return
+        finally:
+            enter(0)
         if isinstance(result, asyncio.Future):
             active.task = result
-            result.add_done_callback(partial(self._on_task_done, active))
             if self._sweep is None:
                 self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
             self._balance()

@@ -70,6 +70,7 @@ class Frame(NamedTuple):
     body: memoryview
     payload_length: int
     deadline_ms: int
+    trace: int = 0
 
 
 class PayloadDone(enum.Enum):
@@ -100,7 +101,7 @@ class FrameReader:
         self._end = 0
         self._window = 4096
         self._state = _State.HEADER
-        self._header = Header(0, 0, 0, 0, 0, 0)
+        self._header = Header(0, 0, 0, 0, 0, 0, 0)
         self._large_body: memoryview | None = None
         """Memory of a body that does not fit the staging area; filled up to `_large_end`."""
         self._large_end = 0
@@ -206,7 +207,9 @@ class FrameReader:
         else:
             self._window = min(self._window * 2, WINDOW_MAX)
             self._state = _State.HEADER
-        return Frame(header.kind, header.method, header.request, body, header.payload_length, header.deadline_ms)
+        return Frame(
+            header.kind, header.method, header.request, body, header.payload_length, header.deadline_ms, header.trace
+        )
 
     def payload_into(self, views: Sequence[memoryview]) -> None:
         """Where the payload of the frame just given goes: writable byte views, together exactly as long as it is."""

@@ -33,7 +33,7 @@ from fs_client.fuse.negotiation import Negotiated, Wanted, negotiate
 from fs_client.fuse.notifier import Notifiers
 from fs_client.fuse.payloads import Payload, PayloadMemory
 from fs_client.fuse.requests import ProtocolError
-from fs_common import eager
+from fs_common import eager, tracing
 from fs_common.limits import MIB
 
 logger = logging.getLogger(__name__)
@@ -408,7 +408,9 @@ class Channel:
     # Requests that take a while
 
     def _begin(self, request: Request, coroutine: Coroutine[Any, Any, Result]) -> None:
+        tracing.enter(request.trace)
         task = eager.start(self._run(request, coroutine), self._loop)
+        tracing.enter(0)
         if task is not None:
             request.task = task
             self._tasks.add(task)

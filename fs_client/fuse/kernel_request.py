@@ -10,6 +10,7 @@ import msgspec
 from fs_client.fuse import requests
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.payloads import Payload
+from fs_common.tracing import numbered
 
 CHANGING = frozenset(
     {
@@ -60,6 +61,11 @@ class Request(msgspec.Struct, eq=False):
         if size <= len(self.body):
             self.extensions = self.body[len(self.body) - size :]
             del self.body[len(self.body) - size :]
+
+    @property
+    def trace(self) -> int:
+        """The id of this operation of a client (`fs_common.tracing`)."""
+        return numbered(self.unique)
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from fs_client.fuse.write_back import Dirty
 from fs_client.settle import ended, run_all
 from fs_client.sync_chains import lost, sync_everything, sync_file
 from fs_client.unsynced_guard import UnsyncedGuard
-from fs_common import heap, methods
+from fs_common import heap, methods, tracing
 from fs_common.buffers import BufferPool
 from fs_common.clocks import boottime_s
 from fs_common.endless import keep
@@ -400,6 +400,7 @@ class Mount:
 
     def _tick(self) -> None:
         """Send off what was written long ago, settle files that stay open, drop what is old."""
+        tracing.enter(0)
         self._ticking = self.loop.call_later(TICK_S, self._tick)
         now = self.now()
         self.dirty.push_old(now)

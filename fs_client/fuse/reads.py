@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fs_client.file_ref import FileRef
 from fs_client.fuse.data_cache import Reservation
-from fs_common import eager
+from fs_common import eager, tracing
 from fs_common.buffers import Buffer
 from fs_common.errors import Code, EmberError
 from fs_common.limits import KIB
@@ -68,7 +68,11 @@ class ReadGather:
             if left < read.size:
                 read.size = max(left, 0)
                 read.place = read.place[: read.size]
+        # One frame may answer many reads: it has the id of the first.
+        other = tracing.current()
+        tracing.enter(reads[0].request.trace)
         _Batch(self, reads, small).start()
+        tracing.enter(other)
 
     def small_ended(self) -> None:
         """A small read is answered, one way or the other."""

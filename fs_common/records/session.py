@@ -40,6 +40,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
     transport: str = "tcp"
     given_pass: bytes = b""
     """What the caller shows to storage daemons. b"": it needs none."""
+    traces: bool = False
+    """Requests may have a trace id. A server of an earlier release refuses the frame."""
 
     def __repr__(self) -> str:
         return f"<welcome of {self.role} node {self.node}, cluster {self.cluster!r}>"

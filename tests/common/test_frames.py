@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from fs_common import frames
 from fs_common.frames import FrameError, Header, Kind, pack, unpack
 from fs_common.limits import BODY_BYTES_MAX, PAYLOAD_BYTES_MAX
+from fs_common.tracing import TRACE_MAX
 
-GOLDEN = bytes.fromhex("454d4252 01 01 c800 04030201 11000000 00001000 88130000 00000000 2031ce52".replace(" ", ""))
+GOLDEN = bytes.fromhex("454d4252 01 01 c800 04030201 11000000 00001000 88130000 0d0c0b0a 4b107366".replace(" ", ""))
 
 
 def sealed(**changes: int) -> bytes:
@@ -25,7 +26,7 @@ def sealed(**changes: int) -> bytes:
         "body": 4,
         "payload": 5,
         "deadline": 6,
-        "reserved": 0,
+        "trace": 0,
     }
     fields.update(changes)
     covered = struct.pack("<IBBHIIIII", *fields.values())
@@ -33,8 +34,8 @@ def sealed(**changes: int) -> bytes:
 
 
 def test_golden_bytes() -> None:
-    assert pack(Kind.REQUEST, 200, 0x01020304, 17, 1 << 20, 5000) == GOLDEN
-    assert unpack(GOLDEN) == Header(Kind.REQUEST, 200, 0x01020304, 17, 1 << 20, 5000)
+    assert pack(Kind.REQUEST, 200, 0x01020304, 17, 1 << 20, 5000, 0x0A0B0C0D) == GOLDEN
+    assert unpack(GOLDEN) == Header(Kind.REQUEST, 200, 0x01020304, 17, 1 << 20, 5000, 0x0A0B0C0D)
 
 
 def test_goodbye_golden_bytes() -> None:
@@ -48,14 +49,15 @@ def test_goodbye_golden_bytes() -> None:
     body=st.integers(0, BODY_BYTES_MAX),
     payload=st.integers(0, PAYLOAD_BYTES_MAX),
     deadline=st.integers(0, frames.DEADLINE_MS_MAX),
+    trace=st.integers(0, TRACE_MAX),
     offset=st.integers(0, 9),
 )
 @settings(deadline=None)
 def test_what_is_packed_is_unpacked(
-    kind: Kind, method: int, request: int, body: int, payload: int, deadline: int, offset: int
+    kind: Kind, method: int, request: int, body: int, payload: int, deadline: int, trace: int, offset: int
 ) -> None:
-    packed = bytes(offset) + pack(kind, method, request, body, payload, deadline)
-    assert unpack(packed, offset) == Header(kind, method, request, body, payload, deadline)
+    packed = bytes(offset) + pack(kind, method, request, body, payload, deadline, trace)
+    assert unpack(packed, offset) == Header(kind, method, request, body, payload, deadline, trace)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,6 @@ def test_what_is_packed_is_unpacked(
         ({"body": BODY_BYTES_MAX + 1}, "body length"),
         ({"body": 2**32 - 1}, "body length"),
         ({"payload": PAYLOAD_BYTES_MAX + 1}, "payload length"),
-        ({"reserved": 1}, "reserved"),
     ],
 )
 def test_each_bad_field_is_named(changes: dict[str, int], field: str) -> None:

@@ -18,9 +18,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-import msgspec
-
 from fs_client.append_lock import AppendLocks
+from fs_client.credentials import Credentials
 from fs_client.dropped import Dropped
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
@@ -46,7 +45,7 @@ from fs_common.limits import BATCH_NAMES_MAX
 from fs_common.peers import PeerPool
 from fs_common.records import meta
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
-from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.records.session import PROTOCOL_VERSION, Empty, GivenPass, Hello
 from fs_common.routing_changes import changed
 from fs_common.rpc import byte_view
 
@@ -61,6 +60,7 @@ async def connect(
     cluster: str | None = None,
     *,
     token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
     transport: str = "auto",
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
@@ -68,12 +68,14 @@ async def connect(
     """Connect to a cluster.
 
     `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
-    `timeout_s`: the total time of one call, retries included.
+    `token`, or a `token_file` that it is in: who this is, where the cluster has security on; by default `EMBERFS_TOKEN`
+    or `EMBERFS_TOKEN_FILE`. `timeout_s`: the total time of one call, retries included.
     `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
 
-    Raises `OSError`: nobody answers at any address (at once); the cluster is not ready (after `timeout_s`).
+    Raises `ValueError`: an argument is wrong; `OSError`: the token is not known, or its file cannot be read; nobody
+    answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    return await connect_with(make_options(cluster, token, transport, timeout_s, tls_ca))
+    return await connect_with(make_options(cluster, token, transport, timeout_s, tls_ca, token_file))
 
 
 async def connect_with(
@@ -101,12 +103,12 @@ class AsyncFileSystem(Namespace):
         self.options = options
         self.client = client or new_client_id()
         """Who has the sessions and locks."""
-        hello = Hello(
-            [PROTOCOL_VERSION], "client", self.client, token=options.token, host=socket.gethostname(), pid=os.getpid()
-        )
-        self.pool = PeerPool(hello, tls=client_tls(options.tls_ca))
+        hello = Hello([PROTOCOL_VERSION], "client", self.client, host=socket.gethostname(), pid=os.getpid())
+        self._credentials = Credentials(options, hello)
+        self.pool = PeerPool(self._credentials, tls=client_tls(options.tls_ca))
         metadata = MetaClient(options.addresses, self.pool, options.timeout_s)
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
+        self._credentials.fetch_pass = self._fetch_pass
         self.routing = RoutingCache(self._fetch_routing, self.spawn)
         self.storage = StorageClient(self.pool, self.routing)
         self.kept_files = KeptFiles(self.kept)
@@ -129,7 +131,11 @@ class AsyncFileSystem(Namespace):
         assert routing is not None
         self.routing.adopt(routing)
         # From now on a server of another cluster that took over an address is refused.
-        self.pool.hello = msgspec.structs.replace(self.pool.hello, cluster=routing.cluster)
+        self._credentials.expect_cluster(routing.cluster)
+
+    async def _fetch_pass(self) -> bytes:
+        reply: GivenPass = await self.metadata.call(methods.GET_PASS, Empty())
+        return reply.given_pass
 
     async def _fetch_routing(self, known: int, timeout_s: float, wait_s: float) -> Routing | None:
         had = self.routing.routing

@@ -38,6 +38,7 @@ def connect(
     cluster: str | None = None,
     *,
     token: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
     transport: str = "auto",
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
@@ -45,12 +46,14 @@ def connect(
     """Connect to a cluster.
 
     `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
-    `timeout_s`: the total time of one call, retries included.
+    `token`, or a `token_file` that it is in: who this is, where the cluster has security on; by default `EMBERFS_TOKEN`
+    or `EMBERFS_TOKEN_FILE`. `timeout_s`: the total time of one call, retries included.
     `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
 
-    Raises `OSError`: nobody answers at any address (at once); the cluster is not ready (after `timeout_s`).
+    Raises `ValueError`: an argument is wrong; `OSError`: the token is not known, or its file cannot be read; nobody
+    answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    fs = FileSystem(make_options(cluster, token, transport, timeout_s, tls_ca))
+    fs = FileSystem(make_options(cluster, token, transport, timeout_s, tls_ca, token_file))
     fs._connection()
     return fs
 

@@ -4,7 +4,7 @@ Options are plain values: a file system pickles as its options and connects anew
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ DEFAULT_PORT = 9700
 DEFAULT_TIMEOUT_S = 30.0
 CLUSTER_VARIABLE = "EMBERFS_CLUSTER"
 TLS_CA_VARIABLE = "EMBERFS_TLS_CA"
+TOKEN_VARIABLE = "EMBERFS_TOKEN"
+TOKEN_FILE_VARIABLE = "EMBERFS_TOKEN_FILE"
 TRANSPORTS = ("auto", "tcp")
 
 
@@ -34,24 +36,41 @@ class Options:
 
     cluster: str
     """`host:port[,host:port...]` of metadata servers."""
-    token: str = ""
+    token: str = field(default="", repr=False)
     transport: str = "auto"
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Total time one call may take, all of its retries included."""
     tls_ca: str = ""
     """File with the cluster's authority: everything goes over TLS. Empty: nothing does."""
+    token_file: str = ""
+    """Where the token is, if `token` is empty. Both empty: there is none."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
         return parse_cluster(self.cluster)
 
+    def read_token(self) -> str:
+        """The token; "": there is none. Raises `OSError` for a file that cannot be read, or holds none."""
+        if self.token or not self.token_file:
+            return self.token
+        return read_token_file(self.token_file)
+
 
 def make_options(
-    cluster: str | None, token: str | None, transport: str, timeout_s: float, tls_ca: str | None = None
+    cluster: str | None,
+    token: str | None,
+    transport: str,
+    timeout_s: float,
+    tls_ca: str | None = None,
+    token_file: str | os.PathLike[str] | None = None,
 ) -> Options:
     """Checked options. `cluster` None: the environment's `EMBERFS_CLUSTER`, else `127.0.0.1:9700`.
 
     `tls_ca` None: the environment's `EMBERFS_TLS_CA`; empty: no TLS whatever the environment says.
+
+    Neither `token` nor `token_file`: the environment's `EMBERFS_TOKEN` or `EMBERFS_TOKEN_FILE`, else none.
+
+    Raises ValueError: one of them is wrong, or the token is none; OSError: its file cannot be read.
     """
     if cluster is None:
         cluster = os.environ.get(CLUSTER_VARIABLE) or DEFAULT_CLUSTER
@@ -60,7 +79,47 @@ def make_options(
         raise ValueError(f"transport {transport!r} is not available: use one of {', '.join(TRANSPORTS)}")
     if not timeout_s > 0:
         raise ValueError(f"timeout_s {timeout_s!r} is not a positive number of seconds")
-    return Options(cluster, token or "", transport, float(timeout_s), tls_ca_path(tls_ca))
+    token, token_file = _given_token(token or "", os.fspath(token_file or ""))
+    if token:
+        _check_token(token)
+    elif token_file:
+        read_token_file(token_file)
+    return Options(cluster, token, transport, float(timeout_s), tls_ca_path(tls_ca), token_file)
+
+
+def _given_token(token: str, token_file: str) -> tuple[str, str]:
+    """One of both, or neither: what was said, else what the environment says."""
+    if token and token_file:
+        raise ValueError("both a token and a token_file are given: leave one out")
+    if token or token_file:
+        return token, token_file and os.path.abspath(token_file)
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    token_file = os.environ.get(TOKEN_FILE_VARIABLE, "")
+    return token, "" if token or not token_file else os.path.abspath(token_file)
+
+
+def _check_token(token: str) -> None:
+    from fs_common.errors import EmberError
+    from fs_common.security.tokens import parse_token
+
+    try:
+        parse_token(token)
+    except EmberError as error:
+        raise ValueError(f"token: {error.message}") from None
+
+
+def read_token_file(path: str) -> str:
+    """The token in a file, which holds nothing else but white space. Raises `OSError`."""
+    from fs_common.errors import EmberError
+    from fs_common.security.tokens import TOKEN_TEXT_LENGTH, parse_token
+
+    with open(path, encoding="ascii", errors="replace") as file:
+        text = file.read(4 * TOKEN_TEXT_LENGTH).strip()
+    try:
+        parse_token(text)
+    except EmberError as error:
+        raise EmberError(error.code, f"token_file: {error.message}", path) from None
+    return text
 
 
 def tls_ca_path(given: str | None = None) -> str:

@@ -29,6 +29,7 @@ class Method(NamedTuple):
 HELLO = Method("hello", 1, session.Hello, session.Welcome)
 PING = Method("ping", 2, session.Ping, session.Ping)
 STATS = Method("stats", 3, session.Empty, session.Stats)
+GET_PASS = Method("get_pass", 4, session.Empty, session.GivenPass)
 
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
 LIST_CHAINS = Method("list_chains", 11, chains.ListChains, chains.ListChainsReply)

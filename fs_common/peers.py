@@ -9,13 +9,13 @@ Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
-from fs_common.records.session import Hello
+from fs_common.records.session import Hello, Welcome
 from fs_common.rpc import Part, Peer, Ticket
 from fs_common.transports import tcp
 
@@ -25,12 +25,42 @@ if TYPE_CHECKING:
 Address = tuple[str, int]
 
 
+class Introduction(Protocol):
+    """What is said to whom, where not everybody is told the same."""
+
+    def hello(self, address: Address) -> Hello:
+        """To the server at `address`, now."""
+
+    def greeted(self, address: Address, welcome: Welcome) -> None:
+        """It has answered."""
+
+    async def renew(self, address: Address) -> bool:
+        """It wants a new pass (PASS_REFUSED). True: there is one, to be shown at once. Raises `EmberError`."""
+
+
+class _Same:
+    """The same to everybody."""
+
+    def __init__(self, hello: Hello) -> None:
+        self._hello = hello
+
+    def hello(self, address: Address) -> Hello:
+        return self._hello
+
+    def greeted(self, address: Address, welcome: Welcome) -> None:
+        pass
+
+    async def renew(self, address: Address) -> bool:
+        return False
+
+
 class PeerPool:
-    def __init__(self, hello: Hello, *, connect_timeout_s: float = 1.0, tls: "TlsFiles | None" = None) -> None:
+    def __init__(
+        self, hello: Hello | Introduction, *, connect_timeout_s: float = 1.0, tls: "TlsFiles | None" = None
+    ) -> None:
         """`tls`: every connection is over TLS, with daemons of the cluster that these files are of."""
         self._tls = tls
-        self.hello = hello
-        """What new connections say of us; may be replaced, e.g. once the cluster's id is known."""
+        self._introduction: Introduction = _Same(hello) if isinstance(hello, Hello) else hello
         self.connect_timeout_s = connect_timeout_s
         self._peers: dict[Address, Peer] = {}
         self._retired: list[Peer] = []
@@ -115,8 +145,19 @@ class PeerPool:
             await peer.close()
 
     async def _connect(self, address: Address) -> Peer:
+        introduction = self._introduction
         try:
-            peer = await tcp.connect(*address, self.hello, timeout=self.connect_timeout_s, tls=self._tls)
+            try:
+                peer = await tcp.connect(
+                    *address, introduction.hello(address), timeout=self.connect_timeout_s, tls=self._tls
+                )
+            except EmberError as error:
+                if error.code is not Code.PASS_REFUSED or not await introduction.renew(address):
+                    raise
+                peer = await tcp.connect(
+                    *address, introduction.hello(address), timeout=self.connect_timeout_s, tls=self._tls
+                )
+            introduction.greeted(address, peer.welcome)
         finally:
             self._connecting.pop(address, None)
         self._retired = [old for old in self._retired if not old.closed]

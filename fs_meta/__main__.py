@@ -19,7 +19,7 @@ import uvloop
 
 from fs_common import heap, making
 from fs_common.config import META_VARIABLES, ConfigError, load
-from fs_common.errors import EmberError
+from fs_common.errors import Code, EmberError
 from fs_common.http_server import HttpServer
 from fs_common.making import Making
 from fs_common.telemetry import configure_logging
@@ -27,10 +27,14 @@ from fs_common.tls.files import TlsFiles
 from fs_meta import server
 from fs_meta.config import MetaConfig
 from fs_meta.format import prepare_store
+from fs_meta.kv.interface import KeyValueStore
 from fs_meta.kv.open import open_store
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.service import start_manager
 from fs_meta.pages import start_http
+from fs_meta.service_time import stored_ns
+from fs_meta.users.files import write_tokens
+from fs_meta.users.users import Users
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +45,11 @@ EXIT_FAILED = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="emberfs meta", description="A metadata server of EmberFS.")
     parser.add_argument("--config", type=Path, help="TOML file; its keys: fs_meta/config.py")
+    parser.add_argument(
+        "--new-admin-token",
+        action="store_true",
+        help="write a new token of the administrator to tokens_dir, and revoke the one before, which was lost",
+    )
     making.add_options(parser)
     options = parser.parse_args(arguments)
     try:
@@ -53,16 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmberError as error:
         return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, options.making, tls))
+        return runner.run(_serve(config, options.making, tls, options.new_admin_token))
 
 
-async def _serve(config: MetaConfig, making: Making, tls: TlsFiles | None) -> int:
+async def _serve(config: MetaConfig, making: Making, tls: TlsFiles | None, new_admin_token: bool) -> int:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        running, http = await _start(config, making, tls)
+        running, http = await _start(config, making, tls, new_admin_token)
     except EmberError as error:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
@@ -82,8 +91,31 @@ async def _serve(config: MetaConfig, making: Making, tls: TlsFiles | None) -> in
     return 0
 
 
+async def _users(kv: KeyValueStore, config: MetaConfig, new_admin_token: bool) -> Users:
+    """Those of the store; at the first start with security, the first ones."""
+    users = Users(kv, time.time_ns, enabled=config.security_on)
+    await users.load()
+
+    def write(texts: dict[str, str]) -> None:
+        try:
+            write_tokens(config.first_tokens, texts)
+        except OSError as error:
+            message = f"tokens cannot be written to {config.first_tokens}: {error.strerror or error}"
+            raise EmberError(Code.INVALID, message) from None
+        _log.info("wrote %s to %s", ", ".join(texts), config.first_tokens)
+
+    if users.enabled:
+        await users.begin(write, await kv.read(stored_ns))
+        if new_admin_token:
+            await users.renew_administrator(write)
+    elif new_admin_token:
+        raise EmberError(Code.INVALID, "--new-admin-token: security is off in this configuration, nobody needs a token")
+    _log.info("security is %s", "on" if users.enabled else "off: whoever reaches the ports may do anything")
+    return users
+
+
 async def _start(
-    config: MetaConfig, making: Making, tls: TlsFiles | None
+    config: MetaConfig, making: Making, tls: TlsFiles | None, new_admin_token: bool
 ) -> tuple[server.MetaServer, HttpServer | None]:
     """Store, manager, server, HTTP, in this order; what was started is ended again if a later one fails."""
     if config.store_url.startswith("memory:"):
@@ -93,10 +125,11 @@ async def _start(
         found = await prepare_store(
             kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns(), making
         )
+        users = await _users(kv, config, new_admin_token)
         manager = await start_manager(kv, config, found.uuid, tls)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
-            running = await server.start(config, kv, manager, manager.manager, tls)
+            running = await server.start(config, kv, manager, manager.manager, tls, users)
             running.observer.manage(manager.manager, Growth(manager.manager))
         except BaseException:
             await manager.close()

@@ -7,6 +7,8 @@ written to the store at its first start and only compared afterwards.
 Source: DESIGN sections 5 and 9.
 """
 
+import ipaddress
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -43,6 +45,14 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tls_dir: str = ""
     """Directory with ca.pem, cert.pem and key.pem, made by `emberfs certs`: every port speaks TLS then, and nothing
     else. Empty: none does."""
+    security: Literal["auto", "on", "off"] = "off"
+    """Whether callers of the whole cluster have to say who they are (docs/SECURITY.md). "auto": on, unless `host` is a
+    loopback address, which nobody but this machine's users can reach."""
+    tokens_dir: str = ""
+    """Where the first start with security writes the first tokens; empty: `<directory>/tokens`."""
+    key_rotation_h: int = 24
+    """How often passes get a new key. A pass that is not shown again is void after at most two such times."""
+
     storage_nodes: int = 3
     """Storage daemons to wait for before the first chain table is made."""
     replicas: int = 3
@@ -117,6 +127,8 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             problems.append(http_problem)
         elif self.grpc_port and self.grpc_port == port_of(self.http_port, self.port, ABOVE_METADATA):
             problems.append("http_port: the same as grpc_port")
+        if self.key_rotation_h < 1:
+            problems.append("key_rotation_h: at least 1")
         if self.replicas < 1:
             problems.append("replicas: at least 1")
         if not 0 <= self.targets_per_node <= 99:
@@ -158,6 +170,16 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.listen or self.host
 
     @property
+    def security_on(self) -> bool:
+        listening = is_loopback(self.host) and is_loopback(self.bind)
+        return self.security == "on" or (self.security == "auto" and not listening)
+
+    @property
+    def first_tokens(self) -> Path:
+        """The directory of the first tokens."""
+        return Path(self.tokens_dir or Path(self.directory, "tokens"))
+
+    @property
     def store_url(self) -> str:
         return self.store or f"lmdb://{self.directory}/kv"
 
@@ -166,3 +188,11 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """What the root directory gets when the store is formatted."""
         durability = Durability.DISK if self.durability == "disk" else Durability.MEMORY
         return Layout(chunk_size=self.chunk_size_bytes, stripe=self.stripe, durability=durability)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there. A name other than localhost may be anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

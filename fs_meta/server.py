@@ -17,13 +17,16 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+import msgspec
+
 from fs_common.checks import InvariantViolation
 from fs_common.endless import keep
 from fs_common.errors import EmberError
-from fs_common.peers import PeerPool
+from fs_common.peers import Address, PeerPool
 from fs_common.records.routing import Routing
-from fs_common.records.session import PROTOCOL_VERSION, Hello
+from fs_common.records.session import PROTOCOL_VERSION, Hello, Welcome
 from fs_common.rpc import Service
+from fs_common.security.identity import META, Identity
 from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
@@ -43,6 +46,9 @@ from fs_meta.prune import Pruner
 from fs_meta.routing_news import RoutingNews
 from fs_meta.service import OPERATIONS, make_service
 from fs_meta.service_time import ServiceTime
+from fs_meta.users.admission import guard
+from fs_meta.users.users import Users
+from fs_meta.users.vouching import Vouching
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +86,26 @@ class Manager(Protocol):
     async def close(self) -> None: ...
 
 
+class _OwnIntroduction:
+    """What storage daemons hear of this process: a pass that it makes itself, under the newest key that all have."""
+
+    def __init__(self, hello: Hello, vouching: Vouching) -> None:
+        self._hello = hello
+        self._vouching = vouching
+        self._identity = Identity(META, hello.client)
+
+    def hello(self, address: Address) -> Hello:
+        if not self._vouching.version:
+            return self._hello
+        return msgspec.structs.replace(self._hello, shown_pass=self._vouching.give(self._identity))
+
+    def greeted(self, address: Address, welcome: Welcome) -> None:
+        pass
+
+    async def renew(self, address: Address) -> bool:
+        return False
+
+
 class MetaServer:
     """A running metadata server. Made by `start`."""
 
@@ -96,9 +122,11 @@ class MetaServer:
         following: Following,
         news: RoutingNews,
         observer: Observer,
+        users: Users,
     ) -> None:
         self.context = context
         self.observer = observer
+        self.users = users
         self.host = server.host
         self.port = server.port
         self.failed = asyncio.Event()
@@ -112,6 +140,7 @@ class MetaServer:
         self._server = server
         self._following = following
         self._news = news
+        self._rotate_every_ns = config.key_rotation_h * 3_600_000 * _MS
         self._stop = asyncio.Event()
         look_s = min(CLIENTS_INTERVAL_S, config.client_timeout_ms / 4000)
         self._tasks = [
@@ -146,6 +175,15 @@ class MetaServer:
             _log.warning("the next start waits for followers that are gone: %s", error)
         await self._kv.close()
 
+    async def _keep_users(self) -> None:
+        """What has expired goes; passes get a new key now and then."""
+        users, now_ns = self.users, self.context.service_time.now_ns()
+        if users.enabled:
+            await users.expire()
+            vouching = users.vouching
+            if now_ns - vouching.record.rotated_ns >= self._rotate_every_ns and vouching.settled:
+                await users.rotate_keys(now_ns)
+
     async def _upkeep(self) -> None:
         """Store the inode count, forget old answers and followers that are gone, every `UPKEEP_INTERVAL_S`; store the
         service's time now and then."""
@@ -157,6 +195,7 @@ class MetaServer:
                     await self.context.service_time.keep()
                 keep_ns = self._config.request_keep_ms * _MS
                 await forget_answers(self._kv, max(self.context.service_time.now_ns() - keep_ns, 0))
+                await self._keep_users()
             except EmberError as error:
                 _log.error("upkeep failed: %s", error)
             if getattr(self._kv, "failure", None) is not None:
@@ -174,16 +213,19 @@ async def start(
     manager: Manager,
     cluster: ClusterManager | None = None,
     tls: TlsFiles | None = None,
+    users: Users | None = None,
 ) -> MetaServer:
     """Serve the namespace in `kv`, which has been prepared for `config.cluster`. Raises `OSError`: the port is taken.
 
-    `cluster`: who answers what operators ask.
+    `cluster`: who answers what operators ask. `users`: loaded; None: security is off.
 
     The server owns `kv` and `manager` from here on; on an error they stay the caller's.
     """
     client = os.urandom(16)
-    hello = Hello([PROTOCOL_VERSION], "meta", client, config.cluster, host=config.host, pid=os.getpid())
-    pool = PeerPool(hello, tls=tls)
+    if users is None:
+        users = Users(kv, time.time_ns, enabled=False)
+    hello = Hello([PROTOCOL_VERSION], META, client, config.cluster, host=config.host, pid=os.getpid())
+    pool = PeerPool(_OwnIntroduction(hello, users.vouching) if users.enabled else hello, tls=tls)
 
     def routing() -> Routing | None:
         return manager.routing
@@ -216,6 +258,7 @@ async def start(
     if cluster is not None:
         register(service, cluster)
     manager.register_calls(service)
+    guard(service, users)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     observer = Observer(
@@ -233,4 +276,4 @@ async def start(
     except BaseException:
         await pool.close()
         raise
-    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following, news, observer)
+    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following, news, observer, users)

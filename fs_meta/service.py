@@ -99,7 +99,7 @@ OPERATIONS: Final[dict[Method, Operation]] = {
 }
 """Every namespace method, and the operation that answers it."""
 
-_OF_CALLERS: Final[dict[Method, CallersOperation]] = {
+OF_CALLERS: Final[dict[Method, CallersOperation]] = {
     methods.LOCK: lock,
     methods.FSYNC: lambda context, request, caller: fsync(context, request, caller.hello.client),
     methods.CLOSE: lambda context, request, caller: close(context, request, caller.hello.client),
@@ -138,7 +138,7 @@ def make_service(
     service = Service("meta", cluster, 0)
     callers = _Callers(context, following)
     for method, operation in OPERATIONS.items():
-        handler = _handler(callers, method, operation, _OF_CALLERS.get(method))
+        handler = _handler(callers, method, operation, OF_CALLERS.get(method))
         if method in _HOLDING:
             handler = _noting(clients, handler)
         service.register(method, _own(handler) if method in _NAMING else handler)
@@ -241,9 +241,14 @@ class _Callers:
 
 def _handler(callers: _Callers, method: Method, operation: Operation, told: CallersOperation | None) -> Handler:
     following = callers.following
+    names_user = "user" in method.request.__struct_fields__
 
     async def handle(call: Call) -> Reply:
         request, session = call.request, call.session
+        if names_user and session.identity is not None:
+            user = session.identity.acting(request.user)
+            if user is not request.user:
+                request = msgspec.structs.replace(request, user=user)
         follower = None if following is None else following.follower(session.hello.client)
         if follower is None or method in _TOLD_TO_CALLERS:
             context = callers.context

@@ -68,3 +68,12 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     """Counters of a process: name to value, cumulative since its start."""
 
     counters: dict[str, int]
+
+
+class GivenPass(msgspec.Struct, frozen=True, array_like=True):
+    """As in `Welcome`: a new one, because a storage daemon has refused the caller's."""
+
+    given_pass: bytes
+
+    def __repr__(self) -> str:
+        return f"<a pass of {len(self.given_pass)} bytes>"

@@ -12,6 +12,7 @@ import pytest
 import fs_client
 from fs_common.errors import Code, EmberError
 from fs_common.records.session import Hello
+from fs_common.security.tokens import make_token, token_text
 from fs_common.transports import tcp
 from tests.client.fake_cluster import FakeCluster
 from tests.support import run
@@ -142,10 +143,21 @@ def test_another_cluster_is_refused(cluster: FakeCluster) -> None:
 def test_a_server_is_told_who_calls(cluster: FakeCluster) -> None:
     hellos: list[Hello] = []
     cluster.metadata.service.admit = hellos.append
-    with fs_client.connect(cluster.address, token="secret") as fs:
+    token = token_text(make_token(bytes(36)))
+    with fs_client.connect(cluster.address, token=token) as fs:
         fs.listdir()
     (hello,) = hellos
-    assert (hello.role, hello.token, hello.pid, len(hello.client)) == ("client", "secret", os.getpid(), 16)
+    assert (hello.role, hello.token, hello.pid, len(hello.client)) == ("client", token, os.getpid(), 16)
+
+
+def test_storage_daemons_see_no_token(cluster: FakeCluster) -> None:
+    hellos: list[Hello] = []
+    for daemon in cluster.storage.values():
+        daemon.service.admit = hellos.append
+    with fs_client.connect(cluster.address, token=token_text(make_token(bytes(36)))) as fs:
+        with fs.open("/a", "wb") as file:
+            file.write(b"some bytes")
+    assert hellos and all(not hello.token for hello in hellos)
 
 
 def test_many_calls_share_one_connection(cluster: FakeCluster) -> None:

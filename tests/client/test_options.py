@@ -1,6 +1,19 @@
+from pathlib import Path
+
 import pytest
 
 from fs_client.options import Address, make_options, parse_cluster
+from fs_common.errors import Code, EmberError
+from fs_common.security.tokens import make_token, token_text
+
+TOKEN = token_text(make_token(bytes(range(36))))
+OTHER = token_text(make_token(bytes(36)))
+
+
+@pytest.fixture(autouse=True)
+def no_token_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMBERFS_TOKEN", raising=False)
+    monkeypatch.delenv("EMBERFS_TOKEN_FILE", raising=False)
 
 
 def test_addresses_of_a_cluster() -> None:
@@ -29,3 +42,46 @@ def test_options_are_checked() -> None:
         make_options("a:1", None, "rdma", 1)
     with pytest.raises(ValueError, match="timeout_s"):
         make_options("a:1", None, "auto", 0)
+
+
+def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    assert make_options("a:1", None, "auto", 1).read_token() == ""
+    monkeypatch.setenv("EMBERFS_TOKEN_FILE", str(file))
+    assert make_options("a:1", None, "auto", 1).read_token() == TOKEN
+    monkeypatch.setenv("EMBERFS_TOKEN", OTHER)
+    assert make_options("a:1", None, "auto", 1).read_token() == OTHER
+    assert make_options("a:1", None, "auto", 1, token_file=file).read_token() == TOKEN
+    assert make_options("a:1", TOKEN, "auto", 1).read_token() == TOKEN
+    with pytest.raises(ValueError, match="leave one out"):
+        make_options("a:1", TOKEN, "auto", 1, token_file=file)
+
+
+def test_a_token_file_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    options = make_options("a:1", None, "auto", 1, token_file=file)
+    file.write_text(OTHER)
+    assert options.read_token() == OTHER
+
+
+@pytest.mark.parametrize("wrong", ["secret", TOKEN[:-1], TOKEN.replace("0001", "0002")])
+def test_what_is_no_token_is_one_clear_error(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"token: (this is no token|token 0002\w+ is damaged)") as refused:
+        make_options("a:1", wrong, "auto", 1)
+    assert wrong not in str(refused.value) or wrong == "secret"
+    monkeypatch.setenv("EMBERFS_TOKEN", wrong)
+    with pytest.raises(ValueError, match="token: "):
+        make_options("a:1", None, "auto", 1)
+    file = tmp_path / "token"
+    file.write_text(wrong)
+    with pytest.raises(EmberError, match="token_file: ") as unreadable:
+        make_options("a:1", None, "auto", 1, token_file=file)
+    assert unreadable.value.code is Code.UNAUTHENTICATED and str(file) in str(unreadable.value)
+    with pytest.raises(FileNotFoundError):
+        make_options("a:1", None, "auto", 1, token_file=tmp_path / "missing")
+
+
+def test_options_print_no_token() -> None:
+    assert TOKEN not in repr(make_options("a:1", TOKEN, "auto", 1))

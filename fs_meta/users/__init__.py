@@ -1,0 +1,1 @@
+"""Users, their tokens, and the passes that the metadata service gives."""

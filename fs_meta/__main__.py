@@ -138,7 +138,7 @@ async def _start(
         await kv.close()
         raise
     try:
-        return running, start_http(config, kv, manager.manager, tls)
+        return running, start_http(config, kv, manager.manager, running, tls)
     except BaseException:
         await running.close()
         raise

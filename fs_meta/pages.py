@@ -1,4 +1,4 @@
-"""What a metadata server tells over HTTP: whether it serves, and its figures.
+"""What a metadata server tells over HTTP: whether it serves, its figures, and the application of `fs_meta.http`.
 
 It serves when its store works and it is the manager, or knows what the manager has decided. A cluster without chains
 yet is no reason: storage daemons that wait for this server would wait for ever.
@@ -8,26 +8,42 @@ import asyncio
 
 from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.http_ports import ABOVE_METADATA, NONE, port_of
-from fs_common.http_server import HttpServer, LoopBridge
+from fs_common.http_server import App, HttpServer, LoopBridge
 from fs_common.records.routing import NodeState
 from fs_common.tls.files import TlsFiles
 from fs_meta.config import MetaConfig
+from fs_meta.http.backend import Backend
+from fs_meta.http.later import MadeLater
 from fs_meta.kv.interface import KeyValueStore
+from fs_meta.manager.growth import Growth
 from fs_meta.manager.manager import Manager
+from fs_meta.server import MetaServer
 
 
 def start_http(
-    config: MetaConfig, kv: KeyValueStore, manager: Manager, tls: TlsFiles | None = None
+    config: MetaConfig, kv: KeyValueStore, manager: Manager, server: MetaServer, tls: TlsFiles | None = None
 ) -> HttpServer | None:
     """Serve HTTP, if the configuration says so. Raises UNREACHABLE when the port is taken."""
     port = port_of(config.http_port, config.port, ABOVE_METADATA)
     if port == NONE:
         return None
     bridge = LoopBridge(asyncio.get_running_loop())
-    pages = DaemonPages(bridge, lambda: readiness(kv, manager), identity={"role": "meta", "cluster": config.cluster})
-    server = HttpServer(pages, config.bind, port, tls)
-    server.start()
-    return server
+    backend = Backend(config, bridge, manager, Growth(manager), server)
+
+    def make() -> App:
+        from fs_meta.http.app import make_app
+
+        return make_app(backend)
+
+    pages = DaemonPages(
+        bridge,
+        lambda: readiness(kv, manager),
+        identity={"role": "meta", "cluster": config.cluster},
+        rest=MadeLater(make),
+    )
+    http = HttpServer(pages, config.bind, port, tls)
+    http.start()
+    return http
 
 
 def readiness(kv: KeyValueStore, manager: Manager) -> Readiness:

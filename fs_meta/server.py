@@ -123,10 +123,14 @@ class MetaServer:
         news: RoutingNews,
         observer: Observer,
         users: Users,
+        clients: Clients,
     ) -> None:
         self.context = context
         self.observer = observer
         self.users = users
+        self.clients = clients
+        self.pool = pool
+        """Connections to the storage daemons."""
         self.host = server.host
         self.port = server.port
         self.failed = asyncio.Event()
@@ -136,9 +140,8 @@ class MetaServer:
         self._kv = kv
         self._manager = manager
         self._collector = collector
-        self._pool = pool
         self._server = server
-        self._following = following
+        self.following = following
         self._news = news
         self._rotate_every_ns = config.key_rotation_h * 3_600_000 * _MS
         self._stop = asyncio.Event()
@@ -156,12 +159,12 @@ class MetaServer:
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop serving, finish what is in flight, release everything, the store included."""
         self.context.lock_waits.close()
-        self._following.end()
+        self.following.end()
         self._news.end()
         await self._server.close(grace_s)
         self._stop.set()
         await asyncio.gather(*self._tasks)
-        await self._pool.close()
+        await self.pool.close()
         await self.context.inode_ids.close()
         try:
             await self.context.inode_count.flush()
@@ -170,7 +173,7 @@ class MetaServer:
             _log.warning("the count of inodes or the service's time could not be stored: %s", error)
         await self._manager.close()
         try:
-            await self._following.close()
+            await self.following.close()
         except EmberError as error:
             _log.warning("the next start waits for followers that are gone: %s", error)
         await self._kv.close()
@@ -188,7 +191,7 @@ class MetaServer:
         """Store the inode count, forget old answers and followers that are gone, every `UPKEEP_INTERVAL_S`; store the
         service's time now and then."""
         for number in itertools.count(1):
-            self._following.forget()
+            self.following.forget()
             try:
                 await self.context.inode_count.flush()
                 if number % TIME_KEPT_EVERY == 0:
@@ -276,4 +279,6 @@ async def start(
     except BaseException:
         await pool.close()
         raise
-    return MetaServer(config, kv, manager, context, collector, pruner, pool, server, following, news, observer, users)
+    return MetaServer(
+        config, kv, manager, context, collector, pruner, pool, server, following, news, observer, users, clients
+    )

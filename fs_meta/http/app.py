@@ -17,9 +17,10 @@ from fs_common.release import RELEASE
 from fs_meta.http import console, live, problems
 from fs_meta.http.backend import Backend
 from fs_meta.http.guard import Guard
+from fs_meta.http.health import HealthWatch
 from fs_meta.http.live import Live
 from fs_meta.http.problems import Problem
-from fs_meta.http.rest import cluster
+from fs_meta.http.rest import clients, cluster, errors, files, scrub, users
 
 API = "/api/v1"
 DESCRIPTION = """\
@@ -28,6 +29,15 @@ Administration of an EmberFS cluster. Every error is `application/problem+json` 
 """
 TAGS = [
     {"name": "cluster", "description": "The cluster as a whole: health in words, space."},
+    {"name": "nodes", "description": "Storage daemons."},
+    {"name": "chains", "description": "Ordered lists of targets that hold the same chunks."},
+    {"name": "targets", "description": "One replica of a chain each, on one node."},
+    {"name": "moves", "description": "Targets that join and leave chains while files are used."},
+    {"name": "scrub", "description": "The reading of all that is stored, to find what is damaged and what differs."},
+    {"name": "clients", "description": "Who uses the cluster, and what they have open."},
+    {"name": "files", "description": "Names, attributes, and where the chunks of a file are."},
+    {"name": "users", "description": "Who may use and administer the cluster, and the tokens by which they are known."},
+    {"name": "errors", "description": "The error table."},
 ]
 
 
@@ -46,7 +56,8 @@ def make_app(backend: Backend) -> FastAPI:
     app.state.backend = backend
     app.state.live = Live(backend.server.observer, backend.bridge.call)
     problems.install(app)
-    for resource in (cluster,):
+    app.state.health = HealthWatch(backend)
+    for resource in (cluster, scrub, clients, files, users, errors):
         app.include_router(resource.router, prefix=API)
     app.include_router(live.router, prefix=API)
     app.include_router(console.make_router())

@@ -1,7 +1,7 @@
 """What the handlers of HTTP work with: the parts of one metadata process, and the bridge to its loop.
 
-The parts belong to the service's loop: a handler touches them inside `bridge.call` alone, and gets values that nobody
-changes any more.
+The parts belong to the service's loop: a handler touches them inside `ask` alone, and gets values that nobody changes
+any more. What takes longer than a moment for many nodes or chains comes in pages.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from fs_meta.config import MetaConfig
 
 if TYPE_CHECKING:
+    from fs_common.peers import PeerPool
+    from fs_meta.clients import Clients
+    from fs_meta.manager.growth import Growth
     from fs_meta.manager.manager import Manager
+    from fs_meta.ops.context import Context
     from fs_meta.server import MetaServer
+    from fs_meta.users.users import Users
 
 T = TypeVar("T")
 
@@ -30,9 +35,37 @@ class Backend:
     config: MetaConfig
     bridge: Bridge
     manager: "Manager"
+    growth: "Growth"
     server: "MetaServer"
+
+    @property
+    def users(self) -> "Users":
+        """Who somebody is by his token."""
+        return self.server.users
 
     @property
     def security(self) -> bool:
         """Every request has to show who it is from."""
-        return False
+        return self.server.users.enabled
+
+    @property
+    def context(self) -> "Context":
+        """Of the namespace."""
+        return self.server.context
+
+    @property
+    def clients(self) -> "Clients":
+        return self.server.clients
+
+    @property
+    def pool(self) -> "PeerPool":
+        """Connections to the storage daemons."""
+        return self.server.pool
+
+    async def look(self, make: Callable[[], T]) -> T:
+        """What `make()` returns on the service's loop."""
+        return await self.bridge.call(make)
+
+    async def ask(self, make: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
+        """What the awaitable gives that `make()` returns, on the service's loop."""
+        return await self.bridge.call(make, timeout_s)

@@ -3,10 +3,12 @@
 Called by: the process, which hands it to its HTTP server.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import logging
+from collections.abc import Callable
 
-App = Callable[..., Awaitable[None]]
+from fs_common.http_server import App, Receive, Scope, Send, respond
+
+_log = logging.getLogger(__name__)
 
 
 class MadeLater:
@@ -16,7 +18,16 @@ class MadeLater:
         self._make = make
         self._app: App | None = None
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._app is None:
-            self._app = self._make()
+            try:
+                self._app = self._make()
+            except ImportError as error:
+                _log.error("no administration over HTTP, and no console: %s; install emberfs[server]", error)
+                self._app = _nothing
         await self._app(scope, receive, send)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await respond(send, 503, b"this server was installed without emberfs[server]\n", b"text/plain; charset=utf-8")

@@ -33,6 +33,7 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.LOOP: 409,
     Code.NOT_PERMITTED: 403,
     Code.ACCESS_DENIED: 403,
+    Code.UNAUTHENTICATED: 401,
     Code.STALE: 404,
     Code.KV_CONFLICT: 503,
     Code.NODE_UNKNOWN: 404,

@@ -40,9 +40,10 @@ async def plan_here(request: PlanRequest) -> PlanReply:
 class Node:
     """What a storage daemon says, and does at the manager's word."""
 
-    def __init__(self, bench: Bench, node: int) -> None:
+    def __init__(self, bench: Bench, node: int, port: int = 0) -> None:
         self.bench = bench
         self.node = node
+        self.port = port or 9700 + node
         self.process = 0
         self.stream: NodeStream | None = None
         self.stores: set[int] = set()
@@ -55,14 +56,15 @@ class Node:
     def start(self) -> None:
         self.process += 1
         self.open = set()
-        self.stream = self.bench.manager.open_stream("test", identity(self.node, 1000 * self.node + self.process))
-        self.bench.ports.refusing.discard(9700 + self.node)
+        who = identity(self.node, 1000 * self.node + self.process)._replace(port=self.port)
+        self.stream = self.bench.manager.open_stream("test", who)
+        self.bench.ports.refusing.discard(self.port)
 
     def die(self) -> None:
         assert self.stream is not None
         self.stream.close()
         self.stream = None
-        self.bench.ports.refusing.add(9700 + self.node)
+        self.bench.ports.refusing.add(self.port)
 
     async def beat(self) -> None:
         if self.stream is None:

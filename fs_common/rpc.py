@@ -25,11 +25,13 @@ from fs_common import frames
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.frames import FrameError
+from fs_common.latency import Latency
 from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
 from fs_common.link import Link
-from fs_common.methods import HELLO, PING, STATS, Method
+from fs_common.methods import AT_VERSION, FOLLOW, GET_ROUTING, HELLO, LOCK, PING, STATS, Method
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
 from fs_common.security.identity import Identity
+from fs_common.slow_operations import SlowOperations
 from fs_common.telemetry import Counters, LimitedLog
 from fs_common.tracing import current
 from fs_common.wire import FileRange as FileRange
@@ -150,7 +152,7 @@ class ServerSession:
 class Call:
     """One request being answered."""
 
-    __slots__ = ("deadline", "payload", "request", "session", "trace")
+    __slots__ = ("deadline", "payload", "request", "session", "times", "trace")
 
     def __init__(
         self,
@@ -169,7 +171,14 @@ class Call:
         """On the clock of `loop.time()`; infinity where the caller set none. An async handler is cancelled then."""
         self.trace = trace
         """The client's operation that it is made for (`tracing.py`); 0: none."""
+        self.times: Callable[[], dict[str, int]] | None = None
+        """Gives where the time has gone, in ns by name; asked for only if it was long. A handler may set it."""
 
+
+SLOW_OPERATION_MS = 1000
+"""Default of the threshold."""
+WAITING = frozenset((GET_ROUTING, FOLLOW, LOCK, AT_VERSION))
+"""Methods that are answered when others have done something."""
 
 Handler = Callable[[Call], Reply | Awaitable[Reply]]
 Allocate = Callable[[Any, int], Sequence[memoryview] | Allocation]
@@ -178,7 +187,18 @@ Allocate = Callable[[Any, int], Sequence[memoryview] | Allocation]
 class Registration:
     """A method this process answers, and how often it did."""
 
-    __slots__ = ("allocate", "calls", "decode", "errors", "handler", "method")
+    __slots__ = (
+        "allocate",
+        "calls",
+        "decode",
+        "errors",
+        "handler",
+        "latency",
+        "method",
+        "received_bytes",
+        "sent_bytes",
+        "waits",
+    )
 
     def __init__(self, method: Method, handler: Handler, allocate: Allocate | None) -> None:
         self.method = method
@@ -188,6 +208,13 @@ class Registration:
         self.calls = 0
         self.errors = 0
         """Of those, answered with an error frame."""
+        self.latency = Latency()
+        """From a request that is here, with its payload, to its answer."""
+        self.received_bytes = 0
+        """Of payload."""
+        self.sent_bytes = 0
+        self.waits = method in WAITING
+        """For something that others do: that it takes long means nothing."""
 
 
 class Yielding(Protocol):
@@ -226,6 +253,9 @@ class Service:
         """About requests that found a defect of this process, which a caller may do again and again."""
         self.slow: dict[Yielding, int] = {}
         """Callers whose payload comes so slowly that others come first, and the bytes of memory that wait for it."""
+        self.error_frames: dict[tuple[int, Code], int] = {}
+        """How many were sent, by method (0: about the connection) and code."""
+        self.slow_operations = SlowOperations(SLOW_OPERATION_MS)
         self.registrations: dict[int, Registration] = {}
         self._stats_sources: list[Callable[[], dict[str, int]]] = [self.counters.snapshot]
         self.register(PING, lambda call: Reply(Ping(call.request.text)))

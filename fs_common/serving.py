@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter_ns as clock_ns
 from typing import Any, cast
 
 from fs_common import eager, frames
@@ -43,6 +44,7 @@ from fs_common.rpc import (
     encode,
     payload_parts,
 )
+from fs_common.slow_operations import about
 from fs_common.tls.names import STORAGE, describe
 from fs_common.tracing import enter
 from fs_common.wire import Frame
@@ -66,7 +68,7 @@ GOODBYE_PATIENCE_S = 1.0
 class _Active:
     """A request from its frame to the end of its handler."""
 
-    __slots__ = ("call", "expired", "number", "payload_bytes", "registration", "release", "task")
+    __slots__ = ("began_ns", "call", "error", "expired", "number", "payload_bytes", "registration", "release", "task")
 
     def __init__(self, number: int, registration: Registration, call: Call) -> None:
         self.number = number
@@ -79,6 +81,10 @@ class _Active:
         """What the reply comes from, once the handler has suspended: its task, or the future it returned."""
         self.expired = False
         """The deadline passed and the task was cancelled for it."""
+        self.began_ns = 0
+        """When the handler was started; 0: it was not."""
+        self.error: Code | None = None
+        """What it was answered with, other than a reply."""
 
 
 class ServingConnection:
@@ -229,6 +235,7 @@ class ServingConnection:
             return None
         self._active.add(active)
         active.payload_bytes = frame.payload_length
+        registration.received_bytes += frame.payload_length
         self._active_bytes += frame.payload_length
         active.call.payload = views
         self._landing = active
@@ -385,6 +392,7 @@ class ServingConnection:
     def _run(self, active: _Active) -> None:
         """Run the handler, to its end if it does not suspend."""
         active.registration.calls += 1
+        active.began_ns = clock_ns()
         if active.call.deadline <= self._loop.time():
             self._fail(active, Code.TIMED_OUT, "the request arrived after its deadline")
             return
@@ -449,6 +457,7 @@ class ServingConnection:
             # Not TOO_LARGE, which says that a request was refused: this one was worked on.
             self._fail(active, Code.INTERNAL, f"an answer of {len(body)} and {length} bytes is over the bound")
             return
+        active.registration.sent_bytes += length
         frame = frames.pack(frames.RESPONSE, method.number, active.number, len(body), length) + body
         allocated, active.release = active.release, None
         if allocated is not None:
@@ -470,11 +479,20 @@ class ServingConnection:
 
     def _fail(self, active: _Active, code: Code, message: str) -> None:
         active.registration.errors += 1
+        active.error = code
         self._send_error(active.number, active.registration.method.number, code, message)
         self._finish(active)
 
     def _finish(self, active: _Active) -> None:
         """The request is over."""
+        if active.began_ns:
+            elapsed_ns = clock_ns() - active.began_ns
+            registration = active.registration
+            latency = registration.latency
+            latency.buckets[elapsed_ns.bit_length()] += 1
+            latency.total_ns += elapsed_ns
+            if elapsed_ns > self._service.slow_operations.threshold_ns and not registration.waits:
+                self._note_slow(active, elapsed_ns)
         self._active.discard(active)
         self._active_bytes -= active.payload_bytes
         active.payload_bytes = 0
@@ -483,6 +501,19 @@ class ServingConnection:
             self._balance()
         if self._closing or self._last or self._lost:
             self._settle()
+
+    def _note_slow(self, active: _Active, elapsed_ns: int) -> None:
+        call = active.call
+        hello = call.session.hello
+        self._service.slow_operations.note(
+            active.registration.method.name,
+            elapsed_ns,
+            trace=call.trace,
+            about=about(call.request),
+            times_ns=call.times() if call.times is not None else None,
+            peer=f"{hello.role} {call.session.address}",
+            error=active.error.name if active.error is not None else "",
+        )
 
     def _on_sweep(self) -> None:
         """Cancel what nobody waits for any more."""
@@ -501,6 +532,8 @@ class ServingConnection:
     # The link
 
     def _send_error(self, number: int, method: int, code: Code, message: str) -> None:
+        sent = self._service.error_frames
+        sent[method, code] = sent.get((method, code), 0) + 1
         self._send_body(frames.ERROR, method, number, encode(ErrorBody(code.value.number, message)))
 
     def _send_body(self, kind: int, method: int, number: int, body: bytes) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fs_common.tracing import current, shown
+
 
 class Counters:
     """Named integers of one process, cumulative since its start. Used from one thread; no locks.
@@ -59,8 +61,15 @@ class LimitedLog:
         self._left_out = 0
         """Since the last line."""
 
-    def line(self, level: int, message: str, *arguments: object, error: BaseException | None = None) -> None:
-        """As `Logger.log`; `error`: with its traceback."""
+    def line(
+        self,
+        level: int,
+        message: str,
+        *arguments: object,
+        error: BaseException | None = None,
+        fields: dict[str, object] | None = None,
+    ) -> None:
+        """As `Logger.log`; `error`: with its traceback; `fields`: of the line, beside its message."""
         now = self._clock()
         if now >= self._until:
             self._until = now + self._period_s
@@ -72,7 +81,7 @@ class LimitedLog:
         if self._left_out:
             self._logger.log(level, "%d lines like the next one were left out", self._left_out)
             self._left_out = 0
-        self._logger.log(level, message, *arguments, exc_info=error)
+        self._logger.log(level, message, *arguments, exc_info=error, extra=fields)
 
 
 def configure_logging(process_name: str, json: bool = False, level: str = "INFO") -> None:
@@ -84,6 +93,9 @@ def configure_logging(process_name: str, json: bool = False, level: str = "INFO"
 
     def add_process(logger: Any, name: str, event: Any) -> Any:
         event["process"] = process_name
+        trace = current()
+        if trace:
+            event.setdefault("trace", shown(trace))
         return event
 
     shared: list[Any] = [

@@ -102,6 +102,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Total time the service tries to cut or measure chunks for one operation: less than a client waits for the answer
     (10 s a try), so that it hears which chain cannot do it, and why. Its next try goes on where this one ended."""
 
+    slow_operation_ms: int = 1_000
+    """A request that takes longer is told in the log and in `emberfs status`: far more than a healthy disk and network
+    need. 0: none is."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
     """One JSON object for each line instead of text."""
@@ -150,8 +153,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ):
             if getattr(self, name) < 1:
                 problems.append(f"{name}: at least 1")
-        if self.gc_delay_ms < 0:
-            problems.append("gc_delay_ms: at least 0")
+        for name in ("gc_delay_ms", "slow_operation_ms"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name}: at least 0")
         if self.lease_ms < 2 * self.heartbeat_interval_ms:
             problems.append("lease_ms: less than two heartbeats, so one lost heartbeat stops a target")
         if self.failure_ms <= self.lease_ms:

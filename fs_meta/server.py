@@ -27,6 +27,7 @@ from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello, Welcome
 from fs_common.rpc import Service
 from fs_common.security.identity import META, Identity
+from fs_common.slow_operations import SlowOperations
 from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
@@ -258,6 +259,7 @@ async def start(
     if manager.routing is not None:
         news.changed(manager.routing)
     service = make_service(context, config.cluster, clients, following, news)
+    service.slow_operations = SlowOperations(config.slow_operation_ms)
     if cluster is not None:
         register(service, cluster)
     manager.register_calls(service)

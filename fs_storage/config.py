@@ -68,6 +68,9 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Hours from the beginning of one pass over a target to that of the next: a week, in which few bits flip and the
     second replica of a chunk is unlikely to be hit before the first is found."""
 
+    slow_operation_ms: int = 1_000
+    """A request that takes longer is told in the log and in `emberfs status`: far more than a healthy disk and network
+    need. 0: none is."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
     """One JSON object for each line instead of text."""
@@ -90,7 +93,13 @@ class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         http_problem = port_problem(self.http_port, self.port, ABOVE_STORAGE)
         if http_problem is not None:
             problems.append(http_problem)
-        for name in ("capacity_bytes", "low_space_bytes", "resync_bytes_per_s", "scrub_bytes_per_s"):
+        for name in (
+            "capacity_bytes",
+            "low_space_bytes",
+            "resync_bytes_per_s",
+            "scrub_bytes_per_s",
+            "slow_operation_ms",
+        ):
             if getattr(self, name) < 0:
                 problems.append(f"{name}: at least 0")
         if self.payload_memory_bytes < PAYLOAD_BYTES_MAX:

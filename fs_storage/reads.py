@@ -15,6 +15,7 @@ import logging
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from time import perf_counter_ns as clock_ns
 from typing import NamedTuple
 
 from fs_common.buffers import Buffer, BufferPool
@@ -207,9 +208,17 @@ class Reads:
                     chains.setdefault(item.target.id, []).append(item)
             self._counters.add("reads_blocked", len(blocked))
             self._counters.add("reads_asked", len(left) - len(blocked))
+            began_ns = clock_ns()
+            times = {"disk": 0, "forward": 0}
+            call.times = lambda: times
+
+            async def timed(name: str, work: Awaitable[None]) -> None:
+                await work
+                times[name] = clock_ns() - began_ns
+
             await asyncio.gather(
-                *(self._read_blocked(batch, item) for item in blocked),
-                *(self._read_asked(call, batch, group) for group in chains.values()),
+                *(timed("disk", self._read_blocked(batch, item)) for item in blocked),
+                *(timed("forward", self._read_asked(call, batch, group)) for group in chains.values()),
             )
         except BaseException:
             batch.release()

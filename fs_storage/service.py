@@ -23,6 +23,7 @@ from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
+from fs_common.slow_operations import SlowOperations
 from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
@@ -95,6 +96,7 @@ class Daemon:
         self.violation: asyncio.Future[InvariantViolation] = asyncio.get_running_loop().create_future()
         """Done when the core found its state impossible: the process has to end."""
         self.service = Service("storage", config.cluster, config.node)
+        self.service.slow_operations = SlowOperations(config.slow_operation_ms)
         self.targets = Targets(config.node, self, open_store, disk)
         self._pool = BufferPool(POOL_KEPT_BYTES)
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")

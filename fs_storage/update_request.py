@@ -4,6 +4,7 @@ Called by: `updates`.
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 
 from fs_common.errors import Code, EmberError
@@ -20,14 +21,18 @@ class UpdateRequest:
     """Operations that were asked for together, and the answer that forms. `done` when all of them are."""
 
     __slots__ = (
+        "began_ns",
         "client",
+        "disk_ns",
         "done",
         "errors",
+        "forward_ns",
         "give_up",
         "items",
         "joined",
         "lengths",
         "payload",
+        "queued_ns",
         "reason",
         "remaining",
         "sending",
@@ -73,6 +78,19 @@ class UpdateRequest:
         """What the answer names the holders of: the targets with an update of it, unless it is this daemon's own."""
         self.done = done
         """Of the answer."""
+        self.began_ns = time.perf_counter_ns()
+        self.queued_ns = -1
+        """Until its first operation had its chunk; -1: none has had it yet. With the next two: where its time goes, of
+        operations that go their ways side by side the sum."""
+        self.disk_ns = 0
+        """In the engine."""
+        self.forward_ns = 0
+        """Waiting for the successor."""
+
+    def times(self) -> dict[str, int]:
+        """Where the time has gone, in ns."""
+        queued_ns = self.queued_ns if self.queued_ns >= 0 else time.perf_counter_ns() - self.began_ns
+        return {"queue": queued_ns, "disk": self.disk_ns, "forward": self.forward_ns}
 
     def fail(self, index: int, code: Code, message: str) -> None:
         """Item `index` is over without having become an operation, or with its failure."""

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter_ns as clock_ns
 from typing import Any
 
 from fs_common import eager
@@ -105,6 +106,7 @@ class Updates:
         now = loop.time()
         give_up = now + patience_s(call.deadline - now)
         request = UpdateRequest(message.client, message.source, [*items], views, payload, give_up, loop.create_future())
+        call.times = request.times
         if payload is not None:
             payload.hold()
         touched: dict[int, Target] = {}
@@ -307,6 +309,9 @@ class Updates:
             if len(together) < len(operations):
                 rest = [operation for operation in operations if operation.step is not step]
                 self._spawn(target, self._run(target, request, rest))
+            began_ns = clock_ns()
+            if request.queued_ns < 0:
+                request.queued_ns = began_ns - request.began_ns
             match step:
                 case Step.PREPARE:
                     await self._prepare(target, request, together)
@@ -324,6 +329,10 @@ class Updates:
                     await self._abandon(target, together)
                 case Step.QUEUED | Step.DONE:
                     raise InvariantViolation(f"{step} is no instruction: {together}")
+            if step in SENDING:
+                request.forward_ns += clock_ns() - began_ns
+            else:
+                request.disk_ns += clock_ns() - began_ns
             operations = self._go_on(target, request)
 
     async def _prepare(self, target: Target, request: UpdateRequest, operations: list[Operation]) -> None:

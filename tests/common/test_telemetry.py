@@ -46,6 +46,8 @@ logger = logging.getLogger("fs_meta.example")
 logger.debug("quiet %s", 1)
 logger.info("loud %s", 2, extra={{"node": 7}})
 token = "what-a-" + "peer-sent"
+from fs_common import tracing
+tracing.enter(0xabc)
 try:
     raise ValueError("why")
 except ValueError:
@@ -64,7 +66,7 @@ def test_json_lines() -> None:
     loud, failed = map(json.loads, lines_of(json=True))
     assert loud.pop("timestamp").endswith("Z")
     assert loud == {"event": "loud 2", "level": "info", "logger": "fs_meta.example", "process": "meta", "node": 7}
-    assert failed["event"] == "failed"
+    assert failed["event"] == "failed" and failed["trace"] == "00000abc"
     assert "ValueError: why" in failed["exception"]
 
 
@@ -73,6 +75,7 @@ def test_readable_lines() -> None:
     assert "quiet 1" in text
     assert "loud 2" in text
     assert "node=7" in text
+    assert "trace=00000abc" in text
     assert "ValueError: why" in text
 
 

@@ -46,6 +46,15 @@ class Standing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STANDING_LACKING: _ClassVar[Standing]
     STANDING_HELD: _ClassVar[Standing]
     STANDING_DEAD: _ClassVar[Standing]
+
+class ConfigStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONFIG_STATUS_UNSPECIFIED: _ClassVar[ConfigStatus]
+    CONFIG_STATUS_NORMAL: _ClassVar[ConfigStatus]
+    CONFIG_STATUS_DIRTY: _ClassVar[ConfigStatus]
+    CONFIG_STATUS_FAILED: _ClassVar[ConfigStatus]
+    CONFIG_STATUS_STALE: _ClassVar[ConfigStatus]
+    CONFIG_STATUS_UNKNOWN: _ClassVar[ConfigStatus]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_UP: NodeState
 NODE_STATE_FAILED: NodeState
@@ -72,6 +81,12 @@ STANDING_ABLE: Standing
 STANDING_LACKING: Standing
 STANDING_HELD: Standing
 STANDING_DEAD: Standing
+CONFIG_STATUS_UNSPECIFIED: ConfigStatus
+CONFIG_STATUS_NORMAL: ConfigStatus
+CONFIG_STATUS_DIRTY: ConfigStatus
+CONFIG_STATUS_FAILED: ConfigStatus
+CONFIG_STATUS_STALE: ConfigStatus
+CONFIG_STATUS_UNKNOWN: ConfigStatus
 
 class NodeIdentity(_message.Message):
     __slots__ = ("cluster", "node", "role", "host", "port", "release", "incarnation", "cluster_uuid")
@@ -158,7 +173,7 @@ class TargetVerdict(_message.Message):
     def __init__(self, target: _Optional[int] = ..., verdict: _Optional[_Union[StoreVerdict, str]] = ..., opening: _Optional[int] = ..., known_opening: _Optional[int] = ..., known_incarnation: _Optional[int] = ..., reason: _Optional[str] = ..., remove: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version", "leaving")
+    __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version", "leaving", "config")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +182,7 @@ class HeartbeatRequest(_message.Message):
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     identity: NodeIdentity
     sequence: int
     sent_ms: int
@@ -175,15 +191,17 @@ class HeartbeatRequest(_message.Message):
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
     routing_version: int
     leaving: bool
-    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ..., leaving: bool = ...) -> None: ...
+    config: ConfigReport
+    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ..., leaving: bool = ..., config: _Optional[_Union[ConfigReport, _Mapping]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing", "verdicts", "cluster_uuid")
+    __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing", "config", "verdicts", "cluster_uuid")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     ROUTING_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_UUID_FIELD_NUMBER: _ClassVar[int]
     sequence: int
@@ -191,9 +209,10 @@ class HeartbeatReply(_message.Message):
     lease_ms: int
     heartbeat_interval_ms: int
     routing: Routing
+    config: PushedConfig
     verdicts: _containers.RepeatedCompositeFieldContainer[TargetVerdict]
     cluster_uuid: bytes
-    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[TargetVerdict, _Mapping]]] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., config: _Optional[_Union[PushedConfig, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[TargetVerdict, _Mapping]]] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("node", "host", "port", "state", "capacity_bytes", "used_bytes", "release", "drained")
@@ -282,26 +301,58 @@ class GetRoutingReply(_message.Message):
     def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListNodesReply(_message.Message):
+    __slots__ = ("nodes", "next", "replicas", "targets_per_node", "config_version")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_PER_NODE_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
+    next: int
+    replicas: int
+    targets_per_node: int
+    config_version: int
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., next: _Optional[int] = ..., replicas: _Optional[int] = ..., targets_per_node: _Optional[int] = ..., config_version: _Optional[int] = ...) -> None: ...
+
+class GetNodeRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    def __init__(self, node: _Optional[int] = ...) -> None: ...
+
+class ForgetNodeRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    def __init__(self, node: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "silent_ms", "routing_version", "targets")
+    __slots__ = ("node", "silent_ms", "routing_version", "targets", "target_count", "joining", "leaving", "config")
     NODE_FIELD_NUMBER: _ClassVar[int]
     SILENT_MS_FIELD_NUMBER: _ClassVar[int]
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_COUNT_FIELD_NUMBER: _ClassVar[int]
+    JOINING_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     node: Node
     silent_ms: int
     routing_version: int
     targets: _containers.RepeatedCompositeFieldContainer[TargetReport]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., silent_ms: _Optional[int] = ..., routing_version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ...) -> None: ...
-
-class ListNodesReply(_message.Message):
-    __slots__ = ("nodes",)
-    NODES_FIELD_NUMBER: _ClassVar[int]
-    nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ...) -> None: ...
+    target_count: int
+    joining: int
+    leaving: int
+    config: ConfigReport
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., silent_ms: _Optional[int] = ..., routing_version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., target_count: _Optional[int] = ..., joining: _Optional[int] = ..., leaving: _Optional[int] = ..., config: _Optional[_Union[ConfigReport, _Mapping]] = ...) -> None: ...
 
 class TargetView(_message.Message):
     __slots__ = ("target", "node", "state", "standing", "reason", "used_bytes", "sync")
@@ -332,22 +383,60 @@ class ChainView(_message.Message):
     def __init__(self, chain: _Optional[int] = ..., version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetView, _Mapping]]] = ...) -> None: ...
 
 class ListChainsRequest(_message.Message):
-    __slots__ = ("chains", "degraded")
+    __slots__ = ("chains", "degraded", "node", "after", "limit")
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     chains: _containers.RepeatedScalarFieldContainer[int]
     degraded: bool
-    def __init__(self, chains: _Optional[_Iterable[int]] = ..., degraded: bool = ...) -> None: ...
+    node: int
+    after: int
+    limit: int
+    def __init__(self, chains: _Optional[_Iterable[int]] = ..., degraded: bool = ..., node: _Optional[int] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ListChainsReply(_message.Message):
-    __slots__ = ("routing_version", "chains", "resting")
+    __slots__ = ("routing_version", "chains", "resting", "next")
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHAINS_FIELD_NUMBER: _ClassVar[int]
     RESTING_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     routing_version: int
     chains: _containers.RepeatedCompositeFieldContainer[ChainView]
     resting: bool
-    def __init__(self, routing_version: _Optional[int] = ..., chains: _Optional[_Iterable[_Union[ChainView, _Mapping]]] = ..., resting: bool = ...) -> None: ...
+    next: int
+    def __init__(self, routing_version: _Optional[int] = ..., chains: _Optional[_Iterable[_Union[ChainView, _Mapping]]] = ..., resting: bool = ..., next: _Optional[int] = ...) -> None: ...
+
+class ListTargetsRequest(_message.Message):
+    __slots__ = ("node", "degraded", "after", "limit")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    degraded: bool
+    after: int
+    limit: int
+    def __init__(self, node: _Optional[int] = ..., degraded: bool = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ChainedTarget(_message.Message):
+    __slots__ = ("chain", "target")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    chain: int
+    target: TargetView
+    def __init__(self, chain: _Optional[int] = ..., target: _Optional[_Union[TargetView, _Mapping]] = ...) -> None: ...
+
+class ListTargetsReply(_message.Message):
+    __slots__ = ("routing_version", "targets", "next")
+    ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    routing_version: int
+    targets: _containers.RepeatedCompositeFieldContainer[ChainedTarget]
+    next: int
+    def __init__(self, routing_version: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[ChainedTarget, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
 
 class RotateChainRequest(_message.Message):
     __slots__ = ("chain", "accept_loss", "target")
@@ -376,3 +465,227 @@ class RestRequest(_message.Message):
 class RestReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class MoveView(_message.Message):
+    __slots__ = ("move", "chain", "joins", "node", "leaves", "source", "cause", "state", "doing", "sync")
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    JOINS_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DOING_FIELD_NUMBER: _ClassVar[int]
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    move: int
+    chain: int
+    joins: int
+    node: int
+    leaves: int
+    source: int
+    cause: str
+    state: str
+    doing: str
+    sync: SyncProgress
+    def __init__(self, move: _Optional[int] = ..., chain: _Optional[int] = ..., joins: _Optional[int] = ..., node: _Optional[int] = ..., leaves: _Optional[int] = ..., source: _Optional[int] = ..., cause: _Optional[str] = ..., state: _Optional[str] = ..., doing: _Optional[str] = ..., sync: _Optional[_Union[SyncProgress, _Mapping]] = ...) -> None: ...
+
+class ListMovesRequest(_message.Message):
+    __slots__ = ("after", "limit", "active")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    active: bool
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ..., active: bool = ...) -> None: ...
+
+class ListMovesReply(_message.Message):
+    __slots__ = ("moves", "next")
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[MoveView]
+    next: int
+    def __init__(self, moves: _Optional[_Iterable[_Union[MoveView, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class RebalanceRequest(_message.Message):
+    __slots__ = ("dry_run",)
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    def __init__(self, dry_run: bool = ...) -> None: ...
+
+class AddTargetsRequest(_message.Message):
+    __slots__ = ("node", "dry_run")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    dry_run: bool
+    def __init__(self, node: _Optional[int] = ..., dry_run: bool = ...) -> None: ...
+
+class ReplaceTargetRequest(_message.Message):
+    __slots__ = ("target", "node", "dry_run")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    node: int
+    dry_run: bool
+    def __init__(self, target: _Optional[int] = ..., node: _Optional[int] = ..., dry_run: bool = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("node", "target", "undo", "dry_run")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    target: int
+    undo: bool
+    dry_run: bool
+    def __init__(self, node: _Optional[int] = ..., target: _Optional[int] = ..., undo: bool = ..., dry_run: bool = ...) -> None: ...
+
+class CancelMovesRequest(_message.Message):
+    __slots__ = ("moves",)
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, moves: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class NewChain(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, nodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class MovesReply(_message.Message):
+    __slots__ = ("moves", "new_chains", "least_moves", "spread_before", "spread_after", "spread_possible")
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    NEW_CHAINS_FIELD_NUMBER: _ClassVar[int]
+    LEAST_MOVES_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_AFTER_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_POSSIBLE_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[MoveView]
+    new_chains: _containers.RepeatedCompositeFieldContainer[NewChain]
+    least_moves: int
+    spread_before: float
+    spread_after: float
+    spread_possible: float
+    def __init__(self, moves: _Optional[_Iterable[_Union[MoveView, _Mapping]]] = ..., new_chains: _Optional[_Iterable[_Union[NewChain, _Mapping]]] = ..., least_moves: _Optional[int] = ..., spread_before: _Optional[float] = ..., spread_after: _Optional[float] = ..., spread_possible: _Optional[float] = ...) -> None: ...
+
+class ConfigReport(_message.Message):
+    __slots__ = ("version", "status", "reason", "waiting", "own")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    status: ConfigStatus
+    reason: str
+    waiting: _containers.RepeatedScalarFieldContainer[str]
+    own: str
+    def __init__(self, version: _Optional[int] = ..., status: _Optional[_Union[ConfigStatus, str]] = ..., reason: _Optional[str] = ..., waiting: _Optional[_Iterable[str]] = ..., own: _Optional[str] = ...) -> None: ...
+
+class PullConfigRequest(_message.Message):
+    __slots__ = ("cluster", "kind")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    kind: str
+    def __init__(self, cluster: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+
+class PushedConfig(_message.Message):
+    __slots__ = ("version", "text")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    text: str
+    def __init__(self, version: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class GetConfigRequest(_message.Message):
+    __slots__ = ("kind", "version")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    version: int
+    def __init__(self, kind: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ConfigVersion(_message.Message):
+    __slots__ = ("kind", "version", "text", "comment", "set_ms")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    SET_MS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    version: int
+    text: str
+    comment: str
+    set_ms: int
+    def __init__(self, kind: _Optional[str] = ..., version: _Optional[int] = ..., text: _Optional[str] = ..., comment: _Optional[str] = ..., set_ms: _Optional[int] = ...) -> None: ...
+
+class SetConfigRequest(_message.Message):
+    __slots__ = ("kind", "text", "comment", "checked", "expected", "dry_run")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    text: str
+    comment: str
+    checked: bool
+    expected: int
+    dry_run: bool
+    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ..., comment: _Optional[str] = ..., checked: bool = ..., expected: _Optional[int] = ..., dry_run: bool = ...) -> None: ...
+
+class ListConfigVersionsRequest(_message.Message):
+    __slots__ = ("kind", "after", "limit")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    after: int
+    limit: int
+    def __init__(self, kind: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListConfigVersionsReply(_message.Message):
+    __slots__ = ("versions", "next")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[ConfigVersion]
+    next: int
+    def __init__(self, versions: _Optional[_Iterable[_Union[ConfigVersion, _Mapping]]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class ListSettingsRequest(_message.Message):
+    __slots__ = ("kind", "node")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    node: int
+    def __init__(self, kind: _Optional[str] = ..., node: _Optional[int] = ...) -> None: ...
+
+class Setting(_message.Message):
+    __slots__ = ("key", "value", "built_in", "origin", "live", "waiting")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    BUILT_IN_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    built_in: str
+    origin: str
+    live: bool
+    waiting: bool
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., built_in: _Optional[str] = ..., origin: _Optional[str] = ..., live: bool = ..., waiting: bool = ...) -> None: ...
+
+class ListSettingsReply(_message.Message):
+    __slots__ = ("settings", "version")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    settings: _containers.RepeatedCompositeFieldContainer[Setting]
+    version: int
+    def __init__(self, settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ManagerStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What nodes ask.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -49,30 +50,16 @@ class ManagerStub(object):
                 request_serializer=fs__common_dot_control__pb2.GetRoutingRequest.SerializeToString,
                 response_deserializer=fs__common_dot_control__pb2.GetRoutingReply.FromString,
                 _registered_method=True)
-        self.ListNodes = channel.unary_unary(
-                '/emberfs.control.v1.Manager/ListNodes',
-                request_serializer=fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
-                response_deserializer=fs__common_dot_control__pb2.ListNodesReply.FromString,
-                _registered_method=True)
-        self.ListChains = channel.unary_unary(
-                '/emberfs.control.v1.Manager/ListChains',
-                request_serializer=fs__common_dot_control__pb2.ListChainsRequest.SerializeToString,
-                response_deserializer=fs__common_dot_control__pb2.ListChainsReply.FromString,
-                _registered_method=True)
-        self.RotateChain = channel.unary_unary(
-                '/emberfs.control.v1.Manager/RotateChain',
-                request_serializer=fs__common_dot_control__pb2.RotateChainRequest.SerializeToString,
-                response_deserializer=fs__common_dot_control__pb2.RotateChainReply.FromString,
-                _registered_method=True)
-        self.Rest = channel.unary_unary(
-                '/emberfs.control.v1.Manager/Rest',
-                request_serializer=fs__common_dot_control__pb2.RestRequest.SerializeToString,
-                response_deserializer=fs__common_dot_control__pb2.RestReply.FromString,
+        self.PullConfig = channel.unary_unary(
+                '/emberfs.control.v1.Manager/PullConfig',
+                request_serializer=fs__common_dot_control__pb2.PullConfigRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.PushedConfig.FromString,
                 _registered_method=True)
 
 
 class ManagerServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What nodes ask.
+    """
 
     def Heartbeat(self, request_iterator, context):
         """A node's life. The first message registers the node; each answer renews its lease. The stream breaks with
@@ -97,29 +84,8 @@ class ManagerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListNodes(self, request, context):
-        """What the manager knows of each node, silence included.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListChains(self, request, context):
-        """How chains and their targets stand.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RotateChain(self, request, context):
-        """Gives up the dead survivors of a chain that serves nothing. INVALID: it is not needed, or not possible.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Rest(self, request, context):
-        """The whole cluster is about to be taken down: no chain changes until it is back. Durable when answered.
+    def PullConfig(self, request, context):
+        """The cluster's configuration for daemons of a kind: what a daemon asks before it starts. WRONG_CLUSTER, INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,25 +109,10 @@ def add_ManagerServicer_to_server(servicer, server):
                     request_deserializer=fs__common_dot_control__pb2.GetRoutingRequest.FromString,
                     response_serializer=fs__common_dot_control__pb2.GetRoutingReply.SerializeToString,
             ),
-            'ListNodes': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListNodes,
-                    request_deserializer=fs__common_dot_control__pb2.ListNodesRequest.FromString,
-                    response_serializer=fs__common_dot_control__pb2.ListNodesReply.SerializeToString,
-            ),
-            'ListChains': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListChains,
-                    request_deserializer=fs__common_dot_control__pb2.ListChainsRequest.FromString,
-                    response_serializer=fs__common_dot_control__pb2.ListChainsReply.SerializeToString,
-            ),
-            'RotateChain': grpc.unary_unary_rpc_method_handler(
-                    servicer.RotateChain,
-                    request_deserializer=fs__common_dot_control__pb2.RotateChainRequest.FromString,
-                    response_serializer=fs__common_dot_control__pb2.RotateChainReply.SerializeToString,
-            ),
-            'Rest': grpc.unary_unary_rpc_method_handler(
-                    servicer.Rest,
-                    request_deserializer=fs__common_dot_control__pb2.RestRequest.FromString,
-                    response_serializer=fs__common_dot_control__pb2.RestReply.SerializeToString,
+            'PullConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.PullConfig,
+                    request_deserializer=fs__common_dot_control__pb2.PullConfigRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.PushedConfig.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,7 +123,8 @@ def add_ManagerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Manager(object):
-    """Missing associated documentation comment in .proto file."""
+    """What nodes ask.
+    """
 
     @staticmethod
     def Heartbeat(request_iterator,
@@ -256,6 +208,358 @@ class Manager(object):
             _registered_method=True)
 
     @staticmethod
+    def PullConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Manager/PullConfig',
+            fs__common_dot_control__pb2.PullConfigRequest.SerializeToString,
+            fs__common_dot_control__pb2.PushedConfig.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AdministrationStub(object):
+    """What operators and tools ask. All of it is answered by the manager; another metadata server says NOT_MANAGER.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListNodes = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListNodes',
+                request_serializer=fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListNodesReply.FromString,
+                _registered_method=True)
+        self.GetNode = channel.unary_unary(
+                '/emberfs.control.v1.Administration/GetNode',
+                request_serializer=fs__common_dot_control__pb2.GetNodeRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.NodeStatus.FromString,
+                _registered_method=True)
+        self.ForgetNode = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ForgetNode',
+                request_serializer=fs__common_dot_control__pb2.ForgetNodeRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
+                _registered_method=True)
+        self.ListChains = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListChains',
+                request_serializer=fs__common_dot_control__pb2.ListChainsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListChainsReply.FromString,
+                _registered_method=True)
+        self.ListTargets = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListTargets',
+                request_serializer=fs__common_dot_control__pb2.ListTargetsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListTargetsReply.FromString,
+                _registered_method=True)
+        self.RotateChain = channel.unary_unary(
+                '/emberfs.control.v1.Administration/RotateChain',
+                request_serializer=fs__common_dot_control__pb2.RotateChainRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RotateChainReply.FromString,
+                _registered_method=True)
+        self.ListMoves = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListMoves',
+                request_serializer=fs__common_dot_control__pb2.ListMovesRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListMovesReply.FromString,
+                _registered_method=True)
+        self.Rebalance = channel.unary_unary(
+                '/emberfs.control.v1.Administration/Rebalance',
+                request_serializer=fs__common_dot_control__pb2.RebalanceRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
+                _registered_method=True)
+        self.AddTargets = channel.unary_unary(
+                '/emberfs.control.v1.Administration/AddTargets',
+                request_serializer=fs__common_dot_control__pb2.AddTargetsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
+                _registered_method=True)
+        self.ReplaceTarget = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ReplaceTarget',
+                request_serializer=fs__common_dot_control__pb2.ReplaceTargetRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/emberfs.control.v1.Administration/Drain',
+                request_serializer=fs__common_dot_control__pb2.DrainRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
+                _registered_method=True)
+        self.CancelMoves = channel.unary_unary(
+                '/emberfs.control.v1.Administration/CancelMoves',
+                request_serializer=fs__common_dot_control__pb2.CancelMovesRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
+                _registered_method=True)
+        self.Rest = channel.unary_unary(
+                '/emberfs.control.v1.Administration/Rest',
+                request_serializer=fs__common_dot_control__pb2.RestRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RestReply.FromString,
+                _registered_method=True)
+        self.GetConfig = channel.unary_unary(
+                '/emberfs.control.v1.Administration/GetConfig',
+                request_serializer=fs__common_dot_control__pb2.GetConfigRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ConfigVersion.FromString,
+                _registered_method=True)
+        self.SetConfig = channel.unary_unary(
+                '/emberfs.control.v1.Administration/SetConfig',
+                request_serializer=fs__common_dot_control__pb2.SetConfigRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ConfigVersion.FromString,
+                _registered_method=True)
+        self.ListConfigVersions = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListConfigVersions',
+                request_serializer=fs__common_dot_control__pb2.ListConfigVersionsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListConfigVersionsReply.FromString,
+                _registered_method=True)
+        self.ListSettings = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListSettings',
+                request_serializer=fs__common_dot_control__pb2.ListSettingsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListSettingsReply.FromString,
+                _registered_method=True)
+
+
+class AdministrationServicer(object):
+    """What operators and tools ask. All of it is answered by the manager; another metadata server says NOT_MANAGER.
+    """
+
+    def ListNodes(self, request, context):
+        """Nodes, with what the manager knows of each, silence and configuration included. By node id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNode(self, request, context):
+        """One node. INVALID: there is none of this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetNode(self, request, context):
+        """A node that does not run and has no target is not listed any more. Its id stays used. INVALID: it does, or has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChains(self, request, context):
+        """How chains and their targets stand. By chain id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTargets(self, request, context):
+        """The same, target by target. By chain id: a chain's targets are never on two pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateChain(self, request, context):
+        """Gives up the dead survivors of a chain that serves nothing. INVALID: it is not needed, or not possible.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMoves(self, request, context):
+        """Moves of targets, also the last ones that are over. By move id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rebalance(self, request, context):
+        """The following order moves, in one transaction; they go on by themselves. INVALID says what stands in the way, BUSY
+        that chains have changed while the plan was made: ask again. With dry_run nothing is changed.
+
+        Spreads targets over all nodes, and adds the chains that a grown cluster has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddTargets(self, request, context):
+        """Gives a node targets: of chains that lack one first, then its share of the others'.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceTarget(self, request, context):
+        """A target whose disk is gone for good: a new one takes its place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Moves everything off a node, which gets nothing more; or one target off its node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelMoves(self, request, context):
+        """Stops moves. What has joined a chain leaves it again when it is not needed; what has left stays away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rest(self, request, context):
+        """The whole cluster is about to be taken down: no chain changes until it is back. Durable when answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConfig(self, request, context):
+        """A version of the cluster's configuration. INVALID: there is none of this kind, or no such version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetConfig(self, request, context):
+        """A new version of it, durable when answered, and then told to each node with its next heartbeat. INVALID says which
+        key is wrong; BUSY that the version has changed since the caller read it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConfigVersions(self, request, context):
+        """Versions, newest first; `after` is a version, and older ones follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSettings(self, request, context):
+        """Every key that the cluster's configuration may have, with its value and where that comes from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AdministrationServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=fs__common_dot_control__pb2.ListNodesRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListNodesReply.SerializeToString,
+            ),
+            'GetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNode,
+                    request_deserializer=fs__common_dot_control__pb2.GetNodeRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.NodeStatus.SerializeToString,
+            ),
+            'ForgetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetNode,
+                    request_deserializer=fs__common_dot_control__pb2.ForgetNodeRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'ListChains': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChains,
+                    request_deserializer=fs__common_dot_control__pb2.ListChainsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListChainsReply.SerializeToString,
+            ),
+            'ListTargets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTargets,
+                    request_deserializer=fs__common_dot_control__pb2.ListTargetsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListTargetsReply.SerializeToString,
+            ),
+            'RotateChain': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateChain,
+                    request_deserializer=fs__common_dot_control__pb2.RotateChainRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RotateChainReply.SerializeToString,
+            ),
+            'ListMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMoves,
+                    request_deserializer=fs__common_dot_control__pb2.ListMovesRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListMovesReply.SerializeToString,
+            ),
+            'Rebalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebalance,
+                    request_deserializer=fs__common_dot_control__pb2.RebalanceRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'AddTargets': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddTargets,
+                    request_deserializer=fs__common_dot_control__pb2.AddTargetsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'ReplaceTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceTarget,
+                    request_deserializer=fs__common_dot_control__pb2.ReplaceTargetRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=fs__common_dot_control__pb2.DrainRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'CancelMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelMoves,
+                    request_deserializer=fs__common_dot_control__pb2.CancelMovesRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'Rest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rest,
+                    request_deserializer=fs__common_dot_control__pb2.RestRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RestReply.SerializeToString,
+            ),
+            'GetConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfig,
+                    request_deserializer=fs__common_dot_control__pb2.GetConfigRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ConfigVersion.SerializeToString,
+            ),
+            'SetConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetConfig,
+                    request_deserializer=fs__common_dot_control__pb2.SetConfigRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ConfigVersion.SerializeToString,
+            ),
+            'ListConfigVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConfigVersions,
+                    request_deserializer=fs__common_dot_control__pb2.ListConfigVersionsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListConfigVersionsReply.SerializeToString,
+            ),
+            'ListSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSettings,
+                    request_deserializer=fs__common_dot_control__pb2.ListSettingsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListSettingsReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'emberfs.control.v1.Administration', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('emberfs.control.v1.Administration', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Administration(object):
+    """What operators and tools ask. All of it is answered by the manager; another metadata server says NOT_MANAGER.
+    """
+
+    @staticmethod
     def ListNodes(request,
             target,
             options=(),
@@ -269,9 +573,63 @@ class Manager(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/emberfs.control.v1.Manager/ListNodes',
+            '/emberfs.control.v1.Administration/ListNodes',
             fs__common_dot_control__pb2.ListNodesRequest.SerializeToString,
             fs__common_dot_control__pb2.ListNodesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/GetNode',
+            fs__common_dot_control__pb2.GetNodeRequest.SerializeToString,
+            fs__common_dot_control__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ForgetNode',
+            fs__common_dot_control__pb2.ForgetNodeRequest.SerializeToString,
+            fs__common_dot_control__pb2.MovesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -296,9 +654,36 @@ class Manager(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/emberfs.control.v1.Manager/ListChains',
+            '/emberfs.control.v1.Administration/ListChains',
             fs__common_dot_control__pb2.ListChainsRequest.SerializeToString,
             fs__common_dot_control__pb2.ListChainsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTargets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListTargets',
+            fs__common_dot_control__pb2.ListTargetsRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListTargetsReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -323,9 +708,171 @@ class Manager(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/emberfs.control.v1.Manager/RotateChain',
+            '/emberfs.control.v1.Administration/RotateChain',
             fs__common_dot_control__pb2.RotateChainRequest.SerializeToString,
             fs__common_dot_control__pb2.RotateChainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListMoves',
+            fs__common_dot_control__pb2.ListMovesRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListMovesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rebalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/Rebalance',
+            fs__common_dot_control__pb2.RebalanceRequest.SerializeToString,
+            fs__common_dot_control__pb2.MovesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddTargets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/AddTargets',
+            fs__common_dot_control__pb2.AddTargetsRequest.SerializeToString,
+            fs__common_dot_control__pb2.MovesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ReplaceTarget',
+            fs__common_dot_control__pb2.ReplaceTargetRequest.SerializeToString,
+            fs__common_dot_control__pb2.MovesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/Drain',
+            fs__common_dot_control__pb2.DrainRequest.SerializeToString,
+            fs__common_dot_control__pb2.MovesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/CancelMoves',
+            fs__common_dot_control__pb2.CancelMovesRequest.SerializeToString,
+            fs__common_dot_control__pb2.MovesReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -350,9 +897,117 @@ class Manager(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/emberfs.control.v1.Manager/Rest',
+            '/emberfs.control.v1.Administration/Rest',
             fs__common_dot_control__pb2.RestRequest.SerializeToString,
             fs__common_dot_control__pb2.RestReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/GetConfig',
+            fs__common_dot_control__pb2.GetConfigRequest.SerializeToString,
+            fs__common_dot_control__pb2.ConfigVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/SetConfig',
+            fs__common_dot_control__pb2.SetConfigRequest.SerializeToString,
+            fs__common_dot_control__pb2.ConfigVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConfigVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListConfigVersions',
+            fs__common_dot_control__pb2.ListConfigVersionsRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListConfigVersionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListSettings',
+            fs__common_dot_control__pb2.ListSettingsRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListSettingsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,7 +3,8 @@
 The enums of both have the same numbers (checked at import), so a state converts by its value. A message is data
 from outside: what is no valid record raises `EmberError` INVALID naming the field.
 
-Called by: the manager's gRPC service and its client. Only servers import this module (it needs protobuf).
+Called by: the manager's gRPC service and its client. A client that only reads and writes files imports
+none of this (it needs protobuf).
 """
 
 import enum
@@ -12,7 +13,8 @@ from typing import Any, TypeVar
 from fs_common import control_pb2 as pb
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
-from fs_common.records.chains import ListChainsReply, RotateChainReply, Standing, SyncProgress
+from fs_common.records.chains import Standing, SyncProgress
+from fs_common.records.cluster_config import ConfigReport, ConfigStatus, PushedConfig
 from fs_common.records.routing import (
     Chain,
     ChainTable,
@@ -61,17 +63,7 @@ def routing_record(message: pb.Routing) -> Routing:
         version=message.version,
         cluster=message.cluster,
         nodes=[node_record(node) for node in message.nodes],
-        chains=[
-            Chain(
-                chain.chain,
-                chain.version,
-                [
-                    ChainTarget(target.target, target.node, _state(PublicState, target.state, "target state"))
-                    for target in chain.targets
-                ],
-            )
-            for chain in message.chains
-        ],
+        chains=[chain_record(chain) for chain in message.chains],
         tables=[ChainTable(table.table, table.version, list(table.chains)) for table in message.tables],
         replicas=message.replicas,
     )
@@ -95,7 +87,7 @@ def node_record(message: pb.Node) -> NodeInfo:
         node=message.node,
         host=message.host,
         port=message.port,
-        state=_state(NodeState, message.state, "node state"),
+        state=state_of(NodeState, message.state, "node state"),
         capacity_bytes=message.capacity_bytes,
         used_bytes=message.used_bytes,
         release=message.release,
@@ -125,45 +117,51 @@ def sync_record(message: pb.SyncProgress) -> SyncProgress:
     )
 
 
-def list_chains_message(reply: ListChainsReply) -> pb.ListChainsReply:
-    return pb.ListChainsReply(
-        routing_version=reply.routing_version,
-        chains=[
-            pb.ChainView(
-                chain=chain.chain,
-                version=chain.version,
-                targets=[
-                    pb.TargetView(
-                        target=target.target,
-                        node=target.node,
-                        state=int(target.state),
-                        standing=int(target.standing),
-                        reason=target.reason,
-                        used_bytes=target.used_bytes,
-                        sync=None if target.sync is None else sync_message(target.sync),
-                    )
-                    for target in chain.targets
-                ],
-            )
-            for chain in reply.chains
+def chain_record(message: pb.Chain) -> Chain:
+    return Chain(
+        message.chain,
+        message.version,
+        [
+            ChainTarget(target.target, target.node, state_of(PublicState, target.state, "target state"))
+            for target in message.targets
         ],
-        resting=reply.resting,
     )
 
 
-def rotate_chain_message(reply: RotateChainReply) -> pb.RotateChainReply:
-    return pb.RotateChainReply(chain=chain_message(reply.chain), given_up=reply.given_up, loses=reply.loses)
+def config_report_message(report: ConfigReport) -> pb.ConfigReport:
+    return pb.ConfigReport(
+        version=report.version,
+        status=int(report.status),
+        reason=report.reason,
+        waiting=report.waiting,
+        own=report.own,
+    )
+
+
+def config_report_record(message: pb.ConfigReport) -> ConfigReport:
+    """A node that says nothing of its configuration is UNKNOWN."""
+    status = state_of(ConfigStatus, message.status or int(ConfigStatus.UNKNOWN), "status of a configuration")
+    return ConfigReport(message.version, status, message.reason, list(message.waiting), message.own)
+
+
+def pushed_config_message(pushed: PushedConfig) -> pb.PushedConfig:
+    return pb.PushedConfig(version=pushed.version, text=pushed.text)
+
+
+def pushed_config_record(message: pb.PushedConfig) -> PushedConfig:
+    return PushedConfig(message.version, message.text)
 
 
 def local_state(number: int) -> LocalState:
-    return _state(LocalState, number, "local state of a target")
+    return state_of(LocalState, number, "local state of a target")
 
 
 def store_verdict(number: int) -> StoreVerdict:
-    return _state(StoreVerdict, number, "verdict on a store")
+    return state_of(StoreVerdict, number, "verdict on a store")
 
 
-def _state(kind: type[_State], number: int, field: str) -> _State:
+def state_of(kind: type[_State], number: int, field: str) -> _State:
+    """The state of this number. Raises INVALID for one that is none."""
     try:
         return kind(number)
     except ValueError:
@@ -179,4 +177,5 @@ _check_same_numbers(NodeState, pb.NodeState, "NODE_STATE_")
 _check_same_numbers(PublicState, pb.PublicState, "PUBLIC_STATE_")
 _check_same_numbers(LocalState, pb.LocalState, "LOCAL_STATE_")
 _check_same_numbers(Standing, pb.Standing, "STANDING_")
+_check_same_numbers(ConfigStatus, pb.ConfigStatus, "CONFIG_STATUS_")
 _check_same_numbers(StoreVerdict, pb.StoreVerdict, "STORE_VERDICT_")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from fs_common.records import (
-    chains,
+    control,
     following,
     locks,
     mending,
@@ -15,7 +15,6 @@ from fs_common.records import (
     scrubbing,
     session,
     storage,
-    targets,
 )
 
 
@@ -32,16 +31,8 @@ STATS = Method("stats", 3, session.Empty, session.Stats)
 GET_PASS = Method("get_pass", 4, session.Empty, session.GivenPass)
 
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
-LIST_CHAINS = Method("list_chains", 11, chains.ListChains, chains.ListChainsReply)
-ROTATE_CHAIN = Method("rotate_chain", 12, chains.RotateChain, chains.RotateChainReply)
-REST = Method("rest", 13, chains.Rest, session.Empty)
-LIST_TARGETS = Method("list_targets", 14, targets.ListTargets, targets.ListTargetsReply)
-ADD_TARGETS = Method("add_targets", 15, targets.AddTargets, targets.MovesReply)
-REPLACE_TARGET = Method("replace_target", 16, targets.ReplaceTarget, targets.MovesReply)
-DRAIN = Method("drain", 17, targets.Drain, targets.MovesReply)
-REBALANCE = Method("rebalance", 18, targets.Rebalance, targets.MovesReply)
-CANCEL_MOVES = Method("cancel_moves", 19, targets.CancelMoves, targets.MovesReply)
-FORGET_NODE = Method("forget_node", 20, targets.ForgetNode, targets.MovesReply)
+# 11 to 20 are not used again.
+GET_CONTROL = Method("get_control", 21, control.GetControl, control.GetControlReply)
 
 STAT = Method("stat", 100, meta.Stat, meta.AttributesReply)
 BATCH_STAT = Method("batch_stat", 101, meta.BatchStat, meta.BatchAttributesReply)

@@ -29,7 +29,6 @@ from fs_meta.config import MetaConfig
 from fs_meta.format import prepare_store
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.kv.open import open_store
-from fs_meta.manager.growth import Growth
 from fs_meta.manager.service import start_manager
 from fs_meta.pages import start_http
 from fs_meta.service_time import stored_ns
@@ -129,8 +128,8 @@ async def _start(
         manager = await start_manager(kv, config, found.uuid, tls)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
-            running = await server.start(config, kv, manager, manager.manager, tls, users)
-            running.observer.manage(manager.manager, Growth(manager.manager))
+            running = await server.start(config, kv, manager, tls, users)
+            running.observer.manage(manager.manager, manager.growth)
         except BaseException:
             await manager.close()
             raise

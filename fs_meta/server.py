@@ -19,13 +19,15 @@ from typing import Any, Protocol
 
 import msgspec
 
+from fs_common import methods
 from fs_common.checks import InvariantViolation
 from fs_common.endless import keep
 from fs_common.errors import EmberError
 from fs_common.peers import Address, PeerPool
+from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello, Welcome
-from fs_common.rpc import Service
+from fs_common.rpc import Reply
 from fs_common.security.identity import META, Identity
 from fs_common.slow_operations import SlowOperations
 from fs_common.tls.files import TlsFiles
@@ -33,7 +35,6 @@ from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.chunks import ChunkClient
 from fs_meta.clients import Clients
-from fs_meta.cluster_calls import ClusterManager, register
 from fs_meta.config import MetaConfig
 from fs_meta.following import FollowedStore, Following
 from fs_meta.forget import forget_answers
@@ -81,8 +82,8 @@ class Manager(Protocol):
     def subscribe(self, callback: Callable[[Routing], None]) -> None:
         """Call `callback` at each new version, on the loop."""
 
-    def register_calls(self, service: Service) -> None:
-        """Let the metadata service answer what operators ask of the manager."""
+    def where(self) -> GetControlReply:
+        """Where the control plane is."""
 
     async def close(self) -> None: ...
 
@@ -212,16 +213,11 @@ class MetaServer:
 
 
 async def start(
-    config: MetaConfig,
-    kv: KeyValueStore,
-    manager: Manager,
-    cluster: ClusterManager | None = None,
-    tls: TlsFiles | None = None,
-    users: Users | None = None,
+    config: MetaConfig, kv: KeyValueStore, manager: Manager, tls: TlsFiles | None = None, users: Users | None = None
 ) -> MetaServer:
     """Serve the namespace in `kv`, which has been prepared for `config.cluster`. Raises `OSError`: the port is taken.
 
-    `cluster`: who answers what operators ask. `users`: loaded; None: security is off.
+    `users`: loaded; None: security is off.
 
     The server owns `kv` and `manager` from here on; on an error they stay the caller's.
     """
@@ -260,9 +256,7 @@ async def start(
         news.changed(manager.routing)
     service = make_service(context, config.cluster, clients, following, news)
     service.slow_operations = SlowOperations(config.slow_operation_ms)
-    if cluster is not None:
-        register(service, cluster)
-    manager.register_calls(service)
+    service.register(methods.GET_CONTROL, lambda call: Reply(manager.where()))
     guard(service, users)
     collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)

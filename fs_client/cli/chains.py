@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fs_client.cli.failure import Failure, Usage
+from fs_client.cli.failure import Failure
+from fs_client.cli.manager_api import TIMEOUT_S, Administered, ManagerApi
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import human_size, put, put_json
 
 if TYPE_CHECKING:
-    from fs_client.aio import AsyncFileSystem
-    from fs_common.records.chains import ListChainsReply, RotateChainReply
+    from fs_common.records.chains import ListChainsReply
 
 
 @click.group(invoke_without_command=True)
@@ -58,23 +58,12 @@ def rotate(ctx: click.Context, chain: int, target: int | None, accept_loss: bool
     run(_rotate(cluster if given else ctx.obj, chain, target or 0, accept_loss))
 
 
-async def _connect(cluster: str) -> "AsyncFileSystem":
-    from fs_client import aio
-
-    try:
-        return await aio.connect(cluster)
-    except ValueError as error:
-        raise Usage(str(error)) from None
-
-
 async def _list(cluster: str, degraded: bool, as_json: bool) -> None:
     from fs_common import chain_words
     from fs_common.cluster_words import RESTING
-    from fs_common.methods import LIST_CHAINS
-    from fs_common.records.chains import ListChains
 
-    async with await _connect(cluster) as fs:
-        reply: ListChainsReply = await fs.metadata.call(LIST_CHAINS, ListChains([], degraded))
+    async with Administered(cluster) as api:
+        reply = await listed_chains(api, degraded=degraded)
     if as_json:
         put_json(chain_words.as_json(reply), indent=2)
         return
@@ -93,17 +82,25 @@ async def _list(cluster: str, degraded: bool, as_json: bool) -> None:
         put(line)
 
 
+async def listed_chains(api: ManagerApi, *, degraded: bool, timeout_s: float = TIMEOUT_S) -> "ListChainsReply":
+    """All chains; `degraded`: only those that are not as they should be."""
+    import msgspec
+
+    from fs_common.admin_records import list_chains_record
+
+    pages = api.pages("ListChains", degraded=degraded, timeout_s=timeout_s)
+    replies = [list_chains_record(page) async for page in pages]
+    return msgspec.structs.replace(replies[-1], chains=[chain for reply in replies for chain in reply.chains])
+
+
 async def _rotate(cluster: str, chain: int, target: int, accept_loss: bool) -> None:
-    from fs_common.errors import EmberError
-    from fs_common.methods import ROTATE_CHAIN
-    from fs_common.records.chains import RotateChain
     from fs_common.records.routing import PublicState
 
-    async with await _connect(cluster) as fs:
-        try:
-            reply: RotateChainReply = await fs.metadata.call(ROTATE_CHAIN, RotateChain(chain, accept_loss, target))
-        except EmberError as error:
-            raise Failure(error.message) from None
+    async with Administered(cluster) as api:
+        from fs_common.admin_records import rotate_chain_record
+
+        message = await api.order("RotateChain", chain=chain, accept_loss=accept_loss, target=target)
+        reply = rotate_chain_record(message)
     serving = ", ".join(str(one.target) for one in reply.chain.targets if one.state is PublicState.SERVING)
     gone = ", ".join(str(one) for one in reply.given_up)
     put(f"chain {chain}: gives up target {gone}, serves from target {serving}")

@@ -36,9 +36,6 @@ def drain(
       emberfs drain --target 301           only target 301, because its disk is slow, say
       emberfs drain 3 --undo               it stays after all
     """
-    from fs_common.methods import DRAIN
-    from fs_common.records.targets import Drain
-
     if (node is None) == (target is None):
         raise Usage("name the node to drain, or one target with --target")
     what = f"node {node}" if node is not None else f"target {target}"
@@ -51,5 +48,5 @@ def drain(
             return f"{what} {'would be' if dry_run else 'is'} drained: nothing is left to move"
         return f"{what} {'would be' if dry_run else 'is'} drained: {count} {'would move' if dry_run else 'move'}"
 
-    request = Drain(node or 0, target or 0, undo, dry_run)
-    move_targets(cluster, DRAIN, request, said, wait=wait, as_json=as_json)
+    request = {"node": node or 0, "target": target or 0, "undo": undo, "dry_run": dry_run}
+    move_targets(cluster, "Drain", request, said, wait=wait, as_json=as_json)

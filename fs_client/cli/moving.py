@@ -5,76 +5,55 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fs_client.cli.failure import Failure, Usage
+from fs_client.cli.failure import Failure
+from fs_client.cli.manager_api import Administered, ManagerApi
 from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
-    import msgspec
-
-    from fs_client.aio import AsyncFileSystem
-    from fs_common.methods import Method
-    from fs_common.records.targets import ListTargetsReply, MovesReply, MoveView
+    from fs_common.records.targets import MovesReply, MoveView
 
 LOOK_S = 0.5
 """Pause between two looks at moves that are waited for."""
-ASK_TIMEOUT_S = 60.0
-"""A plan for hundreds of nodes takes seconds."""
 
 wait_option = click.option("--wait", is_flag=True, help="Return when the moves are over, and show how far they are.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would move.")
 
 
-async def ask(fs: "AsyncFileSystem", method: "Method", request: "msgspec.Struct") -> Any:
-    """The manager's answer. Raises `Failure`."""
-    from fs_common.errors import EmberError
-
-    try:
-        return await fs.metadata.call(method, request, timeout_s=ASK_TIMEOUT_S)
-    except EmberError as error:
-        raise Failure(error.message) from None
-
-
 def move_targets(
     cluster: str,
-    method: "Method",
-    requests: "msgspec.Struct | Sequence[msgspec.Struct]",
+    method: str,
+    requests: dict[str, Any] | Sequence[dict[str, Any]],
     said: Callable[["MovesReply"], str],
     *,
     wait: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Ask for moves, show them, and wait for them if that is wanted. `said`: one line about what was ordered.
+    """Ask for moves (`method` of the manager's API, with the fields of its request), show them, and wait for them if
+    that is wanted. `said`: one line about what was ordered.
 
     Of several requests the later ones are not sent when one is refused.
     """
-    asked = requests if isinstance(requests, Sequence) else [requests]
+    asked = [requests] if isinstance(requests, dict) else requests
     run(_move_targets(cluster, method, asked, said, wait=wait, as_json=as_json))
-
-
-async def connected(cluster: str) -> "AsyncFileSystem":
-    from fs_client import aio
-
-    try:
-        return await aio.connect(cluster)
-    except ValueError as error:
-        raise Usage(str(error)) from None
 
 
 async def _move_targets(
     cluster: str,
-    method: "Method",
-    requests: "Sequence[msgspec.Struct]",
+    method: str,
+    requests: Sequence[dict[str, Any]],
     said: Callable[["MovesReply"], str],
     *,
     wait: bool,
     as_json: bool,
 ) -> None:
-    async with await connected(cluster) as fs:
+    async with Administered(cluster) as api:
+        from fs_common.admin_records import moves_record  # needs what `Administered` has looked for
+
         replies: list[MovesReply] = []
         numbers: set[int] = set()
         for request in requests:
-            reply: MovesReply = await ask(fs, method, request)
+            reply = moves_record(await api.order(method, **request))
             replies.append(reply)
             numbers |= {move.move for move in reply.moves if move.move}
             if not as_json:
@@ -85,7 +64,15 @@ async def _move_targets(
         else:
             show_moves([move for reply in replies for move in reply.moves])
         if wait and numbers:
-            await wait_for(fs, numbers)
+            await wait_for(api, numbers)
+
+
+async def listed_moves(api: ManagerApi, *, active: bool = False) -> "list[MoveView]":
+    """All moves, also the last ones that are over; `active`: only the others."""
+    from fs_common.admin_records import list_moves_record
+
+    pages = api.pages("ListMoves", active=active)
+    return [move async for page in pages for move in list_moves_record(page).moves]
 
 
 def plan_of(reply: "MovesReply") -> dict[str, Any]:
@@ -148,20 +135,17 @@ def _target(target: int, node: int) -> str:
     return f"{target or 'new'} on node {node}" if node else str(target)
 
 
-async def wait_for(fs: "AsyncFileSystem", numbers: set[int]) -> None:
+async def wait_for(api: ManagerApi, numbers: set[int]) -> None:
     """Until these moves are over. Raises `Failure` if some were cancelled; interrupted, they go on."""
     import asyncio
 
     from fs_client.cli.progress import Progress
-    from fs_common.methods import LIST_TARGETS
-    from fs_common.records.targets import ListTargets
 
     with Progress("moving", len(numbers), "targets") as progress:
         left = set(numbers)
         said: dict[int, str] = {}
         while True:
-            listed: ListTargetsReply = await ask(fs, LIST_TARGETS, ListTargets())
-            present = {move.move: move for move in listed.moves}
+            present = {move.move: move for move in await listed_moves(api)}
             over = {n for n in left if n not in present or present[n].state in ("done", "cancelled")}
             left -= over
             progress.advance(len(over))

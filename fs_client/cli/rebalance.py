@@ -30,8 +30,6 @@ def rebalance(dry_run: bool, wait: bool, as_json: bool, cluster: str) -> None:
       emberfs rebalance --dry-run          what would move
       emberfs rebalance --wait             with progress
     """
-    from fs_common.methods import REBALANCE
-    from fs_common.records.targets import Rebalance
 
     def said(reply: "MovesReply") -> str:
         if not reply.moves and not reply.new_chains:
@@ -45,4 +43,4 @@ def rebalance(dry_run: bool, wait: bool, as_json: bool, cluster: str) -> None:
             f" {reply.spread_after:.2f} times then (at least {reply.spread_possible:.2f})"
         )
 
-    move_targets(cluster, REBALANCE, Rebalance(dry_run), said, wait=wait, as_json=as_json)
+    move_targets(cluster, "Rebalance", {"dry_run": dry_run}, said, wait=wait, as_json=as_json)

@@ -89,15 +89,17 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
 
 async def _degraded(fs: "AsyncFileSystem") -> "ListChainsReply | None":
     """What the manager says of chains that are not as they should be; None: nothing."""
+    from fs_client.cli.chains import listed_chains
+    from fs_client.cli.manager_api import has_grpc, manager_of
     from fs_common.errors import EmberError
-    from fs_common.methods import LIST_CHAINS
-    from fs_common.records.chains import ListChains
 
-    try:
-        reply: ListChainsReply = await fs.metadata.call(LIST_CHAINS, ListChains([], True), timeout_s=_SPACE_TIMEOUT_S)
-    except EmberError:
+    if not has_grpc():
         return None
-    return reply
+    async with manager_of(fs) as api:
+        try:
+            return await listed_chains(api, degraded=True, timeout_s=_SPACE_TIMEOUT_S)
+        except EmberError:
+            return None
 
 
 async def _space(fs: "AsyncFileSystem", node: "NodeInfo") -> "SpaceInfoReply | None":

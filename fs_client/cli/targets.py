@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fs_client.cli.manager_api import Administered, ManagerApi
 from fs_client.cli.moving import (
-    ask,
-    connected,
     dry_run_option,
+    listed_moves,
     move_of,
     move_targets,
     show_moves,
@@ -18,7 +18,7 @@ from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
-    from fs_common.records.targets import ListTargetsReply, MovesReply, NodeView
+    from fs_common.records.targets import ListNodesReply, MovesReply, NodeView
 
 
 @click.group(invoke_without_command=True)
@@ -58,13 +58,14 @@ def moves_command(as_json: bool, cluster: str) -> None:
     """List moves, also the last ones that are over."""
 
     async def show() -> None:
-        listed = await _listed(cluster)
+        async with Administered(cluster) as api:
+            moves = await listed_moves(api)
         if as_json:
-            put_json([move_of(move) for move in listed.moves], indent=2)
-        elif not listed.moves:
+            put_json([move_of(move) for move in moves], indent=2)
+        elif not moves:
             put("nothing was moved")
         else:
-            show_moves(listed.moves)
+            show_moves(moves)
 
     run(show())
 
@@ -81,15 +82,13 @@ def add_command(node: int, dry_run: bool, wait: bool, as_json: bool, cluster: st
     Chains that lack a replica come first; then others' replicas move here, as few as make it even. `emberfs rebalance`
     does that for all nodes, and adds the chains that a grown cluster has.
     """
-    from fs_common.methods import ADD_TARGETS
-    from fs_common.records.targets import AddTargets
 
     def said(reply: "MovesReply") -> str:
         if not reply.moves:
             return f"node {node} has its share of the targets: nothing moves"
         return f"{counted(len(reply.moves), 'target')} {'would move' if dry_run else 'move'} to node {node}"
 
-    move_targets(cluster, ADD_TARGETS, AddTargets(node, dry_run), said, wait=wait, as_json=as_json)
+    move_targets(cluster, "AddTargets", {"node": node, "dry_run": dry_run}, said, wait=wait, as_json=as_json)
 
 
 @targets.command("replace")
@@ -107,15 +106,13 @@ def replace_command(
     A new target is filled up from the chain, on its own node if that is up (with another disk), or on the node with
     the fewest targets. What the old one held is never used again, also if its disk comes back.
     """
-    from fs_common.methods import REPLACE_TARGET
-    from fs_common.records.targets import ReplaceTarget
 
     def said(reply: "MovesReply") -> str:
         (move,) = reply.moves
         return f"target {move.leaves} {'would be' if dry_run else 'is'} replaced on node {move.node}"
 
-    requests = [ReplaceTarget(each, node or 0, dry_run) for each in target]
-    move_targets(cluster, REPLACE_TARGET, requests, said, wait=wait, as_json=as_json)
+    requests = [{"target": each, "node": node or 0, "dry_run": dry_run} for each in target]
+    move_targets(cluster, "ReplaceTarget", requests, said, wait=wait, as_json=as_json)
 
 
 @targets.command("cancel")
@@ -128,13 +125,11 @@ def cancel_command(moves: tuple[int, ...], wait: bool, as_json: bool, cluster: s
 
     What has joined a chain leaves it again, when it is not needed. What has left stays away.
     """
-    from fs_common.methods import CANCEL_MOVES
-    from fs_common.records.targets import CancelMoves
 
     def said(reply: "MovesReply") -> str:
         return f"{counted(len(reply.moves), 'move')} stopped"
 
-    move_targets(cluster, CANCEL_MOVES, CancelMoves(list(moves)), said, wait=wait, as_json=as_json)
+    move_targets(cluster, "CancelMoves", {"moves": list(moves)}, said, wait=wait, as_json=as_json)
 
 
 @targets.command("forget")
@@ -146,26 +141,25 @@ def forget_command(node: int, as_json: bool, cluster: str) -> None:
 
     Its id stays used: a daemon that is started with it is refused.
     """
-    from fs_common.methods import FORGET_NODE
-    from fs_common.records.targets import ForgetNode
-
     move_targets(
-        cluster, FORGET_NODE, ForgetNode(node), lambda reply: f"node {node} is not listed any more", as_json=as_json
+        cluster, "ForgetNode", {"node": node}, lambda reply: f"node {node} is not listed any more", as_json=as_json
     )
 
 
-async def _listed(cluster: str) -> "ListTargetsReply":
-    from fs_common.methods import LIST_TARGETS
-    from fs_common.records.targets import ListTargets
+async def listed_nodes(api: ManagerApi) -> "ListNodesReply":
+    """All nodes."""
+    import msgspec
 
-    async with await connected(cluster) as fs:
-        reply: ListTargetsReply = await ask(fs, LIST_TARGETS, ListTargets())
-        return reply
+    from fs_common.admin_records import list_nodes_record
+
+    pages = [list_nodes_record(page) async for page in api.pages("ListNodes")]
+    return msgspec.structs.replace(pages[-1], nodes=[node for page in pages for node in page.nodes])
 
 
 async def _list(cluster: str, as_json: bool) -> None:
-    listed = await _listed(cluster)
-    moves = [move for move in listed.moves if move.state not in ("done", "cancelled")]
+    async with Administered(cluster) as api:
+        listed = await listed_nodes(api)
+        moves = await listed_moves(api, active=True)
     if as_json:
         put_json(
             {

@@ -1,7 +1,4 @@
-"""What the cluster manager tells of chains, and what an operator asks of them.
-
-Which metadata server is the manager is asked by calling: another one answers NOT_MANAGER.
-"""
+"""What the cluster manager tells of chains."""
 
 import enum
 
@@ -57,28 +54,13 @@ class ChainView(msgspec.Struct, frozen=True, array_like=True):
     """Head first."""
 
 
-class ListChains(msgspec.Struct, frozen=True, array_like=True):
-    chains: list[int] = []
-    """Empty: all."""
-    degraded: bool = False
-    """Only those with a target that is not SERVING and able."""
-
-
 class ListChainsReply(msgspec.Struct, frozen=True, array_like=True):
     routing_version: int
     chains: list[ChainView]
     resting: bool
     """The cluster is taken down, or comes back from that: no chain changes."""
-
-
-class RotateChain(msgspec.Struct, frozen=True, array_like=True):
-    """The survivors of a chain that are dead are given up: nobody else is able, and the chain serves nothing."""
-
-    chain: int
-    accept_loss: bool = False
-    """False: only say what would be lost."""
-    target: int = 0
-    """Who is to serve, where no survivor is alive; 0: the first on the chain that is alive."""
+    next: int = 0
+    """Where the following page begins: after this chain; 0: that was all."""
 
 
 class RotateChainReply(msgspec.Struct, frozen=True, array_like=True):
@@ -88,7 +70,3 @@ class RotateChainReply(msgspec.Struct, frozen=True, array_like=True):
     """Targets whose updates are given up."""
     loses: str
     """What that may lose, in words."""
-
-
-class Rest(msgspec.Struct, frozen=True, array_like=True):
-    """The whole cluster is about to be taken down: no chain changes until it is back."""

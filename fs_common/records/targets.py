@@ -1,13 +1,15 @@
 """What operators ask of targets and nodes: where replicas are, and what moves them.
 
-Which metadata server is the manager is asked by calling: another one answers NOT_MANAGER. A request with `dry_run`
-changes nothing and is answered with what it would do.
+A request with `dry_run` changes nothing and is answered with what it would do.
 """
 
 import msgspec
 
 from fs_common.records.chains import SyncProgress
+from fs_common.records.cluster_config import ConfigReport
 from fs_common.records.routing import NodeState
+
+NO_REPORT = ConfigReport()
 
 
 class NodeView(msgspec.Struct, frozen=True, array_like=True):
@@ -24,6 +26,13 @@ class NodeView(msgspec.Struct, frozen=True, array_like=True):
     leaving: int
     capacity_bytes: int
     used_bytes: int
+    release: str = ""
+    silent_ms: int = 0
+    """Since its last heartbeat; 0 when it is not UP."""
+    routing_version: int = 0
+    """The newest it has said it has."""
+    config: ConfigReport = NO_REPORT
+    """With the status as the manager sees it."""
 
 
 class MoveView(msgspec.Struct, frozen=True, array_like=True):
@@ -50,11 +59,21 @@ class MoveView(msgspec.Struct, frozen=True, array_like=True):
     """While it is filled up."""
 
 
-class ListTargets(msgspec.Struct, frozen=True, array_like=True):
-    pass
+class ListNodesReply(msgspec.Struct, frozen=True, array_like=True):
+    nodes: list[NodeView]
+    """By id."""
+    next: int
+    """Where the following page begins; 0: that was all."""
+    replicas: int
+    targets_per_node: int
+    """As many as a node is meant to have."""
+    config_version: int = 0
+    """Of the configuration of storage daemons."""
 
 
 class ListTargetsReply(msgspec.Struct, frozen=True, array_like=True):
+    """Everything at once, inside the metadata server."""
+
     routing_version: int
     nodes: list[NodeView]
     moves: list[MoveView]
@@ -62,6 +81,12 @@ class ListTargetsReply(msgspec.Struct, frozen=True, array_like=True):
     replicas: int
     targets_per_node: int
     """As many as a node is meant to have."""
+
+
+class ListMovesReply(msgspec.Struct, frozen=True, array_like=True):
+    moves: list[MoveView]
+    """In the order in which they were made; the last that are over, too."""
+    next: int
 
 
 class AddTargets(msgspec.Struct, frozen=True, array_like=True):

@@ -34,6 +34,14 @@ class ChainWatch:
         self._on_node: dict[int, set[int]] = {}
         """Node to the ids of the chains that have a target there."""
 
+    def chain(self, chain: int) -> Chain | None:
+        """The one with this id."""
+        return self._chains.get(chain)
+
+    def on_node(self, node: int) -> list[Chain]:
+        """Those that have a target there, by id."""
+        return [self._chains[chain] for chain in sorted(self._on_node.get(node, ()))]
+
     def follow(self, routing: Routing) -> None:
         """The chains are these now."""
         if len(routing.chains) < len(self._chains):

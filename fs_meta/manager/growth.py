@@ -6,7 +6,7 @@ is refused. From then on the moves go on by themselves (`moves`), whoever is the
 
 Refusals say what is missing: too few nodes, a chain that nobody able serves, a node that is not there.
 
-Called by: the metadata service's handlers.
+Called by: the administration's gRPC service.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_common.records.chains import SyncProgress
 from fs_common.records.routing import Chain, ChainTarget, NodeState, PublicState, Routing
@@ -23,6 +24,8 @@ from fs_common.records.targets import (
     CancelMoves,
     Drain,
     ForgetNode,
+    ListMovesReply,
+    ListNodesReply,
     ListTargetsReply,
     MovesReply,
     MoveView,
@@ -37,6 +40,7 @@ from fs_meta.manager.moves import OVER, cancelled, waits_for
 from fs_meta.manager.planner import PlanReply, PlanRequest
 from fs_meta.manager.records import Move, MoveCause, MoveState
 from fs_meta.manager.target_ids import TargetIds
+from fs_meta.manager.views import page_of
 
 _SURVIVES = (PublicState.SERVING, PublicState.LASTSRV)
 
@@ -68,6 +72,12 @@ class Cluster(Protocol):
 
     def members(self) -> dict[int, Member]: ...
 
+    def nodes(self) -> list[tuple[Member, int]]: ...
+
+    def hosted(self, node: int) -> int: ...
+
+    def chain(self, chain: int) -> Chain | None: ...
+
     def able(self, chain: Chain) -> Collection[int]:
         """Target ids that are alive and whole."""
 
@@ -97,30 +107,62 @@ class Growth:
     # --- what there is ----------------------------------------------------------------------------------------
 
     def listed(self) -> ListTargetsReply:
+        """All nodes and moves at once, for those who are in this process. Raises NOT_MANAGER, CLOSING."""
         cluster = self._cluster
-        watch = cluster.move_watch
-        on_node = Counter(member.node for chain in cluster.routing.chains for member in chain.targets)
-        node_of = self._node_of()
-        joining = Counter(move.node for move in watch.active if move.joins)
-        leaving = Counter(node_of[move.leaves] for move in watch.active if move.leaves in node_of)
-        nodes = [
+        cluster.members()
+        moves = [self._view(move) for _, move in sorted(cluster.move_watch.moves.items())]
+        routing = cluster.routing
+        return ListTargetsReply(
+            routing.version, self._node_views(cluster.nodes()), moves, routing.replicas, cluster.targets_per_node
+        )
+
+    def nodes(self, after: int = 0, limit: int = 0) -> ListNodesReply:
+        """A page of the nodes, by id (`views.page_of`). Raises NOT_MANAGER, CLOSING."""
+        cluster = self._cluster
+        cluster.members()
+        known = cluster.nodes()
+        page = page_of([member.identity.node for member, _ in known], after, limit)
+        views = self._node_views(known[page.first : page.end])
+        return ListNodesReply(views, page.next, cluster.routing.replicas, cluster.targets_per_node)
+
+    def _node_views(self, nodes: Iterable[tuple[Member, int]]) -> list[NodeView]:
+        """With for how many ms each is silent."""
+        active = self._cluster.move_watch.active
+        joining = Counter(move.node for move in active if move.joins)
+        leaving = Counter(self._source(move) for move in active if move.leaves)
+        return [
             NodeView(
-                node,
+                member.identity.node,
                 member.identity.host,
                 member.identity.port,
                 member.state,
                 member.drained,
-                on_node[node],
-                joining[node],
-                leaving[node],
+                self._cluster.hosted(member.identity.node),
+                joining[member.identity.node],
+                leaving[member.identity.node],
                 member.capacity_bytes,
                 member.used_bytes,
+                member.identity.release,
+                silent_ms if member.state is NodeState.UP else 0,
+                member.routing_version,
             )
-            for node, member in sorted(cluster.members().items())
+            for member, silent_ms in nodes
         ]
-        views = [self._view(move, node_of) for _, move in sorted(watch.moves.items())]
-        routing = cluster.routing
-        return ListTargetsReply(routing.version, nodes, views, routing.replicas, cluster.targets_per_node)
+
+    def node(self, number: int) -> NodeView:
+        """One of them. Raises INVALID: there is none; NOT_MANAGER, CLOSING."""
+        self._require_node(number)
+        return self.nodes(number - 1, 1).nodes[0]
+
+    def moves(self, after: int = 0, limit: int = 0, *, active: bool = False) -> ListMovesReply:
+        """A page of the moves, by id (`views.page_of`). `active`: only those that are not over.
+        Raises NOT_MANAGER, CLOSING."""
+        cluster = self._cluster
+        cluster.members()
+        moves = cluster.move_watch.moves
+        numbers = sorted(number for number, move in moves.items() if not active or move.state not in OVER)
+        page = page_of(numbers, after, limit)
+        return ListMovesReply([self._view(moves[number]) for number in numbers[page.first : page.end]], page.next)
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -345,8 +387,8 @@ class Growth:
                 here = {request.target}
             else:
                 self._require_node(request.node)
-                node_of = self._node_of()
-                here = {target for target, node in node_of.items() if node == request.node}
+                chains = self._cluster.routing.chains
+                here = {member.target for chain in chains for member in chain.targets if member.node == request.node}
             undone = [
                 cancelled(move)
                 for move in self._cluster.move_watch.active
@@ -357,14 +399,13 @@ class Growth:
         return await self._ordered(make, dry_run=request.dry_run)
 
     async def _ordered(self, make: Callable[[], Order], *, dry_run: bool) -> MovesReply:
-        node_of = self._node_of()
         if dry_run:
             order = make()
             placed = [member.target for chain in order.chains for member in chain.targets]
             self._cluster.target_ids.give_back([*placed, *(move.joins for move in order.moves)])
         else:
             order = await self._cluster.order(make)
-        views = [self._view(move, node_of) for move in order.moves]
+        views = [self._view(move) for move in order.moves]
         if dry_run:
             views = [msgspec.structs.replace(view, move=0, joins=0) for view in views]
         return MovesReply(views, [[member.node for member in chain.targets] for chain in order.chains])
@@ -428,14 +469,20 @@ class Growth:
         return {room.node for room in self._cluster.rooms()}
 
     def _chain(self, number: int) -> Chain:
-        return next(chain for chain in self._cluster.routing.chains if chain.chain == number)
+        chain = self._cluster.chain(number)
+        check(chain is not None, "a plan is for chains that there are", number)
+        assert chain is not None
+        return chain
 
-    def _node_of(self) -> dict[int, int]:
-        return {member.target: member.node for chain in self._cluster.routing.chains for member in chain.targets}
+    def _source(self, move: Move) -> int:
+        """The node of the target that leaves; 0: none leaves, or it is gone."""
+        chain = self._cluster.chain(move.chain)
+        members = chain.targets if chain is not None else ()
+        return next((member.node for member in members if member.target == move.leaves), 0)
 
-    def _view(self, move: Move, node_of: dict[int, int]) -> MoveView:
+    def _view(self, move: Move) -> MoveView:
         cluster = self._cluster
-        chain = next((chain for chain in cluster.routing.chains if chain.chain == move.chain), None)
+        chain = cluster.chain(move.chain)
         able = cluster.able(chain) if chain is not None and move.state not in OVER else ()
         return MoveView(
             move.move,
@@ -443,7 +490,7 @@ class Growth:
             move.joins,
             move.node,
             move.leaves,
-            node_of.get(move.leaves, 0),
+            self._source(move),
             move.cause.name.lower(),
             move.state.name.lower(),
             waits_for(chain, move, able, cluster.move_watch.limits),

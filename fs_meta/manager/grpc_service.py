@@ -1,7 +1,7 @@
-"""The control plane's server: gRPC in front of the manager, with health and reflection.
+"""The control plane's server: gRPC in front of the manager, with health and reflection; what nodes ask.
 
-Thin: it converts messages and turns errors of the table into gRPC's, with the row's number in the trailing metadata
-`ember-code`. Runs on the metadata server's own loop.
+Thin: it converts messages. What operators ask is in `grpc_administration`, how errors are told in `grpc_errors`.
+Runs on the metadata server's own loop.
 
 Source: DESIGN section 1 (control plane) and section 5.
 """
@@ -9,7 +9,7 @@ Source: DESIGN section 1 (control plane) and section 5.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,37 +19,28 @@ from grpc_reflection.v1alpha import reflection
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.control_records import (
-    CODE_METADATA_KEY,
     STORAGE_ROLE,
-    list_chains_message,
     local_state,
-    node_message,
-    rotate_chain_message,
     routing_message,
-    sync_message,
     sync_record,
 )
-from fs_common.errors import Code, EmberError, Retry
+from fs_common.errors import Code, EmberError
 from fs_common.limits import MIB
-from fs_common.records.routing import NodeState
 from fs_common.tls.control_plane import server_credentials
 from fs_common.tls.files import TlsFiles
 from fs_meta.manager.chains import Report
+from fs_meta.manager.growth import Growth
+from fs_meta.manager.grpc_administration import AdministrationServicer
+from fs_meta.manager.grpc_errors import abort
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
 from fs_meta.manager.stores import Judged, StoreReport
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["Manager"].full_name
+SERVICE_NAMES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 REQUEST_BYTES_MAX = 1 * MIB
 """A heartbeat with a report of each of 99 targets is about 3 KB."""
 REPLY_BYTES_MAX = 64 * MIB
 """A routing of 100,000 chains of 3 targets is about 4 MB."""
-STATUS_OF_RETRY = {
-    Retry.SAFE: grpc.StatusCode.UNAVAILABLE,
-    Retry.AFTER_REFRESH: grpc.StatusCode.UNAVAILABLE,
-    Retry.MAYBE_APPLIED: grpc.StatusCode.UNAVAILABLE,
-    Retry.FINAL: grpc.StatusCode.FAILED_PRECONDITION,
-}
 
 
 class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
@@ -94,7 +85,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                     else:
                         routing = await stream.heartbeat(_beat(request))
                 except EmberError as error:
-                    await _abort(context, error)
+                    await abort(context, error)
                 yield pb.HeartbeatReply(
                     sequence=request.sequence,
                     sent_ms=request.sent_ms,
@@ -111,13 +102,13 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
     async def WatchRouting(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self._opened()
         if request.cluster and request.cluster != self._manager.config.cluster:
-            await _abort(context, EmberError(Code.WRONG_CLUSTER))
+            await abort(context, EmberError(Code.WRONG_CLUSTER))
         version = request.known_version
         while True:
             try:
                 routing = await self._manager.wait_newer(version)
             except EmberError as error:
-                await _abort(context, error)
+                await abort(context, error)
             version = routing.version
             yield routing_message(routing)
 
@@ -126,51 +117,6 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
         if routing.version <= request.known_version:
             return pb.GetRoutingReply()
         return pb.GetRoutingReply(routing=routing_message(routing))
-
-    async def ListNodes(self, request: Any, context: Any) -> Any:
-        return pb.ListNodesReply(
-            nodes=[
-                pb.NodeStatus(
-                    node=node_message(member.info()),
-                    silent_ms=silent_ms if member.state is NodeState.UP else 0,
-                    routing_version=member.routing_version,
-                    targets=[
-                        pb.TargetReport(
-                            target=target,
-                            state=int(says.report.state),
-                            used_bytes=says.used_bytes,
-                            chain_version=says.report.chain_version,
-                            not_whole=not says.report.whole,
-                            trouble=says.trouble,
-                            sync=None if says.sync is None else sync_message(says.sync),
-                        )
-                        for target, says in member.targets.items()
-                    ],
-                )
-                for member, silent_ms in self._manager.nodes()
-            ]
-        )
-
-    async def ListChains(self, request: Any, context: Any) -> Any:
-        try:
-            return list_chains_message(self._manager.list_chains(list(request.chains), degraded=request.degraded))
-        except EmberError as error:
-            await _abort(context, error)
-
-    async def RotateChain(self, request: Any, context: Any) -> Any:
-        try:
-            return rotate_chain_message(
-                await self._manager.rotate(request.chain, request.target, accept_loss=request.accept_loss)
-            )
-        except EmberError as error:
-            await _abort(context, error)
-
-    async def Rest(self, request: Any, context: Any) -> Any:
-        try:
-            await self._manager.rest()
-        except EmberError as error:
-            await _abort(context, error)
-        return pb.RestReply()
 
 
 def _identity(message: Any) -> Identity:
@@ -210,13 +156,6 @@ def _verdict_message(judged: Judged) -> Any:
     )
 
 
-async def _abort(context: Any, error: EmberError) -> NoReturn:
-    """End the call with the error's row."""
-    row = error.code.value
-    await context.abort(STATUS_OF_RETRY[row.retry], error.message, ((CODE_METADATA_KEY, str(row.number)),))
-    raise AssertionError("abort raises")
-
-
 class GrpcServer:
     """The listening server. Use `serve`."""
 
@@ -234,7 +173,7 @@ class GrpcServer:
         await self._server.stop(None)
 
 
-async def serve(manager: Manager, host: str, port: int, tls: TlsFiles | None = None) -> GrpcServer:
+async def serve(manager: Manager, growth: Growth, host: str, port: int, tls: TlsFiles | None = None) -> GrpcServer:
     """Listen on `host:port` (0: any); with `tls`, over TLS alone. Raises UNREACHABLE when that cannot be."""
     server = grpc.aio.server(
         options=[
@@ -246,9 +185,10 @@ async def serve(manager: Manager, host: str, port: int, tls: TlsFiles | None = N
     health_servicer = health.aio.HealthServicer()
     servicer = ManagerServicer(manager)
     control_pb2_grpc.add_ManagerServicer_to_server(servicer, server)
+    control_pb2_grpc.add_AdministrationServicer_to_server(AdministrationServicer(manager, growth), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    for name in ("", SERVICE_NAME):
+    reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    for name in ("", *SERVICE_NAMES):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -202,10 +202,15 @@ class Manager(OperatorCalls):
         resting = None if rest is None else Resting(rest, config.failure_ms, now_ms)
         return ChainWatch(Standings(now_ms, config.failure_ms, config.opening_ms), resting)
 
+    @property
+    def acts(self) -> bool:
+        """This server is the manager."""
+        return self._loaded and self.lease.held() and not self._closing.is_set()
+
     def _check_manager(self) -> None:
         if self._closing.is_set():
             raise EmberError(Code.CLOSING, "the manager shuts down")
-        if not self._loaded or not self.lease.held():
+        if not self.acts:
             raise EmberError(Code.NOT_MANAGER)
 
     def _check_cluster(self, cluster: str, identity: Identity) -> None:

@@ -4,7 +4,7 @@ A part of `manager.Manager`, which owns the state. Each change holds `_publishin
 publication, is committed in one transaction that finds the manager's lease in place, and ends whole when its caller
 goes away (`_to_its_end`).
 
-Called by: both control planes, and `growth`.
+Called by: the administration's gRPC service, and `growth`.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from fs_meta.manager.records import REST_KEY, Node, Store, encode
 from fs_meta.manager.resting import Resting, record_of
 from fs_meta.manager.rotation import rotated
 from fs_meta.manager.routing_state import save, save_moves, with_nodes
-from fs_meta.manager.views import view_of
+from fs_meta.manager.views import ChainIds, page_of, view_of
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -88,21 +88,27 @@ class OperatorCalls(ABC):
             self._chains.resting = Resting(record, self.config.failure_ms, self._now_ms())
         _log.info("the cluster is taken down: its chains stay as they are")
 
-    def list_chains(self, chains: Sequence[int] = (), *, degraded: bool = False) -> ListChainsReply:
-        """How chains and their targets stand. `chains`: ids; none: all. `degraded`: only those that are not as they
-        should be. Raises NOT_MANAGER, CLOSING."""
+    def list_chains(
+        self, chains: Sequence[int] = (), *, degraded: bool = False, node: int = 0, after: int = 0, limit: int = 0
+    ) -> ListChainsReply:
+        """A page of how chains and their targets stand, by chain id. `chains`: ids; none: all. `degraded`: only those
+        that are not as they should be; `node`: only those with a target there; `after`, `limit`: see `page_of`. A page
+        looks at no more chains than it may have, so it may be empty and not be the last one.
+        Raises NOT_MANAGER, CLOSING."""
         self._check_manager()
         now_ms = self._now_ms()
-        wanted = set(chains)
+        watch = self._chains
+        wanted: Sequence[Chain] = watch.on_node(node) if node else self._routing.chains
+        if chains:
+            named = [chain for number in sorted(set(chains)) if (chain := watch.chain(number)) is not None]
+            wanted = [chain for chain in named if not node or any(member.node == node for member in chain.targets)]
+        page = page_of(ChainIds(wanted), after, limit)
         views = []
-        for chain in self._routing.chains:
-            if wanted and chain.chain not in wanted:
-                continue
-            seen = self._chains.standings.see(chain, self.membership, now_ms)
-            view = view_of(chain, seen, self.membership.members)
+        for chain in wanted[page.first : page.end]:
+            view = view_of(chain, watch.standings.see(chain, self.membership, now_ms), self.membership.members)
             if view.degraded or not degraded:
                 views.append(view.chain)
-        return ListChainsReply(self._routing.version, views, self._chains.resting is not None)
+        return ListChainsReply(self._routing.version, views, watch.resting is not None, page.next)
 
     async def rotate(self, chain_id: int, target: int, *, accept_loss: bool) -> RotateChainReply:
         """Give up the dead survivors of a chain that serves nothing (`rotation`). `target`: who serves where no
@@ -207,8 +213,16 @@ class OperatorCalls(ABC):
         await self._publish_now()
         return order
 
+    def chain(self, chain: int) -> Chain | None:
+        """The one with this id."""
+        return self._chains.chain(chain)
+
+    def hosted(self, node: int) -> int:
+        """How many chains have a target on a node."""
+        return len(self._chains.on_node(node))
+
     def nodes(self) -> list[tuple[Member, int]]:
-        """Every node, and for how many ms it has been silent."""
+        """Every node by id, and for how many ms it has been silent."""
         now_ms = self._now_ms()
         members = sorted(self.membership.members.values(), key=lambda member: member.identity.node)
         return [(member, now_ms - member.heard_ms) for member in members]

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 
+from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
-from fs_common.rpc import Service
 from fs_common.tls.files import TlsFiles
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_service import GrpcServer, serve
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.manager_config import ManagerConfig
-from fs_meta.manager.target_calls import register_target_calls
 
 
 class RunningManager:
     """A manager that serves its control plane. `close` it before its store."""
 
-    def __init__(self, manager: Manager, server: GrpcServer) -> None:
+    def __init__(self, manager: Manager, growth: Growth, server: GrpcServer) -> None:
         self.manager = manager
+        self.growth = growth
         self._server = server
 
     @property
@@ -46,9 +46,9 @@ class RunningManager:
         """Until there is a chain table. Raises CLOSING when the manager closes first."""
         await self.manager.wait_ready()
 
-    def register_calls(self, service: Service) -> None:
-        """Let the metadata service answer what operators ask of the manager."""
-        register_target_calls(service, Growth(self.manager))
+    def where(self) -> GetControlReply:
+        """Where the control plane is, for those who know the data plane."""
+        return GetControlReply(self.port, self.manager.acts)
 
     async def close(self) -> None:
         """End all calls and tasks; the store stays open."""
@@ -66,8 +66,9 @@ async def start_manager(
     manager = Manager(kv, config, cluster_uuid=cluster_uuid)
     await manager.start()
     try:
-        server = await serve(manager, config.bind, config.grpc_port, tls)
+        growth = Growth(manager)
+        server = await serve(manager, growth, config.bind, config.grpc_port, tls)
     except BaseException:
         await manager.close()
         raise
-    return RunningManager(manager, server)
+    return RunningManager(manager, growth, server)

@@ -17,20 +17,6 @@ from fs_common.security.identity import CLIENT
 from fs_common.telemetry import LimitedLog
 from fs_meta.users.users import Users
 
-ADMINISTRATION: Final = frozenset(
-    method.number
-    for method in (
-        methods.ROTATE_CHAIN,
-        methods.REST,
-        methods.ADD_TARGETS,
-        methods.REPLACE_TARGET,
-        methods.DRAIN,
-        methods.REBALANCE,
-        methods.CANCEL_MOVES,
-        methods.FORGET_NODE,
-    )
-)
-"""Methods of administrators alone."""
 OF_DAEMONS: Final = frozenset((methods.PING.number, methods.STATS.number, methods.GET_ROUTING.number))
 """What storage daemons may call here; the rest of what they have to say goes to the manager."""
 NO_TOKEN: Final = (
@@ -43,7 +29,6 @@ _log = LimitedLog(logging.getLogger(__name__))
 def guard(service: Service, users: Users) -> None:
     """Let `service` admit those that `users` knows. Called when all methods are registered."""
     service.register(methods.GET_PASS, lambda call: Reply(GivenPass(_pass(call, users))))
-    ordinary = frozenset(service.registrations) - ADMINISTRATION
 
     def authenticate(hello: Hello) -> Admission:
         if not users.enabled:
@@ -58,7 +43,7 @@ def guard(service: Service, users: Users) -> None:
         identity = msgspec.structs.replace(identity, client=hello.client)
         if identity.role != CLIENT:
             return Admission(identity, OF_DAEMONS)
-        return Admission(identity, None if identity.admin else ordinary, users.vouching.give(identity))
+        return Admission(identity, None, users.vouching.give(identity))
 
     def end_sessions(tokens: frozenset[str]) -> None:
         reason = EmberError(Code.UNAUTHENTICATED, "the token of this connection is not valid any more")

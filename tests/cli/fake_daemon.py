@@ -13,17 +13,27 @@ import sys
 import tomllib
 from pathlib import Path
 
-from fs_common import making
-from fs_common.methods import GET_ROUTING, REST
+import grpc.aio
+
+from fs_common import control_pb2, control_pb2_grpc, making
+from fs_common.methods import GET_ROUTING
 from fs_common.records.routing import Chain, ChainTable, GetRoutingReply, NodeInfo, NodeState, Routing
-from fs_common.records.session import Empty
-from fs_common.rpc import Call, Reply, Service
+from fs_common.rpc import Reply, Service
 from fs_common.transports import tcp
 
 
-def _rest(call: Call) -> Reply:
-    print("told to rest", file=sys.stderr, flush=True)
-    return Reply(Empty())
+class Administration(control_pb2_grpc.AdministrationServicer):  # type: ignore[misc]
+    async def Rest(self, request: object, context: object) -> control_pb2.RestReply:
+        print("told to rest", file=sys.stderr, flush=True)
+        return control_pb2.RestReply()
+
+
+async def _control_plane(host: str, port: int) -> grpc.aio.Server:
+    server = grpc.aio.server()
+    control_pb2_grpc.add_AdministrationServicer_to_server(Administration(), server)
+    server.add_insecure_port(f"{host}:{port}")
+    await server.start()
+    return server
 
 
 async def serve(config: dict[str, object]) -> None:
@@ -39,9 +49,8 @@ async def serve(config: dict[str, object]) -> None:
         nodes = [NodeInfo(node, host, 1, NodeState.UP) for node in range(1, count + 1)]
         routing = Routing(1, cluster, nodes, [Chain(1, 1, [])], [ChainTable(1, 1, [1])])
         service.register(GET_ROUTING, lambda call: Reply(GetRoutingReply(routing)))
-        service.register(REST, _rest)
     server = await tcp.serve(service, host, port)
-    manager = await asyncio.start_server(_hang_up, host, int(str(config["grpc_port"]))) if role == "meta" else None
+    manager = await _control_plane(host, int(str(config["grpc_port"]))) if role == "meta" else None
     if config.get("behaviour") != "silent":
         print(f"ready {role} {host}:{port}", flush=True)
     print("serving", file=sys.stderr, flush=True)
@@ -49,12 +58,8 @@ async def serve(config: dict[str, object]) -> None:
     if role == "storage":
         print("the manager", await _state_of(str(config["manager"])), file=sys.stderr, flush=True)
     if manager is not None:
-        manager.close()
+        await manager.stop(None)
     await server.close(grace_s=1.0)
-
-
-def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.close()
 
 
 async def _state_of(address: str) -> str:

@@ -391,13 +391,21 @@ def test_the_lease_runs_from_when_the_heartbeat_was_sent_not_from_its_answer() -
 # --- the service itself -------------------------------------------------------------------------------------------
 
 
-Call = Callable[[control_pb2_grpc.ManagerStub], Awaitable[None]]
+class Stub(control_pb2_grpc.ManagerStub, control_pb2_grpc.AdministrationStub):  # type: ignore[misc]
+    """Both services."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        control_pb2_grpc.ManagerStub.__init__(self, channel)
+        control_pb2_grpc.AdministrationStub.__init__(self, channel)
+
+
+Call = Callable[[Stub], Awaitable[None]]
 
 
 def with_stub(scenario: Call, config: Config = LIVELY) -> None:
     async def opened() -> None:
         async with managing(config) as manager, grpc.aio.insecure_channel(f"127.0.0.1:{manager.port}") as channel:
-            await scenario(control_pb2_grpc.ManagerStub(channel))
+            await scenario(Stub(channel))
 
     run(opened())
 
@@ -426,7 +434,7 @@ def code_of_call(error: grpc.aio.AioRpcError) -> int:
 
 
 def test_chains_are_listed_rotated_and_rest_by_calls() -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         call = stub.Heartbeat()
         reports = [
             pb.TargetReport(
@@ -463,7 +471,7 @@ def test_chains_are_listed_rotated_and_rest_by_calls() -> None:
 
 
 def test_heartbeats_are_echoed_with_the_lease_and_newer_routing_only() -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         call = stub.Heartbeat()
         await call.write(request())
         reply = await call.read()
@@ -495,7 +503,7 @@ def test_heartbeats_are_echoed_with_the_lease_and_newer_routing_only() -> None:
     ],
 )
 def test_bad_heartbeats_end_the_stream_with_their_reason(change: dict[str, Any], code: Code, says: str) -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         call = stub.Heartbeat(iter([request(**change)]))
         with pytest.raises(grpc.aio.AioRpcError, match=says) as refused:
             await call.read()
@@ -507,7 +515,7 @@ def test_bad_heartbeats_end_the_stream_with_their_reason(change: dict[str, Any],
 
 
 def test_a_report_of_a_state_that_is_none_is_refused() -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         bad = request()
         bad.targets[0].state = 9
         with pytest.raises(grpc.aio.AioRpcError, match="local state of a target 9"):
@@ -517,7 +525,7 @@ def test_a_report_of_a_state_that_is_none_is_refused() -> None:
 
 
 def test_a_stream_speaks_for_one_process() -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         call = stub.Heartbeat(iter([request(1), request(2, node=2)]))
         assert (await call.read()).sequence == 1
         with pytest.raises(grpc.aio.AioRpcError, match="one process of one node"):
@@ -527,7 +535,7 @@ def test_a_stream_speaks_for_one_process() -> None:
 
 
 def test_routing_is_watched_and_asked_for() -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         watch = stub.WatchRouting(pb.WatchRoutingRequest(cluster="test"))
         heartbeats = stub.Heartbeat()
         await heartbeats.write(request())
@@ -555,7 +563,7 @@ def test_routing_is_watched_and_asked_for() -> None:
 def test_a_goodbye_is_the_nodes_own() -> None:
     """Nothing that a stranger is told lets him say it."""
 
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         secret = 7_777_777_777
         heartbeats = stub.Heartbeat()
         await heartbeats.write(request(incarnation=secret))
@@ -598,7 +606,7 @@ def test_a_process_that_the_manager_has_let_go_is_told_to_end() -> None:
 
 
 def test_messages_over_the_bound_are_refused_and_the_server_goes_on() -> None:
-    async def scenario(stub: control_pb2_grpc.ManagerStub) -> None:
+    async def scenario(stub: Stub) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.Heartbeat(iter([request(host="h" * 2_000_000)])).read()
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

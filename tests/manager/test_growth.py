@@ -168,11 +168,11 @@ def test_a_node_that_joins_is_not_used_until_it_is_wanted() -> None:
     async def scenario(cluster: Cluster) -> None:
         await cluster.join(4)
         assert cluster.hosted() == {1: 3, 2: 3, 3: 3}
-        (view,) = [node for node in cluster.growth.listed().nodes if node.node == 4]
+        (view,) = [node for node in cluster.growth.nodes().nodes if node.node == 4]
         assert view.targets == view.joining == 0
         dry = await cluster.growth.rebalance(Rebalance(dry_run=True))
         assert len(dry.moves) == dry.least_moves == 2 and len(dry.new_chains) == 1
-        assert not cluster.growth.listed().moves
+        assert not cluster.growth.moves().moves
         reply = await cluster.growth.rebalance(Rebalance())
         assert [move.node for move in reply.moves] == [4, 4] and all(move.move for move in reply.moves)
         assert [move.joins for move in reply.moves] == [401, 402], "a dry run takes no id"
@@ -181,7 +181,7 @@ def test_a_node_that_joins_is_not_used_until_it_is_wanted() -> None:
         assert all(len(chain) == 3 for chain in cluster.chains())
         assert cluster.table() == [1, 2, 3, 4], "new files use the new chain"
         assert [table.version for table in cluster.bench.manager.routing.tables] == [1, 2]
-        assert {move.state for move in cluster.growth.listed().moves} == {"done"}
+        assert {move.state for move in cluster.growth.moves().moves} == {"done"}
         assert not (await cluster.growth.rebalance(Rebalance())).moves
 
     with_cluster(scenario)
@@ -194,7 +194,7 @@ def test_what_has_moved_away_is_removed() -> None:
         await cluster.growth.rebalance(Rebalance())
         await cluster.settle()
         left = {target for node in (1, 2, 3) for target in before[node] - cluster.nodes[node].stores}
-        assert left == {move.leaves for move in cluster.growth.listed().moves}
+        assert left == {move.leaves for move in cluster.growth.moves().moves}
 
     with_cluster(scenario)
 
@@ -239,7 +239,7 @@ def test_a_forgotten_node_and_moves_under_way_are_known_to_the_next_manager() ->
             cluster.nodes[4].fills = False
             await cluster.growth.rebalance(Rebalance())
             await cluster.settle(4)
-            assert {move.state for move in cluster.growth.listed().moves} == {"filling"}
+            assert {move.state for move in cluster.growth.moves().moves} == {"filling"}
 
         async def go_on(bench: Bench) -> None:
             cluster = Cluster(bench)
@@ -256,7 +256,7 @@ def test_a_forgotten_node_and_moves_under_way_are_known_to_the_next_manager() ->
                 node.start()
             await cluster.settle()
             assert cluster.hosted() == {1: 3, 2: 3, 3: 3, 4: 3}
-            assert {move.state for move in cluster.growth.listed().moves} == {"done"}
+            assert {move.state for move in cluster.growth.moves().moves} == {"done"}
 
         await first.use(begin)
         second = Bench(kv)
@@ -358,7 +358,7 @@ def test_a_daemon_that_is_gone_for_good_is_replaced_by_itself() -> None:
         await cluster.settle(30, 1.0)
         assert 4 not in cluster.hosted()
         assert all(len(chain) == 3 for chain in cluster.chains())
-        assert {move.cause for move in cluster.growth.listed().moves} == {"lost"}
+        assert {move.cause for move in cluster.growth.moves().moves} == {"lost"}
         # It comes back after all: what it had is not needed any more.
         cluster.nodes[4].start()
         await cluster.settle(4)
@@ -393,7 +393,7 @@ def test_moves_are_cancelled() -> None:
         assert "no move 77" in await cluster.refused(cluster.growth.cancel(CancelMoves([77])))
         assert len((await cluster.growth.cancel(CancelMoves())).moves) == 2
         await cluster.settle(4)
-        assert {move.state for move in cluster.growth.listed().moves} == {"cancelled"}
+        assert {move.state for move in cluster.growth.moves().moves} == {"cancelled"}
         assert all(len(chain) == 3 for chain in cluster.chains())
 
     with_cluster(scenario)
@@ -410,7 +410,7 @@ def test_a_plan_for_chains_that_have_changed_is_asked_for_again() -> None:
         with pytest.raises(EmberError) as caught:
             await Growth(cluster.bench.manager, slow).rebalance(Rebalance())
         assert caught.value.code is Code.BUSY
-        assert len(cluster.growth.listed().moves) == 1
+        assert len(cluster.growth.moves().moves) == 1
 
     with_cluster(scenario)
 

@@ -12,11 +12,12 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import stripe_chains
 from fs_common.records import meta
+from fs_common.records.control import GetControlReply
 from fs_common.records.locks import GetLock, Lock, ReleaseLocks
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
 from fs_common.records.session import Empty, Hello
 from fs_common.routing_changes import changed
-from fs_common.rpc import Peer, Service
+from fs_common.rpc import Peer
 from fs_common.transports import tcp
 from fs_meta import fsck, server
 from fs_meta.config import MetaConfig
@@ -42,8 +43,8 @@ class FakeManager:
         for callback in self.subscribers:
             callback(routing)
 
-    def register_calls(self, service: Service) -> None:
-        pass
+    def where(self) -> GetControlReply:
+        return GetControlReply(9701, True)
 
     async def close(self) -> None:
         self.closed = True

@@ -17,7 +17,7 @@ from fs_common.ids import ROOT_INODE
 from fs_common.records import meta
 from fs_common.records.meta import FileType, User
 from fs_common.records.session import Empty, Hello
-from fs_common.rpc import Call, Peer, Reply, Service
+from fs_common.rpc import Peer
 from fs_common.security.passes import check_pass
 from fs_common.security.tokens import make_token, parse_token, token_text
 from fs_common.transports import tcp
@@ -27,7 +27,6 @@ from fs_meta.format import prepare_store
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.ops.context import Context
 from fs_meta.service import OF_CALLERS, OPERATIONS
-from fs_meta.users.admission import ADMINISTRATION
 from fs_meta.users.users import Users
 from tests.meta.test_service import FakeManager
 from tests.support import run
@@ -36,21 +35,6 @@ ADA = User(1000, 1000, [50])
 BOB = User(2000, 2000, [])
 ROOT = User(0, 0, [])
 TIMEOUT = 10
-
-
-class Manager(FakeManager):
-    """Knows the service that is served."""
-
-    service: Service
-
-    def register_calls(self, service: Service) -> None:
-        self.service = service
-        for number in ADMINISTRATION:
-            service.register(methods.BY_NUMBER[number], _reached)
-
-
-def _reached(call: Call) -> Reply:
-    raise EmberError(Code.INVALID, "reached")
 
 
 class Secured:
@@ -85,8 +69,8 @@ async def secured(directory: Path, *, enabled: bool = True) -> AsyncIterator[Sec
     users = Users(kv, time.time_ns, enabled=enabled)
     written: dict[str, str] = {}
     await users.begin(written.update)
-    manager = Manager(None)
-    running = await server.start(config, kv, manager, None, None, users)
+    manager = FakeManager(None)
+    running = await server.start(config, kv, manager, None, users)
     secured = Secured(running, users, written)
     try:
         yield secured
@@ -211,30 +195,6 @@ def test_mounts_act_for_whom_their_kernel_names_and_root_may_be_squashed(tmp_pat
             assert refused.value.code is Code.ACCESS_DENIED
 
     run(main())
-
-
-def test_administration_takes_an_administrator(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with secured(tmp_path) as cluster:
-            ada, _ = await cluster.plain()
-            admin = await cluster.connect(cluster.written["admin.token"])
-            mount = await cluster.connect(cluster.written["mount.token"])
-            for number in sorted(ADMINISTRATION):
-                method = methods.BY_NUMBER[number]
-                for peer in (ada, mount):
-                    with pytest.raises(EmberError, match=f"may not call {method.name} ") as refused:
-                        await peer.call(method, _any_administration(method), timeout=TIMEOUT)
-                    assert refused.value.code is Code.ACCESS_DENIED
-                with pytest.raises(EmberError, match="reached"):
-                    await admin.call(method, _any_administration(method), timeout=TIMEOUT)
-
-    run(main())
-
-
-def _any_administration(method: methods.Method) -> msgspec.Struct:
-    kind = method.request
-    needed = len(kind.__struct_fields__) - len(kind.__struct_defaults__)
-    return kind(*([1] * needed))
 
 
 def test_a_revoked_token_ends_what_is_connected(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from fs_client.cli.local.configuration import _toml
 from fs_client.cli.local.ports import free_ports
 from fs_client.cli.local.process import module_environment, python_module
+from fs_client.options import Address
 from tests.storm.isolation import Network, PowerDisk
 
 ENTER = Path(__file__).with_name("enter.py")
@@ -208,6 +209,7 @@ class StormCluster:
             ports = free_ports("127.0.0.1", 2 + storage)
         self.meta = Member("meta", place, "fs_meta")
         self.meta_address = (self.meta.host, ports[0])
+        self.control_address = Address(self.meta.host, ports[1])
         self.storage = [Member(name, place, "fs_storage") for name in names[1:]]
         self._configure(
             self.meta,

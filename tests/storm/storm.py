@@ -18,12 +18,12 @@ from random import Random
 
 from fs_client import aio
 from fs_client.cli.local.process import python_module
+from fs_client.cli.manager_api import manager_at
 from fs_common.errors import EmberError
-from fs_common.methods import GET_ROUTING, REPLACE_TARGET
+from fs_common.methods import GET_ROUTING
 from fs_common.peers import PeerPool
 from fs_common.records.routing import GetRouting, NodeState, PublicState, Routing
 from fs_common.records.session import Hello
-from fs_common.records.targets import ReplaceTarget
 from tests.storm import registers, replicas
 from tests.storm.cluster import VIOLATION, Broken, Member, Place, StormCluster
 from tests.storm.history import Operation, violation
@@ -307,8 +307,8 @@ class Storm:
             deadline = time.monotonic() + self.plan.patience_s
             while True:
                 try:
-                    request = ReplaceTarget(target)
-                    await self.pool.call(self.cluster.meta_address, REPLACE_TARGET, request, timeout=5.0)
+                    async with manager_at(self.cluster.control_address) as api:
+                        await api.order("ReplaceTarget", target=target, timeout_s=5.0)
                     break
                 except EmberError as error:
                     self.note(f"target {target} is not replaced yet: {error}", quiet=True)

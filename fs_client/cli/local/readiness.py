@@ -3,11 +3,10 @@
 import asyncio
 
 from fs_client.cli.failure import Failure
-from fs_client.options import client_tls
+from fs_client.options import Address, client_tls
 from fs_common.errors import EmberError
-from fs_common.methods import GET_ROUTING, REST
+from fs_common.methods import GET_ROUTING
 from fs_common.peers import PeerPool
-from fs_common.records.chains import Rest
 from fs_common.records.routing import GetRouting, NodeState, Routing
 from fs_common.records.session import Hello
 
@@ -40,13 +39,13 @@ async def fetch_routing(pool: PeerPool, address: tuple[str, int], timeout_s: flo
     return routing
 
 
-async def ask_to_rest(address: tuple[str, int], cluster: str, timeout_s: float, tls_ca: str = "") -> None:
-    """Tell the manager at `address` that the whole cluster is taken down. Durable on return. Raises `EmberError`."""
-    pool = PeerPool(hello(cluster), tls=client_tls(tls_ca))
-    try:
-        await pool.call(address, REST, Rest(), timeout=timeout_s)
-    finally:
-        await pool.close()
+async def ask_to_rest(control: Address, timeout_s: float, tls_ca: str = "", token: str = "") -> None:
+    """Tell the manager whose control plane is `control` that the whole cluster is taken down. Durable on return.
+    Raises `EmberError`."""
+    from fs_client.cli.manager_api import manager_at
+
+    async with manager_at(control, tls_ca, token) as api:
+        await api.order("Rest", timeout_s=timeout_s)
 
 
 async def wait_until_ready(

@@ -22,6 +22,7 @@ from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord, Daemo
 from fs_client.cli.local.events import Event, Kind
 from fs_client.cli.local.identity import identify
 from fs_client.cli.local.process import Process
+from fs_client.options import Address
 from fs_common.errors import EmberError
 
 SERVING_TIMEOUT_S = 60.0
@@ -234,8 +235,8 @@ class Supervisor:
         from fs_client.cli.local.readiness import ask_to_rest
 
         # Chains that are not told change while daemons end, and compare their replicas after the next start.
-        with contextlib.suppress(EmberError):
-            await ask_to_rest((self._record.host, self._record.meta.port), self._record.cluster, REST_TIMEOUT_S)
+        with contextlib.suppress(EmberError, Failure):
+            await ask_to_rest(Address(self._record.host, self._record.meta.grpc_port), REST_TIMEOUT_S)
 
     def _save(self) -> None:
         # A full disk must not end a cluster that would only like to note a new pid.

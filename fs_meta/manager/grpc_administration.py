@@ -1,0 +1,159 @@
+"""What operators and tools ask, over gRPC: the service Administration of `fs_common/control.proto`.
+
+Thin: each call converts its request, hands it to the manager or to `growth`, and converts the answer.
+
+Called by: `grpc_service`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from fs_common import control_pb2 as pb
+from fs_common import control_pb2_grpc
+from fs_common.admin_records import (
+    list_chains_message,
+    list_moves_message,
+    list_nodes_message,
+    moves_message,
+    node_view_message,
+    rotate_chain_message,
+    target_view_message,
+)
+from fs_common.control_records import sync_message
+from fs_common.records.chains import ListChainsReply
+from fs_common.records.targets import AddTargets, CancelMoves, Drain, ForgetNode, NodeView, Rebalance, ReplaceTarget
+from fs_meta.manager.growth import Growth
+from fs_meta.manager.grpc_errors import answering
+from fs_meta.manager.manager import Manager
+from fs_meta.manager.membership import TargetReport
+from fs_meta.manager.views import PAGE_MAX, is_degraded
+
+SLICE: Final = 50
+"""Chains that are looked at without a break: about two milliseconds, with their messages."""
+
+
+class AdministrationServicer(control_pb2_grpc.AdministrationServicer):  # type: ignore[misc]
+    """Each method is one call of the manager."""
+
+    def __init__(self, manager: Manager, growth: Growth) -> None:
+        self._manager = manager
+        self._growth = growth
+
+    # --- nodes ------------------------------------------------------------------------------------------------
+
+    @answering
+    async def ListNodes(self, request: Any) -> Any:
+        reply = self._growth.nodes(request.after, request.limit)
+        message = list_nodes_message(reply)
+        for view, node in zip(reply.nodes, message.nodes, strict=True):
+            self._add_reports(view, node)
+        return message
+
+    @answering
+    async def GetNode(self, request: Any) -> Any:
+        view = self._growth.node(request.node)
+        message = node_view_message(view)
+        self._add_reports(view, message)
+        return message
+
+    def _add_reports(self, view: NodeView, message: Any) -> None:
+        """What the node said of its targets."""
+        targets = self._manager.members()[view.node].targets
+        message.targets.extend(_target_report(target, says) for target, says in targets.items())
+
+    @answering
+    async def ForgetNode(self, request: Any) -> Any:
+        return moves_message(await self._growth.forget(ForgetNode(request.node)))
+
+    # --- chains and targets -----------------------------------------------------------------------------------
+
+    @answering
+    async def ListChains(self, request: Any) -> Any:
+        message = pb.ListChainsReply()
+        async for reply in self._in_slices(request, request.chains):
+            message.MergeFrom(list_chains_message(reply))
+            message.next = reply.next
+        return message
+
+    @answering
+    async def ListTargets(self, request: Any) -> Any:
+        message = pb.ListTargetsReply()
+        async for reply in self._in_slices(request):
+            message.routing_version = reply.routing_version
+            message.next = reply.next
+            message.targets.extend(
+                pb.ChainedTarget(chain=chain.chain, target=target_view_message(target))
+                for chain in reply.chains
+                for target in chain.targets
+                if request.node in (0, target.node) and (is_degraded(target) or not request.degraded)
+            )
+        return message
+
+    async def _in_slices(self, request: Any, chains: Sequence[int] = ()) -> AsyncIterator[ListChainsReply]:
+        """A page in pieces, between which others have the loop."""
+        after, left = request.after, min(request.limit or PAGE_MAX, PAGE_MAX)
+        while True:
+            reply = self._manager.list_chains(
+                chains,
+                degraded=request.degraded,
+                node=request.node,
+                after=after,
+                limit=min(left, SLICE),
+            )
+            yield reply
+            after, left = reply.next, left - SLICE
+            if left <= 0 or not after:
+                return
+            await asyncio.sleep(0)
+
+    @answering
+    async def RotateChain(self, request: Any) -> Any:
+        return rotate_chain_message(
+            await self._manager.rotate(request.chain, request.target, accept_loss=request.accept_loss)
+        )
+
+    @answering
+    async def Rest(self, request: Any) -> Any:
+        await self._manager.rest()
+        return pb.RestReply()
+
+    # --- moves ------------------------------------------------------------------------------------------------
+
+    @answering
+    async def ListMoves(self, request: Any) -> Any:
+        return list_moves_message(self._growth.moves(request.after, request.limit, active=request.active))
+
+    @answering
+    async def Rebalance(self, request: Any) -> Any:
+        return moves_message(await self._growth.rebalance(Rebalance(request.dry_run)))
+
+    @answering
+    async def AddTargets(self, request: Any) -> Any:
+        return moves_message(await self._growth.add(AddTargets(request.node, request.dry_run)))
+
+    @answering
+    async def ReplaceTarget(self, request: Any) -> Any:
+        return moves_message(await self._growth.replace(ReplaceTarget(request.target, request.node, request.dry_run)))
+
+    @answering
+    async def Drain(self, request: Any) -> Any:
+        return moves_message(
+            await self._growth.drain(Drain(request.node, request.target, request.undo, request.dry_run))
+        )
+
+    @answering
+    async def CancelMoves(self, request: Any) -> Any:
+        return moves_message(await self._growth.cancel(CancelMoves(list(request.moves))))
+
+
+def _target_report(target: int, says: TargetReport) -> Any:
+    return pb.TargetReport(
+        target=target,
+        state=int(says.report.state),
+        used_bytes=says.used_bytes,
+        chain_version=says.report.chain_version,
+        not_whole=not says.report.whole,
+        trouble=says.trouble,
+        sync=None if says.sync is None else sync_message(says.sync),
+    )

@@ -137,7 +137,7 @@ async def _start(
         await kv.close()
         raise
     try:
-        return running, start_http(config, kv, manager.manager, running, tls)
+        return running, start_http(config, kv, manager, running, tls)
     except BaseException:
         await running.close()
         raise

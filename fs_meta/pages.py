@@ -15,20 +15,20 @@ from fs_meta.config import MetaConfig
 from fs_meta.http.backend import Backend
 from fs_meta.http.later import MadeLater
 from fs_meta.kv.interface import KeyValueStore
-from fs_meta.manager.growth import Growth
 from fs_meta.manager.manager import Manager
+from fs_meta.manager.service import RunningManager
 from fs_meta.server import MetaServer
 
 
 def start_http(
-    config: MetaConfig, kv: KeyValueStore, manager: Manager, server: MetaServer, tls: TlsFiles | None = None
+    config: MetaConfig, kv: KeyValueStore, manager: RunningManager, server: MetaServer, tls: TlsFiles | None = None
 ) -> HttpServer | None:
     """Serve HTTP, if the configuration says so. Raises UNREACHABLE when the port is taken."""
     port = port_of(config.http_port, config.port, ABOVE_METADATA)
     if port == NONE:
         return None
     bridge = LoopBridge(asyncio.get_running_loop())
-    backend = Backend(config, bridge, manager, Growth(manager), server)
+    backend = Backend(config, bridge, manager.manager, manager.growth, server)
 
     def make() -> App:
         from fs_meta.http.app import make_app
@@ -37,7 +37,7 @@ def start_http(
 
     pages = DaemonPages(
         bridge,
-        lambda: readiness(kv, manager),
+        lambda: readiness(kv, manager.manager),
         identity={"role": "meta", "cluster": config.cluster},
         rest=MadeLater(make),
     )

@@ -20,7 +20,7 @@ from fs_meta.http.guard import Guard
 from fs_meta.http.health import HealthWatch
 from fs_meta.http.live import Live
 from fs_meta.http.problems import Problem
-from fs_meta.http.rest import clients, cluster, errors, files, scrub, users
+from fs_meta.http.rest import chains, clients, cluster, errors, files, moves, nodes, scrub, users
 
 API = "/api/v1"
 DESCRIPTION = """\
@@ -57,16 +57,16 @@ def make_app(backend: Backend) -> FastAPI:
     app.state.live = Live(backend.server.observer, backend.bridge.call)
     problems.install(app)
     app.state.health = HealthWatch(backend)
-    for resource in (cluster, scrub, clients, files, users, errors):
+    for resource in (cluster, nodes, chains, moves, scrub, clients, files, users, errors):
         app.include_router(resource.router, prefix=API)
     app.include_router(live.router, prefix=API)
     app.include_router(console.make_router())
     app.add_middleware(Guard, names=(backend.config.host,), tokens=backend.security)
-    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _described(app, secure=backend.security)  # type: ignore[method-assign]
     return app
 
 
-def _described(app: FastAPI) -> dict[str, Any]:
+def _described(app: FastAPI, *, secure: bool) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,
@@ -79,5 +79,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
         found = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= found.pop("$defs", {})
         schemas["Problem"] = found
+        if not secure:
+            # Nobody is asked for a token.
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    operation.pop("security", None)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -1,7 +1,8 @@
 """Errors as people and programs get them over HTTP: problem+json (RFC 9457), one row of the error table each.
 
 A problem names its row (`name`, `number`) and its retry class: programs match on these, and never on its text. Which
-HTTP status a row has is told by `STATUS_OF` alone.
+HTTP status a row has is told by `STATUS_OF` alone. What is malformed by the description of the API is refused with
+422 before anybody is asked; INVALID of the service is a well-formed request that does not go with the cluster's state.
 """
 
 from collections.abc import Mapping
@@ -28,8 +29,8 @@ STATUS_OF: Final[Mapping[Code, int]] = {
     Code.EXISTS: 409,
     Code.NOT_DIRECTORY: 409,
     Code.IS_DIRECTORY: 409,
-    Code.NAME_TOO_LONG: 422,
-    Code.INVALID: 422,
+    Code.NAME_TOO_LONG: 404,
+    Code.INVALID: 409,
     Code.LOOP: 409,
     Code.NOT_PERMITTED: 403,
     Code.ACCESS_DENIED: 403,
@@ -128,10 +129,10 @@ _MEANING: Final = {
     401: "No token, or one that nobody knows",
     403: "The caller may not do that, or the request comes from another web page",
     404: "There is no such thing",
-    409: "It is something else, or there is one already",
+    409: "It does not go with the state of the cluster, which `detail` tells; or there is one already",
     413: "The request is too large",
     415: "The body is not JSON",
-    422: "An argument is wrong, or the cluster is not in a state for it; `detail` names it",
+    422: "An argument is wrong; `errors` names it",
     500: "A defect, or the store has failed",
     503: "Not now: try again",
     504: "Not answered in time; a change may go on",
@@ -155,7 +156,7 @@ def install(app: FastAPI) -> None:
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         found = [Wrong(where=".".join(map(str, each["loc"])), what=each["msg"]) for each in error.errors()]
         detail = "; ".join(f"{wrong.where}: {wrong.what}" for wrong in found[:3])
-        return problem(request, Code.INVALID, detail, errors=found[:20])
+        return problem(request, Code.INVALID, detail, status=422, errors=found[:20])
 
     @app.exception_handler(HTTPException)
     async def of_framework(request: Request, error: HTTPException) -> JSONResponse:

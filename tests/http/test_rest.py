@@ -76,16 +76,73 @@ def test_space_is_logical(three: World) -> None:
     assert found["capacity_bytes"] == 1000 and found["used_bytes"] + found["free_bytes"] == 1000
 
 
+# --- nodes, chains, targets -------------------------------------------------------------------------------------------
+
+
+def test_nodes_come_in_pages(three: World) -> None:
+    found = three.get("/nodes?limit=2")
+    assert [node["node"] for node in found["nodes"]] == [1, 2] and found["next"] == 2
+    rest = three.get("/nodes?limit=2&after=2")
+    assert [node["node"] for node in rest["nodes"]] == [3] and rest["next"] is None
+    node = rest["nodes"][0]
+    assert node == three.get("/nodes/3")
+    assert (node["state"], node["targets"], node["port"]) == ("up", 3, three.daemons[3].port)
+    assert three.get("/nodes?state=failed&state=left")["nodes"] == []
+
+
+def test_chains_come_in_pages_with_their_targets(three: World) -> None:
+    seen, after = [], 0
+    while after is not None:
+        page = three.get(f"/chains?limit=1&after={after}")
+        seen += page["chains"]
+        after = page["next"]
+    assert [chain["chain"] for chain in seen] == [1, 2, 3]
+    for chain, known in zip(seen, three.bench.manager.routing.chains, strict=True):
+        assert chain["state"] == "serving" and not chain["what"]
+        assert [(each["target"], each["node"]) for each in chain["targets"]] == [
+            (member.target, member.node) for member in known.targets
+        ]
+    assert three.get("/chains/2") == seen[1]
+    assert three.get("/chains?degraded=true")["chains"] == []
+
+
+def test_targets_of_a_node(three: World) -> None:
+    found = three.get("/targets?node=2")["targets"]
+    assert [(target["chain"], target["node"], target["state"]) for target in found] == [
+        (chain, 2, "serving") for chain in (1, 2, 3)
+    ]
+    assert len(three.get("/targets")["targets"]) == 9
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("/errors/X", "NOT_FOUND"), ("/users/nobody", "NOT_FOUND")],
+    [
+        ("/nodes/9", "NODE_UNKNOWN"),
+        ("/chains/9", "NOT_FOUND"),
+        ("/moves/9", "NOT_FOUND"),
+        ("/errors/X", "NOT_FOUND"),
+        ("/users/nobody", "NOT_FOUND"),
+    ],
 )
 def test_what_is_not_there_is_not_found(three: World, path: str, name: str) -> None:
     status, found, _ = refused(three, "GET", path)
     assert (status, found) == (404, name)
 
 
-@pytest.mark.parametrize("path", ["/clients?limit=0", "/scrub?after=-1", "/users/-x", "/files?follow=maybe"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nodes?limit=0",
+        "/chains?after=-1",
+        "/nodes/0",
+        "/moves?active=maybe",
+        "/chains/x",
+        "/clients?limit=0",
+        "/scrub?after=-1",
+        "/users/-x",
+        "/files?follow=maybe",
+    ],
+)
 def test_arguments_that_are_wrong_are_named(three: World, path: str) -> None:
     status, name, detail = refused(three, "GET", path)
     assert (status, name) == (422, "INVALID") and ("query." in detail or "path." in detail)
@@ -105,6 +162,98 @@ def test_every_error_of_the_table_is_described(three: World) -> None:
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_filled_drained_and_forgotten() -> None:
+    with world() as running:
+        running.join(4)
+        assert running.get("/nodes/4")["note"] == "not used yet: `emberfs rebalance` gives it targets"
+        plan = running.ask("POST", "/nodes/4/targets", {"dry_run": True}).json()
+        assert plan["dry_run"] and all(move["move"] is None and move["node"] == 4 for move in plan["moves"])
+        assert running.get("/moves")["moves"] == []
+
+        ordered = running.ask("POST", "/nodes/4/targets", {}).json()
+        assert len(ordered["moves"]) == len(plan["moves"]) > 0
+        active = running.get("/moves?active=true")["moves"]
+        assert [move["cause"] for move in active] == ["operator"] * len(plan["moves"])
+        running.settle()
+        assert {move["state"] for move in running.get("/moves")["moves"]} == {"done"}
+        assert running.get("/nodes/4")["targets"] == len(plan["moves"])
+
+        assert running.ask("POST", "/nodes/4/drain", {}).status_code == 200
+        running.settle()
+        node = running.get("/nodes/4")
+        assert node["drained"] and node["note"] == "drained: it can be stopped"
+        assert refused(running, "DELETE", "/nodes/4")[:2] == (409, "INVALID")
+        running.die(4)
+        assert running.ask("DELETE", "/nodes/4").json() == {"node": 4}
+        assert refused(running, "GET", "/nodes/4")[1] == "NODE_UNKNOWN"
+
+
+def test_a_drain_is_undone() -> None:
+    with world() as running:
+        running.join(4)
+        running.ask("POST", "/nodes/4/drain", {})
+        assert running.get("/nodes/4")["drained"]
+        running.ask("POST", "/nodes/4/drain", {"undo": True})
+        assert not running.get("/nodes/4")["drained"]
+
+
+def test_a_cluster_that_grew_is_rebalanced_and_moves_are_cancelled() -> None:
+    with world() as running:
+        running.join(4)
+        plan = running.ask("POST", "/rebalance", {}).json()
+        assert plan["moves"] and len(plan["new_chains"]) == 1
+        number = plan["moves"][0]["move"]
+        assert running.get(f"/moves/{number}")["cause"] == "rebalance"
+        cancelled = running.ask("POST", "/moves/cancellation", {"moves": [number]}).json()
+        assert [move["move"] for move in cancelled["moves"]] == [number]
+        assert refused(running, "POST", "/moves/cancellation", {"moves": [99]})[:2] == (409, "INVALID")
+        running.settle()
+        assert running.get("/moves?active=true")["moves"] == []
+        assert len(running.get("/chains")["chains"]) == 4
+
+
+def test_a_target_is_moved_and_one_that_is_lost_replaced() -> None:
+    with world() as running:
+        running.join(4)
+        target = running.get("/targets?node=1")["targets"][0]["target"]
+        assert refused(running, "POST", "/targets/999/drain", {})[:2] == (409, "INVALID")
+        moved = running.ask("POST", f"/targets/{target}/drain", {}).json()["moves"][0]
+        assert (moved["leaves"], moved["node"]) == (target, 4)
+        running.settle()
+        running.die(2)
+        lost = running.get("/targets?node=2&degraded=true")["targets"][0]["target"]
+        chains = {each["target"]: each["chain"] for each in running.get("/targets")["targets"]}
+        replaced = running.ask("POST", f"/targets/{lost}/replacement", {"dry_run": True})
+        # Chain 1 has all other nodes already.
+        assert replaced.status_code == 200 or chains[lost] == 1
+
+
+def test_a_chain_is_given_up_only_by_word() -> None:
+    with world() as running:
+        assert refused(running, "POST", "/chains/1/rotation", {"accept_loss": True})[:2] == (409, "INVALID")
+        head = running.bench.manager.routing.chains[0].targets[0].node
+        others = [node for node in (1, 2, 3) if node != head]
+        for node in others:
+            running.die(node)
+        running.die(head)
+        running.do(lambda: revive(running, others[0]))
+        shown = running.ask("POST", "/chains/1/rotation", {}).json()
+        assert not shown["changed"] and "lost" in shown["loses"]
+        assert running.get("/chains/1")["state"] == "offline"
+        done = running.ask("POST", "/chains/1/rotation", {"accept_loss": True}).json()
+        assert done["changed"] and done["given_up"] == shown["given_up"]
+        serving = [target["node"] for target in running.get("/chains/1")["targets"] if target["state"] == "serving"]
+        assert serving == [others[0]]
+        assert refused(running, "POST", "/chains/9/rotation", {})[:2] == (404, "NOT_FOUND")
+
+
+async def revive(running: World, node: int) -> None:
+    await running.daemons[node].start()
+    running.cluster.nodes[node].port = running.daemons[node].port
+    running.cluster.nodes[node].start()
+    await running.cluster.settle(3)
 
 
 def test_the_scrub_is_asked_of_all_daemons_and_begun_on_all() -> None:
@@ -171,7 +320,7 @@ def test_symbolic_links_are_followed_or_shown(named: World) -> None:
         ("/files?path=/d/a/x", 409, "NOT_DIRECTORY"),
         ("/files?path=d", 422, "INVALID"),
         ("/files?path=/%00", 422, "INVALID"),
-        ("/files?path=/" + "x" * 256, 422, "NAME_TOO_LONG"),
+        ("/files?path=/" + "x" * 256, 404, "NAME_TOO_LONG"),
         ("/layout?path=/d", 409, "IS_DIRECTORY"),
         ("/layout?path=/gone", 404, "NOT_FOUND"),
     ],

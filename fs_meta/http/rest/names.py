@@ -11,7 +11,6 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from fastapi import Depends, Query, Request
 
-from fs_common.errors import Code, EmberError
 from fs_common.limits import NAME_BYTES_MAX, PATH_BYTES_MAX
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,25 +50,25 @@ def _path(
     path: Annotated[
         str,
         Query(
-            max_length=3 * PATH_BYTES_MAX,
+            pattern=r"^/[^\x00]*$",
+            max_length=PATH_BYTES_MAX,
             description="Absolute; symbolic links on the way are followed.",
             examples=["/", "/datasets/images"],
         ),
     ] = "/",
 ) -> bytes:
-    raw = _raw(request, "path")
-    found = b"/" if raw is None else raw
-    if not found.startswith(b"/"):
-        raise EmberError(Code.INVALID, f"query.path: {shown(found)!r} is not absolute: it begins with /")
-    if b"\0" in found:
-        raise EmberError(Code.INVALID, "query.path: a path has no NUL byte")
-    return found
+    return _raw(request, "path") or b"/"
 
 
 def _after_name(
     request: Request,
     after: Annotated[
-        str, Query(max_length=3 * NAME_BYTES_MAX, description="`next` of the page before; empty: the first page.")
+        str,
+        Query(
+            pattern=r"^[^/\x00]*$",
+            max_length=NAME_BYTES_MAX,
+            description="`next` of the page before; empty: the first page.",
+        ),
     ] = "",
 ) -> bytes:
     return _raw(request, "after") or b""

@@ -20,7 +20,7 @@ Limit = Annotated[
         description="How many entries are looked at. With a filter a page may have fewer, and not be the last.",
     ),
 ]
-Id = Annotated[int, Path(ge=1, le=ID_MAX)]
+Id = Annotated[int, Path(ge=1, le=ID_MAX, examples=[1])]
 
 
 class Page(BaseModel):

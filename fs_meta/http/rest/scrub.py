@@ -66,7 +66,7 @@ async def show_scrub(backend: TheBackend, caller: Reader, after: After = 0, limi
     return await backend.ask(lambda: _asked(backend, Scrub(), after, min(limit, NODES_MAX)))
 
 
-@router.post("/scrub", responses=responses())
+@router.post("/scrub", responses=responses(409))
 async def begin_scrub(backend: TheBackend, caller: Administrator, scrubbing: Scrubbing) -> ScrubPage:
     """Begin a pass now, on all nodes; the answer is of the first hundred."""
     request = Scrub(True, scrubbing.chains, scrubbing.bytes_per_s)

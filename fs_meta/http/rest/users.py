@@ -1,6 +1,6 @@
 """Users and their tokens. The text of a token is in one answer, that to its making, and nowhere else."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,7 @@ from fs_meta.http.callers import Administrator, Reader, TheBackend
 from fs_meta.http.problems import responses
 from fs_meta.http.rest.names import time_of
 from fs_meta.http.rest.paging import LIMIT_DEFAULT, Limit
-from fs_meta.users.records import UserFlags
+from fs_meta.users.records import TokenRecord, UserFlags
 from fs_meta.users.users import ID_MAX, TokenView, UserView
 
 router = APIRouter(tags=["users"])
@@ -73,15 +73,21 @@ class Caller(BaseModel):
 
 
 class NewToken(BaseModel):
-    """A token of a user, or of storage daemons."""
-
     model_config = ConfigDict(extra="forbid")
 
-    user: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="Whose; empty: of storage daemons.")
-    node: int = Field(default=0, ge=0, le=2**32 - 1, description="Of a daemon's: for this node alone; 0: for any.")
     lasts_s: int | None = Field(default=None, ge=1, le=YEARS_S, description="For how long; null: it never expires.")
-    mount: bool = Field(default=False, description="For a mount: it acts as the user that its kernel names.")
-    squash_root: bool = Field(default=False, description="Of a mount's: who comes as root acts as nobody.")
+
+
+class NewUserToken(NewToken):
+    kind: Literal["plain", "mount", "squashing mount"] = Field(
+        default="plain",
+        description="plain: it acts as its user. mount: it acts as the user that a mount's kernel names, and"
+        " administers nothing. squashing mount: the same, and who comes as root acts as nobody.",
+    )
+
+
+class NewStorageToken(NewToken):
+    node: int = Field(default=0, ge=0, le=2**32 - 1, description="For this node alone; 0: for any.")
 
 
 class TokenText(BaseModel):
@@ -92,9 +98,8 @@ class TokenText(BaseModel):
 class TokenShown(BaseModel):
     token: str = Field(description="Its id.")
     user: str = Field(description="Whose; empty: of storage daemons.")
-    kind: str = Field(description="`plain`, `mount` or `storage`.")
+    kind: Literal["plain", "mount", "squashing mount", "storage"]
     node: int | None = Field(description="Of a storage daemon's: the node that it is for; null: any.")
-    squash_root: bool
     made: str
     expires: str | None = Field(description="Null: never.")
 
@@ -131,15 +136,21 @@ def _shown(view: UserView) -> UserShown:
     )
 
 
+def _kind(record: TokenRecord) -> Literal["plain", "mount", "squashing mount", "storage"]:
+    if record.role == STORAGE:
+        return "storage"
+    if not record.mount:
+        return "plain"
+    return "squashing mount" if record.squash_root else "mount"
+
+
 def _token(view: TokenView) -> TokenShown:
     record = view.record
-    daemon = record.role == STORAGE
     return TokenShown(
         token=view.id,
         user=record.user,
-        kind="storage" if daemon else "mount" if record.mount else "plain",
+        kind=_kind(record),
         node=record.node or None,
-        squash_root=record.squash_root,
         made=time_of(record.created_ns),
         expires=time_of(record.expires_ns) if record.expires_ns else None,
     )
@@ -216,20 +227,20 @@ async def list_tokens(
     return TokenList(tokens=[_token(view) for view in await backend.look(lambda: backend.users.list_tokens(user))])
 
 
-@router.post("/tokens", status_code=201, responses=responses(404, 409))
-async def issue_token(backend: TheBackend, caller: Administrator, token: NewToken) -> TokenText:
-    """Make a token. Its text is in this answer and nowhere else: keep it where only its user can read it."""
-    users = backend.users
-    if token.user:
-        if token.node:
-            raise EmberError(Code.INVALID, "body.node: a user's token is of no node")
-        text = await backend.ask(
-            lambda: users.issue(token.user, lasts_s=token.lasts_s, mount=token.mount, squash_root=token.squash_root)
-        )
-    else:
-        if token.mount or token.squash_root:
-            raise EmberError(Code.INVALID, "body.user: a mount's token is a user's")
-        text = await backend.ask(lambda: users.issue_for_daemon(token.node, lasts_s=token.lasts_s))
+@router.post("/users/{name}/tokens", status_code=201, responses=responses(404, 409))
+async def issue_token(backend: TheBackend, caller: Administrator, name: Name, token: NewUserToken) -> TokenText:
+    """Make a token of a user. Its text is in this answer and nowhere else: keep it where only its user can read it."""
+    mount, squash_root = token.kind != "plain", token.kind == "squashing mount"
+    text = await backend.ask(
+        lambda: backend.users.issue(name, lasts_s=token.lasts_s, mount=mount, squash_root=squash_root)
+    )
+    return TokenText(token=parse_token(text).id, text=text)
+
+
+@router.post("/tokens", status_code=201, responses=responses(409))
+async def issue_storage_token(backend: TheBackend, caller: Administrator, token: NewStorageToken) -> TokenText:
+    """Make a token of a storage daemon. Its text is in this answer and nowhere else."""
+    text = await backend.ask(lambda: backend.users.issue_for_daemon(token.node, lasts_s=token.lasts_s))
     return TokenText(token=parse_token(text).id, text=text)
 
 
@@ -249,7 +260,7 @@ async def rotate_token(
     return TokenText(token=parse_token(text).id, text=text)
 
 
-@router.post("/keys/rotation", status_code=201, responses=responses())
+@router.post("/keys/rotation", status_code=201, responses=responses(409))
 async def rotate_keys(backend: TheBackend, caller: Administrator) -> NewKey:
     """Make a new key under which the metadata service vouches for callers. What the last but one vouched for is void:
     who has such a pass gets a new one by itself."""

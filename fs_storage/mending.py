@@ -5,8 +5,10 @@ It asks each of them what it has, page by page and chunk by chunk in the order o
 remember, makes all of it durable, and declares itself whole: the commit point. Whatever interrupts this leaves a target
 that is not whole, which begins again, and finds what it already has.
 
-All other replicas have to be heard, whole or not: an unreachable one is waited for, as nobody knows what it alone has.
-Nothing is committed on the chain meanwhile, because this target refuses updates.
+All other replicas have to be heard: an unreachable one is waited for, as nobody knows what it alone has. One that says
+it is whole is waited for as well: it may have pending what this one has lost, and had been acknowledged. The manager
+lets it go on without this one, which it fills up then. Nothing is committed on the chain meanwhile, because this target
+refuses updates.
 
 One task for the daemon (`rounds`). Time grows with the lists and with what differs; memory with a page of each list
 and the chunks on their way.
@@ -305,6 +307,16 @@ class _Round:
         """Take all that differs. Returns the floor that goes with what the others have."""
         steps: set[asyncio.Task[None]] = set()
         compared = 0
+        for one in self._lists:
+            await one.first()
+        # One that is whole later in this round was mended beside this one: nothing can have been committed.
+        for one in self._lists:
+            if one.whole:
+                member = one.member
+                raise EmberError(
+                    Code.NOT_SERVING,
+                    f"it waits to be filled up: target {member.target} on node {member.node} has lost nothing",
+                )
         try:
             while (chunk := await self._next_chunk()) is not None:
                 found = self._compare(chunk)
@@ -345,7 +357,7 @@ class _Round:
             mine = self._mine[self._mine_next]
             self._mine_next += 1
         others = [
-            Other(one.take(chunk), source, one.whole, behind)
+            Other(one.take(chunk), source, behind)
             for source, (one, behind) in enumerate(zip(self._lists, self._behind, strict=True))
         ]
         for other in others:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 from typing import NamedTuple
 
 import pytest
@@ -171,6 +171,19 @@ def test_a_second_pass_changes_nothing(replicas: int) -> None:
             assert advance(after, reports("".join(says))) is after, (letters, says)
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+def test_nobody_who_lacks_something_serves_beside_one_who_is_able(replicas: int) -> None:
+    """It waits for that: it does not mend while another is whole."""
+    for letters in product("SLYWO", repeat=replicas):
+        if not possible([LETTERS[letter] for letter in letters]):
+            continue
+        for says in product("ulhx", repeat=replicas):
+            said = reports("".join(says))
+            after = advance(chain("".join(letters)), said)
+            stands = {standing(said.get(one.target)) for one in after.targets if one.state is S}
+            assert not {Standing.ABLE, Standing.LACKING} <= stands, (letters, says)
+
+
 # --- every history ------------------------------------------------------------------------------------------------
 #
 # A model of a chain and of one update on it. The update may be acknowledged while the chain has a serving target, all
@@ -282,12 +295,18 @@ def events(state: State) -> Iterator[tuple[str, State]]:
                 yield f"cut {index}", State(kept, after)
         else:
             yield f"start {index}", State(state.acked, having(index, one._replace(up=True)))
-        if one.public is S and one.up and not one.whole and all(other.up for other in serving):
-            has = any(other.has for other in serving)
-            yield f"mend {index}", State(state.acked, having(index, one._replace(whole=True, has=has)))
         if one.public is Y and one.up and serving[-1].up and serving[-1].whole:
             full = one._replace(whole=True, has=serving[-1].has, synced=True)
             yield f"fill {index}", State(state.acked, having(index, full))
+    if serving and all(one.up and not one.whole for one in serving):
+        # Whoever is as fast as the first is whole as well; the others are filled up.
+        has = any(one.has for one in serving)
+        for many in range(1, len(serving) + 1):
+            for mended in combinations(range(len(serving)), many):
+                after = tuple(
+                    one._replace(whole=True, has=has) if index in mended else one for index, one in enumerate(targets)
+                )
+                yield f"mend {mended}", State(state.acked, after)
 
 
 def check_state(state: State, story: object) -> None:

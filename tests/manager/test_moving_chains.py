@@ -223,6 +223,19 @@ def test_a_process_that_takes_over_at_once_serves_on() -> None:
     with_cluster(scenario)
 
 
+def test_one_that_is_not_whole_any_more_is_dropped_with_the_next_heartbeat_of_another() -> None:
+    """It waits for that, and does not mend beside one that is whole."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.machines[2].lost_power = True
+        await cluster.beat(3)
+        assert cluster.chain() == "S1 S2 S3", "whether another is whole still is asked"
+        await cluster.beat(1)
+        assert cluster.chain() == "S1 S2 Y3"
+
+    with_cluster(scenario)
+
+
 def test_a_process_that_takes_over_and_has_lost_something_is_filled_up() -> None:
     async def scenario(cluster: Cluster) -> None:
         machine = cluster.machines[0]

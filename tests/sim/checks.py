@@ -46,11 +46,6 @@ class Checks:
         """The newest version that a client was told of, or would have been."""
         self.told = dict.fromkeys(chunks, False)
         """Whether its content is known."""
-        self.memory = False
-        """What is stored is durable some time later only."""
-        self.forgets_unacknowledged = False
-        """A reader may have seen what nobody was acknowledged, at a tail that lost it with its power and got back from
-        the others what they had committed (docs/concurrency/storage.md, "Mending")."""
         self.look: Callable[[], None] = lambda: None
         """See what readers would be told: called when anything has changed."""
         self.forgiving = False
@@ -101,21 +96,11 @@ class Checks:
                 raise Violation(f"{chunk!r}: version {version} is {what}, and {content} at target {target.id}")
             self.newest[chunk] = version, content
             self.told[chunk] = True
-        elif content is not None or (what is not None or not (self.told[chunk] or self.forgets_unacknowledged)):
+        elif content is not None or what is not None or not self.told[chunk]:
             # Of a removal that another one follows, a replica may say either.
             raise Violation(
                 f"{chunk!r}: target {target.id} would answer with version {version} {content}, {newest} {what} was seen"
             )
-
-    def mended(self) -> None:
-        """A survivor has got back what it had lost."""
-        if not self.memory:
-            return
-        self.forgets_unacknowledged = True
-        # What a head has pending, as it died before its commit was written, is seen again when it has sent it again.
-        for chunk in self.newest:
-            self.newest[chunk] = 0, None
-            self.told[chunk] = False
 
     def client_has(self, chunk: bytes, told: Acknowledged) -> None:
         """A client was told: versions grow with the time of updates."""
@@ -148,8 +133,6 @@ class Checks:
         if self.forgiving:
             return
         history = self.history[chunk]
-        if self.forgets_unacknowledged:
-            history = [event for event in history if event.kind is not None]
         now = self._now()
         history.append(Event(now + 1, now + 2, None, result=content))
         try:

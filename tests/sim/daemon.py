@@ -52,6 +52,7 @@ class Defects:
     copies_answers = True
     retracts_answers = True
     waits_for_what_was_begun = True
+    waits_for_the_whole = True
     says_synced_at_once = False
     keeps_synced_forever = False
 

@@ -67,7 +67,6 @@ class Mending:
         target.mended()
         daemon.trace(f"target {target.id} is whole {how}: {target.store.chunks}")  # type: ignore[attr-defined]
         daemon.checks.count("mended")
-        daemon.checks.mended()
         daemon.updates.execute(target)
         daemon.nudged.open()
         daemon.changed.open()
@@ -75,6 +74,9 @@ class Mending:
     async def _mend(self, target: Target, position: Position) -> None:
         others = [member for member in position.members if member.target != target.id]
         lists = [await self._list(target, position, member) for member in others]
+        for found, member in zip(lists, others, strict=True):
+            if found.whole and self._daemon.defects.waits_for_the_whole:
+                raise EmberError(Code.NOT_SERVING, f"it waits to be filled up by target {member.target}")
         floor = max(found.floor for found in lists)
         places = [member.target for member in position.members]
         chunks = sorted({chunk for found in lists for chunk in found.held} | set(target.store.chunks))  # type: ignore[attr-defined]
@@ -82,7 +84,7 @@ class Mending:
             seen = []
             for source, (found, member) in enumerate(zip(lists, others, strict=True)):
                 held = found.held.get(chunk, Held(chunk))
-                seen.append(Other(held, source, found.whole, places.index(member.target) > position.index))
+                seen.append(Other(held, source, places.index(member.target) > position.index))
                 if held.removed:
                     floor = max(floor, held.version)
                 if held.pending_removed:
@@ -110,9 +112,11 @@ class Mending:
         found = _List()
         after = b""
         while True:
-            page, found.whole, floor, _ = await self._call(
+            page, whole, floor, _ = await self._call(
                 member, "list_held", position.chain, position.version, after, PAGE, target.id
             )
+            if not after:
+                found.whole = whole
             found.floor = max(found.floor, floor)
             found.held.update((held.chunk, held) for held in page)
             if len(page) < PAGE:

@@ -53,7 +53,6 @@ class World:
         self.stored = MetadataStore(Table(1, {CHAIN: Chain(CHAIN, 1, targets)}))
         self.checks.stored_metadata = self.stored
         self.checks.look = self.look
-        self.checks.memory = plan.memory
         self.disks: dict[int, Disk] = {}
         """By node."""
         for one in targets:

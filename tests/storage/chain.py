@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fs_common.checksums import matches, page_checksums
 from fs_common.errors import EmberError, code_of
 from fs_common.manager_client import NodeStatus, TargetVerdict
@@ -35,6 +37,7 @@ from fs_common.records.storage import (
     UpdateItem,
     UpdateKind,
 )
+from fs_meta.manager.chains import Report, advance
 from fs_storage.config import StorageConfig
 from fs_storage.engine.interface import ChunkRead, ChunkStore, Prepared, Update, WouldBlock
 from fs_storage.engine.memory_store import MemoryStore
@@ -237,12 +240,13 @@ class ChainOfDaemons:
 
     async def serving(self) -> None:
         """Wait until every daemon serves all its targets and nothing is pending anywhere."""
-        await eventually(
-            lambda: all(
-                len(daemon.targets.by_chain) == self.replicas
-                and all(target.serves and not target.replica.unsettled for target in daemon.targets.all())
-                for daemon in self.daemons.values()
-            )
+        await eventually(self._all_serve)
+
+    def _all_serve(self) -> bool:
+        return all(
+            len(daemon.targets.by_chain) == self.replicas
+            and all(target.serves and not target.replica.unsettled for target in daemon.targets.all())
+            for daemon in self.daemons.values()
         )
 
     async def restart(self, node: int) -> None:
@@ -330,6 +334,28 @@ class ChainOfDaemons:
             if node in self.daemons and (nodes is None or node in nodes):
                 manager.publish(self.routing)
 
+    async def healed(self) -> None:
+        """Wait until everything serves, while chains move as the manager moves them."""
+
+        def moved() -> bool:
+            assert self.routing is not None
+            chains = [advance(chain, self._reports(chain)) for chain in self.routing.chains]
+            if chains == self.routing.chains:
+                return self._all_serve()
+            self.routing = msgspec.structs.replace(self.routing, version=self.routing.version + 1, chains=chains)
+            self.tell()
+            return False
+
+        await eventually(moved)
+
+    def _reports(self, chain: Chain) -> dict[int, Report]:
+        reports = {}
+        for member in chain.targets:
+            said = {one.target: one for one in self.daemons[member.node].status().targets}.get(member.target)
+            if said is not None:
+                reports[member.target] = Report(said.state, said.chain_version, said.whole)
+        return reports
+
     def target_on(self, node: int) -> Any:
         """That of chain 1."""
         return self.daemons[node].targets.by_chain[1]
@@ -352,6 +378,15 @@ class ChainOfDaemons:
 
     # -- a client --------------------------------------------------------------------------------------------------
 
+    def version(self, chain: int) -> int:
+        assert self.routing is not None
+        return self.routing.chains[chain - 1].version
+
+    def head(self, chain: int) -> int:
+        """Its node."""
+        assert self.routing is not None
+        return self.routing.chains[chain - 1].targets[0].node
+
     def address(self, node: int) -> tuple[str, int]:
         return "127.0.0.1", self.ports[node]
 
@@ -366,7 +401,7 @@ class ChainOfDaemons:
         offset: int = 0,
         channel: int = 1,
         sequence: int | None = None,
-        chain_version: int = 1,
+        chain_version: int | None = None,
         checksums: bytes | None = None,
     ) -> UpdateItem:
         if sequence is None:
@@ -374,6 +409,8 @@ class ChainOfDaemons:
             sequence = self.sequence
         if checksums is None:
             checksums = page_checksums(memoryview(data), offset, CHUNK) if data else b""
+        if chain_version is None:
+            chain_version = self.version(chain)
         return UpdateItem(
             chain, chain_version, inode, index, kind, offset, len(data), CHUNK, channel, sequence, checksums
         )
@@ -388,7 +425,7 @@ class ChainOfDaemons:
         timeout: float = TIMEOUT_S,
     ) -> Any:
         """UPDATE_CHUNKS to the head of the first item's chain (or to `node`)."""
-        address = self.address(node if node is not None else items[0].chain)
+        address = self.address(node if node is not None else self.head(items[0].chain))
         send = [data for data in datas if data]
         return await self.pool.call(
             address, UPDATE_CHUNKS, UpdateChunks(client, list(items)), send=send, timeout=timeout
@@ -411,9 +448,11 @@ class ChainOfDaemons:
         index: int = 0,
         offset: int = 0,
         length: int = CHUNK,
-        chain_version: int = 1,
+        chain_version: int | None = None,
     ) -> bytes:
-        """One read from the replica at `place`. Raises its error; verifies the checksums."""
+        """One read from the replica that had `place` at first. Raises its error; verifies the checksums."""
+        if chain_version is None:
+            chain_version = self.version(chain)
         into = memoryview(bytearray(length))
         item = ReadItem(chain, chain_version, inode, index, offset, length, CHUNK)
         reply = await self.pool.call(

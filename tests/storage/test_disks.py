@@ -101,10 +101,10 @@ def test_a_target_that_failed_is_opened_again_and_gets_back_what_it_lost(tmp_pat
             await eventually(lambda: target.failed is not None)
             daemon = chain.daemons[2]
             await eventually(lambda: 1 in daemon.targets.by_chain and daemon.targets.by_chain[1] is not target)
-            await chain.serving()
+            await chain.healed()
             store = chain.target(1, 1).store
             assert store.whole and store.incarnation > incarnation, "it may have lost something: its clients are told"
-            assert daemon.service.counters["targets_mended"] == 1
+            assert daemon.service.counters["targets_synced"] == 1
             await chain.update(b"more", index=1)
             assert await chain.read_everywhere(length=4) == b"kept"
 
@@ -131,7 +131,7 @@ def test_a_directory_that_is_gone_and_comes_back(tmp_path: Path) -> None:
                 except OSError:
                     shutil.rmtree(tmp_path / f"target-{target.id}", ignore_errors=True)
             await eventually(lambda: chain.daemons[3].targets.by_chain.get(1) not in (None, target))
-            await chain.serving()
+            await chain.healed()
             assert await chain.read_everywhere(length=4) == b"kept"
 
     run(scenario())
@@ -339,6 +339,6 @@ def test_what_is_being_sent_keeps_its_files(tmp_path: Path) -> None:
             assert answer.release is not None
             answer.release()
             await eventually(lambda: chain.daemons[2].targets.by_chain.get(1) not in (None, target))
-            await chain.serving()
+            await chain.healed()
 
     run(scenario())

@@ -1,8 +1,9 @@
-"""Replicas that lost what was in memory get it back from the others, and nobody notices but by waiting."""
+"""Replicas that all may have lost what was in memory get it back from each other, and nobody notices but by waiting."""
 
 import asyncio
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,23 @@ def copy_of(store: HeldStore) -> HeldStore:
     return copy
 
 
-def lose(chain: ChainOfDaemons, node: int, copies: dict[int, HeldStore]) -> None:
-    """The machine of `node`, which is down, comes back with what it had when `copies` were made."""
+def not_whole(store: HeldStore) -> None:
+    store.whole = False
+    store.incarnation += 1
+
+
+async def cut_power(
+    chain: ChainOfDaemons, lost: Sequence[int], copies: dict[int, HeldStore], *, of: Sequence[int] = (1, 2, 3)
+) -> None:
+    """The machines of nodes `of` lose their power; those of `lost` come back with what they had when `copies` were
+    made, the others with everything, and do not know that."""
+    for node in of:
+        await chain.crash(node)
     for target, copy in copies.items():
-        if target // 100 == node:
-            copy.whole = False
-            copy.incarnation += 1
+        if target // 100 in lost:
             chain.stores[target] = copy
+        if target // 100 in of:
+            not_whole(chain.stores[target])
 
 
 async def first_life(chain: ChainOfDaemons) -> None:
@@ -84,12 +95,10 @@ def test_what_some_have_lost_the_others_give_back(
             nodes = [chain.node(1, place) for place in lost]
             copies = {target: copy_of(store) for target, store in chain.stores.items()}
             await second_life(chain)
-            for node in nodes:
-                await chain.crash(node)
-                lose(chain, node, copies)
-            for node in nodes:
+            await cut_power(chain, nodes, copies)
+            for node in (1, 2, 3):
                 await chain.restart(node)
-            await chain.serving()
+            await chain.healed()
             await everything_is_there(chain)
             # A retry is known, whoever is asked; and what follows goes everywhere.
             data = b"new" * 1000
@@ -97,8 +106,9 @@ def test_what_some_have_lost_the_others_give_back(
             for index in (KEPT, CHANGED, NEW, GONE, EMPTY):
                 await chain.update(b"later", index=index)
                 assert (await chain.read_everywhere(index=index)).startswith(b"later")
-            for node in nodes:
-                assert chain.daemons[node].service.counters["targets_mended"] == 3
+            # The first of each chain that is whole fills up the others, unless they were as fast.
+            counters = [daemon.service.counters for daemon in chain.daemons.values()]
+            assert sum(one["targets_mended"] for one in counters) >= 3
 
     run(scenario())
 
@@ -111,17 +121,14 @@ def test_what_all_have_lost_in_part_is_put_together(tmp_path: Path) -> None:
             await first_life(chain)
             copies = {target: copy_of(store) for target, store in chain.stores.items()}
             await second_life(chain)
-            for node in (1, 2, 3):
-                await chain.crash(node)
             now = dict(chain.stores)
-            for node in (1, 2, 3):
-                lose(chain, node, copies)
+            await cut_power(chain, (1, 2, 3), copies)
             for place, index in enumerate((CHANGED, NEW, GONE)):
                 target = chain.node(1, place) * 100 + 1
                 chain.stores[target]._chunks[chunk_id(7, index)] = now[target]._chunks[chunk_id(7, index)]
             for node in (1, 2, 3):
                 await chain.restart(node)
-            await chain.serving()
+            await chain.healed()
             assert await chain.read_everywhere(index=CHANGED) == b"changed"
             assert await chain.read_everywhere(index=NEW) == b"new" * 1000
             assert await chain.read_everywhere(index=EMPTY) == b"old 3", "nobody has what came later"
@@ -136,23 +143,54 @@ def test_it_serves_nothing_before_all_others_are_heard(tmp_path: Path) -> None:
             await first_life(chain)
             copies = {target: copy_of(store) for target, store in chain.stores.items()}
             await second_life(chain)
-            for node in (1, 3):
-                await chain.crash(node)
-            lose(chain, 1, copies)
-            await chain.restart(1)
+            await cut_power(chain, [1], copies)
+            for node in (1, 2):
+                await chain.restart(node)
             await eventually(lambda: 1 in chain.daemons[1].targets.by_chain and bool(chain.target(1, 0).mending))
             assert "node 3" in chain.target(1, 0).why_not()
             with refused(Code.NOT_SERVING):
                 await chain.read(index=CHANGED)
             with refused(Code.NOT_SERVING):
                 await chain.update(b"x", index=CHANGED, timeout=1)
-            with refused(Code.CHUNK_NOT_FOUND):
-                await chain.read(index=GONE, place=1)
             await chain.restart(3)
-            await chain.serving()
+            await chain.healed()
             await everything_is_there(chain)
 
     run(scenario())
+
+
+def test_it_does_not_mend_beside_one_that_has_lost_nothing(tmp_path: Path) -> None:
+    """That one may have pending what this one has lost, and had been acknowledged: the chain goes on with that one."""
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            await chain.update(b"old")
+            copies = {target: copy_of(store) for target, store in chain.stores.items()}
+            await chain.update(b"new!", sequence=9)
+            head = chain.stores[101]
+            await cut_power(chain, (2, 3), copies, of=(2, 3))
+            await chain.crash(1)
+            # The tail had acknowledged it; the head has not written that it is committed.
+            entry = head._chunks[chunk_id(7, 0)]
+            entry.committed, entry.pending = copies[101]._chunks[chunk_id(7, 0)].committed, entry.committed
+            for node in (1, 2, 3):
+                await chain.restart(node)
+            await eventually(lambda: all("has lost nothing" in why_not(chain, node) for node in (2, 3)))
+            assert "filled up" in why_not(chain, 3) and "target 101 on node 1" in why_not(chain, 3)
+            with refused(Code.NOT_SERVING):
+                await chain.read(place=2)
+            assert not chain.stores[201].whole and not chain.stores[301].whole
+            await chain.healed()
+            assert chain.version(1) > 1
+            assert await chain.read_everywhere() == b"new!"
+            assert await chain.update(b"new!", sequence=9) == (2, 4)
+
+    run(scenario())
+
+
+def why_not(chain: ChainOfDaemons, node: int) -> str:
+    target = chain.daemons[node].targets.by_chain.get(1)
+    return target.why_not() if target is not None else ""
 
 
 def test_what_is_pending_behind_it_is_pending_at_it(tmp_path: Path) -> None:
@@ -166,14 +204,15 @@ def test_what_is_pending_behind_it_is_pending_at_it(tmp_path: Path) -> None:
             tail.before_prepare.hold()
             update = asyncio.create_task(chain.update(b"new!", sequence=9))
             await tail.before_prepare.reached.wait()
-            await chain.crash(1)
-            lose(chain, 1, copies)
+            await cut_power(chain, [1], copies)
             await asyncio.gather(update, return_exceptions=True)
-            await chain.restart(1)
+            tail.before_prepare.hold()
+            for node in (1, 2, 3):
+                await chain.restart(node)
             await eventually(lambda: 1 in chain.daemons[1].targets.by_chain and chain.target(1, 0).store.whole)
             assert chain.store(1, 0).pending() == [chunk_id(7, 0)]
             tail.before_prepare.release()
-            await chain.serving()
+            await chain.healed()
             assert await chain.update(b"new!", sequence=9) == (2, 4)
             assert await chain.read_everywhere() == b"new!"
 
@@ -181,25 +220,26 @@ def test_what_is_pending_behind_it_is_pending_at_it(tmp_path: Path) -> None:
 
 
 def test_what_it_had_answered_is_committed_before_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tail answers, and loses what it answered before its predecessor has committed that."""
+    """The tail answers, and loses what it answered before its predecessor has committed that. The predecessor is to be
+    filled up again, as it was found to differ, and works on what it began before."""
 
     async def scenario() -> None:
-        async with chain_of(tmp_path) as chain:
+        async with chain_of(tmp_path, nodes=2, replicas=2) as chain:
             await chain.update(b"old")
-            middle, tail = chain.node(1, 1), chain.node(1, 2)
+            head, tail = chain.node(1, 0), chain.node(1, 1)
             copies = {target: copy_of(store) for target, store in chain.stores.items()}
-            before_commit = chain.store(1, 1).before_commit
+            before_commit = chain.store(1, 0).before_commit
             before_commit.hold()
             update = asyncio.create_task(chain.update(b"new"))
             await before_commit.reached.wait()
-            await chain.crash(tail)
-            lose(chain, tail, copies)
+            not_whole(chain.store(1, 0))
+            await cut_power(chain, [tail], copies, of=[tail])
             asked = asyncio.Event()
             target_of = Holdings._target
 
             def noted(self: Holdings, *request: int) -> Target:
                 found = target_of(self, *request)
-                if found.id // 100 == middle and request[0] == 1:
+                if found.id // 100 == head and request[0] == 1:
                     asked.set()
                 return found
 
@@ -208,7 +248,7 @@ def test_what_it_had_answered_is_committed_before_it_is_listed(tmp_path: Path, m
             await asked.wait()
             before_commit.release()
             await update
-            await chain.serving()
+            await chain.healed()
             assert await chain.read_everywhere() == b"new"
             await chain.update(b"later")
             assert await chain.read_everywhere() == b"later"
@@ -247,8 +287,7 @@ def test_bytes_that_are_damaged_are_not_taken(tmp_path: Path) -> None:
             await second_life(chain)
             chunk = chunk_id(7, NEW)
             digest = chain.store(1, 1).digest(chunk)
-            await chain.crash(1)
-            lose(chain, 1, copies)
+            await cut_power(chain, [1], copies)
             damaged = [chain.store(1, place) for place in (1, 2)]
             for store in damaged:
                 version = store._chunks[chunk].committed
@@ -257,15 +296,17 @@ def test_bytes_that_are_damaged_are_not_taken(tmp_path: Path) -> None:
                 store.digest = lambda one, *, pending=False, store=store: (  # type: ignore[method-assign, misc]
                     digest if one == chunk else type(store).digest(store, one, pending=pending)
                 )
-            await chain.restart(1)
-            await eventually(lambda: 1 in chain.daemons[1].targets.by_chain and bool(chain.target(1, 0).mending))
-            assert "became another one" in chain.target(1, 0).mending
+            for node in (1, 2, 3):
+                await chain.restart(node)
+            await eventually(
+                lambda: 1 in chain.daemons[1].targets.by_chain and "became another one" in chain.target(1, 0).mending
+            )
             assert not chain.target(1, 0).serves and chain.store(1, 0).state(chunk) is None
             for store in damaged:
                 version = store._chunks[chunk].committed
                 assert version is not None
                 version.data = version.data[:-1] + b"w"
-            await chain.serving()
+            await chain.healed()
             await everything_is_there(chain)
 
     run(scenario())
@@ -303,7 +344,7 @@ def of_another_boot(directory: Path) -> None:
     path.write_bytes(mark.encode(dataclasses.replace(found, boot=b"another boot....", clean=False)))
 
 
-@pytest.mark.parametrize("lost", [(1,), (1, 3), (1, 2, 3)])
+@pytest.mark.parametrize("lost", [(1,), (1, 3), (1, 2)])
 def test_engines_that_lost_the_end_of_their_logs_are_made_whole(tmp_path: Path, lost: tuple[int, ...]) -> None:
     async def make(target: int) -> EngineStore:
         return await open_quick_store(tmp_path / str(target), checkpoint_interval_s=1e9)
@@ -319,15 +360,15 @@ def test_engines_that_lost_the_end_of_their_logs_are_made_whole(tmp_path: Path, 
                 await chain.update(kind=UpdateKind.REMOVE, index=index + 1)
                 await chain.update(b"made %d" % index, index=index + 100)
             await chain.update(b"x" * CHUNK, index=500, client=b"another client!!", sequence=77)
-            for node in lost:
+            for node in (1, 2, 3):
                 await chain.crash(node)
-                if node != 3 or len(lost) < 3:  # one of them has had it on its disk
+                if node in lost:
                     shutil.rmtree(tmp_path / f"{node}01")
                     shutil.copytree(tmp_path / f"{node}01.copy", tmp_path / f"{node}01")
                 of_another_boot(tmp_path / f"{node}01")
-            for node in lost:
+            for node in (1, 2, 3):
                 await chain.restart(node)
-            await chain.serving()
+            await chain.healed()
             for index in range(0, 30, 3):
                 assert await chain.read_everywhere(index=index) == b"new %d" % index
                 assert await chain.read_everywhere(index=index + 2) == b"old %d" % (index + 2)
@@ -343,7 +384,7 @@ def test_engines_that_lost_the_end_of_their_logs_are_made_whole(tmp_path: Path, 
                 incarnation = chain.target(1, node - 1).store.incarnation
                 await chain.crash(node)
                 await chain.restart(node)
-                await chain.serving()
+                await chain.healed()
                 store = chain.target(1, node - 1).store
                 assert (store.incarnation, store.whole) == (incarnation, True)
                 assert not chain.daemons[node].service.counters["chunks_mended"]

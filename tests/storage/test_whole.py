@@ -26,7 +26,6 @@ def test_a_target_that_is_not_whole_refuses_reads_and_updates(tmp_path: Path, pl
         async with chain_of(tmp_path) as chain:
             await chain.update(b"data")
             store = chain.store(1, place)
-            store.before_sync.hold()  # so that mending does not end
             await restarted_not_whole(chain, place)
             await eventually(lambda: chain.target(1, place).admitted)
             target = chain.target(1, place)
@@ -39,8 +38,7 @@ def test_a_target_that_is_not_whole_refuses_reads_and_updates(tmp_path: Path, pl
                 await chain.update(b"more", timeout=0.5)
             others = {await chain.read(place=other) for other in range(3) if other != place}
             assert others == {b"data"}
-            store.before_sync.release()
-            await chain.serving()
+            await chain.healed()
             assert {await chain.read(place=other) for other in range(3)} <= {b"data", b"more"}
 
     run(body())

@@ -1,10 +1,12 @@
 """The simulator's machines lose their power: what was not durable is gone, and the replicas mend each other.
 
-A machine comes back with a prefix of what its store did: at least up to the last update that was made durable. Its
-target is not whole then. It asks the others what they have, takes what the real plan (`fs_storage.craq.mend`) says,
-pulling from what the others have at that moment, and takes part again.
+All machines of the chain lose it at once: where a replica is left that has lost nothing, the chain goes on with that
+one (`tests/sim`). A machine comes back with a prefix of what its store did: at least up to the last update that was
+made durable; some come back with all of it, and do not know that. No target is whole then. Each asks the others what
+they have, takes what the real plan (`fs_storage.craq.mend`) says, pulling from what the others have at that moment,
+and takes part again, maybe long before the others do: its chain does not change here.
 
-A machine is away for longer than any message is late: what it sent before dies with its connections.
+Machines are away for longer than any message is late: what they sent before dies with their connections.
 """
 
 from collections.abc import Callable
@@ -57,8 +59,6 @@ def held(store: ModelStore, chunk: bytes) -> Held:
 class PowerSimulation(Simulation):
     decide: Decide = staticmethod(plan)  # type: ignore[assignment]
     takes_answers = True
-    waits_for_stores = True
-    """A replica lists what it has when what was on its way into its store is there."""
 
     def __init__(self, seed: int, plan: Plan | None = None) -> None:
         super().__init__(seed, plan if plan is not None else plan_of_cuts(Random(seed)))
@@ -116,9 +116,8 @@ class PowerSimulation(Simulation):
         if self.healed or (self.broken and not self.plan.many):
             return
         count = self.random.randint(1, len(self.nodes)) if self.plan.many else 1
-        for node in self.random.sample(self.nodes, count):
-            if node.replica is None and node.target not in self.broken:
-                continue
+        lose = self.random.sample(self.nodes, count)
+        for node in self.nodes:
             self.statistics["cut"] += 1
             if node.replica is not None:
                 self.crash(node)
@@ -127,7 +126,7 @@ class PowerSimulation(Simulation):
             node.away_until = self.now + LATE_MAX
             trail = self._trails[node.target]
             self._write_index(trail)
-            node.store = deepcopy(self.random.choice(trail)[1])
+            node.store = deepcopy((self.random.choice(trail) if node in lose else trail[-1])[1])
             trail[:] = [(self.now, deepcopy(node.store))]
 
     # -- mending -----------------------------------------------------------------------------------------------
@@ -152,7 +151,7 @@ class PowerSimulation(Simulation):
     def mend(self, node: Node) -> None:
         life = node.life
         others = [other for other in self.nodes if other is not node]
-        heard: dict[int, tuple[dict[bytes, Held], bool]] = {}
+        heard: dict[int, dict[bytes, Held]] = {}
 
         def again() -> None:
             if node.life == life:
@@ -164,25 +163,13 @@ class PowerSimulation(Simulation):
             if other.replica is None or self.lost():
                 self.after(5.0 + self.delay(), again)
                 return
-            list_when_stored(other, other.life, list(other.under_way))
-
-        def list_when_stored(other: Node, its_life: int, storing: list[int]) -> None:
-            if node.life != life:
-                return
-            if other.life != its_life:
-                again()
-                return
-            if self.waits_for_stores and any(number in other.under_way for number in storing):
-                self.after(1.0, lambda: list_when_stored(other, its_life, storing))
-                return
             lists = {chunk: held(other.store, chunk) for chunk in self.chunks}
-            whole = other.target not in self.broken
-            self.after(self.delay(), lambda: answer(other, lists, whole))
+            self.after(self.delay(), lambda: answer(other, lists))
 
-        def answer(other: Node, lists: dict[bytes, Held], whole: bool) -> None:
+        def answer(other: Node, lists: dict[bytes, Held]) -> None:
             if node.life != life:
                 return
-            heard[other.target] = (lists, whole)
+            heard[other.target] = lists
             if len(heard) == len(others):
                 self._take(node, others, heard, again)
             else:
@@ -194,7 +181,7 @@ class PowerSimulation(Simulation):
         self,
         node: Node,
         others: list[Node],
-        heard: dict[int, tuple[dict[bytes, Held], bool]],
+        heard: dict[int, dict[bytes, Held]],
         again: Callable[[], None],
     ) -> None:
         store = node.store
@@ -202,9 +189,8 @@ class PowerSimulation(Simulation):
         for chunk in self.chunks:
             found = [
                 Other(
-                    heard[other.target][0][chunk],
+                    heard[other.target][chunk],
                     place,
-                    heard[other.target][1],
                     other.position.index > node.position.index,
                 )
                 for place, other in enumerate(others)

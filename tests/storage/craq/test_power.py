@@ -52,7 +52,8 @@ def test_answers_that_are_not_taken_are_found() -> None:
     class Forgets(PowerSimulation):
         takes_answers = False
 
-    assert any(fails(Forgets(seed)) for seed in range(1500))
+    # One in some hundreds; the first of these is early.
+    assert any(fails(Forgets(seed)) for seed in range(1700, 3200))
 
 
 def fails(simulation: PowerSimulation) -> bool:

@@ -113,16 +113,23 @@ def plan(mine: Held, others: Sequence[Other]) -> list[Step]:
 
 def _committed(mine: Held, others: Sequence[Other]) -> _Candidate | Conflict | None:
     """The chunk's committed version; None: it has none."""
+    everybody = [(mine, -1), *((other.held, other.source) for other in others)]
     candidates = [
         _Candidate(held.version, held.digest, held.length, held.removed, held.chunk_size, source)
-        for held, source in [(mine, -1), *((other.held, other.source) for other in others)]
+        for held, source in everybody
         if held.version
     ]
     version = max((one.version for one in candidates), default=0)
     best = [one for one in candidates if one.version == version]
     if len({one.digest for one in best}) > 1:
         return Conflict(f"replicas have different versions {version}")
-    return best[0] if best else None
+    if not best or best[0].removed or all(held.version for held, _ in everybody):
+        return best[0] if best else None
+    for held, source in everybody:
+        if held.pending_removed and held.pending_version == version + 1:
+            # Who has nothing may have forgotten that it was committed. If not, it may be: it is under way.
+            return _Candidate(held.pending_version, held.pending_digest, 0, True, held.pending_chunk_size, source)
+    return best[0]
 
 
 def _pending(mine: Held, others: Sequence[Other], committed: int, nothing: bool) -> Pull | Conflict | None:

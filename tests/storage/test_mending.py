@@ -323,8 +323,14 @@ def test_versions_of_which_nobody_knows_the_right_one_are_reported(tmp_path: Pat
             version = chain.stores[101]._chunks[chunk_id(7, 0)].committed
             assert version is not None
             version.data = b"other"
+            for store in chain.stores.values():
+                store.before_sync.hold()  # each has compared when the first is whole, and waits for that one no more
             for node in (1, 2):
                 await chain.restart(node)
+            for store in chain.stores.values():
+                await store.before_sync.reached.wait()
+            for store in chain.stores.values():
+                store.before_sync.release()
             await eventually(lambda: all(store.whole for store in chain.stores.values()))
             assert chunk_id(7, 0) in chain.target(1, 0).conflicts
             assert chain.daemons[1].service.counters["chunks_differed"] == 1

@@ -25,7 +25,6 @@ def test_a_target_that_is_not_whole_refuses_reads_and_updates(tmp_path: Path, pl
     async def body() -> None:
         async with chain_of(tmp_path) as chain:
             await chain.update(b"data")
-            store = chain.store(1, place)
             await restarted_not_whole(chain, place)
             await eventually(lambda: chain.target(1, place).admitted)
             target = chain.target(1, place)

@@ -1,7 +1,7 @@
 """Every small history of a chunk, every place that a chain may be in it, every loss: what mending makes of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations, product
 
 import pytest
@@ -19,6 +19,8 @@ class Replica:
 
     committed: int
     pending: bool
+    forgotten: bool = False
+    """The committed version is a removal, and it is gone."""
 
     @property
     def newest(self) -> int:
@@ -30,8 +32,8 @@ def digest(version: int) -> int:
 
 
 def held(replica: Replica, removals: tuple[bool, ...]) -> Held:
-    committed = replica.committed
-    pending = committed + 1 if replica.pending else 0
+    committed = 0 if replica.forgotten else replica.committed
+    pending = replica.committed + 1 if replica.pending else 0
     return Held(
         CHUNK,
         committed,
@@ -55,11 +57,24 @@ def chains(removals: tuple[bool, ...]) -> Iterator[list[Replica]]:
             yield list(chain)
 
 
-def losses(replica: Replica) -> Iterator[Replica]:
-    """What it may come back with: any earlier state."""
+def forgetting(chain: list[Replica], removals: tuple[bool, ...]) -> Iterator[list[Replica]]:
+    """Some of those that have committed a removal have forgotten it, or none."""
+    able = [bool(one.committed and removals[one.committed - 1]) for one in chain]
+    for forgot in product(*((False, True) if may else (False,) for may in able)):
+        yield [replace(one, forgotten=gone) for one, gone in zip(chain, forgot, strict=True)]
+
+
+def losses(chain: list[Replica], replica: Replica) -> Iterator[Replica]:
+    """What it may come back with: any earlier state. What anybody has forgotten is long on the disks of all."""
+    kept = max((one.committed for one in chain if one.forgotten), default=0)
+    if replica.forgotten:
+        yield replace(replica, pending=False)
+        if replica.pending:
+            yield replica
+        return
     for committed in range(replica.committed + 1):
         for pending in (False, True):
-            if committed + pending <= replica.newest:
+            if kept <= committed + pending <= replica.newest:
                 yield Replica(committed, pending)
 
 
@@ -110,8 +125,15 @@ def newest(one: Held) -> tuple[int, int, bool]:
     return one.version, one.digest, one.removed
 
 
-def check(had: list[Held], there: list[Held]) -> None:
+def check(had: list[Held], forgotten: int, there: list[Held]) -> None:
+    """`forgotten`: the highest removal that somebody has committed and forgotten; 0: none."""
     top = max(had, key=lambda one: one.version)
+    if forgotten > top.version:
+        top = Held(CHUNK, forgotten, digest(forgotten), removed=True)
+    elif not all(one.version for one in had) and not any(one.version and not one.removed for one in there):
+        # One with nothing may have forgotten the removal that is under way: that ends so.
+        under_way = [one for one in had if one.pending_removed and one.pending_version == top.version + 1]
+        top = Held(CHUNK, top.version + 1, digest(top.version + 1), removed=True) if under_way else top
     for mine in there:
         if top.removed or not top.version:
             assert mine.version <= top.version and (mine.removed or not mine.version), "what was removed stays so"
@@ -127,11 +149,13 @@ def check(had: list[Held], there: list[Held]) -> None:
 def test_whatever_is_lost_comes_back_and_nothing_that_was_removed(removals: tuple[bool, ...]) -> None:
     count = 0
     for chain in chains(removals):
-        for now in product(*(losses(one) for one in chain)):
-            had = [held(one, removals) for one in now]
-            for order in (None, *permutations(range(3))):
-                check(had, mended(had, order))
-                count += 1
+        for before in forgetting(chain, removals):
+            for now in product(*(losses(before, one) for one in before)):
+                had = [held(one, removals) for one in now]
+                forgotten = max((one.committed for one in now if one.forgotten), default=0)
+                for order in (None, *permutations(range(3))):
+                    check(had, forgotten, mended(had, order))
+                    count += 1
     assert count > 500
 
 

@@ -258,7 +258,6 @@ class _List:
 
     def __init__(self, mending: Mending, position: Position, member: ChainTarget) -> None:
         self.member = member
-        self.whole = False
         self.floor = 0
         self._mending = mending
         self._position = position
@@ -274,7 +273,9 @@ class _List:
             self._page = [Held(*astuple(held)) for held in reply.chunks]
             self._next = 0
             self._more = len(self._page) == PAGE
-            self.whole = reply.whole
+            if reply.whole:
+                name = f"target {self.member.target} on node {self.member.node}"
+                raise EmberError(Code.NOT_SERVING, f"it waits to be filled up: {name} is whole")
             self.floor = max(self.floor, reply.floor)
         return self._page[self._next] if self._next < len(self._page) else None
 
@@ -307,16 +308,6 @@ class _Round:
         """Take all that differs. Returns the floor that goes with what the others have."""
         steps: set[asyncio.Task[None]] = set()
         compared = 0
-        for one in self._lists:
-            await one.first()
-        # One that is whole later in this round was mended beside this one: nothing can have been committed.
-        for one in self._lists:
-            if one.whole:
-                member = one.member
-                raise EmberError(
-                    Code.NOT_SERVING,
-                    f"it waits to be filled up: target {member.target} on node {member.node} has lost nothing",
-                )
         try:
             while (chunk := await self._next_chunk()) is not None:
                 found = self._compare(chunk)

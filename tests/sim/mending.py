@@ -74,9 +74,6 @@ class Mending:
     async def _mend(self, target: Target, position: Position) -> None:
         others = [member for member in position.members if member.target != target.id]
         lists = [await self._list(target, position, member) for member in others]
-        for found, member in zip(lists, others, strict=True):
-            if found.whole and self._daemon.defects.waits_for_the_whole:
-                raise EmberError(Code.NOT_SERVING, f"it waits to be filled up by target {member.target}")
         floor = max(found.floor for found in lists)
         places = [member.target for member in position.members]
         chunks = sorted({chunk for found in lists for chunk in found.held} | set(target.store.chunks))  # type: ignore[attr-defined]
@@ -115,8 +112,8 @@ class Mending:
             page, whole, floor, _ = await self._call(
                 member, "list_held", position.chain, position.version, after, PAGE, target.id
             )
-            if not after:
-                found.whole = whole
+            if whole and self._daemon.defects.waits_for_the_whole:
+                raise EmberError(Code.NOT_SERVING, f"it waits to be filled up by target {member.target}")
             found.floor = max(found.floor, floor)
             found.held.update((held.chunk, held) for held in page)
             if len(page) < PAGE:
@@ -216,5 +213,4 @@ class Mending:
 class _List:
     def __init__(self) -> None:
         self.held: dict[bytes, Held] = {}
-        self.whole = False
         self.floor = 0

@@ -175,7 +175,7 @@ def test_it_does_not_mend_beside_one_that_has_lost_nothing(tmp_path: Path) -> No
             entry.committed, entry.pending = copies[101]._chunks[chunk_id(7, 0)].committed, entry.committed
             for node in (1, 2, 3):
                 await chain.restart(node)
-            await eventually(lambda: all("has lost nothing" in why_not(chain, node) for node in (2, 3)))
+            await eventually(lambda: all("is whole" in why_not(chain, node) for node in (2, 3)))
             assert "filled up" in why_not(chain, 3) and "target 101 on node 1" in why_not(chain, 3)
             with refused(Code.NOT_SERVING):
                 await chain.read(place=2)

@@ -4,7 +4,7 @@ All machines of the chain lose it at once: where a replica is left that has lost
 one (`tests/sim`). A machine comes back with a prefix of what its store did: at least up to the last update that was
 made durable; some come back with all of it, and do not know that. No target is whole then. Each asks the others what
 they have, takes what the real plan (`fs_storage.craq.mend`) says, pulling from what the others have at that moment,
-and takes part again, maybe long before the others do: its chain does not change here.
+and takes part again when all are mended: nobody goes on mending beside one that takes part.
 
 Machines are away for longer than any message is late: what they sent before dies with their connections.
 """
@@ -106,7 +106,7 @@ class PowerSimulation(Simulation):
         self._note(node)
 
     def forget(self, node: Node, chunk: bytes) -> None:
-        if node.target in self.broken:
+        if self.broken:
             return
         super().forget(node, chunk)
         # A store forgets when it writes its index, and with it everything before.
@@ -132,7 +132,7 @@ class PowerSimulation(Simulation):
     # -- mending -----------------------------------------------------------------------------------------------
 
     def start(self, node: Node) -> None:
-        if node.target not in self.broken:
+        if not self.broken:
             super().start(node)
             return
         if node.replica is not None:
@@ -142,10 +142,11 @@ class PowerSimulation(Simulation):
             return
         node.life += 1
         node.replica = self.replica_class(node.store, set(node.store.pending()))
-        self.mend(node)
+        if node.target in self.broken:
+            self.mend(node)
 
     def settle(self, node: Node) -> None:
-        if node.target not in self.broken:
+        if not self.broken:
             super().settle(node)
 
     def mend(self, node: Node) -> None:
@@ -217,8 +218,12 @@ class PowerSimulation(Simulation):
         self._note(node, durable=True)
         self.broken.discard(node.target)
         self.statistics["mended"] += 1
-        node.replica = None
-        super().start(node)
+        if self.broken:
+            return
+        for one in self.nodes:
+            if one.replica is not None:
+                one.replica = None
+                super().start(one)
 
     def _do(self, node: Node, chunk: bytes, step: Step, others: list[Node]) -> bool:
         """False: the source does not have it any more."""

@@ -35,15 +35,25 @@ def load(
     `forbid_unknown_fields=True`. A `__post_init__` of the record may raise `ValueError` for values that do not go
     together. Raises `ConfigError`.
     """
-    tree = {} if path is None else _read(path)
-    variables = _variables(record, prefix, environment)
+    values = own_values(path, record, prefix, environment)
     names = [] if path is None else [os.fspath(path)]
-    if variables or path is None:
+    if path is None or any(prefix and name.startswith(prefix) for name in environment):
         names.append(f"the environment ({prefix}...)")
     try:
-        return msgspec.convert(tree | {key: value for key, (_, value) in variables.items()}, record)
+        return msgspec.convert(values, record)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{' and '.join(names)}: {_in_words(str(error))}") from None
+        raise ConfigError(f"{' and '.join(names)}: {in_words(str(error))}") from None
+
+
+def own_values(
+    path: str | os.PathLike[str] | None,
+    record: type[T],
+    prefix: str = "",
+    environment: Mapping[str, str] = NO_VARIABLES,
+) -> dict[str, Any]:
+    """What the file and the environment say, before it is a record. Raises `ConfigError`."""
+    values = {} if path is None else _read(path)
+    return values | {key: value for key, (_, value) in _variables(record, prefix, environment).items()}
 
 
 def origins(
@@ -85,11 +95,11 @@ def _variables(record: type[msgspec.Struct], prefix: str, environment: Mapping[s
         try:
             found[field.encode_name] = (name, msgspec.convert(environment[name], field.type, strict=False))
         except msgspec.ValidationError as error:
-            raise ConfigError(f"{name}: {_in_words(str(error))}") from None
+            raise ConfigError(f"{name}: {in_words(str(error))}") from None
     return found
 
 
-def _in_words(message: str) -> str:
+def in_words(message: str) -> str:
     """msgspec says "... - at `$.a.b`"; people look for the key first."""
     what, separator, where = message.partition(" - at `$")
     if not separator:

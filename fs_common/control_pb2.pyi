@@ -683,9 +683,11 @@ class Setting(_message.Message):
     def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., built_in: _Optional[str] = ..., origin: _Optional[str] = ..., live: bool = ..., waiting: bool = ...) -> None: ...
 
 class ListSettingsReply(_message.Message):
-    __slots__ = ("settings", "version")
+    __slots__ = ("settings", "version", "report")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     settings: _containers.RepeatedCompositeFieldContainer[Setting]
     version: int
-    def __init__(self, settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+    report: ConfigReport
+    def __init__(self, settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., version: _Optional[int] = ..., report: _Optional[_Union[ConfigReport, _Mapping]] = ...) -> None: ...

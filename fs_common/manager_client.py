@@ -31,11 +31,20 @@ import grpc.aio
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.clocks import boottime_s
-from fs_common.control_records import CODE_METADATA_KEY, STORAGE_ROLE, routing_record, store_verdict, sync_message
+from fs_common.control_records import (
+    CODE_METADATA_KEY,
+    STORAGE_ROLE,
+    config_report_message,
+    pushed_config_record,
+    routing_record,
+    store_verdict,
+    sync_message,
+)
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.limits import MIB
 from fs_common.records.chains import SyncProgress
+from fs_common.records.cluster_config import NO_REPORT, ConfigReport, PushedConfig
 from fs_common.records.routing import LocalState, NodeState, Routing, StoreVerdict
 from fs_common.release import RELEASE
 from fs_common.tls.control_plane import open_channel
@@ -153,6 +162,8 @@ class ManagerClient:
         self._routing: Routing | None = None
         self._callbacks: list[Callable[[Routing], None]] = []
         self._judge: Callable[[list[TargetVerdict]], None] = lambda verdicts: None
+        self._config_report: Callable[[], ConfigReport] = lambda: NO_REPORT
+        self._take_config: Callable[[PushedConfig], None] = lambda pushed: None
         self._failure: EmberError | None = None
         """Why the last try failed; None while heartbeats are answered."""
         self._turned = asyncio.Event()
@@ -192,6 +203,11 @@ class ManagerClient:
     def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None:
         """Call `callback` with the verdicts on the stores of each heartbeat, on the loop. It must not raise."""
         self._judge = callback
+
+    def follow_config(self, report: Callable[[], ConfigReport], take: Callable[[PushedConfig], None]) -> None:
+        """Say with each heartbeat what `report` says, and call `take`, on the loop, with a version of the cluster's
+        configuration that is another than that. Neither may raise; the next report is of that version."""
+        self._config_report, self._take_config = report, take
 
     def nudge(self) -> None:
         """Send a heartbeat now: the node's status has changed."""
@@ -332,6 +348,7 @@ class ManagerClient:
                 for target in status.targets
             ],
             routing_version=self._routing.version if self._routing is not None else 0,
+            config=None if (report := self._config_report()) is NO_REPORT else config_report_message(report),
         )
         try:
             # An answer later than the lease is worth nothing; half of it leaves time for another manager.
@@ -356,6 +373,9 @@ class ManagerClient:
             self._learn(routing_record(reply.routing))
         if reply.verdicts:
             self._judge([_verdict(message) for message in reply.verdicts])
+        if reply.HasField("config"):
+            self._take_config(pushed_config_record(reply.config))
+            self.nudge()
         self._turn()
 
     def _meet(self, cluster_uuid: bytes, address: str) -> None:
@@ -406,6 +426,24 @@ class ManagerClient:
     def _turn(self) -> None:
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
+
+
+async def pull_config(
+    addresses: str, cluster: str, kind: str, timeout_s: float, tls: TlsFiles | None = None
+) -> PushedConfig | None:
+    """The cluster's configuration for daemons of a kind, before one of them starts; None: no manager has told it."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            for address in addresses.split(","):
+                async with _channel(address.strip(), tls) as channel:
+                    try:
+                        request = pb.PullConfigRequest(cluster=cluster, kind=kind)
+                        return pushed_config_record(await control_pb2_grpc.ManagerStub(channel).PullConfig(request))
+                    except grpc.aio.AioRpcError as error:
+                        _log.debug("the configuration is not known of %s: %s", address, error.details())
+    except TimeoutError:
+        _log.debug("the configuration is not known: no manager has answered within %s s", timeout_s)
+    return None
 
 
 def _somebody_is_gone(old: Routing, new: Routing) -> bool:

@@ -45,14 +45,19 @@ class SlowOperations:
     """Of one process. `note` is called for those that are over the threshold."""
 
     def __init__(self, threshold_ms: int, *, now: Callable[[], float] = time.time) -> None:
-        """`threshold_ms` 0: nothing is slow."""
-        self.threshold_ns = threshold_ms * 1_000_000 or 1 << 62
+        """`threshold_ms`: see `set_threshold`."""
+        self.threshold_ns = 0
         """What takes longer is slow."""
+        self.set_threshold(threshold_ms)
         self.counts: dict[str, int] = {}
         """By operation, since the start of the process."""
         self._kept: deque[SlowOperation] = deque(maxlen=KEPT)
         self._log = LimitedLog(logger)
         self._now = now
+
+    def set_threshold(self, threshold_ms: int) -> None:
+        """From now on. 0: nothing is slow."""
+        self.threshold_ns = threshold_ms * 1_000_000 or 1 << 62
 
     def note(
         self,

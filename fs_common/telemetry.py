@@ -84,6 +84,11 @@ class LimitedLog:
         self._logger.log(level, message, *arguments, exc_info=error, extra=fields)
 
 
+def set_log_level(level: str) -> None:
+    """From now on. Raises `ValueError` for an unknown level."""
+    logging.getLogger().setLevel(level.upper())
+
+
 def configure_logging(process_name: str, json: bool = False, level: str = "INFO") -> None:
     """Send all records of this process to stderr: one JSON object a line, or one readable line.
 
@@ -119,5 +124,5 @@ def configure_logging(process_name: str, json: bool = False, level: str = "INFO"
         )
     )
     root = logging.getLogger()
-    root.setLevel(level.upper())
+    set_log_level(level)
     root.handlers[:] = [handler]

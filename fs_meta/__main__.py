@@ -18,10 +18,12 @@ from pathlib import Path
 import uvloop
 
 from fs_common import heap, making
-from fs_common.config import META_VARIABLES, ConfigError, load
+from fs_common.config import META_VARIABLES, ConfigError, load, own_values
 from fs_common.errors import Code, EmberError
 from fs_common.http_server import HttpServer
+from fs_common.live_config import LiveConfig
 from fs_common.making import Making
+from fs_common.settings import META
 from fs_common.telemetry import configure_logging
 from fs_common.tls.files import TlsFiles
 from fs_meta import server
@@ -29,6 +31,7 @@ from fs_meta.config import MetaConfig
 from fs_meta.format import prepare_store
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.kv.open import open_store
+from fs_meta.manager.cluster_config import stored_config
 from fs_meta.manager.service import start_manager
 from fs_meta.pages import start_http
 from fs_meta.service_time import stored_ns
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load(options.config, MetaConfig, META_VARIABLES, os.environ)
+        own = own_values(options.config, MetaConfig, META_VARIABLES, os.environ)
+        live = LiveConfig(META, MetaConfig, own)
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging("meta", config.log_json, config.log_level)
@@ -61,16 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmberError as error:
         return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, options.making, tls, options.new_admin_token))
+        return runner.run(_serve(live, options.making, tls, options.new_admin_token))
 
 
-async def _serve(config: MetaConfig, making: Making, tls: TlsFiles | None, new_admin_token: bool) -> int:
+async def _serve(live: LiveConfig[MetaConfig], making: Making, tls: TlsFiles | None, new_admin_token: bool) -> int:
+    config = live.running
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        running, http = await _start(config, making, tls, new_admin_token)
+        running, http = await _start(live, making, tls, new_admin_token)
     except EmberError as error:
         return _refuse(error.message, EXIT_FAILED)
     except OSError as error:
@@ -114,9 +120,10 @@ async def _users(kv: KeyValueStore, config: MetaConfig, new_admin_token: bool) -
 
 
 async def _start(
-    config: MetaConfig, making: Making, tls: TlsFiles | None, new_admin_token: bool
+    live: LiveConfig[MetaConfig], making: Making, tls: TlsFiles | None, new_admin_token: bool
 ) -> tuple[server.MetaServer, HttpServer | None]:
     """Store, manager, server, HTTP, in this order; what was started is ended again if a later one fails."""
+    config = live.running
     if config.store_url.startswith("memory:"):
         making = Making.IF_MISSING  # it is empty at every start
     kv = open_store(config.store_url, make=making is not Making.NO)
@@ -124,11 +131,15 @@ async def _start(
         found = await prepare_store(
             kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns(), making
         )
+        live.offer(await stored_config(kv, META))
+        config = live.running
+        configure_logging("meta", config.log_json, config.log_level)
         users = await _users(kv, config, new_admin_token)
-        manager = await start_manager(kv, config, found.uuid, tls)
+        manager = await start_manager(kv, config, found.uuid, tls, live)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
             running = await server.start(config, kv, manager, tls, users)
+            live.connect(running.apply)
             running.observer.manage(manager.manager, manager.growth)
         except BaseException:
             await manager.close()

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def passes(stop: asyncio.Event, interval_s: float, one_pass: Callable[[], Awaitable[bool]]) -> None:
+async def passes(stop: asyncio.Event, interval_s: Callable[[], float], one_pass: Callable[[], Awaitable[bool]]) -> None:
     """Run `one_pass` again and again until `stop` is set, which ends a pass that is under way: it must bear being cut.
 
-    After a pass that returns False, or fails, there is a pause of `interval_s`; `one_pass` handles its own errors.
+    After a pass that returns False, or fails, there is a pause of `interval_s()`; `one_pass` handles its own errors.
     """
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -22,7 +22,7 @@ async def passes(stop: asyncio.Event, interval_s: float, one_pass: Callable[[], 
             if working.cancelled():
                 return
             if not working.result():
-                await asyncio.wait((stopping,), timeout=interval_s)
+                await asyncio.wait((stopping,), timeout=interval_s())
     finally:
         stopping.cancel()
         await asyncio.wait((stopping,))

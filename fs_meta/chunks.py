@@ -82,7 +82,8 @@ class ChunkClient:
         self._routing = routing
         self._client = client
         """`ClientId` of this process: with channel and sequence, the identity of its updates."""
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """Of all tries for one operation; may be changed."""
         """Total time of `measure` and `cut`."""
         self._channels = ChannelPool()
         self._removals = itertools.count(1)
@@ -287,7 +288,7 @@ class ChunkClient:
         return self._map
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._timeout_s
+        return asyncio.get_running_loop().time() + self.timeout_s
 
 
 async def _all(works: list[Coroutine[Any, Any, T]]) -> list[T]:

@@ -11,17 +11,13 @@ import ipaddress
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from fs_common.http_ports import ABOVE_METADATA, port_of, port_problem
 from fs_common.layout import Durability, Layout, validate
 from fs_common.limits import CHUNK_SIZE_DEFAULT
-
-REQUEST_KEEP_MS_MIN = 60_000
-"""A client gives up on an operation within a minute; its answer must be remembered for longer than that."""
+from fs_common.settings import MetaSettings
 
 
-class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MetaConfig(MetaSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster: str
     """Cluster id, 1 to 64 characters. A store formatted for another cluster is refused."""
     directory: str
@@ -57,18 +53,6 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Storage daemons to wait for before the first chain table is made."""
     replicas: int = 3
     """Targets of each chain."""
-    targets_per_node: int = 0
-    """How many replicas a node holds; 0: as many as `replicas`, so there is a chain for each
-    node. With more, a dead node's reads spread over more of the others (`emberfs placement`), and each daemon has more
-    stores to keep."""
-    moves_per_node: int = 2
-    """Targets that are filled up on one node at a time, when targets move. The bandwidth of
-    each is bounded by the daemon that fills it."""
-    moves_at_once: int = 64
-    """The same in the whole cluster."""
-    replace_lost_after_ms: int = 0
-    """A target that was away for so long is replaced on another node, where there is one with room; 0: not by itself,
-    because a node that is repaired within hours comes back with all it had. `emberfs up` sets a minute."""
     chunk_size_bytes: int = CHUNK_SIZE_DEFAULT
     """The root directory's; inherited by everything below it that does not say otherwise."""
     stripe: int = 16
@@ -81,41 +65,9 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A target serves for this long after it sent its last answered heartbeat."""
     failure_ms: int = 10_000
     """Silence after which a node is failed. Above `lease_ms`: it has stopped serving before the manager moves on."""
-    opening_ms: int = 10_000
-    """How long a chain that somebody else could serve waits for a target that opens its store. As long as for a silent
-    node: nothing is written meanwhile, and to be filled up again costs only what has changed."""
 
-    gc_delay_ms: int = 300_000
-    """How long the chunks of a removed file stay, so that readers which had it open go on."""
-    gc_interval_ms: int = 1_000
-    """Pause between two looks at the collection queue. Bounds how late space comes back, costs one range read."""
-    gc_retry_ms: int = 60_000
-    """Pause before a file whose chunks could not be removed is tried again (a daemon is down)."""
-    client_timeout_ms: int = 30_000
-    """How long a client without a connection keeps its locks and open files. A client whose network breaks notices
-    after 10 s (keepalive and `UNACKNOWLEDGED_MS` of `fs_common.transports.tcp`) and connects anew: this leaves it twice
-    that. One that vanishes silently is missed after as long, so others wait for its locks 40 s at most. A client counts
-    on its locks for two thirds of it."""
-    request_keep_ms: int = 600_000
-    """How long the answer of a mutating operation is remembered for retries."""
-    storage_timeout_ms: int = 8_000
-    """Total time the service tries to cut or measure chunks for one operation: less than a client waits for the answer
-    (10 s a try), so that it hears which chain cannot do it, and why. Its next try goes on where this one ended."""
-
-    slow_operation_ms: int = 1_000
-    """A request that takes longer is told in the log and in `emberfs status`: far more than a healthy disk and network
-    need. 0: none is."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_json: bool = False
-    """One JSON object for each line instead of text."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work together; the message names the key (the loader makes it one line)."""
-        for problem in self._problems():
-            raise ValueError(problem)
-
-    def _problems(self) -> list[str]:
-        problems = []
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if not 1 <= len(self.cluster) <= 64:
             problems.append("cluster: 1 to 64 characters")
         if not self.directory and not self.store:
@@ -134,34 +86,15 @@ class MetaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             problems.append("key_rotation_h: at least 1")
         if self.replicas < 1:
             problems.append("replicas: at least 1")
-        if not 0 <= self.targets_per_node <= 99:
-            problems.append("targets_per_node: 0 to 99")
-        for name in ("moves_per_node", "moves_at_once"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name}: at least 1")
         if self.replace_lost_after_ms and self.replace_lost_after_ms < self.failure_ms:
             problems.append("replace_lost_after_ms: 0, or at least failure_ms: before, nobody knows that it is lost")
         if self.storage_nodes < self.replicas:
             problems.append("storage_nodes: fewer than replicas, so no chain could be made")
-        for name in (
-            "heartbeat_interval_ms",
-            "opening_ms",
-            "gc_interval_ms",
-            "gc_retry_ms",
-            "storage_timeout_ms",
-            "client_timeout_ms",
-        ):
-            if getattr(self, name) < 1:
-                problems.append(f"{name}: at least 1")
-        for name in ("gc_delay_ms", "slow_operation_ms"):
-            if getattr(self, name) < 0:
-                problems.append(f"{name}: at least 0")
+        problems += self.at_least(1, "heartbeat_interval_ms")
         if self.lease_ms < 2 * self.heartbeat_interval_ms:
             problems.append("lease_ms: less than two heartbeats, so one lost heartbeat stops a target")
         if self.failure_ms <= self.lease_ms:
             problems.append("failure_ms: must be above lease_ms, else a target serves after it was replaced")
-        if self.request_keep_ms < REQUEST_KEEP_MS_MIN:
-            problems.append(f"request_keep_ms: at least {REQUEST_KEEP_MS_MIN}, a client retries for that long")
         try:
             validate(self.root_layout)
         except OSError as error:

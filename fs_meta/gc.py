@@ -79,9 +79,14 @@ class _Due(NamedTuple):
 
 
 class Collector:
-    def __init__(self, context: Context, *, retry_ns: int, counters: Counters | None = None) -> None:
+    def __init__(
+        self, context: Context, *, retry_ns: int, interval_s: float = 1.0, counters: Counters | None = None
+    ) -> None:
         self._context = context
-        self._retry_ns = retry_ns
+        self.retry_ns = retry_ns
+        """Pause before what could not be freed is tried again; may be changed."""
+        self.interval_s = interval_s
+        """Pause after a pass that found nothing to do; may be changed."""
         self._pace = Pace(SHARE)
         self._removing = asyncio.Lock()
         """One batch at a time is removed from storage, which rests for as long as that took."""
@@ -119,17 +124,17 @@ class Collector:
                 group.create_task(in_turn(work))
         return done
 
-    async def run(self, stop: asyncio.Event, interval_s: float) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until `stop` is set, with a pause of `interval_s` when a pass found nothing to do."""
 
         async def one_pass() -> bool:
             try:
                 return await self.collect() > 0
             except (EmberError, CorruptRecord, ExceptionGroup):
-                _log.exception("a pass of the collector failed; the next one comes in %s s", interval_s)
+                _log.exception("a pass of the collector failed; the next one comes in %s s", self.interval_s)
                 return False
 
-        await passes(stop, interval_s, one_pass)
+        await passes(stop, lambda: self.interval_s, one_pass)
 
     async def _due(self) -> list[_Due]:
         begin, end = schema.garbage_range(self._context.service_time.now_ns())
@@ -247,7 +252,7 @@ class Collector:
         self.counters.add("gc_failures")
         log = _log.warning if garbage.attempts == 0 else _log.debug
         log("inode %d cannot be freed now, tried again later: %s", inode, error)
-        later = schema.garbage_key(self._context.service_time.now_ns() + self._retry_ns, inode)
+        later = schema.garbage_key(self._context.service_time.now_ns() + self.retry_ns, inode)
         value = schema.encode(msgspec.structs.replace(garbage, attempts=garbage.attempts + 1))
 
         async def move(txn: Transaction) -> None:

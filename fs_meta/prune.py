@@ -74,7 +74,7 @@ class Pruner:
         to wait for storage."""
         async with asyncio.TaskGroup() as group:
             for part in (self.prune_locks, self.prune_sessions):
-                group.create_task(passes(stop, interval_s, self._guarded(part)))
+                group.create_task(passes(stop, lambda: interval_s, self._guarded(part)))
 
     async def learn(self) -> None:
         """Every client with a session or a lock has its time from now on, if it is not here already."""

@@ -30,6 +30,7 @@ from fs_common.records.session import PROTOCOL_VERSION, Hello, Welcome
 from fs_common.rpc import Reply
 from fs_common.security.identity import META, Identity
 from fs_common.slow_operations import SlowOperations
+from fs_common.telemetry import set_log_level
 from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_meta.chain_allocator import ChainAllocator
@@ -85,6 +86,9 @@ class Manager(Protocol):
     def where(self) -> GetControlReply:
         """Where the control plane is."""
 
+    def reconfigure(self, config: MetaConfig) -> None:
+        """What of it takes effect at once does."""
+
     async def close(self) -> None: ...
 
 
@@ -119,6 +123,7 @@ class MetaServer:
         context: Context,
         collector: Collector,
         pruner: Pruner,
+        chunks: ChunkClient,
         pool: PeerPool,
         server: tcp.Server,
         following: Following,
@@ -126,6 +131,7 @@ class MetaServer:
         observer: Observer,
         users: Users,
         clients: Clients,
+        slow_operations: SlowOperations,
     ) -> None:
         self.context = context
         self.observer = observer
@@ -142,6 +148,8 @@ class MetaServer:
         self._kv = kv
         self._manager = manager
         self._collector = collector
+        self._chunks = chunks
+        self._slow_operations = slow_operations
         self._server = server
         self.following = following
         self._news = news
@@ -149,11 +157,20 @@ class MetaServer:
         self._stop = asyncio.Event()
         look_s = min(CLIENTS_INTERVAL_S, config.client_timeout_ms / 4000)
         self._tasks = [
-            self._kept(lambda: collector.run(self._stop, config.gc_interval_ms / 1000), "meta: collector"),
+            self._kept(lambda: collector.run(self._stop), "meta: collector"),
             self._kept(lambda: pruner.run(self._stop, look_s), "meta: clients"),
             self._kept(self._upkeep, "meta: upkeep"),
             keep(lambda: observer.run(self._stop), "meta: samples", end_on=(), stop=self._stop),
         ]
+
+    def apply(self, config: MetaConfig) -> None:
+        """The one place where a changed configuration takes effect: every key of `MetaSettings.LIVE`."""
+        self._collector.interval_s = config.gc_interval_ms / 1000
+        self._collector.retry_ns = config.gc_retry_ms * _MS
+        self._chunks.timeout_s = config.storage_timeout_ms / 1000
+        self._manager.reconfigure(config)
+        self._slow_operations.set_threshold(config.slow_operation_ms)
+        set_log_level(config.log_level)
 
     def _kept(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         return keep(run, name, end_on=(InvariantViolation,), end=lambda _: self.failed.set(), stop=self._stop)
@@ -258,7 +275,12 @@ async def start(
     service.slow_operations = SlowOperations(config.slow_operation_ms)
     service.register(methods.GET_CONTROL, lambda call: Reply(manager.where()))
     guard(service, users)
-    collector = Collector(context, retry_ns=config.gc_retry_ms * _MS, counters=service.counters)
+    collector = Collector(
+        context,
+        retry_ns=config.gc_retry_ms * _MS,
+        interval_s=config.gc_interval_ms / 1000,
+        counters=service.counters,
+    )
     pruner = Pruner(context, clients, asyncio.get_running_loop().time, counters=service.counters)
     observer = Observer(
         routing=routing,
@@ -276,5 +298,19 @@ async def start(
         await pool.close()
         raise
     return MetaServer(
-        config, kv, manager, context, collector, pruner, pool, server, following, news, observer, users, clients
+        config,
+        kv,
+        manager,
+        context,
+        collector,
+        pruner,
+        chunks,
+        pool,
+        server,
+        following,
+        news,
+        observer,
+        users,
+        clients,
+        service.slow_operations,
     )

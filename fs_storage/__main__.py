@@ -18,9 +18,12 @@ from pathlib import Path
 import uvloop
 
 from fs_common import heap, making
-from fs_common.config import STORAGE_VARIABLES, ConfigError, load
+from fs_common.config import STORAGE_VARIABLES, ConfigError, load, own_values
 from fs_common.errors import EmberError, Retry
-from fs_common.manager_client import ManagerClient, NodeAddress
+from fs_common.live_config import LiveConfig
+from fs_common.manager_client import ManagerClient, NodeAddress, pull_config
+from fs_common.records.cluster_config import PushedConfig
+from fs_common.settings import STORAGE
 from fs_common.telemetry import configure_logging
 from fs_common.tls.files import TlsFiles
 from fs_storage.config import StorageConfig
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 EXIT_CONFIGURATION = 2
 EXIT_FAILED = 1
 EXIT_VIOLATION = 70
+PULL_S = 1.0
+"""How long a start waits for a manager to tell the cluster's configuration; without, it is the one known last."""
 ACKNOWLEDGE_S = 10.0
 """How often a daemon that no manager acknowledges says so."""
 
@@ -46,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load(options.config, StorageConfig, STORAGE_VARIABLES, os.environ)
+        own = own_values(options.config, StorageConfig, STORAGE_VARIABLES, os.environ)
+        live = LiveConfig(STORAGE, StorageConfig, own)
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
@@ -58,21 +65,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with claim(Path(config.directory), config.cluster, config.node, options.making) as directory:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_serve(config, directory, tls))
+                return runner.run(_serve(live, directory, tls))
     except DirectoryRefused as error:
         return _refuse(str(error), EXIT_FAILED)
 
 
-async def _serve(config: StorageConfig, directory: NodeDirectory, tls: TlsFiles | None) -> int:
+async def _serve(live: LiveConfig[StorageConfig], directory: NodeDirectory, tls: TlsFiles | None) -> int:
     async def open_target(target: int, make: bool) -> ChunkStore:
         capacity = config.capacity_bytes
         return await open_store(directory.target(target), target=target, capacity_bytes=capacity, make=make)
 
+    def take(pushed: PushedConfig) -> None:
+        if live.offer(pushed):
+            directory.keep_config(pushed)
+
     directory.sweep()
+    live.offer(directory.kept_config())
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    pulled = await pull_config(live.running.manager, live.running.cluster, STORAGE, PULL_S, tls)
+    if pulled is not None:
+        take(pulled)
+    config = live.running
+    configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
     daemon = Daemon(config, open_target, directory, tls)
     try:
         bound, port = await daemon.start()
@@ -87,6 +104,8 @@ async def _serve(config: StorageConfig, directory: NodeDirectory, tls: TlsFiles 
         return _refuse(error.message, EXIT_FAILED)
     who = NodeAddress(config.cluster, config.node, host, port, directory.cluster_uuid)
     manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster, tls=tls)
+    live.connect(daemon.apply)
+    manager.follow_config(lambda: live.report, take)
     daemon.join(manager)
     ended = loop.create_task(stopped.wait())
     joined = loop.create_task(_acknowledged(manager))

@@ -2,6 +2,7 @@
 
     node.json           format, cluster, node: written completely before anything else is; then the cluster's uuid, once
     lock                locked (flock) while a daemon runs
+    cluster_config.json  the cluster's configuration as this node was told last: version and text
     target-<id>/        one chunk engine each
     retired-<id>/       one that is not needed any more, on its way out
 
@@ -15,6 +16,7 @@ Format 1 had none.
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -24,9 +26,13 @@ from types import TracebackType
 import msgspec
 
 from fs_common.making import Making
+from fs_common.records.cluster_config import PushedConfig
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 2
 _MARKER = "node.json"
+_CONFIG = "cluster_config.json"
 _LOCK = "lock"
 _TARGET = re.compile(r"target-([1-9][0-9]*)")
 
@@ -63,6 +69,24 @@ class NodeDirectory:
         marker = msgspec.structs.replace(self._marker, format=FORMAT, cluster_uuid=uuid.hex())
         _write_marker(self.path, marker)
         self._marker = marker
+
+    def keep_config(self, pushed: PushedConfig) -> None:
+        """The cluster's configuration is this, for a start that reaches no manager. Commit point: a rename. Where it
+        cannot be kept the log says so: such a start works by the one before."""
+        try:
+            _write(self.path, _CONFIG, msgspec.json.encode(pushed))
+        except OSError as error:
+            _log.warning("the cluster's configuration cannot be kept in %s: %s", self.path, error.strerror)
+
+    def kept_config(self) -> PushedConfig:
+        """What was kept last; version 0: nothing, or it cannot be read."""
+        try:
+            return msgspec.json.decode((self.path / _CONFIG).read_bytes(), type=PushedConfig)
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.DecodeError) as error:
+            _log.warning("the configuration that was kept in %s cannot be read: %s", self.path, error)
+        return PushedConfig(0, "")
 
     def target(self, target: int) -> Path:
         """Where the engine of `target` lives."""
@@ -174,12 +198,16 @@ def _check_marker(path: Path, cluster: str, node: int) -> Marker:
 
 
 def _write_marker(path: Path, marker: Marker) -> None:
-    new = path / (_MARKER + ".new")
+    _write(path, _MARKER, msgspec.json.encode(marker))
+
+
+def _write(path: Path, name: str, content: bytes) -> None:
+    new = path / (name + ".new")
     with open(new, "wb") as file:
-        file.write(msgspec.json.encode(marker) + b"\n")
+        file.write(content + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    os.rename(new, path / _MARKER)  # commit point
+    os.rename(new, path / name)  # commit point
     _sync(path)
 
 

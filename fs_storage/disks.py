@@ -33,7 +33,7 @@ LOW_BYTES_MAX = 16 << 30
 class Disks:
     def __init__(self, targets: Targets, low_space_bytes: int) -> None:
         self._targets = targets
-        self._low_space_bytes = low_space_bytes
+        self.low_space_bytes = low_space_bytes
         self._rounds = 0
         self._again_s: dict[int, float] = {}
         """When a target is opened again, by the loop's clock."""
@@ -104,7 +104,7 @@ class Disks:
     def _look_at_space(self, target: Target) -> None:
         store = target.store
         space = store.space()
-        low = self._low_space_bytes or min(space.capacity_bytes // LOW_SHARE, LOW_BYTES_MAX)
+        low = self.low_space_bytes or min(space.capacity_bytes // LOW_SHARE, LOW_BYTES_MAX)
         if store.low_space:
             low += low // 4
         if space.free_bytes >= low:

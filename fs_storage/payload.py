@@ -46,14 +46,14 @@ class Payload(list[memoryview]):
 class PayloadMemory:
     def __init__(self, pool: BufferPool, limit_bytes: int) -> None:
         self._pool = pool
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         """For each position."""
         self._used_bytes: dict[int, int] = {}
 
     def take(self, position: int, length: int) -> Payload:
         """Memory for one payload of `length` >= 1 bytes, held once. Raises BUSY when the position has no more."""
         used = self._used_bytes.get(position, 0)
-        if used + length > self._limit_bytes:
+        if used + length > self.limit_bytes:
             raise EmberError(Code.BUSY, f"{used} bytes of updates are in work here already; try again")
         self._used_bytes[position] = used + length
         return Payload(self, position, self._pool.take(length))

@@ -96,8 +96,8 @@ class Scrub:
         self._repairs = repairs
         self._thread = thread
         self._counters = counters
-        self._bytes_per_s = bytes_per_s
-        self._interval_s = interval_s
+        self.bytes_per_s = bytes_per_s
+        self.interval_s = interval_s
         self._now = now
         self._peers = make_pool()
         self._progress: dict[int, Progress] = {}
@@ -187,14 +187,14 @@ class Scrub:
         progress = await self._of(target)
         if progress.running:
             return True
-        if not self._bytes_per_s:
+        if not self.bytes_per_s:
             return False
         if not progress.began_s:
             # What is new on a disk is not looked at at once.
             progress.began_s = self._now()
             await self._save(target)
         # A clock that was set back, even by years, does not stop the scrub for so long.
-        if abs(self._now() - progress.began_s) < self._interval_s:
+        if abs(self._now() - progress.began_s) < self.interval_s:
             return False
         await self._begin(target, progress, 0)
         return True
@@ -288,7 +288,7 @@ class Scrub:
     async def _wait_for_bandwidth(self, progress: Progress, length: int) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        rate = progress.bytes_per_s or self._bytes_per_s
+        rate = progress.bytes_per_s or self.bytes_per_s
         if not rate:
             await asyncio.sleep(0)
             return

@@ -24,6 +24,7 @@ from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
 from fs_common.slow_operations import SlowOperations
+from fs_common.telemetry import set_log_level
 from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
 from fs_storage.config import StorageConfig
@@ -116,7 +117,7 @@ class Daemon:
         self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
         self._queries = Queries(self.targets, self.updates, self._disk)
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
-        throttle = Throttle(
+        self._throttle = throttle = Throttle(
             config.resync_bytes_per_s,
             lambda: counters["reads"] + counters["updates"] - counters["updates_while_syncing"],
         )
@@ -169,6 +170,17 @@ class Daemon:
         targets = self.targets.statuses()
         used_bytes = self._disk.used_bytes(space, sum(target.used_bytes for target in targets))
         return NodeStatus(space.capacity_bytes, used_bytes, targets)
+
+    def apply(self, config: StorageConfig) -> None:
+        """The one place where a changed configuration takes effect: every key of `StorageSettings.LIVE`."""
+        self._disks.low_space_bytes = config.low_space_bytes
+        self._memory.limit_bytes = config.payload_memory_bytes
+        self.updates.in_flight_max = config.updates_in_flight
+        self._throttle.bytes_per_s = config.resync_bytes_per_s
+        self._scrub.bytes_per_s = config.scrub_bytes_per_s
+        self._scrub.interval_s = config.scrub_interval_h * 3600
+        self.service.slow_operations.set_threshold(config.slow_operation_ms)
+        set_log_level(config.log_level)
 
     # -- life ------------------------------------------------------------------------------------------------------
 

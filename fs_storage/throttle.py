@@ -25,7 +25,7 @@ class Pace:
     """The arithmetic. Pure: the caller says what time it is, in seconds."""
 
     def __init__(self, bytes_per_s: int) -> None:
-        self._bytes_per_s = bytes_per_s
+        self.bytes_per_s = bytes_per_s
         self._free_at_s = 0.0
         """When what was sent so far has used up its time."""
         self._requests = -1
@@ -41,10 +41,10 @@ class Pace:
 
     def reserve(self, now_s: float, size_bytes: int) -> float:
         """How long to wait before `size_bytes` are sent, by the bound alone."""
-        if not self._bytes_per_s:
+        if not self.bytes_per_s:
             return 0.0
         begin_s = max(now_s, self._free_at_s)
-        self._free_at_s = begin_s + size_bytes / self._bytes_per_s
+        self._free_at_s = begin_s + size_bytes / self.bytes_per_s
         return begin_s - now_s
 
 
@@ -63,6 +63,15 @@ class Throttle:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._alone = asyncio.Lock()
         """Held by whoever works, or rests, while clients are served."""
+
+    @property
+    def bytes_per_s(self) -> int:
+        """The bound; 0: none. May be changed."""
+        return self._pace.bytes_per_s
+
+    @bytes_per_s.setter
+    def bytes_per_s(self, value: int) -> None:
+        self._pace.bytes_per_s = value
 
     def serving(self) -> bool:
         """Whether this daemon serves clients just now."""

@@ -72,7 +72,7 @@ class Updates:
         self._memory = memory
         self._joiner = joiner
         self._counters = counters
-        self._in_flight_max = in_flight_max
+        self.in_flight_max = in_flight_max
         self._on_violation = on_violation
         """Told when the core finds its state impossible: the process should end."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -224,7 +224,7 @@ class Updates:
                 raise EmberError(Code.INVALID, "an update from a predecessor names its version and that one's digest")
             if request.source == 0 and len(request.client) != 16:
                 raise EmberError(Code.INVALID, f"a client id has 16 bytes, not {len(request.client)}")
-            limit = self._in_flight_max * _FORWARDED_FACTOR if request.source else self._in_flight_max
+            limit = self.in_flight_max * _FORWARDED_FACTOR if request.source else self.in_flight_max
             if target.in_flight >= limit:
                 raise EmberError(Code.BUSY, f"target {target.id} has {target.in_flight} updates in work")
             try:

@@ -38,6 +38,10 @@ class ConfigReport(msgspec.Struct, frozen=True, array_like=True):
     """TOML: the keys of the cluster's configuration that the daemon's own file sets."""
 
 
+NO_REPORT = ConfigReport()
+"""Of a daemon that says nothing."""
+
+
 class PushedConfig(msgspec.Struct, frozen=True, array_like=True):
     """What a daemon is told."""
 

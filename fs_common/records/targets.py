@@ -6,10 +6,8 @@ A request with `dry_run` changes nothing and is answered with what it would do.
 import msgspec
 
 from fs_common.records.chains import SyncProgress
-from fs_common.records.cluster_config import ConfigReport
+from fs_common.records.cluster_config import NO_REPORT, ConfigReport
 from fs_common.records.routing import NodeState
-
-NO_REPORT = ConfigReport()
 
 
 class NodeView(msgspec.Struct, frozen=True, array_like=True):

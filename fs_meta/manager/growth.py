@@ -18,6 +18,7 @@ import msgspec
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_common.records.chains import SyncProgress
+from fs_common.records.cluster_config import ConfigReport, ConfigStatus
 from fs_common.records.routing import Chain, ChainTarget, NodeState, PublicState, Routing
 from fs_common.records.targets import (
     AddTargets,
@@ -33,7 +34,9 @@ from fs_common.records.targets import (
     Rebalance,
     ReplaceTarget,
 )
+from fs_common.settings import STORAGE
 from fs_meta.manager import planner
+from fs_meta.manager.cluster_config import ClusterConfig
 from fs_meta.manager.membership import Member
 from fs_meta.manager.move_watch import MoveWatch, Room, best_node
 from fs_meta.manager.moves import OVER, cancelled, waits_for
@@ -67,6 +70,8 @@ class Cluster(Protocol):
     def move_watch(self) -> MoveWatch: ...
     @property
     def target_ids(self) -> TargetIds: ...
+    @property
+    def cluster_config(self) -> ClusterConfig: ...
     @property
     def targets_per_node(self) -> int: ...
 
@@ -123,11 +128,13 @@ class Growth:
         known = cluster.nodes()
         page = page_of([member.identity.node for member, _ in known], after, limit)
         views = self._node_views(known[page.first : page.end])
-        return ListNodesReply(views, page.next, cluster.routing.replicas, cluster.targets_per_node)
+        newest = cluster.cluster_config.current(STORAGE).version
+        return ListNodesReply(views, page.next, cluster.routing.replicas, cluster.targets_per_node, newest)
 
     def _node_views(self, nodes: Iterable[tuple[Member, int]]) -> list[NodeView]:
         """With for how many ms each is silent."""
         active = self._cluster.move_watch.active
+        newest = self._cluster.cluster_config.current(STORAGE).version
         joining = Counter(move.node for move in active if move.joins)
         leaving = Counter(self._source(move) for move in active if move.leaves)
         return [
@@ -145,6 +152,7 @@ class Growth:
                 member.identity.release,
                 silent_ms if member.state is NodeState.UP else 0,
                 member.routing_version,
+                config_of(member, newest),
             )
             for member, silent_ms in nodes
         ]
@@ -506,6 +514,14 @@ class Growth:
             if said is not None and said.sync is not None and said.sync.target == move.joins:
                 return said.sync
         return None
+
+
+def config_of(member: Member, newest: int) -> ConfigReport:
+    """What a node said of its configuration, as it stands to the newest version."""
+    said = member.config
+    if member.state is not NodeState.UP or said.status is ConfigStatus.UNKNOWN:
+        return msgspec.structs.replace(said, status=ConfigStatus.UNKNOWN)
+    return said if said.version == newest else msgspec.structs.replace(said, status=ConfigStatus.STALE)
 
 
 def _on(chain: Chain, node: int) -> bool:

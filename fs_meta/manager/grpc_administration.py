@@ -12,25 +12,34 @@ from typing import Any, Final
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.admin_records import (
+    config_version_message,
     list_chains_message,
     list_moves_message,
     list_nodes_message,
     moves_message,
     node_view_message,
     rotate_chain_message,
+    setting_message,
     target_view_message,
 )
-from fs_common.control_records import sync_message
+from fs_common.control_records import config_report_message, sync_message
+from fs_common.errors import Code, EmberError
 from fs_common.records.chains import ListChainsReply
 from fs_common.records.targets import AddTargets, CancelMoves, Drain, ForgetNode, NodeView, Rebalance, ReplaceTarget
+from fs_common.settings import STORAGE
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_errors import answering
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.membership import TargetReport
+from fs_meta.manager.setting_views import settings_of
 from fs_meta.manager.views import PAGE_MAX, is_degraded
 
 SLICE: Final = 50
 """Chains that are looked at without a break: about two milliseconds, with their messages."""
+
+
+CONFIG_PAGE_MAX: Final = 20
+"""Versions on a page: each has its whole text."""
 
 
 class AdministrationServicer(control_pb2_grpc.AdministrationServicer):  # type: ignore[misc]
@@ -145,6 +154,49 @@ class AdministrationServicer(control_pb2_grpc.AdministrationServicer):  # type: 
     @answering
     async def CancelMoves(self, request: Any) -> Any:
         return moves_message(await self._growth.cancel(CancelMoves(list(request.moves))))
+
+    # --- configuration ----------------------------------------------------------------------------------------
+
+    @answering
+    async def GetConfig(self, request: Any) -> Any:
+        config = self._manager.configuration()
+        return config_version_message(await config.version(request.kind, request.version))
+
+    @answering
+    async def SetConfig(self, request: Any) -> Any:
+        config = self._manager.configuration()
+        if request.dry_run:
+            config.validate(request.kind, request.text, request.comment)
+            current = config.current(request.kind)
+            return pb.ConfigVersion(kind=request.kind, version=current.version, text=request.text)
+        expected = request.expected if request.checked else None
+        return config_version_message(await config.set(request.kind, request.text, request.comment, expected))
+
+    @answering
+    async def ListConfigVersions(self, request: Any) -> Any:
+        config = self._manager.configuration()
+        limit = min(request.limit or CONFIG_PAGE_MAX, CONFIG_PAGE_MAX)
+        versions = await config.versions(request.kind, request.after, limit + 1)
+        shown = versions[:limit]
+        return pb.ListConfigVersionsReply(
+            versions=[config_version_message(version) for version in shown],
+            next=shown[-1].version if len(versions) > limit else 0,
+        )
+
+    @answering
+    async def ListSettings(self, request: Any) -> Any:
+        config = self._manager.configuration()
+        current = config.current(request.kind)
+        report = config.own_report(request.kind)
+        if request.node:
+            if request.kind != STORAGE:
+                raise EmberError(Code.INVALID, f"nodes are storage daemons: there is no node of kind {request.kind!r}")
+            report = self._growth.node(request.node).config
+        return pb.ListSettingsReply(
+            settings=[setting_message(each) for each in settings_of(request.kind, current.text, report)],
+            version=current.version,
+            report=config_report_message(report),
+        )
 
 
 def _target_report(target: int, says: TargetReport) -> Any:

@@ -20,18 +20,21 @@ from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.control_records import (
     STORAGE_ROLE,
+    config_report_record,
     local_state,
+    pushed_config_message,
     routing_message,
     sync_record,
 )
 from fs_common.errors import Code, EmberError
 from fs_common.limits import MIB
+from fs_common.settings import STORAGE
 from fs_common.tls.control_plane import server_credentials
 from fs_common.tls.files import TlsFiles
 from fs_meta.manager.chains import Report
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_administration import AdministrationServicer
-from fs_meta.manager.grpc_errors import abort
+from fs_meta.manager.grpc_errors import abort, answering
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
 from fs_meta.manager.stores import Judged, StoreReport
@@ -94,10 +97,24 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                     routing=routing_message(routing) if routing.version > request.routing_version else None,
                     cluster_uuid=self._manager.cluster_uuid,
                     verdicts=[_verdict_message(judged) for judged in stream.verdicts],
+                    config=self._news_of_config(request),
                 )
         finally:
             if stream is not None:
                 stream.close()
+
+    def _news_of_config(self, request: Any) -> Any:
+        """The cluster's configuration, where a node that takes one has another."""
+        pushed = self._manager.cluster_config.pushed(STORAGE)
+        if not request.HasField("config") or request.config.version == pushed.version:
+            return None
+        return pushed_config_message(pushed)
+
+    @answering
+    async def PullConfig(self, request: Any) -> Any:
+        if request.cluster != self._manager.config.cluster:
+            raise EmberError(Code.WRONG_CLUSTER)
+        return pushed_config_message(self._manager.configuration().pushed(request.kind))
 
     async def WatchRouting(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self._opened()
@@ -140,7 +157,10 @@ def _beat(message: Any) -> Beat:
         for target in message.targets
         if target.store or target.no_store
     }
-    return Beat(message.capacity_bytes, message.used_bytes, targets, message.routing_version, stores, message.sent_ms)
+    config = config_report_record(message.config)
+    return Beat(
+        message.capacity_bytes, message.used_bytes, targets, message.routing_version, stores, message.sent_ms, config
+    )
 
 
 def _verdict_message(judged: Judged) -> Any:

@@ -31,6 +31,7 @@ from fs_common.errors import Code, EmberError, Retry
 from fs_common.records.routing import Chain, NodeState, Routing, StoreVerdict
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.manager.chain_watch import ChainWatch
+from fs_meta.manager.cluster_config import ClusterConfig
 from fs_meta.manager.lease import ManagerLease
 from fs_meta.manager.manager_config import ManagerConfig
 from fs_meta.manager.membership import Beat, Identity, Membership
@@ -81,6 +82,7 @@ class Manager(OperatorCalls):
         self._clock = clock
         self._refuses = refuses or _refuses_connections
         self.lease = ManagerLease(kv, config.lease_ms, clock)
+        self.cluster_config = ClusterConfig(kv, self.lease)
         self.membership = Membership(config.lease_ms, config.failure_ms)
         self._chains = self._new_watch(None)
         self._routing = Routing(0, config.cluster, [], [], [], config.replicas)
@@ -176,6 +178,7 @@ class Manager(OperatorCalls):
                 routing, nodes = await load(txn, config.cluster, config.replicas)
                 return routing, nodes, await load_stores(txn), await load_rest(txn), await load_moves(txn)
 
+            await self.cluster_config.load()
             routing, nodes, self._stores, rest, moves = await self._kv.transact(state)
             self.move_watch = self._new_move_watch(moves)
             placed_now = [member.target for chain in routing.chains for member in chain.targets]
@@ -192,10 +195,18 @@ class Manager(OperatorCalls):
             self._loaded = True
             self._set_routing(routing)
 
-    def _new_move_watch(self, moves: Iterable[Move]) -> MoveWatch:
+    def reconfigure(self, config: ManagerConfig) -> None:
+        """What of it takes effect at once does: bounds of moves, how many targets a node is meant to have."""
+        self.config = config
+        self.move_watch.limits = self._limits()
+        self.move_watch.lost_after_ms = config.replace_lost_after_ms
+
+    def _limits(self) -> Limits:
         config = self.config
-        limits = Limits(config.replicas, config.moves_per_node, config.moves_at_once)
-        return MoveWatch(moves, limits, config.replace_lost_after_ms)
+        return Limits(config.replicas, config.moves_per_node, config.moves_at_once)
+
+    def _new_move_watch(self, moves: Iterable[Move]) -> MoveWatch:
+        return MoveWatch(moves, self._limits(), self.config.replace_lost_after_ms)
 
     def _new_watch(self, rest: RestRecord | None) -> ChainWatch:
         config, now_ms = self.config, self._now_ms()

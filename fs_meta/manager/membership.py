@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.chains import SyncProgress
+from fs_common.records.cluster_config import NO_REPORT, ConfigReport
 from fs_common.records.routing import NodeInfo, NodeState
 from fs_meta.manager.chains import Report
 from fs_meta.manager.records import Node
@@ -75,6 +76,8 @@ class Member:
     """Incarnations that had the node id before."""
     drained: bool = False
     """It gets no targets, and those that it had move away."""
+    config: ConfigReport = NO_REPORT
+    """Of the last heartbeat."""
 
     def info(self) -> NodeInfo:
         return NodeInfo(
@@ -116,6 +119,8 @@ class Beat(NamedTuple):
     """By target id."""
     sent_ms: int = 0
     """On the clock of the process that sends it, which no other clock is compared with."""
+    config: ConfigReport = NO_REPORT
+    """How it stands to the cluster's configuration."""
 
 
 class Membership:
@@ -177,6 +182,7 @@ class Membership:
         member.targets = dict(beat.targets)
         member.judged = {}
         member.routing_version = beat.routing_version
+        member.config = beat.config
         return member
 
     @staticmethod

@@ -58,7 +58,7 @@ class MoveWatch:
         self.moves = {move.move: move for move in moves}
         """By id."""
         self.limits = limits
-        self._lost_after_ms = lost_after_ms
+        self.lost_after_ms = lost_after_ms
         self.told: set[int] = set()
         """Targets that are to retire."""
         self._seen: list[Chain] | None = None
@@ -88,9 +88,9 @@ class MoveWatch:
     ) -> Look:
         """One pass. `chains`: as `advance` left them; `rooms`: nodes that may get targets; `size_of`: bytes that a
         replica of a chain takes."""
-        by_id = {chain.chain: chain for chain in chains} if self.active or self._lost_after_ms else {}
+        by_id = {chain.chain: chain for chain in chains} if self.active or self.lost_after_ms else {}
         changed = self._undo_needless(by_id, now_ms)
-        if self._lost_after_ms:
+        if self.lost_after_ms:
             changed |= self._replace_lost(chains, able, list(rooms), ids, now_ms, size_of)
         present = [changed.get(move.move, move) for move in self.active]
         present += [move for number, move in changed.items() if number not in self.moves]
@@ -136,7 +136,7 @@ class MoveWatch:
             if chain is None or move.cancelled:
                 continue
             since = self._away.get(move.joins)
-            stuck = move.cause is MoveCause.LOST and since is not None and now_ms - since >= self._lost_after_ms > 0
+            stuck = move.cause is MoveCause.LOST and since is not None and now_ms - since >= self.lost_after_ms > 0
             if stuck or needless(chain, move):
                 undone[move.move] = cancelled(move)
         return undone
@@ -151,8 +151,8 @@ class MoveWatch:
         size_of: Callable[[Chain], int],
     ) -> dict[int, Move]:
         self._follow(chains, now_ms)
-        due = {target for target, since in self._away.items() if now_ms - since >= self._lost_after_ms}
-        short = {chain for chain, since in self._short.items() if now_ms - since >= self._lost_after_ms}
+        due = {target for target, since in self._away.items() if now_ms - since >= self.lost_after_ms}
+        short = {chain for chain, since in self._short.items() if now_ms - since >= self.lost_after_ms}
         made: dict[int, Move] = {}
         if not due and not short:
             return made

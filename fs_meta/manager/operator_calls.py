@@ -20,6 +20,7 @@ from fs_common.records.chains import ListChainsReply, RotateChainReply, Standing
 from fs_common.records.routing import Chain, NodeState, Routing
 from fs_meta.kv.interface import Transaction
 from fs_meta.manager.chain_watch import ChainWatch
+from fs_meta.manager.cluster_config import ClusterConfig
 from fs_meta.manager.growth import Order
 from fs_meta.manager.lease import ManagerLease
 from fs_meta.manager.manager_config import ManagerConfig
@@ -40,6 +41,7 @@ class OperatorCalls(ABC):
 
     config: ManagerConfig
     lease: ManagerLease
+    cluster_config: ClusterConfig
     membership: Membership
     move_watch: MoveWatch
     _chains: ChainWatch
@@ -68,6 +70,11 @@ class OperatorCalls(ABC):
 
     @abstractmethod
     def _now_ms(self) -> int: ...
+
+    def configuration(self) -> ClusterConfig:
+        """The cluster's configuration, as the manager has it. Raises NOT_MANAGER, CLOSING."""
+        self._check_manager()
+        return self.cluster_config
 
     async def rest(self) -> None:
         """The whole cluster is about to be taken down: no chain changes until it is back (`resting`). Durable on

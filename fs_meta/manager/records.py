@@ -13,6 +13,7 @@ byte.
 | tables | `\\x02manager/table/` table:4 ver:8 | `routing.ChainTable`; every version is kept       |
 | stores | `\\x02manager/store/` target:4      | Store: which store a target has                   |
 | moves  | `\\x02manager/move/` move:4         | Move: a target that joins a chain, one that leaves |
+| config | `\\x02manager/config/` kind `/` ver:8 | ConfigVersion: the cluster's configuration |
 | rest   | `\\x02manager/rest`                | RestRecord: the whole cluster is taken down        |
 
 Source: DESIGN sections 4 and 5.
@@ -36,10 +37,12 @@ NODES: Final = (PREFIX + b"node/", PREFIX + b"node0")
 CHAINS: Final = (PREFIX + b"chain/", PREFIX + b"chain0")
 TABLES: Final = (PREFIX + b"table/", PREFIX + b"table0")
 STORES: Final = (PREFIX + b"store/", PREFIX + b"store0")
+CONFIGS: Final = PREFIX + b"config/"
 MOVES: Final = (PREFIX + b"move/", PREFIX + b"move0")
 
 _VALUE_VERSION = 1
 _U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
 _TABLE = struct.Struct(">IQ")
 _R = TypeVar("_R", bound=msgspec.Struct)
 _encoder = msgspec.msgpack.Encoder()
@@ -156,6 +159,16 @@ def move_key(move: int) -> bytes:
 
 def store_key(target: int) -> bytes:
     return STORES[0] + _U32.pack(target)
+
+
+def config_key(kind: str, version: int) -> bytes:
+    return CONFIGS + kind.encode() + b"/" + _U64.pack(version)
+
+
+def config_range(kind: str, before: int = 0) -> tuple[bytes, bytes]:
+    """Begin and end of the keys of a kind's versions; of those before version `before` (0: of all)."""
+    prefix = CONFIGS + kind.encode()
+    return prefix + b"/", config_key(kind, before) if before else prefix + b"0"
 
 
 def encode(record: msgspec.Struct) -> bytes:

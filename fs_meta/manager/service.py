@@ -1,9 +1,12 @@
 """Starting and stopping the manager with its control plane: what a metadata server calls."""
 
 from collections.abc import Callable
+from typing import Any
 
+from fs_common.live_config import LiveConfig
 from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
+from fs_common.settings import META
 from fs_common.tls.files import TlsFiles
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.growth import Growth
@@ -46,6 +49,10 @@ class RunningManager:
         """Until there is a chain table. Raises CLOSING when the manager closes first."""
         await self.manager.wait_ready()
 
+    def reconfigure(self, config: ManagerConfig) -> None:
+        """What of it takes effect at once does."""
+        self.manager.reconfigure(config)
+
     def where(self) -> GetControlReply:
         """Where the control plane is, for those who know the data plane."""
         return GetControlReply(self.port, self.manager.acts)
@@ -57,13 +64,19 @@ class RunningManager:
 
 
 async def start_manager(
-    kv: KeyValueStore, config: ManagerConfig, cluster_uuid: bytes = b"", tls: TlsFiles | None = None
+    kv: KeyValueStore,
+    config: ManagerConfig,
+    cluster_uuid: bytes = b"",
+    tls: TlsFiles | None = None,
+    live: LiveConfig[Any] | None = None,
 ) -> RunningManager:
     """Start the manager on `kv`, of cluster `cluster_uuid`, and listen on `config.bind:config.grpc_port`.
 
     Raises `EmberError`: WRONG_CLUSTER, INVALID (store and configuration differ), UNREACHABLE (cannot listen).
     """
     manager = Manager(kv, config, cluster_uuid=cluster_uuid)
+    if live is not None:
+        manager.cluster_config.follow(META, live)
     await manager.start()
     try:
         growth = Growth(manager)

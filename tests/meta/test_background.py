@@ -20,7 +20,7 @@ def test_passes_follow_each_other_while_there_is_something_to_do() -> None:
                 stop.set()
             return True
 
-        await passes(stop, 3600, one)
+        await passes(stop, lambda: 3600, one)
         assert done == 5
 
     run(body())
@@ -36,7 +36,7 @@ def test_a_pass_that_found_nothing_is_followed_by_a_pause_that_stop_ends() -> No
             done.set()
             return False
 
-        task = asyncio.create_task(passes(stop, 3600, one))
+        task = asyncio.create_task(passes(stop, lambda: 3600, one))
         await done.wait()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -62,7 +62,7 @@ def test_stop_cuts_a_pass_and_waits_for_its_end() -> None:
                 ended = True
             return True
 
-        await passes(stop, 0, one)
+        await passes(stop, lambda: 0, one)
         assert ended
 
     run(body())
@@ -74,7 +74,7 @@ def test_a_pass_that_raises_ends_them() -> None:
             raise RuntimeError("a bug")
 
         with pytest.raises(RuntimeError, match="a bug"):
-            await passes(asyncio.Event(), 0, one)
+            await passes(asyncio.Event(), lambda: 0, one)
 
     run(body())
 
@@ -94,7 +94,7 @@ def test_whoever_is_cancelled_cuts_its_pass() -> None:
                 raise
             return True
 
-        task = asyncio.create_task(passes(asyncio.Event(), 0, one))
+        task = asyncio.create_task(passes(asyncio.Event(), lambda: 0, one))
         await working.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

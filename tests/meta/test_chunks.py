@@ -283,13 +283,13 @@ def test_a_chain_that_nobody_serves_is_later_for_the_collector_and_an_error_in_t
                 s.routing = without_head(s.routing, chain, {2: PublicState.LASTSRV, 1: PublicState.OFFLINE})
             (failure,) = await s.client.remove([(INODE, LAYOUT)])
             assert failure is not None and failure.code is Code.CHAIN_LOST and "bring node 2 (" in failure.message
-            s.client._timeout_s = 0.1
+            s.client.timeout_s = 0.1
             for ask in (s.client.measure(INODE, LAYOUT), s.client.cut(INODE, LAYOUT, 5)):
                 with pytest.raises(EmberError) as caught:
                     await ask
                 assert caught.value.code is Code.CHAIN_LOST
             # The node comes back while it is waited for.
-            s.client._timeout_s = 60
+            s.client.timeout_s = 60
             measuring = asyncio.ensure_future(s.client.measure(INODE, LAYOUT))
             await asyncio.sleep(0)
             s.routing = whole

@@ -280,7 +280,7 @@ def test_the_loop_collects_and_stops() -> None:
                 return done
 
             w.collector.collect = tell  # type: ignore[method-assign]
-            task = asyncio.create_task(w.collector.run(stop, 3600))
+            task = asyncio.create_task(w.collector.run(stop))
             await finished.wait()
             stop.set()
             await task

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fs_common.making import Making
+from fs_common.records.cluster_config import PushedConfig
 from fs_storage.directory import DirectoryRefused, claim
 
 
@@ -104,3 +105,16 @@ def test_a_directory_of_format_1_is_taken_over(tmp_path: Path) -> None:
         assert directory.cluster_uuid == b""
         directory.keep_cluster(bytes(range(16)))
     assert json.loads((tmp_path / "node.json").read_text())["format"] == 2
+
+
+def test_the_clusters_configuration_is_kept_for_a_start_without_a_manager(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with claim(tmp_path / "data", "lab", 1) as directory:
+        assert directory.kept_config() == PushedConfig(0, "")
+        directory.keep_config(PushedConfig(3, "read_threads = 7"))
+    with claim(tmp_path / "data", "lab", 1) as directory:
+        assert directory.kept_config() == PushedConfig(3, "read_threads = 7")
+        (tmp_path / "data" / "cluster_config.json").write_text("{")
+        assert directory.kept_config() == PushedConfig(0, ""), "a start does not fail by it"
+        assert "cannot be read" in caplog.text

@@ -15,7 +15,7 @@ import httpx
 import uvloop
 
 from fs_common import methods
-from fs_common.http_server import LoopBridge
+from fs_common.http_server import HttpServer, LoopBridge
 from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
 from fs_common.records.scrubbing import ScrubReply, ScrubStatus
@@ -197,6 +197,21 @@ class World:
         answer = self.ask("GET", path, **more)
         assert answer.is_success, answer.text
         return answer.json()
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        """By the server of daemons, on a port: its address."""
+
+        async def start() -> HttpServer:
+            http = HttpServer(self.app, "127.0.0.1", 0)
+            http.start()
+            return http
+
+        http = self.do(start)
+        try:
+            yield f"http://127.0.0.1:{http.port}"
+        finally:
+            self.do(http.close)
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://127.0.0.1:9702/api/v1")

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
-ID_MAX = 2**63 - 1
+ID_MAX = 2**53 - 1
+"""What every reader of JSON keeps exact."""
 LIMIT_MAX = 500
 LIMIT_DEFAULT = 100
 

@@ -53,6 +53,8 @@ class Options:
         """The token; "": there is none. Raises `OSError` for a file that cannot be read, or holds none."""
         if self.token or not self.token_file:
             return self.token
+        from fs_common.token_file import read_token_file
+
         return read_token_file(self.token_file)
 
 
@@ -82,9 +84,9 @@ def make_options(
     token, token_file = _given_token(token or "", os.fspath(token_file or ""))
     if token:
         _check_token(token)
-    elif token_file:
-        read_token_file(token_file)
-    return Options(cluster, token, transport, float(timeout_s), tls_ca_path(tls_ca), token_file)
+    options = Options(cluster, token, transport, float(timeout_s), tls_ca_path(tls_ca), token_file)
+    options.read_token()
+    return options
 
 
 def _given_token(token: str, token_file: str) -> tuple[str, str]:
@@ -106,20 +108,6 @@ def _check_token(token: str) -> None:
         parse_token(token)
     except EmberError as error:
         raise ValueError(f"token: {error.message}") from None
-
-
-def read_token_file(path: str) -> str:
-    """The token in a file, which holds nothing else but white space. Raises `OSError`."""
-    from fs_common.errors import EmberError
-    from fs_common.security.tokens import TOKEN_TEXT_LENGTH, parse_token
-
-    with open(path, encoding="ascii", errors="replace") as file:
-        text = file.read(4 * TOKEN_TEXT_LENGTH).strip()
-    try:
-        parse_token(text)
-    except EmberError as error:
-        raise EmberError(error.code, f"token_file: {error.message}", path) from None
-    return text
 
 
 def tls_ca_path(given: str | None = None) -> str:

@@ -173,7 +173,7 @@ class TargetVerdict(_message.Message):
     def __init__(self, target: _Optional[int] = ..., verdict: _Optional[_Union[StoreVerdict, str]] = ..., opening: _Optional[int] = ..., known_opening: _Optional[int] = ..., known_incarnation: _Optional[int] = ..., reason: _Optional[str] = ..., remove: bool = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version", "leaving", "config")
+    __slots__ = ("identity", "sequence", "sent_ms", "capacity_bytes", "used_bytes", "targets", "routing_version", "leaving", "config", "security_version")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +183,7 @@ class HeartbeatRequest(_message.Message):
     ROUTING_VERSION_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_VERSION_FIELD_NUMBER: _ClassVar[int]
     identity: NodeIdentity
     sequence: int
     sent_ms: int
@@ -192,10 +193,11 @@ class HeartbeatRequest(_message.Message):
     routing_version: int
     leaving: bool
     config: ConfigReport
-    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ..., leaving: bool = ..., config: _Optional[_Union[ConfigReport, _Mapping]] = ...) -> None: ...
+    security_version: int
+    def __init__(self, identity: _Optional[_Union[NodeIdentity, _Mapping]] = ..., sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., targets: _Optional[_Iterable[_Union[TargetReport, _Mapping]]] = ..., routing_version: _Optional[int] = ..., leaving: bool = ..., config: _Optional[_Union[ConfigReport, _Mapping]] = ..., security_version: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing", "config", "verdicts", "cluster_uuid")
+    __slots__ = ("sequence", "sent_ms", "lease_ms", "heartbeat_interval_ms", "routing", "config", "verdicts", "cluster_uuid", "security_version", "security")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +206,8 @@ class HeartbeatReply(_message.Message):
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_UUID_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SECURITY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     sent_ms: int
     lease_ms: int
@@ -212,7 +216,27 @@ class HeartbeatReply(_message.Message):
     config: PushedConfig
     verdicts: _containers.RepeatedCompositeFieldContainer[TargetVerdict]
     cluster_uuid: bytes
-    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., config: _Optional[_Union[PushedConfig, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[TargetVerdict, _Mapping]]] = ..., cluster_uuid: _Optional[bytes] = ...) -> None: ...
+    security_version: int
+    security: Security
+    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_interval_ms: _Optional[int] = ..., routing: _Optional[_Union[Routing, _Mapping]] = ..., config: _Optional[_Union[PushedConfig, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[TargetVerdict, _Mapping]]] = ..., cluster_uuid: _Optional[bytes] = ..., security_version: _Optional[int] = ..., security: _Optional[_Union[Security, _Mapping]] = ...) -> None: ...
+
+class Security(_message.Message):
+    __slots__ = ("keys", "revoked", "given_pass")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_PASS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[PassKey]
+    revoked: _containers.RepeatedScalarFieldContainer[str]
+    given_pass: bytes
+    def __init__(self, keys: _Optional[_Iterable[_Union[PassKey, _Mapping]]] = ..., revoked: _Optional[_Iterable[str]] = ..., given_pass: _Optional[bytes] = ...) -> None: ...
+
+class PassKey(_message.Message):
+    __slots__ = ("id", "secret")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    secret: bytes
+    def __init__(self, id: _Optional[int] = ..., secret: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("node", "host", "port", "state", "capacity_bytes", "used_bytes", "release", "drained")

@@ -47,6 +47,8 @@ from fs_common.records.chains import SyncProgress
 from fs_common.records.cluster_config import NO_REPORT, ConfigReport, PushedConfig
 from fs_common.records.routing import LocalState, NodeState, Routing, StoreVerdict
 from fs_common.release import RELEASE
+from fs_common.security.bearer import bearer
+from fs_common.security.keys import Key, KeyRing
 from fs_common.tls.control_plane import open_channel
 from fs_common.tls.files import TlsFiles
 
@@ -100,6 +102,19 @@ class TargetVerdict(NamedTuple):
     """With RETIRE: the target is on no chain any more, and its id is not used again; its store is not needed."""
 
 
+class Security(NamedTuple):
+    """By what this node knows others, and is known by them."""
+
+    ring: KeyRing
+    revoked: frozenset[str]
+    """Ids of tokens whose passes are void."""
+    given_pass: bytes
+    """The node's own."""
+
+    def __repr__(self) -> str:
+        return f"<security with {self.ring}, {len(self.revoked)} revoked tokens>"
+
+
 class NodeStatus(NamedTuple):
     capacity_bytes: int
     used_bytes: int
@@ -135,8 +150,11 @@ class ManagerClient:
         clock: Callable[[], float] = boottime_s,
         keep_cluster: Callable[[bytes], None] = lambda uuid: None,
         tls: TlsFiles | None = None,
+        token: Callable[[], str] = lambda: "",
     ) -> None:
-        """`keep_cluster`: called once, with the uuid of the cluster of the first manager met: the node belongs to it,
+        """`token`: what the node is known by; asked for each conversation. "": by nothing. Raises `EmberError`.
+
+        `keep_cluster`: called once, with the uuid of the cluster of the first manager met: the node belongs to it,
         durably on return. Raises `OSError`."""
         self._addresses = [address.strip() for address in addresses.split(",") if address.strip()]
         if not self._addresses:
@@ -153,6 +171,9 @@ class ManagerClient:
         )
         self._keep_cluster = keep_cluster
         self._tls = tls
+        self._token = token
+        self._security_version = 0
+        """Of what the manager has told; 0 until it has, on each stream."""
         self._status = status
         self._clock = clock
         self._lease_until_s = float("-inf")
@@ -164,6 +185,7 @@ class ManagerClient:
         self._judge: Callable[[list[TargetVerdict]], None] = lambda verdicts: None
         self._config_report: Callable[[], ConfigReport] = lambda: NO_REPORT
         self._take_config: Callable[[PushedConfig], None] = lambda pushed: None
+        self._secure: Callable[[Security | None], None] = lambda security: None
         self._failure: EmberError | None = None
         """Why the last try failed; None while heartbeats are answered."""
         self._turned = asyncio.Event()
@@ -209,6 +231,11 @@ class ManagerClient:
         configuration that is another than that. Neither may raise; the next report is of that version."""
         self._config_report, self._take_config = report, take
 
+    def on_security(self, callback: Callable[[Security | None], None]) -> None:
+        """Call `callback` with what the manager says of security, when that changes, on the loop, before anything else
+        that it says; None: it is off. It must not raise."""
+        self._secure = callback
+
     def nudge(self) -> None:
         """Send a heartbeat now: the node's status has changed."""
         self._nudged.set()
@@ -245,7 +272,11 @@ class ManagerClient:
         await self.close()
         for address in self._addresses:
             async with _channel(address, self._tls) as channel:
-                call = control_pb2_grpc.ManagerStub(channel).Heartbeat(timeout=timeout_s)
+                try:
+                    metadata = bearer(self._token())
+                except EmberError:
+                    return
+                call = control_pb2_grpc.ManagerStub(channel).Heartbeat(timeout=timeout_s, metadata=metadata)
                 goodbye = pb.HeartbeatRequest(identity=self._identity, sequence=1, leaving=True)
                 try:
                     await call.write(goodbye)
@@ -285,7 +316,7 @@ class ManagerClient:
                 told = None
             except EmberError as error:
                 if error.code is not told:  # one line for a manager that is away, not one for each try
-                    _log.warning("%s: %s", what, error)
+                    _log.warning("%s: %s", what, str(error))
                 told = error.code
             backoff_s = BACKOFF_S_MIN if answered else min(backoff_s * 2, BACKOFF_S_MAX)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
@@ -293,9 +324,10 @@ class ManagerClient:
     async def _heartbeats(self, address: str) -> bool:
         """One stream of heartbeats, each sent once the one before is answered. Ends by an error only."""
         sequence = 0
+        self._security_version = 0
         try:
             async with _channel(address, self._tls) as channel:
-                call = control_pb2_grpc.ManagerStub(channel).Heartbeat()
+                call = control_pb2_grpc.ManagerStub(channel).Heartbeat(metadata=bearer(self._token()))
                 try:
                     while True:
                         sequence += 1
@@ -315,7 +347,7 @@ class ManagerClient:
         self._failure = failure
         self._turn()
         if sequence > 1:
-            _log.warning("heartbeats: %s", failure)
+            _log.warning("heartbeats: %s", str(failure))
             return True
         raise failure
 
@@ -349,6 +381,7 @@ class ManagerClient:
             ],
             routing_version=self._routing.version if self._routing is not None else 0,
             config=None if (report := self._config_report()) is NO_REPORT else config_report_message(report),
+            security_version=self._security_version,
         )
         try:
             # An answer later than the lease is worth nothing; half of it leaves time for another manager.
@@ -365,6 +398,9 @@ class ManagerClient:
             raise EmberError(Code.BAD_BODY, f"manager {address} answered heartbeat {reply.sequence}, not {sequence}")
         if reply.cluster_uuid != self._identity.cluster_uuid:
             self._meet(reply.cluster_uuid, address)
+        if reply.security_version != self._security_version or sequence == 1:
+            self._secure(_security(reply))
+            self._security_version = reply.security_version
         self._lease_s = reply.lease_ms / 1000
         self._interval_s = reply.heartbeat_interval_ms / 1000
         self._lease_until_s = max(self._lease_until_s, sent_s + self._lease_s)
@@ -402,7 +438,8 @@ class ManagerClient:
             async with _channel(address, self._tls) as channel:
                 known = self._routing.version if self._routing is not None else 0
                 call = control_pb2_grpc.ManagerStub(channel).WatchRouting(
-                    pb.WatchRoutingRequest(known_version=known, cluster=self._identity.cluster)
+                    pb.WatchRoutingRequest(known_version=known, cluster=self._identity.cluster),
+                    metadata=bearer(self._token()),
                 )
                 try:
                     async for message in call:
@@ -429,18 +466,27 @@ class ManagerClient:
 
 
 async def pull_config(
-    addresses: str, cluster: str, kind: str, timeout_s: float, tls: TlsFiles | None = None
+    addresses: str,
+    cluster: str,
+    kind: str,
+    timeout_s: float,
+    tls: TlsFiles | None = None,
+    token: Callable[[], str] = lambda: "",
 ) -> PushedConfig | None:
     """The cluster's configuration for daemons of a kind, before one of them starts; None: no manager has told it."""
     try:
+        metadata = bearer(token())
         async with asyncio.timeout(timeout_s):
             for address in addresses.split(","):
                 async with _channel(address.strip(), tls) as channel:
                     try:
                         request = pb.PullConfigRequest(cluster=cluster, kind=kind)
-                        return pushed_config_record(await control_pb2_grpc.ManagerStub(channel).PullConfig(request))
+                        stub = control_pb2_grpc.ManagerStub(channel)
+                        return pushed_config_record(await stub.PullConfig(request, metadata=metadata))
                     except grpc.aio.AioRpcError as error:
                         _log.debug("the configuration is not known of %s: %s", address, error.details())
+    except EmberError as error:
+        _log.debug("the configuration is not known: %s", error.message)
     except TimeoutError:
         _log.debug("the configuration is not known: no manager has answered within %s s", timeout_s)
     return None
@@ -450,6 +496,20 @@ def _somebody_is_gone(old: Routing, new: Routing) -> bool:
     """Whether a node has failed or left in between."""
     up = {node.node for node in old.nodes if node.state is NodeState.UP}
     return any(node.node in up and node.state is not NodeState.UP for node in new.nodes)
+
+
+def _security(reply: Any) -> Security | None:
+    """Raises BAD_BODY."""
+    if not reply.security_version:
+        return None
+    told = reply.security
+    try:
+        ring = KeyRing([Key(key.id, key.secret) for key in told.keys])
+    except ValueError as error:
+        raise EmberError(Code.BAD_BODY, f"the manager's keys are none: {error}") from None
+    if not ring.keys:
+        raise EmberError(Code.BAD_BODY, "the manager says that security is on, and tells no key")
+    return Security(ring, frozenset(told.revoked), told.given_pass)
 
 
 def _verdict(message: Any) -> TargetVerdict:

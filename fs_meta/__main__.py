@@ -135,7 +135,7 @@ async def _start(
         config = live.running
         configure_logging("meta", config.log_json, config.log_level)
         users = await _users(kv, config, new_admin_token)
-        manager = await start_manager(kv, config, found.uuid, tls, live)
+        manager = await start_manager(kv, config, found.uuid, tls, live, users)
         _log.info("control plane on %s:%d", manager.host, manager.port)
         try:
             running = await server.start(config, kv, manager, tls, users)

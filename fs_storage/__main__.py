@@ -26,6 +26,7 @@ from fs_common.records.cluster_config import PushedConfig
 from fs_common.settings import STORAGE
 from fs_common.telemetry import configure_logging
 from fs_common.tls.files import TlsFiles
+from fs_common.token_file import daemon_token
 from fs_storage.config import StorageConfig
 from fs_storage.directory import DirectoryRefused, NodeDirectory, claim
 from fs_storage.engine.interface import ChunkStore
@@ -79,13 +80,16 @@ async def _serve(live: LiveConfig[StorageConfig], directory: NodeDirectory, tls:
         if live.offer(pushed):
             directory.keep_config(pushed)
 
+    def token() -> str:
+        return daemon_token(live.running.token_file)
+
     directory.sweep()
     live.offer(directory.kept_config())
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    pulled = await pull_config(live.running.manager, live.running.cluster, STORAGE, PULL_S, tls)
+    pulled = await pull_config(live.running.manager, live.running.cluster, STORAGE, PULL_S, tls, token)
     if pulled is not None:
         take(pulled)
     config = live.running
@@ -103,7 +107,14 @@ async def _serve(live: LiveConfig[StorageConfig], directory: NodeDirectory, tls:
         await daemon.close()
         return _refuse(error.message, EXIT_FAILED)
     who = NodeAddress(config.cluster, config.node, host, port, directory.cluster_uuid)
-    manager = ManagerClient(config.manager, who, daemon.status, keep_cluster=directory.keep_cluster, tls=tls)
+    manager = ManagerClient(
+        config.manager,
+        who,
+        daemon.status,
+        keep_cluster=directory.keep_cluster,
+        tls=tls,
+        token=token,
+    )
     live.connect(daemon.apply)
     manager.follow_config(lambda: live.report, take)
     daemon.join(manager)

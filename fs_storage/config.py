@@ -30,6 +30,8 @@ class StorageConfig(StorageSettings, frozen=True, kw_only=True, forbid_unknown_f
     tls_dir: str = ""
     """Directory with ca.pem, cert.pem and key.pem, made by `emberfs certs`: every port speaks TLS then, and nothing
     else. Empty: none does."""
+    token_file: str = ""
+    """File with this daemon's token, where the cluster has security on; read at each connection to the manager."""
     capacity_bytes: int = 0
     """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
 

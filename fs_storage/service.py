@@ -18,7 +18,7 @@ from fs_common import methods
 from fs_common.buffers import BufferPool
 from fs_common.checks import InvariantViolation
 from fs_common.limits import MIB
-from fs_common.manager_client import NodeStatus, TargetVerdict
+from fs_common.manager_client import NodeStatus, Security, TargetVerdict
 from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
@@ -31,6 +31,7 @@ from fs_storage.config import StorageConfig
 from fs_storage.disks import Disks
 from fs_storage.finishing import Finishing
 from fs_storage.forward import Forwarder
+from fs_storage.gate import FOR_COMPARISON, FROM_NO_TARGET, Gate, of_its_own
 from fs_storage.giving_way import give_way
 from fs_storage.holdings import Holdings
 from fs_storage.mending import Mending
@@ -72,6 +73,8 @@ class Manager(Protocol):
 
     def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None: ...
 
+    def on_security(self, callback: Callable[[Security | None], None]) -> None: ...
+
     def start(self) -> None: ...
 
     def nudge(self) -> None: ...
@@ -98,6 +101,8 @@ class Daemon:
         """Done when the core found its state impossible: the process has to end."""
         self.service = Service("storage", config.cluster, config.node)
         self.service.slow_operations = SlowOperations(config.slow_operation_ms)
+        hello = Hello([PROTOCOL_VERSION], "storage", config.node.to_bytes(16, "big"), config.cluster)
+        self._gate = Gate(self.service, hello, expected=bool(config.token_file))
         self.targets = Targets(config.node, self, open_store, disk)
         self._pool = BufferPool(POOL_KEPT_BYTES)
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
@@ -151,9 +156,7 @@ class Daemon:
 
     def _make_pool(self) -> PeerPool:
         """Connections to other daemons: whoever must not wait behind somebody else's bytes has a pool of its own."""
-        node = self._config.node
-        hello = Hello([PROTOCOL_VERSION], "storage", node.to_bytes(16, "big"), self._config.cluster)
-        return PeerPool(hello, tls=self._tls)
+        return PeerPool(self._gate, tls=self._tls)
 
     # -- membership, for the targets -------------------------------------------------------------------------------
 
@@ -198,6 +201,7 @@ class Daemon:
     def join(self, manager: Manager) -> None:
         """Follow `manager`."""
         self.manager = manager
+        manager.on_security(self._gate.adopt)
         manager.on_verdicts(self.targets.judge)
         manager.on_routing(self.targets.apply)
         manager.on_routing(self._forwarder.follow)
@@ -228,7 +232,8 @@ class Daemon:
     def _register(self) -> None:
         register = self.service.register
         register(methods.READ_CHUNKS, self._reads.read)
-        register(methods.UPDATE_CHUNKS, self.updates.update, allocate=self.updates.allocate)
+        update = of_its_own(self.updates.update, "source", otherwise=FROM_NO_TARGET)
+        register(methods.UPDATE_CHUNKS, update, allocate=self.updates.allocate)
         register(methods.COMMITTED_VERSIONS, self._queries.committed_versions)
         register(methods.AT_VERSION, self._queries.at_version)
         register(methods.QUERY_LAST_CHUNK, self._queries.query_last_chunk)
@@ -236,13 +241,13 @@ class Daemon:
         register(methods.REMOVE_FILES, self._queries.remove_files)
         register(methods.LIST_CHUNKS, self._queries.list_chunks)
         register(methods.SYNC_CHAINS, self._queries.sync_chains)
-        register(methods.LIST_HELD, self._holdings.list_held)
+        register(methods.LIST_HELD, of_its_own(self._holdings.list_held, "target", otherwise=FOR_COMPARISON))
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)
         register(methods.REFILL_TARGET, self._queries.refill_target)
         register(methods.SCRUB, self._scrub.scrub)
         register(methods.SUSPECT_CHUNKS, self._repairs.suspect_chunks)
-        register(methods.FINISH_SYNC, self._finishing.finish_sync)
+        register(methods.FINISH_SYNC, of_its_own(self._finishing.finish_sync, "source"))
         register(methods.SPACE_INFO, self._queries.space_info)
         self.service.add_stats(self._stats)
 

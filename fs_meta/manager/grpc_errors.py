@@ -22,12 +22,18 @@ STATUS_OF_RETRY = {
     Retry.MAYBE_APPLIED: grpc.StatusCode.UNAVAILABLE,
     Retry.FINAL: grpc.StatusCode.FAILED_PRECONDITION,
 }
+_OWN_STATUS = {
+    Code.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Code.ACCESS_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+}
+"""Where gRPC has a word of its own."""
 
 
 async def abort(context: Any, error: EmberError) -> NoReturn:
     """End the call with the error's row."""
     row = error.code.value
-    await context.abort(STATUS_OF_RETRY[row.retry], error.message, ((CODE_METADATA_KEY, str(row.number)),))
+    status = _OWN_STATUS.get(error.code) or STATUS_OF_RETRY[row.retry]
+    await context.abort(status, error.message, ((CODE_METADATA_KEY, str(row.number)),))
     raise AssertionError("abort raises")
 
 

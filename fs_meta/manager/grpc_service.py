@@ -28,9 +28,11 @@ from fs_common.control_records import (
 )
 from fs_common.errors import Code, EmberError
 from fs_common.limits import MIB
+from fs_common.security.identity import Identity as Caller
 from fs_common.settings import STORAGE
 from fs_common.tls.control_plane import server_credentials
 from fs_common.tls.files import TlsFiles
+from fs_meta.manager.callers import Callers
 from fs_meta.manager.chains import Report
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_administration import AdministrationServicer
@@ -38,6 +40,8 @@ from fs_meta.manager.grpc_errors import abort, answering
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
 from fs_meta.manager.stores import Judged, StoreReport
+from fs_meta.users.users import Users
+from fs_meta.users.vouching import Vouching
 
 SERVICE_NAMES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 REQUEST_BYTES_MAX = 1 * MIB
@@ -49,8 +53,10 @@ REPLY_BYTES_MAX = 64 * MIB
 class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
     """Each method is one call of the manager."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, users: Users, callers: Callers) -> None:
         self._manager = manager
+        self._users = users
+        self._callers = callers
         self._streams: set[asyncio.Task[Any]] = set()
         """The tasks of open streams; each is gRPC's, and is made for one call."""
 
@@ -71,11 +77,13 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
     async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         self._opened()
         config = self._manager.config
+        vouching = self._users.vouching
         stream: NodeStream | None = None
         try:
             async for request in requests:
                 try:
                     identity = _identity(request.identity)
+                    caller = self._speaker(context, identity)
                     if stream is None:
                         stream = self._manager.open_stream(
                             request.identity.cluster, identity, request.identity.cluster_uuid
@@ -89,6 +97,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                         routing = await stream.heartbeat(_beat(request))
                 except EmberError as error:
                     await abort(context, error)
+                vouching.heard(identity.node, request.security_version)
                 yield pb.HeartbeatReply(
                     sequence=request.sequence,
                     sent_ms=request.sent_ms,
@@ -98,10 +107,21 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                     cluster_uuid=self._manager.cluster_uuid,
                     verdicts=[_verdict_message(judged) for judged in stream.verdicts],
                     config=self._news_of_config(request),
+                    security_version=0 if caller is None else vouching.version,
+                    security=None
+                    if caller is None or request.security_version == vouching.version
+                    else security_message(vouching, caller, identity.node),
                 )
         finally:
             if stream is not None:
                 stream.close()
+
+    def _speaker(self, context: Any, node: Identity) -> Caller | None:
+        """Who calls, if he may speak for `node`. Raises UNAUTHENTICATED, ACCESS_DENIED."""
+        caller = self._callers.identify(context)
+        if caller is not None and not caller.speaks_for(node.node):
+            raise EmberError(Code.ACCESS_DENIED, f"the token of {caller} does not speak for storage node {node.node}")
+        return caller
 
     def _news_of_config(self, request: Any) -> Any:
         """The cluster's configuration, where a node that takes one has another."""
@@ -124,6 +144,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
         while True:
             try:
                 routing = await self._manager.wait_newer(version)
+                self._callers.identify(context)
             except EmberError as error:
                 await abort(context, error)
             version = routing.version
@@ -134,6 +155,17 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
         if routing.version <= request.known_version:
             return pb.GetRoutingReply()
         return pb.GetRoutingReply(routing=routing_message(routing))
+
+
+def security_message(vouching: Vouching, caller: Caller, node: int) -> Any:
+    """What a daemon of storage node `node` is told, with a pass of its own."""
+    record = vouching.record
+    own = Caller(STORAGE_ROLE, node.to_bytes(16, "big"), node=node, token=caller.token)
+    return pb.Security(
+        keys=[pb.PassKey(id=key.id, secret=key.secret) for key in record.ring.keys],
+        revoked=[revoked.token for revoked in record.revoked],
+        given_pass=vouching.give(own),
+    )
 
 
 def _identity(message: Any) -> Identity:
@@ -193,17 +225,22 @@ class GrpcServer:
         await self._server.stop(None)
 
 
-async def serve(manager: Manager, growth: Growth, host: str, port: int, tls: TlsFiles | None = None) -> GrpcServer:
-    """Listen on `host:port` (0: any); with `tls`, over TLS alone. Raises UNREACHABLE when that cannot be."""
+async def serve(
+    manager: Manager, growth: Growth, users: Users, host: str, port: int, tls: TlsFiles | None = None
+) -> GrpcServer:
+    """Listen on `host:port` (0: any); with `tls`, over TLS alone. `users`: who may call what. Raises UNREACHABLE when
+    that cannot be."""
+    callers = Callers(users)
     server = grpc.aio.server(
+        interceptors=(callers,),
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a second owner
             ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
             ("grpc.max_send_message_length", REPLY_BYTES_MAX),
-        ]
+        ],
     )
     health_servicer = health.aio.HealthServicer()
-    servicer = ManagerServicer(manager)
+    servicer = ManagerServicer(manager, users, callers)
     control_pb2_grpc.add_ManagerServicer_to_server(servicer, server)
     control_pb2_grpc.add_AdministrationServicer_to_server(AdministrationServicer(manager, growth), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

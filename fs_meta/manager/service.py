@@ -1,11 +1,12 @@
 """Starting and stopping the manager with its control plane: what a metadata server calls."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from fs_common.live_config import LiveConfig
 from fs_common.records.control import GetControlReply
-from fs_common.records.routing import Routing
+from fs_common.records.routing import NodeState, Routing
 from fs_common.settings import META
 from fs_common.tls.files import TlsFiles
 from fs_meta.kv.interface import KeyValueStore
@@ -13,6 +14,7 @@ from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_service import GrpcServer, serve
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.manager_config import ManagerConfig
+from fs_meta.users.users import Users
 
 
 class RunningManager:
@@ -69,18 +71,24 @@ async def start_manager(
     cluster_uuid: bytes = b"",
     tls: TlsFiles | None = None,
     live: LiveConfig[Any] | None = None,
+    users: Users | None = None,
 ) -> RunningManager:
     """Start the manager on `kv`, of cluster `cluster_uuid`, and listen on `config.bind:config.grpc_port`.
+
+    `users`: who may call what; None: anybody anything.
 
     Raises `EmberError`: WRONG_CLUSTER, INVALID (store and configuration differ), UNREACHABLE (cannot listen).
     """
     manager = Manager(kv, config, cluster_uuid=cluster_uuid)
     if live is not None:
         manager.cluster_config.follow(META, live)
+    if users is None:
+        users = Users(kv, time.time_ns, enabled=False)
+    users.vouching.up_nodes = lambda: [node.node for node in manager.routing.nodes if node.state is NodeState.UP]
     await manager.start()
     try:
         growth = Growth(manager)
-        server = await serve(manager, growth, config.bind, config.grpc_port, tls)
+        server = await serve(manager, growth, users, config.bind, config.grpc_port, tls)
     except BaseException:
         await manager.close()
         raise

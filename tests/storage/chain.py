@@ -14,7 +14,7 @@ import msgspec
 
 from fs_common.checksums import matches, page_checksums
 from fs_common.errors import EmberError, code_of
-from fs_common.manager_client import NodeStatus, TargetVerdict
+from fs_common.manager_client import NodeStatus, Security, TargetVerdict
 from fs_common.methods import QUERY_LAST_CHUNK, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.peers import PeerPool
 from fs_common.records.routing import (
@@ -149,6 +149,9 @@ class FakeManager:
 
     def on_verdicts(self, callback: Callable[[list[TargetVerdict]], None]) -> None:
         self._judge = callback
+
+    def on_security(self, callback: Callable[[Security | None], None]) -> None:
+        pass
 
     def start(self) -> None:
         pass

@@ -14,6 +14,7 @@ from fs_common.records import (
     routing,
     scrubbing,
     session,
+    slow,
     storage,
 )
 
@@ -29,6 +30,7 @@ HELLO = Method("hello", 1, session.Hello, session.Welcome)
 PING = Method("ping", 2, session.Ping, session.Ping)
 STATS = Method("stats", 3, session.Empty, session.Stats)
 GET_PASS = Method("get_pass", 4, session.Empty, session.GivenPass)
+SLOW_OPERATIONS = Method("slow_operations", 5, session.Empty, slow.SlowOperationsReply)
 
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
 # 11 to 20 are not used again.

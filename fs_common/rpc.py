@@ -28,9 +28,10 @@ from fs_common.frames import FrameError
 from fs_common.latency import Latency
 from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
 from fs_common.link import Link
-from fs_common.methods import AT_VERSION, FOLLOW, GET_ROUTING, HELLO, LOCK, PING, STATS, Method
+from fs_common.methods import AT_VERSION, FOLLOW, GET_ROUTING, HELLO, LOCK, PING, SLOW_OPERATIONS, STATS, Method
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
-from fs_common.security.identity import Identity
+from fs_common.records.slow import SlowOperationsReply
+from fs_common.security.identity import CLIENT, Identity, require_admin
 from fs_common.slow_operations import SlowOperations
 from fs_common.telemetry import Counters, LimitedLog
 from fs_common.tracing import current
@@ -260,6 +261,7 @@ class Service:
         self._stats_sources: list[Callable[[], dict[str, int]]] = [self.counters.snapshot]
         self.register(PING, lambda call: Reply(Ping(call.request.text)))
         self.register(STATS, lambda call: Reply(Stats(self.stats())))
+        self.register(SLOW_OPERATIONS, self._tell_slow)
 
     def register(self, method: Method, handler: Handler, *, allocate: Allocate | None = None) -> None:
         """Answer `method` with `handler(call) -> Reply`, sync or async, or with a future of the reply.
@@ -290,12 +292,21 @@ class Service:
         """What `source()` gives is part of the answer to STATS."""
         self._stats_sources.append(source)
 
+    def _tell_slow(self, call: Call) -> Reply:
+        """They name paths and clients, so they are for those who may look at everything."""
+        identity = call.session.identity
+        if identity is not None and identity.role == CLIENT:
+            require_admin(identity, "to see slow operations")
+        return Reply(SlowOperationsReply(self.slow_operations.snapshot()))
+
     def stats(self) -> dict[str, int]:
         merged: dict[str, int] = {}
         for registration in self.registrations.values():
             name = registration.method.name
             merged[f"rpc_{name}_calls"] = registration.calls
             merged[f"rpc_{name}_errors"] = registration.errors
+            merged[f"rpc_{name}_ns"] = registration.latency.total_ns
+        merged["slow_operations"] = sum(self.slow_operations.counts.values())
         for source in self._stats_sources:
             merged.update(source())
         return merged

@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
+from fs_common.records.slow import SlowOperation
 from fs_common.telemetry import LimitedLog
 from fs_common.tracing import shown
 
@@ -20,25 +19,6 @@ KEPT = 256
 """Of them, the newest, in memory."""
 TEXT_BYTES_MAX = 200
 """Of a name that is shown."""
-
-
-class SlowOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """One that took longer than is expected."""
-
-    operation: str
-    trace: str
-    """Eight hexadecimal digits; zeros: it was made for no client's operation."""
-    ended_s: float
-    """Seconds since the epoch."""
-    took_ms: float
-    about: str = ""
-    """Which inode, chunk, path, as far as the request says."""
-    times_ms: dict[str, float] = {}
-    """Where the time went, as far as it is known: disk, forward, ..."""
-    peer: str = ""
-    """Who asked."""
-    error: str = ""
-    """Name of the error that it ended with; empty: none."""
 
 
 class SlowOperations:

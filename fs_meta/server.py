@@ -286,6 +286,7 @@ async def start(
         routing=routing,
         pool=pool,
         stats=service.stats,
+        slow=lambda: service.slow_operations.snapshot(),
         clients=clients.listed,
         is_mount=lambda client: following.follower(client) is not None,
         operations=OPERATIONS,

@@ -12,7 +12,7 @@ Runs on the HTTP thread's loop. Task: `_follow`, from the first viewer to the la
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -35,6 +35,8 @@ AGAIN_S: Final = 1.0
 """Pause after a look that failed."""
 GONE_MAX: Final = 10_000
 """Chains that are gone and remembered as such. Beyond it viewers are told of all chains anew."""
+FOR_ADMINISTRATORS: Final = frozenset(("slow",))
+"""Events that say what others work with."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -73,8 +75,9 @@ class Live:
     def full(self) -> bool:
         return self._viewers >= VIEWERS_MAX
 
-    async def feed(self) -> AsyncIterator[bytes]:
+    async def feed(self, *, administrator: bool = True) -> AsyncIterator[bytes]:
         """What one viewer is sent, until it goes, or `FEED_S` are over."""
+        hidden = () if administrator else FOR_ADMINISTRATORS
         self._begin()
         try:
             until_s = self._clock() + self._feed_s
@@ -84,7 +87,7 @@ class Live:
                 news = self._news
                 if self._number > seen and self._samples is not None:
                     number = self._number
-                    for part in self._since(seen):
+                    for part in self._since(seen, hidden):
                         yield part
                     samples, samples_from = await self._samples_from(samples_from)
                     if samples:
@@ -97,8 +100,10 @@ class Live:
         finally:
             self._end()
 
-    def _since(self, seen: int) -> list[bytes]:
-        parts = [_event(name, data) for name, (number, data) in self._events.items() if number > seen]
+    def _since(self, seen: int, hidden: Collection[str]) -> list[bytes]:
+        parts = [
+            _event(name, data) for name, (number, data) in self._events.items() if number > seen and name not in hidden
+        ]
         whole = seen < self._whole_from or not seen
         changed = [data for number, data in self._chains.values() if whole or number > seen]
         gone = [] if whole else [chain for chain, number in self._gone.items() if number > seen]
@@ -206,4 +211,6 @@ async def live(request: Request, caller: Reader) -> StreamingResponse:
     if feed.full:
         raise EmberError(Code.BUSY, f"{VIEWERS_MAX} people look at the console already: close one of its pages")
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(feed.feed(), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(
+        feed.feed(administrator=caller is None or caller.admin), media_type="text/event-stream", headers=headers
+    )

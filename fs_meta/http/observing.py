@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fs_common.errors import EmberError
-from fs_common.methods import SPACE_INFO, STATS, Method
+from fs_common.methods import SLOW_OPERATIONS, SPACE_INFO, STATS, Method
 from fs_common.peers import PeerPool
 from fs_common.records.chains import ChainView, ListChainsReply
 from fs_common.records.routing import NodeInfo, NodeState, Routing
 from fs_common.records.session import Empty, Stats
+from fs_common.records.slow import SlowOperation, SlowOperationsReply
 from fs_common.records.storage import SpaceInfo, SpaceInfoReply
 from fs_common.records.targets import ListTargetsReply
 from fs_meta.clients import Connected
@@ -49,6 +50,12 @@ LOOKING: Final = frozenset(
 ) | {"get_xattr", "list_xattrs", "get_lock", "kept"}
 """Namespace calls that change nothing, or leave a session at most."""
 
+WAITING: Final = frozenset(("lock",))
+"""Those that wait for others: how long says nothing."""
+SLOW_SHOWN: Final = 100
+_MS: Final = 1e-6
+"""Of a nanosecond."""
+
 
 def series_of(operations: Iterable[Method]) -> dict[Source | None, dict[str, Rate | Mean | Level]]:
     """What is kept. `operations`: the namespace's."""
@@ -61,6 +68,8 @@ def series_of(operations: Iterable[Method]) -> dict[Source | None, dict[str, Rat
             "write_bytes": Rate(("bytes_written",)),
             "reads": Rate(("reads",)),
             "writes": Rate(("updates_of_clients",)),
+            "read_ms": Mean(("rpc_read_chunks_ns",), ("rpc_read_chunks_calls",), _MS),
+            "write_ms": Mean(("rpc_update_chunks_ns",), ("rpc_update_chunks_calls",), _MS),
             "resync_bytes": Rate(("bytes_resynced", "bytes_mended")),
             "storage_errors": Rate(("rpc_read_chunks_errors", "rpc_update_chunks_errors", "updates_failed")),
         },
@@ -68,6 +77,11 @@ def series_of(operations: Iterable[Method]) -> dict[Source | None, dict[str, Rat
             "looks": Rate(tuple(f"rpc_{name}_calls" for name in looking)),
             "changes": Rate(tuple(f"rpc_{name}_calls" for name in changing)),
             "refusals": Rate(tuple(f"rpc_{name}_errors" for name in names)),
+            "metadata_ms": Mean(
+                tuple(f"rpc_{name}_ns" for name in names if name not in WAITING),
+                tuple(f"rpc_{name}_calls" for name in names if name not in WAITING),
+                _MS,
+            ),
             "used_bytes": Level(),
             "capacity_bytes": Level(),
             "inodes": Level(),
@@ -100,6 +114,8 @@ class Observation(NamedTuple):
     """The newest ones. Who lacks more asks the history."""
     rates: Mapping[Source, Mapping[str, float]]
     """Of the last sample (`History.rates`)."""
+    slow: list[tuple[Source, SlowOperation]]
+    """Where it was, and what: the newest first."""
 
 
 class Observer:
@@ -111,16 +127,18 @@ class Observer:
         routing: Callable[[], Routing | None],
         pool: PeerPool,
         stats: Callable[[], dict[str, int]],
+        slow: Callable[[], list[SlowOperation]],
         clients: Callable[[], list[Connected]],
         is_mount: Callable[[bytes], bool],
         operations: Iterable[Method],
         clock: Callable[[], float],
     ) -> None:
-        """`stats`: this server's own counters."""
+        """`stats`, `slow`: this server's own counters, and slow operations."""
         self.history = History(series_of(operations), samples_max=SAMPLES_MAX, span_s=SPAN_S)
         self._routing = routing
         self._pool = pool
         self._stats = stats
+        self._slow = slow
         self._clients = clients
         self._is_mount = is_mount
         self._clock = clock
@@ -128,6 +146,8 @@ class Observer:
         self._growth: Growth | None = None
         self._spaces: dict[int, SpaceInfoReply] = {}
         """By node: of those that answered in the last round of a time in which somebody looked."""
+        self._slow_there: dict[int, tuple[int, list[SlowOperation]]] = {}
+        """By node: how many it had counted when it was asked, and the newest of them."""
         self._unheard: frozenset[int] = frozenset()
         self._managed_now: tuple[ListChainsReply | None, ListTargetsReply | None, dict[int, int]] = (None, None, {})
         self._managed_until_s = 0.0
@@ -178,9 +198,12 @@ class Observer:
                 counters = await self._ask(node, STATS, Empty())
                 if isinstance(counters, Stats):
                     readings[node.node] = counters.counters
-                    space = await self._ask(node, SPACE_INFO, SpaceInfo()) if watched else None
+                    if not watched:
+                        continue
+                    space = await self._ask(node, SPACE_INFO, SpaceInfo())
                     if isinstance(space, SpaceInfoReply):
                         spaces[node.node] = space
+                    await self._ask_slow(node, counters.counters.get("slow_operations", 0))
 
         await asyncio.gather(*(ask() for _ in range(min(ASKED_AT_ONCE, len(nodes)))))
         stats = self._stats()
@@ -198,6 +221,21 @@ class Observer:
         self._unheard = frozenset(node.node for node in nodes if node.node not in readings)
         if watched:
             self.tell()
+
+    async def _ask_slow(self, node: NodeInfo, count: int) -> None:
+        """What was slow there, if something was that is not known yet."""
+        if count == self._slow_there.get(node.node, (0, []))[0]:
+            return
+        slow = await self._ask(node, SLOW_OPERATIONS, Empty())
+        if isinstance(slow, SlowOperationsReply):
+            self._slow_there[node.node] = (count, slow.operations[:SLOW_SHOWN])
+
+    def _slowest(self, routing: Routing) -> list[tuple[Source, SlowOperation]]:
+        listed = {node.node for node in routing.nodes}
+        found = [(META, slow) for slow in self._slow()[:SLOW_SHOWN]]
+        found += [(node, slow) for node, (_, some) in self._slow_there.items() if node in listed for slow in some]
+        found.sort(key=lambda each: -each[1].ended_s)
+        return found[:SLOW_SHOWN]
 
     async def _ask(self, node: NodeInfo, method: Method, request: Empty | SpaceInfo) -> object:
         try:
@@ -246,6 +284,7 @@ class Observer:
             stats.get("inodes_in_use", 0),
             self.history.since(self.history.taken - SAMPLES_SHOWN),
             self.history.rates,
+            self._slowest(routing),
         )
 
     async def _managed(self) -> tuple[ListChainsReply | None, ListTargetsReply | None, dict[int, int]]:

@@ -9,6 +9,7 @@ What is wrong and what helps is said in the words of `emberfs status` and `ember
 | `nodes` | every node with its space, rates and silence | with every look |
 | `chains` | those that have changed, and the ids of those that are gone | rarely; the first one has all |
 | `moves`, `clients` | targets that move; who is connected | now and then |
+| `slow` | operations that took long, of all processes; for administrators alone, as they name paths | when one was |
 | `operations` | calls a second by operation, of this metadata server | with every sample |
 | `samples` | the next points of the charts | with every sample; the first one has the last hour |
 """
@@ -48,6 +49,7 @@ def events_of(seen: Observation) -> dict[str, Any]:
         "moves": _moves(seen),
         "clients": _clients(seen),
         "operations": _operations(seen),
+        "slow": _slow(seen),
         "chains": chains,
     }
 
@@ -215,3 +217,20 @@ def _operations(seen: Observation) -> list[dict[str, Any]]:
         if rate or errors:
             found.append({"operation": operation, "calls": _short(rate), "errors": _short(errors)})
     return sorted(found, key=lambda operation: -(operation["calls"] or 0))
+
+
+def _slow(seen: Observation) -> list[dict[str, Any]]:
+    return [
+        {
+            "node": node or None,
+            "operation": slow.operation,
+            "ended_s": slow.ended_s,
+            "took_ms": slow.took_ms,
+            "trace": slow.trace,
+            "about": slow.about,
+            "times_ms": slow.times_ms,
+            "peer": slow.peer,
+            "error": slow.error,
+        }
+        for node, slow in seen.slow
+    ]

@@ -3,6 +3,7 @@
 from fs_common.ids import ClientId
 from fs_common.records.chains import ChainView, ListChainsReply, Standing, SyncProgress, TargetView
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
+from fs_common.records.slow import SlowOperation
 from fs_common.records.storage import SpaceInfoReply, TargetSpace, TargetTrouble
 from fs_common.records.targets import ListTargetsReply, MoveView, NodeView
 from fs_meta.clients import Connected
@@ -27,6 +28,7 @@ def observation(
     name: str = "lab",
     manages: bool = True,
     troubles: int = 0,
+    slow: int = 0,
 ) -> Observation:
     """`failed`: nodes. `syncing`: nodes whose targets are filled up. Chain c is on nodes c, c+1, c+2, round about."""
     infos = [
@@ -99,6 +101,22 @@ def observation(
         mounts=frozenset(client.client for client in connected[::2]),
         inodes=12_345,
         samples=samples or Piece(0, [], {}),
+        slow=[
+            (
+                n % (nodes + 1),
+                SlowOperation(
+                    operation="update_chunks" if n % 2 else "create",
+                    trace=f"{n:08x}",
+                    ended_s=1_796_115_600.0 - 37 * n,
+                    took_ms=1200.0 + 100 * n,
+                    about="inode 17 chunk 3 chain 2" if n % 2 else "in inode 1, '/data/<b>set</b>'",
+                    times_ms={"disk": 1100.5, "forward": 20.25} if n % 2 else {},
+                    peer=f"client 192.0.2.{n}:4711",
+                    error="TIMED_OUT" if n == 3 else "",
+                ),
+            )
+            for n in range(1, slow + 1)
+        ],
         rates={
             META: {"rpc_stat_calls": 120.0, "rpc_stat_errors": 1.0, "rpc_create_calls": 3.5, "rpc_create_errors": 0.0},
             **{info.node: {"bytes_read": 1e8 / info.node, "reads": 900.0} for info in infos if info.node not in failed},

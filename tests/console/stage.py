@@ -104,7 +104,7 @@ def scene(name: str) -> tuple[Observation, int]:
         case "healthy":
             return observation(), 1200
         case "degraded":
-            return observation(6, 8, failed=frozenset((2,)), syncing=frozenset((5,)), moves=3, clients=9), 900
+            return observation(6, 8, failed=frozenset((2,)), syncing=frozenset((5,)), moves=3, clients=9, slow=7), 900
         case "offline":
             return observation(3, 3, failed=frozenset((1, 2, 3))), 50
         case "large":

@@ -54,8 +54,8 @@ def live_of(observer: PlayedObserver, **named: Any) -> Live:
 
 
 class Viewer:
-    def __init__(self, live: Live) -> None:
-        self.feed: AsyncIterator[bytes] = live.feed()
+    def __init__(self, live: Live, **named: bool) -> None:
+        self.feed: AsyncIterator[bytes] = live.feed(**named)
 
     async def event(self) -> tuple[str, Any]:
         async with asyncio.timeout(10):
@@ -82,7 +82,7 @@ def test_a_viewer_is_sent_everything_at_first_and_then_what_has_changed() -> Non
         assert (await viewer.event())[0] == "hello"
         observer.show(observation(), samples=3)
         first = await viewer.until("samples")
-        assert set(first) == {"cluster", "nodes", "moves", "clients", "operations", "chains", "samples"}
+        assert set(first) == {"cluster", "nodes", "moves", "clients", "operations", "slow", "chains", "samples"}
         assert first["chains"]["whole"] and len(first["chains"]["chains"]) == 3
         assert first["samples"]["first"] == 0 and first["samples"]["series"] == {"reads": [0, 1, 2]}
 
@@ -161,6 +161,18 @@ def test_a_feed_ends_by_itself_so_that_the_next_one_shows_its_token_again() -> N
         live = live_of(observer, feed_s=0.0)
         assert [part async for part in live.feed()] == [b'event: hello\ndata: {"release":"%s"}\n\n' % RELEASE.encode()]
         assert live._following is None
+
+    asyncio.run(body())
+
+
+def test_what_others_work_with_is_told_to_administrators_alone() -> None:
+    async def body() -> None:
+        observer = PlayedObserver()
+        viewer = Viewer(live_of(observer), administrator=False)
+        await viewer.event()
+        observer.show(observation(slow=2), samples=1)
+        assert "slow" not in await viewer.until("samples")
+        await viewer.close()
 
     asyncio.run(body())
 

@@ -194,7 +194,7 @@ export function create() {
           h(
             "table",
             { class: "layout-table" },
-            h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Chunk"), h("th", { scope: "col" }, "Bytes"), h("th", { scope: "col" }, "Chain"), Array.from({ length: replicas }, (_, k) => h("th", { scope: "col" }, replicaName(k, replicas))))),
+            h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Chunk"), h("th", { scope: "col", class: "number" }, "Bytes"), h("th", { scope: "col" }, "Chain"), Array.from({ length: replicas }, (_, k) => h("th", { scope: "col" }, replicaName(k, replicas))))),
             h("tbody", {}),
           ),
         ),

@@ -10,6 +10,7 @@ export class Store {
     this.moves = [];
     this.clients = [];
     this.operations = [];
+    this.slow = null; // Not told to everybody.
     this.chains = new Map();
     this.chainsChanged = 0; // How often.
     this.samples = new Samples();
@@ -36,6 +37,7 @@ export class Store {
       case "moves":
       case "clients":
       case "operations":
+      case "slow":
         this[name] = value;
         break;
     }

@@ -188,6 +188,9 @@ class ManagerClient:
         self._secure: Callable[[Security | None], None] = lambda security: None
         self._failure: EmberError | None = None
         """Why the last try failed; None while heartbeats are answered."""
+        self.beats_answered = 0
+        self.beats_failed = 0
+        """Tries that ended without an answer."""
         self._turned = asyncio.Event()
         """Set, and replaced, when a heartbeat was answered or failed."""
         self._nudged = asyncio.Event()
@@ -206,6 +209,11 @@ class ManagerClient:
     def lease_left_s(self) -> float:
         """Seconds the lease has left; 0 when it is over."""
         return max(0.0, self._lease_until_s - self._clock())
+
+    @property
+    def heartbeat_age_s(self) -> float:
+        """Since the last heartbeat was sent that was answered; infinity: none was."""
+        return self._clock() - (self._lease_until_s - self._lease_s)
 
     @property
     def incarnation(self) -> int:
@@ -345,6 +353,7 @@ class ManagerClient:
         if failure.code is Code.NODE_UNKNOWN:
             self.dismissed.set()
         self._failure = failure
+        self.beats_failed += 1
         self._turn()
         if sequence > 1:
             _log.warning("heartbeats: %s", str(failure))
@@ -405,6 +414,7 @@ class ManagerClient:
         self._interval_s = reply.heartbeat_interval_ms / 1000
         self._lease_until_s = max(self._lease_until_s, sent_s + self._lease_s)
         self._failure = None
+        self.beats_answered += 1
         if reply.HasField("routing"):
             self._learn(routing_record(reply.routing))
         if reply.verdicts:

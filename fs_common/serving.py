@@ -146,6 +146,10 @@ class ServingConnection:
             if active.task is not None:
                 active.task.cancel()
 
+    def in_work(self) -> tuple[int, int, int]:
+        """Requests in work, their payload, answers that are not sent yet, in bytes."""
+        return len(self._active), self._active_bytes, self._link.unsent_bytes
+
     # Looks
 
     def look(self, now: float) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.http_ports import ABOVE_METADATA, NONE, port_of
 from fs_common.http_server import App, HttpServer, LoopBridge
+from fs_common.metrics import Metrics
 from fs_common.records.routing import NodeState
 from fs_common.tls.files import TlsFiles
 from fs_meta.config import MetaConfig
@@ -17,6 +18,7 @@ from fs_meta.http.later import MadeLater
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.service import RunningManager
+from fs_meta.metrics import gather_meta
 from fs_meta.server import MetaServer
 
 
@@ -39,6 +41,7 @@ def start_http(
         bridge,
         lambda: readiness(kv, manager.manager),
         identity={"role": "meta", "cluster": config.cluster},
+        metrics=Metrics(bridge, [lambda figures: gather_meta(figures, server, manager.manager, kv)]),
         rest=MadeLater(make),
     )
     http = HttpServer(pages, config.bind, port, tls)

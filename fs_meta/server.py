@@ -150,7 +150,7 @@ class MetaServer:
         self._collector = collector
         self._chunks = chunks
         self._slow_operations = slow_operations
-        self._server = server
+        self.data_plane = server
         self.following = following
         self._news = news
         self._rotate_every_ns = config.key_rotation_h * 3_600_000 * _MS
@@ -180,7 +180,7 @@ class MetaServer:
         self.context.lock_waits.close()
         self.following.end()
         self._news.end()
-        await self._server.close(grace_s)
+        await self.data_plane.close(grace_s)
         self._stop.set()
         await asyncio.gather(*self._tasks)
         await self.pool.close()

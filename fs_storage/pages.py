@@ -9,6 +9,7 @@ import asyncio
 from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.http_ports import ABOVE_STORAGE, NONE, port_of
 from fs_common.http_server import HttpServer, LoopBridge
+from fs_common.metrics import Metrics
 from fs_common.tls.files import TlsFiles
 from fs_storage.config import StorageConfig
 from fs_storage.service import Daemon
@@ -21,7 +22,7 @@ def start_http(config: StorageConfig, daemon: Daemon, tls: TlsFiles | None = Non
         return None
     bridge = LoopBridge(asyncio.get_running_loop())
     identity: dict[str, str | int] = {"role": "storage", "cluster": config.cluster, "node": config.node}
-    pages = DaemonPages(bridge, lambda: readiness(daemon), identity=identity)
+    pages = DaemonPages(bridge, lambda: readiness(daemon), identity=identity, metrics=Metrics(bridge, [daemon.gather]))
     server = HttpServer(pages, config.bind, port, tls)
     server.start()
     return server

@@ -163,6 +163,10 @@ class Scrub:
             progress.not_compared,
         )
 
+    def progress(self, target: int) -> Progress:
+        """Of its pass, or the last one."""
+        return self._progress.get(target) or Progress()
+
     def differing(self, target: int) -> int:
         """Chunks of the target of which another replica has something else."""
         return len(self._differing.get(target, ()))

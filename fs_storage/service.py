@@ -19,6 +19,7 @@ from fs_common.buffers import BufferPool
 from fs_common.checks import InvariantViolation
 from fs_common.limits import MIB
 from fs_common.manager_client import NodeStatus, Security, TargetVerdict
+from fs_common.metrics import Figures
 from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
@@ -35,6 +36,7 @@ from fs_storage.gate import FOR_COMPARISON, FROM_NO_TARGET, Gate, of_its_own
 from fs_storage.giving_way import give_way
 from fs_storage.holdings import Holdings
 from fs_storage.mending import Mending
+from fs_storage.metrics import Parts, gather_storage
 from fs_storage.payload import PayloadMemory
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
@@ -68,6 +70,15 @@ class Manager(Protocol):
 
     @property
     def lease_left_s(self) -> float: ...
+
+    @property
+    def heartbeat_age_s(self) -> float: ...
+
+    @property
+    def beats_answered(self) -> int: ...
+
+    @property
+    def beats_failed(self) -> int: ...
 
     def on_routing(self, callback: Callable[[Routing], None]) -> None: ...
 
@@ -184,6 +195,12 @@ class Daemon:
         self._scrub.interval_s = config.scrub_interval_h * 3600
         self.service.slow_operations.set_threshold(config.slow_operation_ms)
         set_log_level(config.log_level)
+
+    def gather(self, figures: Figures) -> None:
+        """For Prometheus."""
+        assert self._server is not None
+        parts = Parts(self._server, self.targets, self._scrub, self._repairs, self._memory, self._pool, self._disk)
+        gather_storage(figures, parts, self.manager)
 
     # -- life ------------------------------------------------------------------------------------------------------
 

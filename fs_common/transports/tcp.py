@@ -537,6 +537,11 @@ class Server:
         """More are ended as soon as they come, so that those that are there, and the disk, have their descriptors."""
         self._closed = False
 
+    @property
+    def service(self) -> Service:
+        """What it answers with."""
+        return self._service
+
     def start(self) -> None:
         self._loop.add_reader(self._socket.fileno(), self._on_acceptable)
 
@@ -562,6 +567,14 @@ class Server:
             finally:
                 timer.cancel()
         self._look.cancel()
+
+    def in_work(self) -> tuple[int, int, int]:
+        """Over all connections: requests in work, their payload, answers that are not sent yet, in bytes."""
+        requests = payload_bytes = unsent_bytes = 0
+        for connection in self._connections:
+            count, payload, unsent = connection.in_work()
+            requests, payload_bytes, unsent_bytes = requests + count, payload_bytes + payload, unsent_bytes + unsent
+        return requests, payload_bytes, unsent_bytes
 
     def _on_look(self) -> None:
         # Booked first: whatever becomes of this look, the next one comes.

@@ -45,11 +45,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter_ns as clock_ns
 from typing import Any, TypeVar
 
 import lmdb
 
 from fs_common.errors import Code, EmberError
+from fs_common.latency import Latency
 from fs_common.limits import MIB
 from fs_meta.kv.directory import DATA_FILE, StoreDirectory, open_directory, require_store
 from fs_meta.kv.disk import Disk, RealDisk
@@ -59,6 +61,7 @@ from fs_meta.kv.journal_format import Changes, JournalDamaged
 from fs_meta.kv.lmdb_file import LmdbFile
 from fs_meta.kv.memtable import Before, Memtable, Memtables
 from fs_meta.kv.overlay import Overlay, Snapshot, drive
+from fs_meta.kv.timings import Timings
 from fs_meta.kv.worker import Thread, Worker, finished
 
 T = TypeVar("T")
@@ -187,6 +190,8 @@ class LmdbStore:
         """Set by `close`, resolved when nothing is under way."""
         self.failure: EmberError | None = None
         """Why the store is fenced."""
+        self._durable, self._relaxed, self._synced = Latency(), Latency(), Latency()
+        """How long transactions took, by what they wait for, and syncs of the journal."""
 
     @classmethod
     def open(
@@ -247,6 +252,7 @@ class LmdbStore:
         self._check_usable()
         loop = asyncio.get_running_loop()
         waiting = _Waiting(fn, relaxed)
+        began_ns = clock_ns()
         if relaxed and not (self._turn_taken or self._queue or self._blocked):
             # The first of a turn waits for nobody. Those that follow it in the same turn share a batch.
             self._turn_taken = True
@@ -255,8 +261,18 @@ class LmdbStore:
         else:
             self._queue.append(waiting)
             self._schedule(loop)
-        result: T = await waiting.outcome()
-        return result
+        try:
+            result: T = await waiting.outcome()
+            return result
+        finally:
+            (self._relaxed if relaxed else self._durable).add(clock_ns() - began_ns)
+
+    def timings(self) -> Timings:
+        waiting = len(self._queue) + len(self._unsynced) + len(self._held)
+        memtables = self._memtables
+        frozen_bytes = memtables.frozen.journal_bytes if memtables.frozen is not None else 0
+        journal_bytes = memtables.active.journal_bytes + frozen_bytes
+        return Timings(self._durable, self._relaxed, self._synced, waiting, journal_bytes)
 
     async def sync(self) -> None:
         self._check_usable()
@@ -452,9 +468,11 @@ class LmdbStore:
         self._syncing = True
         sequence = self._journal.sequence
         files = self._journal.unsynced_files()
+        began_ns = clock_ns()
 
         def done(error: BaseException | None) -> None:
             self._syncing = False
+            self._synced.add(clock_ns() - began_ns)
             if error is not None:
                 failure = self._fence(error)
                 while self._unsynced:

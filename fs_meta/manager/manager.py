@@ -465,6 +465,12 @@ class Manager(OperatorCalls):
         published, self._published = self._published, asyncio.Event()
         published.set()
 
+    def heartbeat_ages_s(self) -> dict[int, float]:
+        """By node: since this manager heard it last."""
+        now_ms = self._now_ms()
+        members = self.membership.members
+        return {node: (now_ms - member.heard_ms) / 1000 for node, member in members.items() if member.beat}
+
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 

@@ -21,8 +21,9 @@ class Making(enum.Enum):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--format`, and `--format-if-missing` of supervisors and containers; the value is `making`."""
+    """`--format` and `--format-if-missing`: `making`; `--format-only`: `only`."""
     parser.set_defaults(making=Making.NO)
+    parser.add_argument("--format-only", dest="only", action="store_true", help="the same, without serving")
     parser.add_argument(
         "--format",
         dest="making",

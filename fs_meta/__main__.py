@@ -23,12 +23,13 @@ from fs_common.errors import Code, EmberError
 from fs_common.http_server import HttpServer
 from fs_common.live_config import LiveConfig
 from fs_common.making import Making
+from fs_common.service_manager import tell_ready
 from fs_common.settings import META
 from fs_common.telemetry import configure_logging
 from fs_common.tls.files import TlsFiles
 from fs_meta import server
 from fs_meta.config import MetaConfig
-from fs_meta.format import prepare_store
+from fs_meta.format import Found, prepare_store
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.kv.open import open_store
 from fs_meta.manager.cluster_config import stored_config
@@ -66,7 +67,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmberError as error:
         return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(live, options.making, tls, options.new_admin_token))
+        return runner.run(
+            _format(config) if options.only else _serve(live, options.making, tls, options.new_admin_token)
+        )
+
+
+async def _format(config: MetaConfig) -> int:
+    try:
+        kv = open_store(config.store_url)
+        try:
+            await _prepare(kv, config, Making.YES)
+        finally:
+            await kv.close()
+    except EmberError as error:
+        return _refuse(error.message, EXIT_FAILED)
+    return 0
 
 
 async def _serve(live: LiveConfig[MetaConfig], making: Making, tls: TlsFiles | None, new_admin_token: bool) -> int:
@@ -83,6 +98,7 @@ async def _serve(live: LiveConfig[MetaConfig], making: Making, tls: TlsFiles | N
         return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
     heap.freeze()
     print(f"ready meta {running.host}:{running.port}", flush=True)
+    tell_ready()
     ends = [loop.create_task(stopped.wait()), loop.create_task(running.failed.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:
@@ -128,9 +144,7 @@ async def _start(
         making = Making.IF_MISSING  # it is empty at every start
     kv = open_store(config.store_url, make=making is not Making.NO)
     try:
-        found = await prepare_store(
-            kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns(), making
-        )
+        found = await _prepare(kv, config, making)
         live.offer(await stored_config(kv, META))
         config = live.running
         configure_logging("meta", config.log_json, config.log_level)
@@ -152,6 +166,10 @@ async def _start(
     except BaseException:
         await running.close()
         raise
+
+
+async def _prepare(kv: KeyValueStore, config: MetaConfig, making: Making) -> Found:
+    return await prepare_store(kv, config.cluster, config.root_layout, os.getuid(), os.getgid(), time.time_ns(), making)
 
 
 def _refuse(reason: str, status: int) -> int:

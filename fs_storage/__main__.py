@@ -21,8 +21,10 @@ from fs_common import heap, making
 from fs_common.config import STORAGE_VARIABLES, ConfigError, load, own_values
 from fs_common.errors import EmberError, Retry
 from fs_common.live_config import LiveConfig
+from fs_common.making import Making
 from fs_common.manager_client import ManagerClient, NodeAddress, pull_config
 from fs_common.records.cluster_config import PushedConfig
+from fs_common.service_manager import tell_ready
 from fs_common.settings import STORAGE
 from fs_common.telemetry import configure_logging
 from fs_common.tls.files import TlsFiles
@@ -63,8 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tls = TlsFiles.of_daemon(config.tls_dir) if config.tls_dir else None
     except EmberError as error:
         return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
+    make = Making.YES if options.only else options.making
     try:
-        with claim(Path(config.directory), config.cluster, config.node, options.making) as directory:
+        with claim(Path(config.directory), config.cluster, config.node, make) as directory:
+            if options.only:
+                return 0
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_serve(live, directory, tls))
     except DirectoryRefused as error:
@@ -130,6 +135,7 @@ async def _serve(live: LiveConfig[StorageConfig], directory: NodeDirectory, tls:
         if joined.done():
             heap.freeze()
             print(f"ready storage {host}:{port}", flush=True)
+            tell_ready()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if dismissed.done():
             status = _refuse("the manager says that this process has left: it ends, to be started again", EXIT_FAILED)

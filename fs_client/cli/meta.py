@@ -14,6 +14,7 @@ import click
 @click.option(
     "--format", "making", flag_value="--format", help="First start: make its directory; refused if there is one."
 )
+@click.option("--format-only", "making", flag_value="--format-only", help="The same, without serving: it ends.")
 @click.option(
     "--format-if-missing",
     "making",
@@ -33,7 +34,7 @@ def meta(config: Path | None, making: str | None) -> None:
 
     \b
     Example:
-      emberfs meta --config /etc/emberfs/meta.toml --format      once
+      emberfs meta --config /etc/emberfs/meta.toml --format-only      once
       emberfs meta --config /etc/emberfs/meta.toml
     """
     from fs_client.cli.execute import execute_module

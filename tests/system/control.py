@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import fs_client
@@ -39,12 +39,13 @@ def emberfs(
     code: int | None = 0,
     cwd: Path | None = None,
     user: int | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; fails unless it ends with this exit code (None: any).
 
     `user`: whom it acts as on the cluster; by default it is this process's user, as for everybody who types it.
     """
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    environment = dict(os.environ, PYTHONPATH=str(ROOT)) | dict(variables or {})
     if cluster is not None:
         environment["EMBERFS_CLUSTER"] = cluster
     program = ["-m", "fs_client.cli"] if user is None else ["-c", _AS_USER.format(user=user)]

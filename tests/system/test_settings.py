@@ -44,6 +44,16 @@ def test_a_cluster_of_variables_is_reached_by_its_name(tmp_path: Path) -> None:
             assert (first.wait(WAIT_S), second.wait(WAIT_S)) == (0, 0)
 
 
+@pytest.mark.parametrize("role", ["meta", "storage"])
+def test_a_directory_that_is_made_without_serving(tmp_path: Path, role: str) -> None:
+    settings = {"cluster": "c", "directory": tmp_path, "node": 1, "manager": "127.0.0.1:1"}
+    variables = {f"EMBERFS_STORAGE_{key.upper()}": str(value) for key, value in settings.items()}
+    variables |= {"EMBERFS_META_CLUSTER": "c", "EMBERFS_META_DIRECTORY": str(tmp_path)}
+    assert emberfs(role, "--format-only", variables=variables).stderr == ""
+    assert "formatted already" in emberfs(role, "--format-only", variables=variables, code=1).stderr
+    assert "formatted already" in emberfs(role, "--format", variables=variables, code=1).stderr
+
+
 def test_a_variable_that_sets_nothing_is_named(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "fs_meta"],

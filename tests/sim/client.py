@@ -79,7 +79,7 @@ class Client(Process):
     # -- updates -----------------------------------------------------------------------------------------------
 
     async def _update(self, chunk: bytes) -> None:
-        random, kernel = self.kernel.random, self.kernel
+        random = self.kernel.random
         kind = random.choice(
             (
                 UpdateKind.WRITE,
@@ -96,6 +96,11 @@ class Client(Process):
             argument = f"{self._number}.{self._written}"
         elif kind is UpdateKind.TRUNCATE:
             argument = random.randrange(3)
+        await self.update(chunk, kind, argument)
+
+    async def update(self, chunk: bytes, kind: UpdateKind, argument: object) -> None:
+        """Tried until it is stored, or its time is over."""
+        random, kernel = self.kernel.random, self.kernel
         channel = self._kept.pop(chunk, 0) or (self._free.pop() if self._free else len(self._sequences) + 1)
         sequence = self._sequences[channel] = self._sequences.get(channel, 0) + 1
         identity = (self._identity, channel, sequence)

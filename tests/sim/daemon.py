@@ -4,6 +4,7 @@ What the shell of a real daemon does in its modules is done here in those of the
 `forward` (`Updates`), `settling`, `mending`, `filling` (resync and FINISH_SYNC).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,7 @@ class Daemon(Process):
     def trace(self, text: str) -> None:
         self.checks.trace(self.name, text)
 
-    def die(self, *, power: bool) -> None:
+    def die(self, *, power: bool, crash: Callable[..., None] = Store.crash) -> None:
         """What a crash leaves on the disks."""
         random = self.kernel.random
         for target, works in self.under_way.items():
@@ -128,7 +129,7 @@ class Daemon(Process):
         self.under_way.clear()
         for disk in self.disks.values():
             if disk.store is not None:
-                disk.store.crash(random, power=power or disk.fails)
+                crash(disk.store, random, power=power or disk.fails)
                 disk.fails = False
 
     # -- conversation with the manager -------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from fs_common.records.routing import Chain
 from fs_meta.manager.membership import Member, Membership
@@ -12,9 +12,12 @@ from fs_storage.craq import taking
 from fs_storage.craq.operation import SENDING, Failure, Operation, Step
 from fs_storage.craq.position import Position
 from fs_storage.craq.replica import Replica
+from tests.sim import stories
 from tests.sim.daemon import Defects
 from tests.sim.manager import FAILURE_MS, OPENING_MS, Manager
-from tests.sim.plan import hard, plan_of
+from tests.sim.plan import Plan, hard, plan_of
+from tests.sim.script import quiet
+from tests.sim.stories import Story
 from tests.sim.world import World
 
 # -- the storage side's shell ------------------------------------------------------------------------------------
@@ -76,13 +79,29 @@ class LosesAForwardToTheSyncing(Replica):
             operation.asked = None
 
 
+class MendsBesideOneThatIsWhole(Defects):
+    waits_for_the_whole = False
+
+
 class TakesAnswersOfBefore(Replica):
+    """Alone it does no harm: an update that was sent to another successor is not given up, and whatever an earlier
+    successor has, those that serve now have too."""
+
     def _is_late(self, operation: Operation, asked: Position | None) -> bool:
         return operation.step not in SENDING
 
 
 class TakesAnswersOfBeforeShell(Defects):
     takes_answers_of_before = True
+
+
+class TakesRefusalsOfBefore(TakesAnswersOfBefore):
+    """And believes that nobody has the update then."""
+
+    def _redirect(self, operation: Operation) -> None:
+        uncertain = operation.uncertain
+        super()._redirect(operation)
+        operation.uncertain = uncertain
 
 
 class UsesANumberAgain(Replica):
@@ -208,11 +227,14 @@ class Planted:
 
     def world(self, seed: int) -> World:
         random = Random(seed)
-        made = World(seed, hard(random, plan_of(random)))
-        made.defects = self._defects
-        made.replica_class = self._replica
-        made.manager_class = self._manager
-        return made
+        return self.into(World(seed, hard(random, plan_of(random))))
+
+    def into(self, world: World) -> World:
+        """The same world with the defect."""
+        world.defects = self._defects
+        world.replica_class = self._replica
+        world.manager_class = self._manager
+        return world
 
     def finds(self, seed: int) -> bool:
         try:
@@ -220,6 +242,14 @@ class Planted:
         except Exception:
             return True
         return False
+
+
+class Directed(NamedTuple):
+    """A defect that a run hardly ever meets, and the story that it spoils."""
+
+    planted: Planted
+    story: Story
+    plan: Plan
 
 
 PLANTED = [
@@ -245,10 +275,32 @@ RARE = [
     Planted("a round before the tail is ready", defects=FillsBeforeItIsReady),
     Planted("an answer of a former successor", replica=TakesAnswersOfBefore, defects=TakesAnswersOfBeforeShell),
     Planted("no chain version is judged", replica=JudgesNoChainVersion),
-    Planted("a late copy goes over what is newer", replica=TakesLateCopies),
     Planted("a leftover is committed without the syncing", replica=CommitsALeftoverWithoutTheSyncing),
-    Planted("dropped for one that is not whole", manager=TakesAllForWhole),
     Planted("a word that is older than a death", manager=BelievesOldWords),
     Planted("a heartbeat that comes late", manager=TakesLateHeartbeats),
 ]
 """No test counts on these: what provokes them is rarer than a short run has seeds."""
+
+DIRECTED = [
+    Directed(
+        Planted("dropped for one that is not whole", manager=TakesAllForWhole),
+        stories.only_one_that_is_not_whole_is_left,
+        quiet(replicas=2, memory=True),
+    ),
+    Directed(
+        Planted("mended beside one that is whole", defects=MendsBesideOneThatIsWhole),
+        stories.a_head_comes_back_whole_and_its_tail_does_not,
+        quiet(replicas=2, memory=True),
+    ),
+    Directed(
+        Planted("a late copy goes over what is newer", replica=TakesLateCopies),
+        stories.a_push_that_is_late,
+        quiet(replicas=2),
+    ),
+    Directed(
+        Planted("a refusal of a former successor", replica=TakesRefusalsOfBefore, defects=TakesAnswersOfBeforeShell),
+        stories.a_refusal_of_one_that_is_gone,
+        quiet(replicas=3),
+    ),
+]
+"""Each is found by its story, which ends well without it."""

@@ -6,13 +6,25 @@ for a time: what is sent then is lost, or arrives when the link is back.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fs_common.errors import Code, EmberError
 from tests.sim.kernel import Future, Kernel, Process
 
 LATE_MAX_MS = 30_000.0
 """No message is later than this: a connection's life."""
+
+
+class Letter(NamedTuple):
+    """A message, as a directed run sees it."""
+
+    source: str
+    destination: str
+    method: str
+    answers: bool
+    """It is the answer to such a request."""
+    arguments: tuple[Any, ...]
+    """Of the request; of an answer none."""
 
 
 class Network:
@@ -32,6 +44,19 @@ class Network:
         self._cuts: dict[tuple[str, str], float] = {}
         """(from, to): until when nothing arrives."""
         self.calm = False
+        self.holds: Callable[[Letter], bool] | None = None
+        """Of a directed run (`script`): whether this one is kept, until `let_go`."""
+        self.kept: list[tuple[Letter, Callable[[], None]]] = []
+
+    def let_go(self, those: Callable[[Letter], bool] = lambda letter: True) -> None:
+        """They arrive, and nothing like them is kept any more."""
+        kept, self.kept, holds = self.kept, [], self.holds
+        self.holds = None if holds is None else lambda letter: holds(letter) and not those(letter)
+        for letter, send in kept:
+            if those(letter):
+                send()
+            else:
+                self.kept.append((letter, send))
 
     def cut(self, source: str, destination: str, duration_ms: float) -> None:
         until = self._kernel.now + duration_ms
@@ -40,9 +65,12 @@ class Network:
     def is_cut(self, source: str, destination: str) -> bool:
         return self._cuts.get((source, destination), 0.0) > self._kernel.now
 
+    def heal_links(self) -> None:
+        self._cuts.clear()
+
     def heal(self) -> None:
         """From now on everything arrives, and soon."""
-        self._cuts.clear()
+        self.heal_links()
         self.calm = True
 
     def _delay_ms(self) -> float:
@@ -51,9 +79,21 @@ class Network:
             return min(random.expovariate(1 / 1500.0), LATE_MAX_MS)
         return random.expovariate(1 / self.pace_ms)
 
-    def _carry(self, sender: Process, process: Process, arrive: Callable[[], None]) -> None:
-        """One message from one life of a process to one of another; it may be lost."""
+    def _carry(
+        self,
+        sender: Process,
+        process: Process,
+        arrive: Callable[[], None],
+        method: str,
+        arguments: tuple[Any, ...] | None = None,
+    ) -> None:
+        """One message from one life of a process to one of another; it may be lost. Without `arguments`: an answer."""
         source, destination = sender.name, process.name
+        if self.holds is not None:
+            letter = Letter(source, destination, method, arguments is None, arguments or ())
+            if self.holds(letter):
+                self.kept.append((letter, lambda: self._carry(sender, process, arrive, method, arguments)))
+                return
         random = self._kernel.random
         delay_ms = self._delay_ms()
         left_ms = self._cuts.get((source, destination), 0.0) - self._kernel.now
@@ -84,7 +124,7 @@ class Network:
         def arrive() -> None:
             kernel.after(late_ms, lambda: _spawn(kernel, process, method, arguments), process)
 
-        self._carry(source, process, arrive)
+        self._carry(source, process, arrive, method, arguments)
 
     async def call(
         self, source: Process, name: str, method: str, *arguments: Any, timeout_ms: float, twice: bool = False
@@ -107,7 +147,7 @@ class Network:
             kernel.spawn(life, self._serve(life, source, method, arguments, answer))
 
         for _ in range(2 if twice and not self.calm and random.random() < self.duplication else 1):
-            self._carry(source, life, arrive)
+            self._carry(source, life, arrive, method, arguments)
         if random.random() < 0.5:
             self._watch(source, life, answer)
         return await answer
@@ -133,9 +173,9 @@ class Network:
             value = await process.handle(method, *arguments)
         except EmberError as error:
             failure = error
-            self._carry(process, source, lambda: answer.fail(failure))
+            self._carry(process, source, lambda: answer.fail(failure), method)
         else:
-            self._carry(process, source, lambda: answer.set(value))
+            self._carry(process, source, lambda: answer.set(value), method)
 
 
 def _spawn(kernel: Kernel, process: Process, method: str, arguments: tuple[Any, ...]) -> None:

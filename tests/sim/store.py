@@ -100,8 +100,14 @@ class Store:
             self._written = max(0, self._written - 20)
 
     def crash(self, random: Random, *, power: bool) -> None:
+        self._crash(random.randint(0 if power else self._written, len(self._trail) - 1), power=power)
+
+    def crash_worst(self, random: Random, *, power: bool) -> None:
+        """All that may be lost is."""
+        self._crash(0 if power else self._written, power=power)
+
+    def _crash(self, at: int, *, power: bool) -> None:
         last = len(self._trail) - 1
-        at = random.randint(0 if power else self._written, last)
         self._now = self._trail[at].copy()
         self._trail = self._trail[: at + 1]
         self._written = at

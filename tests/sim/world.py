@@ -80,16 +80,20 @@ class World:
 
     # -- running -----------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        kernel, plan = self.kernel, self.plan
+    def begin(self) -> None:
+        """Everything starts, and serves."""
         self.start_manager()
         for node in self.nodes:
             self.start_node(node)
-        kernel.run(90_000.0, lambda: self.rests() is None)
-        began = kernel.now
+        self.kernel.run(90_000.0, lambda: self.rests() is None)
         why = self.rests()
         if why is not None:
             raise Violation(f"a cluster that nothing happens to does not start: {why}")
+
+    def run(self) -> None:
+        kernel, plan = self.kernel, self.plan
+        self.begin()
+        began = kernel.now
         for number in range(plan.clients):
             client = Client(
                 kernel, self._machine(f"c{number}"), self.network, number, self.checks, self.stored.table, plan.steps
@@ -116,7 +120,7 @@ class World:
             raise Violation(f"it does not heal: {why}")
         if not all(client.done for client in self.clients):
             raise Violation("a client never ends")
-        self._check_end()
+        self.check_end()
 
     def rests(self) -> str | None:
         """None: everything serves, and nothing is under way. Otherwise what does not."""
@@ -173,7 +177,7 @@ class World:
         state = tail.store.state(chunk)
         return daemon.tells(target, chunk, Told(state.version if state is not None else 0, tail.store.digest(chunk)))
 
-    def _check_end(self) -> None:
+    def check_end(self) -> None:
         stores = {
             disk.target: disk.store for node, disk in self.disks.items() if node not in self.replaced and disk.store
         }
@@ -222,7 +226,9 @@ class World:
             return
         self.kernel.after(500.0, lambda: self._look_after(daemon), None)
 
-    def end_node(self, node: int, *, power: bool, back_ms: float | None) -> None:
+    def end_node(
+        self, node: int, *, power: bool, back_ms: float | None, crash: Callable[..., None] = Store.crash
+    ) -> None:
         daemon = self.daemons.pop(node, None)
         if daemon is None:
             return
@@ -230,7 +236,7 @@ class World:
         if power:
             daemon.lost_power_ms = self.kernel.now
         del self.network.processes[daemon.name]
-        daemon.die(power=power)
+        daemon.die(power=power, crash=crash)
         self.checks.trace(daemon.name, "loses its power" if power else "dies")
         manager = self.manager
         if manager is not None and not power and not self.network.is_cut(daemon.name, "manager"):
@@ -294,7 +300,7 @@ class World:
             case "manager dies":
                 self._kill_manager(random.choice((100.0, 3_000.0, 12_000.0)))
             case "goodbye":
-                self._say_goodbye(node, back_ms)
+                self.say_goodbye(node, back_ms)
             case "disk fails":
                 if not self.plan.memory or self._keeps([node]):
                     self.disks[node].fails = True
@@ -359,7 +365,7 @@ class World:
         del self.network.processes["manager"]
         self.kernel.after(back_ms * self.kernel.random.uniform(0.5, 1.5), self.start_manager, None)
 
-    def _say_goodbye(self, node: int, back_ms: float) -> None:
+    def say_goodbye(self, node: int, back_ms: float | None) -> None:
         """It stops, and says so."""
         daemon, manager = self.daemons.get(node), self.manager
         if daemon is None:

@@ -215,6 +215,8 @@ class PowerSimulation(Simulation):
                 if self.takes_answers and answer.committed and older:
                     store.answers[key] = answer
         store.floor = max(store.floor, floor)
+        for found in store.chunks.values():
+            found.last_commit = None  # it writes its index before it is whole
         self._note(node, durable=True)
         self.broken.discard(node.target)
         self.statistics["mended"] += 1

@@ -89,5 +89,6 @@ AT_VERSION = Method("at_version", 213, resync.AtVersion, session.Empty)
 SUSPECT_CHUNKS = Method("suspect_chunks", 214, scrubbing.SuspectChunks, session.Empty)
 SCRUB = Method("scrub", 215, scrubbing.Scrub, scrubbing.ScrubReply)
 REFILL_TARGET = Method("refill_target", 216, scrubbing.RefillTarget, session.Empty)
+WARM_CHUNKS = Method("warm_chunks", 217, storage.WarmChunks, storage.WarmChunksReply)
 
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

@@ -51,6 +51,7 @@ from fs_storage.target import Target
 from fs_storage.targets import OpenStore, Targets
 from fs_storage.throttle import Throttle
 from fs_storage.updates import Updates
+from fs_storage.warming import Warming
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class Daemon:
             self._on_violation,
         )
         self._reads = Reads(self.targets, self._forwarder, self._pool, self._threads, counters)
+        self._warming = Warming(self.targets, counters)
         self._queries = Queries(self.targets, self.updates, self._disk)
         self._settling = Settling(self.targets, self.updates, self._forwarder, config.settle_interval_ms / 1000)
         self._throttle = throttle = Throttle(
@@ -239,6 +241,7 @@ class Daemon:
             await self.manager.leave()
         await self.updates.close()
         await self._reads.close()
+        await asyncio.to_thread(self._warming.close)
         await self._forwarder.close()
         await self.targets.close()
         self._threads.shutdown()
@@ -258,6 +261,7 @@ class Daemon:
         register(methods.REMOVE_FILES, self._queries.remove_files)
         register(methods.LIST_CHUNKS, self._queries.list_chunks)
         register(methods.SYNC_CHAINS, self._queries.sync_chains)
+        register(methods.WARM_CHUNKS, self._warming.warm)
         register(methods.LIST_HELD, of_its_own(self._holdings.list_held, "target", otherwise=FOR_COMPARISON))
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)

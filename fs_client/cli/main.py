@@ -41,14 +41,18 @@ COMMANDS: dict[str, Entry] = {
     "cp": Entry("Files", "Copy files and trees into, out of and between clusters."),
     "cat": Entry("Files", "Write files to standard output."),
     "stat": Entry("Files", "Show everything known about files."),
+    "info": Entry("Files", "Show where files lie: their chunks, the chains these are on, and what each replica has."),
+    "warmup": Entry("Files", "Read files and trees into the page caches of the storage daemons."),
     "mkdir": Entry("Files", "Make directories."),
     "mv": Entry("Files", "Rename files and directories."),
     "rm": Entry("Files", "Remove files and trees."),
+    "df": Entry("Files", "Show how much space clusters have, and how much of it is free."),
     "du": Entry("Files", "Add up the space below directories."),
     "find": Entry("Files", "Find files by name, type and size."),
     "meta": Entry("Daemons", "Run the metadata service."),
     "storage": Entry("Daemons", "Run one storage daemon."),
     "bench": Entry("Daemons", "Run the benchmarks."),
+    "completion": Entry("Daemons", "Print what makes a shell complete commands, options and their values."),
 }
 
 

@@ -14,9 +14,10 @@ LINE_EVERY_S = 5.0
 
 
 class Progress:
-    """`with Progress("copying", 10, "files") as progress:` then `progress.advance()`."""
+    """`with Progress("copying", 10, "files") as progress:` then `progress.advance()`. `hidden`: it shows nothing."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int, unit: str, *, hidden: bool = False) -> None:
+        self._hidden = hidden
         self._title = title
         self._total = total
         self._unit = unit
@@ -29,12 +30,12 @@ class Progress:
         self._done += count
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], count)
-        elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+        elif not self._hidden and time.monotonic() - self._last_line_s >= LINE_EVERY_S:
             self._last_line_s = time.monotonic()
             click.echo(f"{self._title}: {self._done} of {self._total} {self._unit}", err=True)
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if not self._hidden and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -256,3 +256,27 @@ class SpaceInfoReply(msgspec.Struct, frozen=True, array_like=True):
     troubles: list[TargetTrouble] = []
     warnings: list[TargetTrouble] = []
     """Targets that serve and want to be looked at: low on space, with damage that nobody could repair, differing."""
+
+
+class WarmItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    chain: int
+    chain_version: int
+    inode: int
+    index: int
+    length: int
+    """Bytes wanted, from the chunk's start; fewer where the chunk ends."""
+
+
+class WarmChunks(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to any serving replica: read these chunks into the page cache of its node, and send nothing."""
+
+    items: list[WarmItem]
+    """1 to `limits.WARM_ITEMS_MAX`."""
+
+
+class WarmChunksReply(msgspec.Struct, frozen=True, array_like=True):
+    lengths: list[int]
+    """Bytes of each item that were read; 0 for a failed one, and for one that is being written now: what is written is
+    in memory."""
+    errors: list[ItemError] = []
+    """As those of `ReadChunksReply`."""

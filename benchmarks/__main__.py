@@ -29,6 +29,7 @@ BENCHMARKS = (
     Entry("read_large", "1-MiB reads of a large file"),
     Entry("read_small", "batches of 256 random 4-KiB reads"),
     Entry("read_one", "one 4-KiB read at a time"),
+    Entry("tls", "reads and writes over TLS, and over plain TCP"),
     Entry("write", "a large file to three replicas"),
     Entry("overwrite_amplification", "disk bytes of small overwrites"),
     Entry("metadata", "create and stat, 64 in flight"),

@@ -13,6 +13,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+TLS_DIRECTORY = "cluster-tls"
 _SETTINGS = ("meta.gc_delay_ms=0", "meta.gc_interval_ms=100")
 """Removed files are freed at once, so that every run of a write finds the same blocks free."""
 
@@ -45,15 +46,25 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def tls_ca_in(directory: Path) -> str:
+    """What clients of the cluster with TLS below `directory` trust."""
+    from fs_client.cli.local.directory import ClusterDirectory
+
+    return str(ClusterDirectory(directory / TLS_DIRECTORY).tls_ca)
+
+
 @contextlib.contextmanager
-def cluster_in(directory: Path, storage: int = 3) -> Iterator[tuple[str, dict[str, int]]]:
-    """A cluster of its own below `directory`, on free ports: (address, daemon name to pid). Stopped and removed."""
+def cluster_in(directory: Path, storage: int = 3, *, tls: bool = False) -> Iterator[tuple[str, dict[str, int]]]:
+    """A cluster of its own below `directory`, on free ports: (address, daemon name to pid). Stopped and removed.
+
+    `tls`: what its clients trust is at `tls_ca_in(directory)`.
+    """
     from fs_client.cli.local.configuration import Options
     from fs_client.cli.local.launch import launch
 
-    path = directory / "cluster"
-    say(f"starting a cluster with {storage} storage daemons in {path}")
-    options = Options(port=0, storage=storage, replicas=min(3, storage), settings=_SETTINGS)
+    path = directory / (TLS_DIRECTORY if tls else "cluster")
+    say(f"starting a cluster with {storage} storage daemons{' and TLS' if tls else ''} in {path}")
+    options = Options(port=0, storage=storage, replicas=min(3, storage), settings=_SETTINGS, tls=tls)
     with launch(path, options) as cluster:
         record = cluster.record
         yield record.address, {daemon.name: daemon.process.pid for daemon in record.daemons if daemon.process}

@@ -31,7 +31,7 @@ def run(context: Context) -> list[Figure]:
         file = fs.ref(large_file(fs, context))
         ours, limit = alternate(
             context.repeat,
-            cpu.metered(lambda: statistics.median(_times(fs, file, offsets, into)) * 1e6, reads),
+            cpu.metered(lambda: statistics.median(times(fs, file, offsets, into)) * 1e6, reads),
             lambda: statistics.median(sender.ping_pong(offsets, LENGTH, into)) * 1e6,
         )
     return [
@@ -46,7 +46,7 @@ def run(context: Context) -> list[Figure]:
     ]
 
 
-def _times(fs: FileSystem, file: FileRef, offsets: list[int], into: memoryview) -> list[float]:
+def times(fs: FileSystem, file: FileRef, offsets: list[int], into: memoryview) -> list[float]:
     times = []
     for offset in offsets:
         start = time.perf_counter()

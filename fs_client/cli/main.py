@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "scrub": Entry("Cluster", "Show how far the scrub of stored bytes has come, or begin it now."),
     "fsck": Entry("Cluster", "Check the whole cluster: chunks against files, replicas against each other."),
     "chains": Entry("Cluster", "Show the chains of a cluster, and what is done about those that are degraded."),
+    "certs": Entry("Cluster", "Make, show and rotate the certificates of a cluster."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

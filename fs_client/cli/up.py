@@ -50,6 +50,7 @@ directory_option = click.option(
     help="A setting of the daemons' configuration files that has no option, as meta.gc_delay_ms=0; it is kept.",
 )
 @click.option("--mount", "mountpoint", type=click.Path(path_type=Path), help="Also mount it on this directory.")
+@click.option("--tls/--no-tls", default=None, help="Speak TLS on every port; certificates are made.  [default: no]")
 @click.option("--detach", "-d", is_flag=True, help="Return when the cluster is ready; `emberfs down` stops it.")
 @click.option("--no-restart", is_flag=True, help="Leave a daemon that ended alone (SIGUSR1 starts it again).")
 @quiet_option
@@ -65,6 +66,7 @@ def up(
     stripe: int | None,
     settings: tuple[str, ...],
     mountpoint: Path | None,
+    tls: bool | None,
     detach: bool,
     no_restart: bool,
     quiet: bool,
@@ -96,6 +98,7 @@ def up(
         stripe=stripe,
         settings=settings,
         mountpoint="" if mountpoint is None else str(mountpoint.absolute()),
+        tls=tls,
     )
     if events_fd is not None:
         _run_in_background(path, options, events_fd, restart=not no_restart)
@@ -206,7 +209,10 @@ def _introduce(directory: "ClusterDirectory", record: "ClusterRecord", end: str)
     replicas = "1 replica" if record.replicas == 1 else f"{record.replicas} replicas"
     default = record.address == "127.0.0.1:9700"
     setting = "" if default else f"export EMBERFS_CLUSTER={record.address}; "
+    if record.tls:
+        setting = f"export EMBERFS_TLS_CA={directory.tls_ca.absolute()}; {setting}"
+    trust = f', tls_ca="{directory.tls_ca.absolute()}"' if record.tls else ""
     click.echo(f"EmberFS is ready at {record.address}: {daemons}, {replicas}, data in {directory.path}. {end}")
     click.echo(f"  shell:   {setting}emberfs cp -r ./images ember:/images; emberfs ls -l ember:/images")
-    click.echo(f'  Python:  import fs_client; fs = fs_client.connect("{record.address}")')
+    click.echo(f'  Python:  import fs_client; fs = fs_client.connect("{record.address}"{trust})')
     sys.stdout.flush()

@@ -78,10 +78,17 @@ class Daemon(NamedTuple):
 
 def daemon_of(name: str, hosts: Sequence[str] = ()) -> Daemon:
     """The daemon whose directory has this name: "meta", "storage-3". Raises `EmberError`, INVALID."""
+    for host in hosts:
+        _host(host)
     proven = proven_by([f"{name}.{names_of(Proven(META))[0]}"])
     if proven is NOBODY:
         raise EmberError(Code.INVALID, f"{name!r} is no daemon's name: write {META}, or {STORAGE}-N for node N")
     return Daemon(proven, hosts)
+
+
+def own_hosts(name: str, more: Sequence[str] = ()) -> list[str]:
+    """The hosts in a daemon's certificate: those given, its name as a container's is, and this machine's own."""
+    return list(dict.fromkeys([name, "localhost", "127.0.0.1", "::1", *more]))
 
 
 def make_authority(directory: Path, cluster: str, days: int = CA_DAYS) -> None:

@@ -1,9 +1,11 @@
 """TLS of the data plane: who is trusted, what strangers are told, bytes between OpenSSL and the socket."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,20 @@ async def refusal(port: int, files: TlsFiles | None, **changes: Any) -> EmberErr
         peer = await tcp.connect("127.0.0.1", port, hello(**changes), timeout=TIMEOUT, tls=files)
         await peer.close()
     return caught.value
+
+
+def handshake(server: TlsFiles, client: TlsFiles) -> None:
+    """A session between the two, in memory. Raises `ssl.SSLError`."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.client_context().wrap_bio(back, there, server_hostname="emberfs.internal"),
+        server.server_context().wrap_bio(there, back, server_side=True),
+    ]
+    while sides:
+        for side in list(sides):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                sides.remove(side)
 
 
 # Names

@@ -113,7 +113,8 @@ def _runs(one: DaemonRecord) -> bool:
 def wait_ready(cluster: LaunchedCluster) -> None:
     """Until the manager knows all daemons as up."""
     record = cluster.record
-    run(wait_until_ready((record.host, record.meta.port), record.cluster, len(record.storage), WAIT_S), WAIT_S * 2)
+    address = (record.host, record.meta.port)
+    run(wait_until_ready(address, record.cluster, len(record.storage), WAIT_S, cluster.tls_ca), WAIT_S * 2)
 
 
 def wait_whole(cluster: LaunchedCluster) -> None:

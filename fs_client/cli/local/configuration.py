@@ -36,6 +36,7 @@ class Options:
         stripe: int | None = None,
         settings: Sequence[str] = (),
         mountpoint: str = "",
+        tls: bool | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -49,6 +50,8 @@ class Options:
         """Each `ROLE.KEY=VALUE`."""
         self.mountpoint = mountpoint
         """Where it is mounted while it runs; empty: nowhere. Of this start only."""
+        self.tls = tls
+        """None: as it was; a new cluster has none."""
 
 
 def new_cluster(options: Options) -> ClusterRecord:
@@ -66,6 +69,7 @@ def new_cluster(options: Options) -> ClusterRecord:
         chunk_size_bytes=options.chunk_size_bytes or 1 << 20,
         stripe=options.stripe or 16,
         settings=_parse_settings(options.settings, {}),
+        tls=bool(options.tls),
         daemons=[
             DaemonRecord(
                 name="meta", role="meta", node=0, port=chosen.rpc, grpc_port=chosen.grpc, http_port=chosen.http
@@ -93,6 +97,8 @@ def apply_options(record: ClusterRecord, options: Options, directory: Path) -> N
                 "leave the option out, or make a new cluster with another --dir"
             )
     record.settings = _parse_settings(options.settings, record.settings)
+    if options.tls is not None:
+        record.tls = options.tls
     _add_storage(record, options, directory)
     if options.port is not None:
         chosen = _choose_ports(record.host, options.port, len(record.storage))
@@ -168,6 +174,8 @@ def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRe
         "port": daemon.port,
         "http_port": daemon.http_port,
     }
+    if record.tls:
+        common["tls_dir"] = str(directory.tls_dir(daemon).absolute())
     if daemon.role == "storage":
         managed = common | {
             "node": daemon.node,

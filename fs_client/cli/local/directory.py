@@ -6,6 +6,7 @@
     storage-1/ ...    one for each storage daemon
     config/           a generated TOML file for each daemon, written anew at every start
     logs/             what each daemon wrote
+    certs/            with `--tls`: the cluster's authority and certificates, as `emberfs certs` makes them
 
 `cluster.json` is written first and replaced whole: it is the commit point of making a cluster. A directory with
 anything else in it but no `cluster.json` was not made by us, or lost the file that says what it is; it is refused,
@@ -74,6 +75,8 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
     """The cluster was ready once: from then on every data directory has to be there."""
     settings: dict[str, dict[str, bool | int | str]] = {}
     """Role -> key -> value: what `--set` added to the configuration files of the daemons of that role."""
+    tls: bool = False
+    """Everything speaks TLS, with the certificates in `certs/`."""
     supervisor: ProcessIdentity | None = None
     daemons: list[DaemonRecord]
 
@@ -210,6 +213,18 @@ class ClusterDirectory:
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
+
+    @property
+    def certificates(self) -> Path:
+        return self.path / "certs"
+
+    def tls_dir(self, daemon: DaemonRecord) -> Path:
+        return self.certificates / daemon.name
+
+    @property
+    def tls_ca(self) -> Path:
+        """What clients are told."""
+        return self.certificates / "client" / "ca.pem"
 
     def _require_empty(self) -> None:
         """Nothing but what a crash before the first `save` may leave."""

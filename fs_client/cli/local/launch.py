@@ -47,6 +47,11 @@ class LaunchedCluster:
     def address(self) -> str:
         return self.record.address
 
+    @property
+    def tls_ca(self) -> str:
+        """What its clients trust; "": it has no TLS."""
+        return str(ClusterDirectory(self.path).tls_ca.absolute()) if self.record.tls else ""
+
     def stop(self) -> int:
         """Stop the cluster, wait for its end, return the supervisor's exit status. Stopping twice is fine."""
         if self._supervisor.poll() is None:
@@ -137,4 +142,6 @@ def _arguments(options: Options) -> Sequence[str]:
         "--mount": options.mountpoint or None,
     }
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    if options.tls is not None:
+        words.append("--tls" if options.tls else "--no-tls")
     return words + [word for setting in options.settings for word in ("--set", setting)]

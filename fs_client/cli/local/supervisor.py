@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fs_client.cli.failure import Failure
 from fs_client.cli.local import process
+from fs_client.cli.local.certificates import make_certificates
 from fs_client.cli.local.configuration import require_free_ports, write_configuration
 from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord, DaemonRecord
 from fs_client.cli.local.events import Event, Kind
@@ -77,6 +78,11 @@ class Supervisor:
                 running.send_signal(signal.SIGKILL)
         self._stopping.set()
 
+    @property
+    def _tls_ca(self) -> str:
+        """What clients of this cluster trust; "": it has no TLS."""
+        return str(self._directory.tls_ca.absolute()) if self._record.tls else ""
+
     def start_again(self) -> None:
         """Start every daemon that has ended, now."""
         self._start_again.set()
@@ -90,6 +96,8 @@ class Supervisor:
         self._lost = self._directory.require_data(self._record)
         require_free_ports(self._record)
         write_configuration(self._directory, self._record)
+        if self._record.tls:
+            make_certificates(self._directory, self._record)
         self._record.supervisor = identify(os.getpid())
         for daemon in self._lost:
             daemon.ready = False
@@ -125,7 +133,7 @@ class Supervisor:
         await asyncio.gather(*serving)
         record = self._record
         nodes = len(record.storage) - len(self._lost)
-        await wait_until_ready((record.host, record.meta.port), record.cluster, nodes, READY_TIMEOUT_S)
+        await wait_until_ready((record.host, record.meta.port), record.cluster, nodes, READY_TIMEOUT_S, self._tls_ca)
         record.started = True
         for daemon in record.daemons:
             daemon.new = False
@@ -175,7 +183,8 @@ class Supervisor:
 
     def _start(self, daemon: DaemonRecord) -> Process:
         if daemon.role == "mount":
-            arguments = ["mount", "--foreground", "--ready-fd", "1", "--", self._record.address, self._mountpoint]
+            arguments = ["mount", "--foreground", "--ready-fd", "1", "-o", f"tls_ca={self._tls_ca}", "--"]
+            arguments += [self._record.address, self._mountpoint]
         else:
             arguments = ["--config", str(self._directory.config(daemon))]
             if not self._record.started or daemon.new:
@@ -236,7 +245,8 @@ class Supervisor:
 
         # Chains that are not told change while daemons end, and compare their replicas after the next start.
         with contextlib.suppress(EmberError, Failure):
-            await ask_to_rest(Address(self._record.host, self._record.meta.grpc_port), REST_TIMEOUT_S)
+            control = Address(self._record.host, self._record.meta.grpc_port)
+            await ask_to_rest(control, REST_TIMEOUT_S, self._tls_ca)
 
     def _save(self) -> None:
         # A full disk must not end a cluster that would only like to note a new pid.

@@ -439,7 +439,7 @@ class AdministrationServicer(object):
 
     def SetConfig(self, request, context):
         """A new version of it, durable when answered, and then told to each node with its next heartbeat. INVALID says which
-        key is wrong; BUSY that the version has changed since the caller read it.
+        key is wrong, or that the version has changed since the caller read it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

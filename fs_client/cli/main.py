@@ -26,6 +26,8 @@ COMMANDS: dict[str, Entry] = {
     "up": Entry("Cluster", "Start a whole cluster on this machine."),
     "down": Entry("Cluster", "Stop the cluster that `emberfs up` started in a directory."),
     "status": Entry("Cluster", "Show the nodes, chains and space of a cluster."),
+    "nodes": Entry("Cluster", "Show the storage nodes: state, release, space, configuration."),
+    "config": Entry("Cluster", "Show and change the cluster's configuration."),
     "targets": Entry("Cluster", "Show which node holds how many replicas, and what is moving."),
     "rebalance": Entry("Cluster", "Spread targets over all nodes."),
     "drain": Entry("Cluster", "Move everything off a node, or one target off its node."),

@@ -109,7 +109,7 @@ class ClusterConfig:
 
     async def set(self, kind: str, text: str, comment: str, expected: int | None) -> ConfigVersion:
         """A new version, durable on return. `expected`: only if that is the newest one; None: whatever is.
-        Raises INVALID, naming the key; BUSY: another version was set; NOT_MANAGER, and what the store raises."""
+        Raises INVALID, naming the key, or the version that was set meanwhile; NOT_MANAGER; what the store raises."""
         self.validate(kind, text, comment)
         async with self._setting:
 
@@ -118,7 +118,7 @@ class ClusterConfig:
                 newest = await _newest(txn, kind)
                 if expected is not None and newest.version != expected:
                     raise EmberError(
-                        Code.BUSY,
+                        Code.INVALID,
                         f"the configuration of {kind} is at version {newest.version} by now, not {expected}: look at"
                         " it, and set it again",
                     )

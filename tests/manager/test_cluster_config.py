@@ -82,7 +82,7 @@ def test_who_has_not_seen_the_newest_version_does_not_change_it() -> None:
         await stored.config.set("storage", "read_threads = 1", "", 0)
         with pytest.raises(EmberError, match="at version 1 by now, not 0") as refused:
             await stored.config.set("storage", "read_threads = 2", "", 0)
-        assert refused.value.code is Code.BUSY
+        assert refused.value.code is Code.INVALID
         assert stored.config.current("storage").text == "read_threads = 1"
 
     run(scenario())

@@ -149,7 +149,7 @@ class MetaServer:
         self._manager = manager
         self._collector = collector
         self._chunks = chunks
-        self._slow_operations = slow_operations
+        self.slow_operations = slow_operations
         self.data_plane = server
         self.following = following
         self._news = news
@@ -169,7 +169,7 @@ class MetaServer:
         self._collector.retry_ns = config.gc_retry_ms * _MS
         self._chunks.timeout_s = config.storage_timeout_ms / 1000
         self._manager.reconfigure(config)
-        self._slow_operations.set_threshold(config.slow_operation_ms)
+        self.slow_operations.set_threshold(config.slow_operation_ms)
         set_log_level(config.log_level)
 
     def _kept(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:

@@ -20,9 +20,22 @@ from fs_meta.http.guard import Guard
 from fs_meta.http.health import HealthWatch
 from fs_meta.http.live import Live
 from fs_meta.http.problems import Problem
-from fs_meta.http.rest import chains, clients, cluster, errors, files, moves, nodes, scrub, users
+from fs_meta.http.rest import (
+    chains,
+    clients,
+    cluster,
+    config,
+    errors,
+    files,
+    moves,
+    nodes,
+    scrub,
+    slow_operations,
+    users,
+)
 
 API = "/api/v1"
+RESOURCES = (cluster, nodes, chains, moves, scrub, config, clients, slow_operations, files, users, errors)
 DESCRIPTION = """\
 Administration of an EmberFS cluster. Every error is `application/problem+json` with a row of the error table
 (`GET /api/v1/errors`). Lists come in pages: `next` of a page is the `after` of the next one. Sizes are bytes.\
@@ -34,7 +47,8 @@ TAGS = [
     {"name": "targets", "description": "One replica of a chain each, on one node."},
     {"name": "moves", "description": "Targets that join and leave chains while files are used."},
     {"name": "scrub", "description": "The reading of all that is stored, to find what is damaged and what differs."},
-    {"name": "clients", "description": "Who uses the cluster, and what they have open."},
+    {"name": "config", "description": "What daemons run on: versions of a text for each kind."},
+    {"name": "clients", "description": "Who uses the cluster, what they have open, and what took long."},
     {"name": "files", "description": "Names, attributes, and where the chunks of a file are."},
     {"name": "users", "description": "Who may use and administer the cluster, and the tokens by which they are known."},
     {"name": "errors", "description": "The error table."},
@@ -57,7 +71,7 @@ def make_app(backend: Backend) -> FastAPI:
     app.state.live = Live(backend.server.observer, backend.bridge.call)
     problems.install(app)
     app.state.health = HealthWatch(backend)
-    for resource in (cluster, nodes, chains, moves, scrub, clients, files, users, errors):
+    for resource in RESOURCES:
         app.include_router(resource.router, prefix=API)
     app.include_router(live.router, prefix=API)
     app.include_router(console.make_router())

@@ -4,11 +4,16 @@ The parts belong to the service's loop: a handler touches them inside `ask` alon
 any more. What takes longer than a moment for many nodes or chains comes in pages.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import msgspec
+
+from fs_common.records.chains import ChainView, ListChainsReply
 from fs_meta.config import MetaConfig
+from fs_meta.manager.views import PAGE_MAX
 
 if TYPE_CHECKING:
     from fs_common.peers import PeerPool
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
     from fs_meta.users.users import Users
 
 T = TypeVar("T")
+
+SLICE = 50
+"""Chains that are looked at without a break: a millisecond and a half."""
 
 
 class Bridge(Protocol):
@@ -69,3 +77,22 @@ class Backend:
     async def ask(self, make: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
         """What the awaitable gives that `make()` returns, on the service's loop."""
         return await self.bridge.call(make, timeout_s)
+
+    async def list_chains(
+        self,
+        chains: Sequence[int] = (),
+        *,
+        degraded: bool = False,
+        node: int = 0,
+        after: int = 0,
+        limit: int = PAGE_MAX,
+    ) -> ListChainsReply:
+        """As `Manager.list_chains`, in slices, between which others have the service's loop."""
+        found: list[ChainView] = []
+        while True:
+            listing = partial(self.manager.list_chains, chains, degraded=degraded, node=node)
+            reply = await self.look(partial(listing, after=after, limit=min(limit, SLICE)))
+            found += reply.chains
+            after, limit = reply.next, limit - SLICE
+            if limit <= 0 or not after:
+                return msgspec.structs.replace(reply, chains=found)

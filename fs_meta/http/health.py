@@ -118,10 +118,9 @@ class HealthWatch:
 
     async def _asked(self, chains: Sequence[Chain]) -> ListChainsReply | None:
         """What the manager says of chains that are not as they should be. None: another server is the manager."""
-        backend = self._backend
         ids = [chain.chain for chain in chains[:LOOKED_AT_MAX]] or [0]
         try:
-            return await backend.look(lambda: backend.manager.list_chains(ids, degraded=True))
+            return await self._backend.list_chains(ids, degraded=True)
         except EmberError as error:
             if error.code is not Code.NOT_MANAGER:
                 raise

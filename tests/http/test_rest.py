@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -386,3 +387,51 @@ def test_rights_of_names_do_not_matter_without_security(named: World) -> None:
 
     named.do(close_it)
     assert named.get("/files?path=/private")["entries"] == []
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def test_configuration_has_versions_and_is_refused_where_it_is_wrong() -> None:
+    with world(nodes=0) as running:
+        assert running.get("/config/storage")["version"] == 0
+        dry = running.ask("PUT", "/config/storage", {"text": 'log_level = "debug"', "dry_run": True})
+        assert dry.is_success and running.get("/config/storage")["version"] == 0
+        first = running.ask("PUT", "/config/storage", {"text": 'log_level = "debug"', "comment": "look", "expected": 0})
+        assert first.json() == running.get("/config/storage") and first.json()["version"] == 1
+        for wrong in ({"text": "no_such_key = 1"}, {"text": "="}, {"text": "", "expected": 0}):
+            assert refused(running, "PUT", "/config/storage", wrong)[:2] == (409, "INVALID")
+        running.ask("PUT", "/config/storage", {"text": ""})
+        assert running.get("/config/storage?version=1")["text"] == 'log_level = "debug"'
+        assert refused(running, "GET", "/config/storage?version=9")[:2] == (409, "INVALID")
+        page = running.get("/config/storage/versions?limit=1")
+        assert [each["version"] for each in page["versions"]] == [2] and page["next"] == 2
+        rest = running.get("/config/storage/versions?after=2")
+        assert [each["comment"] for each in rest["versions"]] == ["look"] and rest["next"] is None
+        assert refused(running, "GET", "/config/client")[0] == 422
+
+
+def test_settings_say_where_their_values_come_from() -> None:
+    with world() as running:
+        running.ask("PUT", "/config/storage", {"text": 'log_level = "debug"'})
+        found = {each["key"]: each for each in running.get("/config/storage/settings?node=1")["settings"]}
+        assert (found["log_level"]["value"], found["log_level"]["origin"]) == ('"debug"', "cluster")
+        assert (found["log_json"]["value"], found["log_json"]["origin"]) == ("false", "built-in")
+        assert refused(running, "GET", "/config/storage/settings?node=9")[:2] == (404, "NODE_UNKNOWN")
+        assert refused(running, "GET", "/config/meta/settings?node=1")[:2] == (409, "INVALID")
+
+
+# --- what took long ---------------------------------------------------------------------------------------------------
+
+
+def test_what_took_long_is_listed_the_newest_first(three: World) -> None:
+    slow = three.server.slow_operations
+    for number in (1, 2):
+        times_ns = {"disk": 5 * 10**8}
+        three.do(partial(slow.note, "create", number * 10**9, trace=number, about="'secret'", times_ns=times_ns))
+    found = three.get("/slow-operations")
+    assert [each["took_ms"] for each in found["operations"]] == [2000, 1000]
+    first = found["operations"][0]
+    assert (first["trace"], first["about"], first["times_ms"]) == ("00000002", "'secret'", {"disk": 500})
+    assert found["counts"] == {"create": 2} and found["threshold_ms"] == 1000
+    assert len(three.get("/slow-operations?limit=1")["operations"]) == 1

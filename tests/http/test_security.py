@@ -1,6 +1,7 @@
 """Who may do what over HTTP: every operation of the API, as every kind of caller."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ def guarded() -> Iterator[World]:
 def operations(running: World) -> list[tuple[str, str]]:
     """Method and a path with arguments of every operation."""
     values = {"node": "1", "chain": "1", "target": "1", "move": "1", "name": "nobody_here", "token": "00000000"}
+    values["kind"] = "storage"
     return [
         (method.upper(), path.removeprefix("/api/v1").format(**values))
         for path, methods in running.app.openapi()["paths"].items()
@@ -50,7 +52,7 @@ def operations(running: World) -> list[tuple[str, str]]:
 
 
 def status(running: World, method: str, path: str, token: str) -> int:
-    json: Any = {} if method == "POST" else None
+    json: Any = {} if method in ("POST", "PUT") else None
     answer = running.ask(method, path, json, token=token)
     if not answer.is_success:
         assert answer.headers["content-type"] == MEDIA_TYPE
@@ -141,3 +143,10 @@ def test_without_security_everybody_administers_and_no_key_is_rotated() -> None:
         assert running.get("/caller") == running.get("/caller", token="anything")
         assert not running.get("/caller")["security"]
         assert running.ask("POST", "/keys/rotation").status_code == 409
+
+
+def test_names_in_slow_operations_are_for_administrators(guarded: World) -> None:
+    guarded.do(partial(guarded.server.slow_operations.note, "create", 10**10, trace=1, about="'secret'"))
+    for name, about in (("alice", ""), ("carol", "'secret'")):
+        [slow] = guarded.get("/slow-operations", token=guarded.tokens[name])["operations"]
+        assert slow["about"] == about

@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fs_common import chain_words
 from fs_common.errors import Code, EmberError
-from fs_common.records.chains import ListChainsReply
-from fs_meta.http.backend import Backend
 from fs_meta.http.callers import Administrator, Reader, TheBackend
 from fs_meta.http.problems import responses
 from fs_meta.http.rest.paging import ID_MAX, LIMIT_DEFAULT, After, Id, Limit, Page
@@ -122,14 +120,6 @@ OfNode = Annotated[int, Query(ge=0, le=ID_MAX, description="Only what has to do 
 Degraded = Annotated[bool, Query(description="Only what is not as it should be.")]
 
 
-async def chains_page(
-    backend: Backend, chains: tuple[int, ...] = (), *, degraded: bool = False, node: int = 0, after: int, limit: int
-) -> ListChainsReply:
-    return await backend.look(
-        lambda: backend.manager.list_chains(chains, degraded=degraded, node=node, after=after, limit=limit)
-    )
-
-
 @router.get("/chains", responses=responses())
 async def list_chains(
     backend: TheBackend,
@@ -140,14 +130,14 @@ async def list_chains(
     degraded: Degraded = False,
 ) -> ChainPage:
     """A page of the chains, by id, with what is wrong with each."""
-    reply = await chains_page(backend, degraded=degraded, node=node, after=after, limit=limit)
+    reply = await backend.list_chains(degraded=degraded, node=node, after=after, limit=limit)
     return ChainPage.model_validate({**chain_words.as_json(reply), "next": reply.next or None})
 
 
 @router.get("/chains/{chain}", responses=responses(404))
 async def show_chain(backend: TheBackend, caller: Reader, chain: Id) -> Chain:
     """One chain."""
-    reply = await chains_page(backend, (chain,), after=0, limit=1)
+    reply = await backend.list_chains((chain,))
     found: list[dict[str, Any]] = chain_words.as_json(reply)["chains"]
     if not found:
         raise no_chain(chain)
@@ -186,7 +176,7 @@ async def list_targets(
     degraded: Degraded = False,
 ) -> TargetPage:
     """The targets of a page of chains. `after` and `limit` are of chains, so that none is torn apart."""
-    reply = await chains_page(backend, degraded=degraded, node=node, after=after, limit=limit)
+    reply = await backend.list_chains(degraded=degraded, node=node, after=after, limit=limit)
     targets = [
         {**target, "chain": chain["chain"]}
         for chain in chain_words.as_json(reply)["chains"]

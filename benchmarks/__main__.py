@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import signal
 import sys
 import tempfile
 import time
@@ -53,6 +54,9 @@ _NAMES = [entry.name for entry in BENCHMARKS]
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Benchmarks: " + "; ".join(f"{entry.name}: {entry.help}" for entry in BENCHMARKS) + ".",
 )
+@click.argument(
+    "paths", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True), metavar="[PATH]..."
+)
 @click.option("--only", multiple=True, type=click.Choice(_NAMES), metavar="NAME", help="Run this one (repeatable).")
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Runs of each measurement.")
 @click.option("--quick", is_flag=True, help="A small run that shows whether everything works; its figures mean little.")
@@ -67,18 +71,33 @@ _NAMES = [entry.name for entry in BENCHMARKS]
 )
 @click.option("--cluster", metavar="HOST:PORT", help="Measure this cluster instead of one that is started for the run.")
 def bench(
-    only: tuple[str, ...], repeat: int, quick: bool, json_path: Path | None, directory: Path | None, cluster: str | None
+    paths: tuple[Path, ...],
+    only: tuple[str, ...],
+    repeat: int,
+    quick: bool,
+    json_path: Path | None,
+    directory: Path | None,
+    cluster: str | None,
 ) -> None:
-    """Measure EmberFS beside the limits of this machine.
+    """Measure EmberFS beside the limits of this machine; or the same calls in any directories, side by side.
 
-    Figures and limits are measured alternately, medians are shown with the spread of all runs. A cluster with three
-    storage daemons is started for the run in a temporary directory, and removed at the end.
+    Without a PATH, figures and limits are measured alternately, medians are shown with the spread of all runs. A
+    cluster with three storage daemons is started for the run in a temporary directory, and removed at the end.
+
+    With PATHs, which may be mounts of any file systems: random and sequential reads, a large write, small files, names,
+    in a directory that is made in each of them and removed. --repeat, --quick and --json apply.
 
     \b
     Example:
       emberfs bench
+      emberfs bench /mnt/ember /mnt/nfs /tmp --repeat 3 --json table.json
       emberfs bench --only read_large --only write --dir /mnt/ssd --json report.json
     """
+    if paths:
+        if only or cluster is not None or directory is not None:
+            raise click.UsageError("--only, --cluster and --dir are for runs without a PATH")
+        _measure_places(paths, repeat, quick, json_path)
+        return
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="emberfs-bench-", dir=directory) as name:
         scratch = Path(name)
@@ -98,6 +117,21 @@ def bench(
     _show(figures, machine, report if str(json_path) == "-" else None)
     if failed:
         raise click.ClickException(f"did not finish: {', '.join(failed)}")
+
+
+def _measure_places(paths: tuple[Path, ...], repeat: int, quick: bool, json_path: Path | None) -> None:
+    from benchmarks import places
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes everything that was made
+    comparison, report, machine = places.measure(paths, repeat, quick)
+    if json_path is not None and str(json_path) != "-":
+        json_path.write_text(report)
+    if str(json_path) == "-":
+        click.echo(report, nl=False)
+    else:
+        places.show(comparison, machine, sys.stdout.isatty())
+    if comparison.failed:
+        raise click.ClickException(f"did not finish: {', '.join(comparison.failed)}")
 
 
 def _run_all(chosen: list[Entry], context: Context, figures: list[Figure], failed: dict[str, str]) -> None:

@@ -96,13 +96,18 @@ def _row_as_json(comparison: Comparison, row: Row) -> dict[str, Any]:
     }
 
 
-def as_table(comparison: Comparison, rows: Sequence[Row], machine: dict[str, Any]) -> "Table":
+def as_table(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    machine: dict[str, Any],
+    title: str = "EmberFS beside its peers, three copies each on one machine",
+) -> "Table":
     """A line for each row, a column for each system: median, below it low and high."""
     from rich.table import Table
 
     place = f"{machine['cores']} cores {machine['cpu']}, Linux {machine['kernel']}, {machine['directory_filesystem']}"
     caption = f"median, low … high. {place}, load average {machine['load_average']:.1f} at the start"
-    table = Table(title="EmberFS beside its peers, three copies each on one machine", caption=caption)
+    table = Table(title=title, caption=caption)
     table.add_column("what")
     for system in comparison.systems:
         table.add_column(system.title, justify="right")

@@ -9,13 +9,14 @@ import click
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
-    """Run the benchmarks.
+    """Run the benchmarks: EmberFS beside this machine's limits, or any directories side by side.
 
     Everything after `bench` goes to the runner; `emberfs bench --help` is its own help.
 
     \b
     Example:
       emberfs bench --help
+      emberfs bench /mnt/ember /mnt/nfs
     """
     from fs_client.cli.execute import execute_module
 

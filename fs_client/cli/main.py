@@ -54,7 +54,9 @@ COMMANDS: dict[str, Entry] = {
     "find": Entry("Files", "Find files by name, type and size."),
     "meta": Entry("Daemons", "Run the metadata service."),
     "storage": Entry("Daemons", "Run one storage daemon."),
-    "bench": Entry("Daemons", "Run the benchmarks."),
+    "bench": Entry(
+        "Daemons", "Run the benchmarks: EmberFS beside this machine's limits, or any directories side by side."
+    ),
     "completion": Entry("Daemons", "Print what makes a shell complete commands, options and their values."),
 }
 

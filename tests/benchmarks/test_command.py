@@ -73,3 +73,29 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 def test_every_benchmark_is_documented() -> None:
     readme = Path(command.__file__).with_name("README.md").read_text()
     assert [entry.name for entry in command.BENCHMARKS if f"`{entry.name}`" not in readme] == []
+
+
+def test_directories_side_by_side(tmp_path: Path) -> None:
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        place.mkdir()
+    report_path = tmp_path / "table.json"
+    result = CliRunner().invoke(
+        command.bench, [*map(str, places), "--quick", "--repeat", "1", "--json", str(report_path)]
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(report_path.read_text())
+    assert [system["title"] for system in report["systems"]] == [str(place) for place in places]
+    assert report["failed"] == {}
+    for row in report["rows"]:
+        assert set(row["systems"]) == {"path1", "path2"}, row["name"]
+        assert all(len(system["runs"]) == 1 for system in row["systems"].values())
+    assert "The same calls in each directory" in result.stdout
+    assert [list(place.iterdir()) for place in places] == [[], []], "what was made is removed"
+
+
+def test_directories_go_with_no_cluster(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command.bench, [str(tmp_path), "--only", "write"])
+    assert result.exit_code == 2
+    assert "--only, --cluster and --dir are for runs without a PATH" in result.stderr
+    assert CliRunner().invoke(command.bench, [str(tmp_path / "missing")]).exit_code == 2

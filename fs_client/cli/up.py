@@ -215,4 +215,7 @@ def _introduce(directory: "ClusterDirectory", record: "ClusterRecord", end: str)
     click.echo(f"EmberFS is ready at {record.address}: {daemons}, {replicas}, data in {directory.path}. {end}")
     click.echo(f"  shell:   {setting}emberfs cp -r ./images ember:/images; emberfs ls -l ember:/images")
     click.echo(f'  Python:  import fs_client; fs = fs_client.connect("{record.address}"{trust})')
+    if record.meta.http_port > 0:
+        host = f"[{record.host}]" if ":" in record.host else record.host
+        click.echo(f"  console: {'https' if record.tls else 'http'}://{host}:{record.meta.http_port}/")
     sys.stdout.flush()

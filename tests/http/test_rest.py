@@ -1,12 +1,15 @@
 """The REST administration: what each resource shows, what changes do, and how they are refused."""
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
+from fs_common.http_server import CALLS_MAX
 from fs_common.ids import ROOT_INODE
 from fs_common.layout import stripe_chains
 from fs_common.records import meta
@@ -429,9 +432,67 @@ def test_what_took_long_is_listed_the_newest_first(three: World) -> None:
     for number in (1, 2):
         times_ns = {"disk": 5 * 10**8}
         three.do(partial(slow.note, "create", number * 10**9, trace=number, about="'secret'", times_ns=times_ns))
-    found = three.get("/slow-operations")
-    assert [each["took_ms"] for each in found["operations"]] == [2000, 1000]
-    first = found["operations"][0]
-    assert (first["trace"], first["about"], first["times_ms"]) == ("00000002", "'secret'", {"disk": 500})
-    assert found["counts"] == {"create": 2} and found["threshold_ms"] == 1000
-    assert len(three.get("/slow-operations?limit=1")["operations"]) == 1
+    found = three.get("/slow-operations?node=0")["operations"]
+    assert [each["took_ms"] for each in found] == [2000, 1000]
+    assert (found[0]["trace"], found[0]["about"], found[0]["times_ms"]) == ("00000002", "'secret'", {"disk": 500})
+    assert three.get("/slow-operations?limit=1")["operations"] == found[:1]
+    everywhere = three.get("/slow-operations")["operations"]
+    assert everywhere[:2] == found
+    assert {(each["daemon"], each["took_ms"]) for each in everywhere[2:]} == {
+        (f"node {node}", 1000 * node) for node in (1, 2, 3)
+    }
+    assert three.get("/slow-operations?node=2")["operations"] == [
+        each for each in everywhere if each["daemon"] == "node 2"
+    ]
+    assert refused(three, "GET", "/slow-operations?node=9")[1] == "NODE_UNKNOWN"
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def test_two_administrators_who_change_the_same_thing_do_not_undo_each_other() -> None:
+    with world() as running:
+        running.join(4)
+
+        async def both() -> list[Any]:
+            drains = [running.asking("POST", f"/nodes/{node}/drain", {}) for node in (1, 2)]
+            changes = [
+                running.asking("PUT", "/config/storage", {"text": f"# {number}", "expected": 0}) for number in (1, 2)
+            ]
+            return await asyncio.gather(*drains, *changes)
+
+        *drained, first, second = asyncio.run(both())
+        # Three replicas on four nodes: one may go.
+        assert sorted(answer.status_code for answer in drained) in ([200, 409], [200, 503])
+        assert [node["drained"] for node in running.get("/nodes")["nodes"]].count(True) == 1
+        assert sorted((first.status_code, second.status_code)) in ([200, 409], [200, 503])
+        assert running.get("/config/storage")["version"] == 1
+
+
+def test_more_questions_than_are_answered_at_once_are_told_to_come_again(three: World) -> None:
+    async def crowd() -> list[Any]:
+        return await asyncio.gather(*(three.asking("GET", "/space") for _ in range(3 * CALLS_MAX)))
+
+    answers = asyncio.run(crowd())
+    refusals = [answer for answer in answers if not answer.is_success]
+    assert refusals and len(refusals) < len(answers)
+    for answer in refusals:
+        assert (answer.status_code, answer.json()["name"], answer.json()["retry"]) == (503, "BUSY", "safe")
+        assert answer.headers["retry-after"] == "1"
+
+
+def test_a_service_that_does_not_answer_is_not_waited_for() -> None:
+    with world(nodes=0, bridge_timeout_s=0.01) as running:
+        began, go_on = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            began.set()
+            go_on.wait()
+
+        running.loop.call_soon_threadsafe(hang)
+        began.wait()
+        try:
+            answer = running.ask("GET", "/space")
+        finally:
+            go_on.set()
+        assert (answer.status_code, answer.json()["name"]) == (504, "TIMED_OUT")

@@ -55,6 +55,7 @@ class Daemon:
         service = Service("storage", "test", self.node)
         service.register(methods.SPACE_INFO, lambda _: Reply(SpaceInfoReply(1000, 990, [], self.troubles)))
         service.register(methods.SCRUB, self._scrub)
+        service.slow_operations.note("read_chunks", self.node * 10**9, trace=7)
         self._server = await tcp.serve(service, "127.0.0.1", 0)
 
     async def close(self) -> None:
@@ -89,9 +90,10 @@ class Held:
 class World:
     """`do` runs something on the service's loop; `client()` asks over HTTP."""
 
-    def __init__(self, config: Config, *, security: bool) -> None:
+    def __init__(self, config: Config, *, security: bool, bridge_timeout_s: float) -> None:
         self._config = config
         self._security = security
+        self._bridge_timeout_s = bridge_timeout_s
         self.tokens: dict[str, str] = {}
         """With security: the first ones, by the name of their file."""
         self.daemons: dict[int, Daemon] = {}
@@ -128,7 +130,7 @@ class World:
         self.app = make_app(
             Backend(
                 config,
-                LoopBridge(self.loop),
+                LoopBridge(self.loop, timeout_s=self._bridge_timeout_s),
                 self.bench.manager,
                 self.cluster.growth,
                 self.server,
@@ -218,9 +220,11 @@ class World:
 
 
 @contextmanager
-def world(nodes: int = 3, *, security: bool = False, **settings: int) -> Iterator[World]:
+def world(
+    nodes: int = 3, *, security: bool = False, bridge_timeout_s: float = 30.0, **settings: int
+) -> Iterator[World]:
     """A cluster of `nodes` that serve."""
-    made = World(Config(**settings), security=security)  # type: ignore[arg-type]
+    made = World(Config(**settings), security=security, bridge_timeout_s=bridge_timeout_s)  # type: ignore[arg-type]
     made.open()
     try:
         made.join(*range(1, nodes + 1))

@@ -1,6 +1,7 @@
 """The longest pause of reads and writes when a storage daemon is killed, or stopped, and comes back.
 
-A cluster of its own with three daemons, three replicas and default settings. Several callers read, others overwrite,
+A cluster of its own with three daemons, three replicas and default settings (`cut_off` has one in which a daemon is cut
+off the network). Several callers read, others overwrite,
 one 64-KiB piece after another, all over the chains. One daemon after the other is killed (SIGKILL) and started again
 when writes have gone on, or stopped (SIGSTOP) and let go on; each chain has it as head, middle or tail. From the signal
 until all chains are whole again, no caller may see an error, and its longest time without a completed call counts: that
@@ -75,10 +76,23 @@ class _Caller:
         return max(self._longest_s, time.monotonic() - self._last_s)
 
 
-class _Bench:
-    def __init__(self, fs: aio.AsyncFileSystem, cluster: LaunchedCluster) -> None:
+class Hurt(NamedTuple):
+    """What is done to one daemon."""
+
+    node: int
+    name: str
+    begin: Callable[[], object]
+    end: Callable[[], object]
+    """It comes back."""
+    lasts_s: float
+    """At least."""
+
+
+class Bench:
+    """Callers of a cluster, and how long they wait when a daemon is hurt."""
+
+    def __init__(self, fs: aio.AsyncFileSystem) -> None:
         self._fs = fs
-        self._cluster = cluster
         self._stop = asyncio.Event()
         self._readers: list[_Caller] = []
         self._writers: list[_Caller] = []
@@ -112,28 +126,21 @@ class _Bench:
         await asyncio.gather(*self._tasks)
         await self._fs.close()
 
-    async def incident(self, number: int, stopped: bool) -> Pauses:
+    async def incident(self, hurt: Hurt) -> Pauses:
         """One daemon goes and comes back."""
         await self._steady()
-        daemon = self._cluster.record.storage[number]
-        assert daemon.process is not None
-        pid = daemon.process.pid
         for caller in (*self._readers, *self._writers):
             caller.begin()
         began = time.monotonic()
-        os.kill(pid, signal.SIGSTOP if stopped else signal.SIGKILL)
+        hurt.begin()
         try:
-            await self._until(lambda: not self._serves(daemon.node), DROPPED_S, f"{daemon.name} is dropped")
+            await self._until(lambda: not self._serves(hurt.node), DROPPED_S, f"{hurt.name} is dropped")
             dropped_s = time.monotonic() - began
             await self._steady()
-            if stopped:
-                await asyncio.sleep(max(began + STOPPED_S_MIN - time.monotonic(), 0.0))
+            await asyncio.sleep(max(began + hurt.lasts_s - time.monotonic(), 0.0))
         finally:
-            if stopped:
-                os.kill(pid, signal.SIGCONT)
-        back = time.monotonic()
-        if not stopped:
-            self._cluster.send_signal(signal.SIGUSR1)  # start what has ended
+            back = time.monotonic()
+            hurt.end()
         await self._until(self._whole, WHOLE_S, "all chains are whole")
         whole_s = time.monotonic() - back
         await self._steady()
@@ -178,6 +185,24 @@ class _Bench:
         )
 
 
+def _hurt(cluster: LaunchedCluster, number: int, *, stopped: bool) -> Hurt:
+    daemon = cluster.record.storage[number]
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    if stopped:
+        return Hurt(
+            daemon.node,
+            daemon.name,
+            lambda: os.kill(pid, signal.SIGSTOP),
+            lambda: os.kill(pid, signal.SIGCONT),
+            STOPPED_S_MIN,
+        )
+    start_again = signal.SIGUSR1  # what has ended
+    return Hurt(
+        daemon.node, daemon.name, lambda: os.kill(pid, signal.SIGKILL), lambda: cluster.send_signal(start_again), 0.0
+    )
+
+
 def run(context: Context) -> list[Figure]:
     rounds = 1 if context.quick else context.repeat
     path = context.directory / "failover"
@@ -185,18 +210,19 @@ def run(context: Context) -> list[Figure]:
     killed: list[Pauses] = []
     stopped: list[Pauses] = []
     with launch(path, options, restart=False) as cluster, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        bench = _Bench(runner.run(aio.connect(cluster.address)), cluster)
+        bench = Bench(runner.run(aio.connect(cluster.address)))
         runner.run(bench.start())
         for turn in range(rounds):
             for kind, pauses in (("killed", killed), ("stopped", stopped)):
                 for number in range(1 if context.quick else STORAGE):
-                    pauses.append(runner.run(bench.incident(number, kind == "stopped")))
-                    say(f"  round {turn + 1}: storage-{number + 1} {kind}: {_shown(pauses[-1])}")
+                    hurt = _hurt(cluster, number, stopped=kind == "stopped")
+                    pauses.append(runner.run(bench.incident(hurt)))
+                    say(f"  round {turn + 1}: {hurt.name} {kind}: {shown(pauses[-1])}")
         runner.run(bench.close())
-    return [*_figures("killed", killed, 2.0), *_figures("stopped", stopped, 13.0)]
+    return [*figures_of("killed", killed, 2.0), *figures_of("stopped", stopped, 13.0)]
 
 
-def _figures(kind: str, pauses: list[Pauses], writes_goal_s: float) -> list[Figure]:
+def figures_of(kind: str, pauses: list[Pauses], writes_goal_s: float) -> list[Figure]:
     """Medians, and the worst beside the goals."""
     dropped = tuple(pause.dropped_s for pause in pauses)
     figures = []
@@ -216,7 +242,7 @@ def _figures(kind: str, pauses: list[Pauses], writes_goal_s: float) -> list[Figu
     return figures
 
 
-def _shown(pauses: Pauses) -> str:
+def shown(pauses: Pauses) -> str:
     return (
         f"reads paused {pauses.reads_s:.2f} s, writes {pauses.writes_s:.2f} s; dropped after {pauses.dropped_s:.2f} s,"
         f" whole {pauses.whole_s:.2f} s after its return"

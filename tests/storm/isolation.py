@@ -40,8 +40,9 @@ class Unavailable(Exception):
     """Why this machine, or this user, cannot do it."""
 
 
-def enter(arguments: Sequence[str]) -> None:
-    """Go on in namespaces of our own: does not return where that begins, returns inside. Raises `Unavailable`."""
+def enter(arguments: Sequence[str], module: str = "tests.storm") -> None:
+    """Go on in namespaces of our own: does not return where that begins, where `module` is run anew; returns inside.
+    Raises `Unavailable`."""
     if os.environ.get(_INSIDE):
         # With IP forwarding, and nothing of the outside.
         _run("mount", "--make-rshared", "/")
@@ -56,7 +57,7 @@ def enter(arguments: Sequence[str]) -> None:
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     os.environ[_INSIDE] = "1"
     sys.stdout.flush()
-    os.execvp(command[0], [*command, sys.executable, "-m", "tests.storm", *arguments])
+    os.execvp(command[0], [*command, sys.executable, "-m", module, *arguments])
 
 
 def _why_not() -> str | None:
@@ -138,6 +139,20 @@ class Network:
         if not self.dropped[key]:
             del self.dropped[key]
             self._rule("del", key)
+
+    def isolate(self, name: str) -> None:
+        """Nothing gets to a member any more, and nothing from it to another one."""
+        self._isolated("add", name)
+
+    def join(self, name: str) -> None:
+        self._isolated("del", name)
+
+    def _isolated(self, verb: str, name: str) -> None:
+        address = self.addresses[name]
+        _run("ip", "rule", verb, "to", address, "blackhole")
+        for other, target in self.addresses.items():
+            if other != name:
+                _run("ip", "rule", verb, "from", address, "to", target, "blackhole")
 
     def _rule(self, verb: str, key: tuple[str, str]) -> None:
         source, target = (self.addresses[name] for name in key)

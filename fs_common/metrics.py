@@ -41,7 +41,11 @@ class Figures:
         self.values.setdefault(family, []).append((tuple(map(str, labels)), value))
 
     def add_latency(self, family: Family, latency: Latency, *labels: object) -> None:
-        self.latencies.setdefault(family, []).append((tuple(map(str, labels)), latency.buckets[:], latency.total_ns))
+        self.add_buckets(family, latency.buckets, latency.total_ns, *labels)
+
+    def add_buckets(self, family: Family, buckets: list[int], total_ns: int, *labels: object) -> None:
+        """`buckets`: as those of `Latency`."""
+        self.latencies.setdefault(family, []).append((tuple(map(str, labels)), buckets[:], total_ns))
 
     def add_counters(self, families: Mapping[str, Family], counters: Mapping[str, int]) -> None:
         """All of `families`, by the names of counters; those that were never counted are 0."""

@@ -7,7 +7,11 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
+
+import msgspec
 
 from fs_common.tracing import current, shown
 
@@ -84,6 +88,74 @@ class LimitedLog:
         self._logger.log(level, message, *arguments, exc_info=error, extra=fields)
 
 
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has: other attributes are fields that were given with it."""
+
+
+class Lines(logging.Formatter):
+    """One line for each record, without any package: JSON with the fields that `configure_logging` gives, or text."""
+
+    def __init__(self, process_name: str, *, json: bool) -> None:
+        super().__init__()
+        self._process = process_name
+        self._json = json
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        trace = current()
+        if trace:
+            event.setdefault("trace", shown(trace))
+        if self._json:
+            event |= {
+                "event": record.getMessage(),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "process": self._process,
+                "timestamp": moment.replace("+00:00", "Z"),
+            }
+            if record.exc_info:
+                event["exception"] = self.formatException(record.exc_info)
+            return msgspec.json.encode(event, enc_hook=str).decode()
+        fields = "".join(f" {name}={value}" for name, value in event.items())
+        line = f"{moment[:23]}Z {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def configure_plain_logging(process_name: str, json: bool = False, level: str = "INFO") -> None:
+    """As `configure_logging`, in an installation without the servers' packages: of a mount, of a supervisor."""
+    handler = (_JsonHandler if json else logging.StreamHandler)(sys.stderr)
+    handler.setFormatter(Lines(process_name, json=json))
+    set_log_level(level)
+    logging.getLogger().handlers[:] = [handler]
+    if json:
+        log_what_ends_the_process()
+
+
+def last_word(program: str, message: str) -> None:
+    """Why the process ends: on stderr, as a line of people or, where logs are JSON, of the log."""
+    if any(isinstance(handler, _JsonHandler) for handler in logging.getLogger().handlers):
+        logging.getLogger(program).critical("%s", message)
+    else:
+        print(f"{program}: {message}", file=sys.stderr, flush=True)
+
+
+class _JsonHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """The handler of a process whose log is JSON."""
+
+
+def log_what_ends_the_process() -> None:
+    """An exception that nobody takes is a line of the log like any other."""
+
+    def log(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+            return
+        logging.getLogger("fs_common.telemetry").critical("ended by a defect", exc_info=(kind, error, traceback))
+
+    sys.excepthook = log
+
+
 def set_log_level(level: str) -> None:
     """From now on. Raises `ValueError` for an unknown level."""
     logging.getLogger().setLevel(level.upper())
@@ -116,7 +188,7 @@ def configure_logging(process_name: str, json: bool = False, level: str = "INFO"
         # Plain: richer tracebacks show local variables, and those are what others sent, tokens among it.
         plain = structlog.dev.plain_traceback
         rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = (_JsonHandler if json else logging.StreamHandler)(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -126,3 +198,6 @@ def configure_logging(process_name: str, json: bool = False, level: str = "INFO"
     root = logging.getLogger()
     set_log_level(level)
     root.handlers[:] = [handler]
+    logging.captureWarnings(True)
+    if json:
+        log_what_ends_the_process()

@@ -25,7 +25,7 @@ from fs_common.live_config import LiveConfig
 from fs_common.making import Making
 from fs_common.service_manager import tell_ready
 from fs_common.settings import META
-from fs_common.telemetry import configure_logging
+from fs_common.telemetry import configure_logging, last_word
 from fs_common.tls.files import TlsFiles
 from fs_meta import server
 from fs_meta.config import MetaConfig
@@ -173,7 +173,7 @@ async def _prepare(kv: KeyValueStore, config: MetaConfig, making: Making) -> Fou
 
 
 def _refuse(reason: str, status: int) -> int:
-    print(f"emberfs meta: {reason}", file=sys.stderr, flush=True)
+    last_word("emberfs meta", reason)
     return status
 
 

@@ -26,7 +26,7 @@ from fs_common.manager_client import ManagerClient, NodeAddress, pull_config
 from fs_common.records.cluster_config import PushedConfig
 from fs_common.service_manager import tell_ready
 from fs_common.settings import STORAGE
-from fs_common.telemetry import configure_logging
+from fs_common.telemetry import configure_logging, last_word
 from fs_common.tls.files import TlsFiles
 from fs_common.token_file import daemon_token
 from fs_storage.config import StorageConfig
@@ -165,7 +165,7 @@ async def _acknowledged(manager: ManagerClient) -> EmberError | None:
 
 
 def _refuse(message: str, status: int) -> int:
-    print(f"emberfs storage: {message}", file=sys.stderr)
+    last_word("emberfs storage", message)
     return status
 
 

@@ -45,6 +45,8 @@ def mount(
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
       low_latency                 processors do not sleep deeply while the mount is used (root only)
+      log=FILE, log_level=debug, log_json, slow_operation_ms=N   the log; at debug level it has every operation
+      metrics_port=PORT           figures for Prometheus at http://127.0.0.1:PORT/metrics
 
     \b
     Example:
@@ -69,7 +71,6 @@ def mount(
 
 def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:
     import asyncio
-    import logging
 
     import uvloop
 
@@ -77,9 +78,9 @@ def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:
     from fs_client.cli.mounting import READY
     from fs_client.fuse.channel import End
     from fs_client.fuse.daemon import serve
+    from fs_common.telemetry import configure_plain_logging, last_word
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-
+    configure_plain_logging("mount", settings.log_json, settings.log_level)
     told = False
 
     def tell(line: str) -> None:
@@ -102,6 +103,7 @@ def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:
             end = runner.run(serve(settings, ready))
         except OSError as error:
             tell(describe(error))
-            raise
+            last_word("emberfs", describe(error))
+            raise Done(EXIT_FAILED) from None
     if end is End.BROKEN:
         raise Done(EXIT_FAILED)

@@ -112,4 +112,8 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
         read_ahead_bytes=options.read_ahead_bytes,
         low_latency=options.low_latency,
         log=options.log,
+        log_level=options.log_level,
+        log_json=options.log_json,
+        metrics_port=options.metrics_port,
+        slow_operation_ms=options.slow_operation_ms,
     )

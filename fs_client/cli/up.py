@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord
     from fs_client.cli.local.events import Event
 
+LOG_JSON = ("meta.log_json=true", "storage.log_json=true")
 DIRECTORY_DEFAULT = "emberfs-data"
 
 directory_option = click.option(
@@ -49,6 +49,7 @@ directory_option = click.option(
     metavar="ROLE.KEY=VALUE",
     help="A setting of the daemons' configuration files that has no option, as meta.gc_delay_ms=0; it is kept.",
 )
+@click.option("--log-json", is_flag=True, help="All logs in JSON, one object a line; it is kept.")
 @click.option("--mount", "mountpoint", type=click.Path(path_type=Path), help="Also mount it on this directory.")
 @click.option("--tls/--no-tls", default=None, help="Speak TLS on every port; certificates are made.  [default: no]")
 @click.option("--detach", "-d", is_flag=True, help="Return when the cluster is ready; `emberfs down` stops it.")
@@ -65,6 +66,7 @@ def up(
     chunk_size: int | None,
     stripe: int | None,
     settings: tuple[str, ...],
+    log_json: bool,
     mountpoint: Path | None,
     tls: bool | None,
     detach: bool,
@@ -96,7 +98,7 @@ def up(
         durability=durability,
         chunk_size_bytes=chunk_size,
         stripe=stripe,
-        settings=settings,
+        settings=(*settings, *(LOG_JSON if log_json else ())),
         mountpoint="" if mountpoint is None else str(mountpoint.absolute()),
         tls=tls,
     )
@@ -138,7 +140,7 @@ def _run_in_background(path: Path, options: "Options", events_fd: int, *, restar
     import msgspec
 
     from fs_client.cli.local.directory import ClusterDirectory
-    from fs_client.cli.local.events import Event, Kind
+    from fs_client.cli.local.events import Event, Kind, log_line
     from fs_client.cli.local.run import open_cluster, run_cluster
 
     events = open(events_fd, "wb", buffering=0)  # noqa: SIM115 - closed when the cluster is ready
@@ -152,7 +154,7 @@ def _run_in_background(path: Path, options: "Options", events_fd: int, *, restar
                 events.close()
 
     def report(event: Event) -> None:
-        print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), event.kind, event.name, event.text, flush=True)
+        print(log_line(event, json=record.log_json), flush=True)
         if event.kind not in (Kind.STOPPING, Kind.STOPPED):
             send(event)
 

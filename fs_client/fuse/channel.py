@@ -31,10 +31,12 @@ from fs_client.fuse.in_work import InWork
 from fs_client.fuse.kernel_request import CHANGING, Handler, Later, Request, Result
 from fs_client.fuse.negotiation import Negotiated, Wanted, negotiate
 from fs_client.fuse.notifier import Notifiers
+from fs_client.fuse.operation_log import OperationLog
 from fs_client.fuse.payloads import Payload, PayloadMemory
 from fs_client.fuse.requests import ProtocolError
 from fs_common import eager, tracing
 from fs_common.limits import MIB
+from fs_common.slow_operations import SlowOperations
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Channel:
         max_pages_limit: int = 256,
         on_end: Callable[[End], None] | None = None,
         progress: Callable[[], float] = lambda: 0.0,
+        log: OperationLog | None = None,
     ) -> None:
         """`descriptor`: /dev/fuse, mounted or about to be. `negotiated`: INIT is over, by a process before this one.
 
@@ -101,6 +104,7 @@ class Channel:
         self.memory_wanted: Callable[[], None] | None = None
         """Called when reading pauses until payloads are released: who gathers writes sends them now."""
         self.counters = ChannelCounters()
+        self._log = log or OperationLog(SlowOperations(0))
         own: dict[int, Handler] = {Opcode.INIT: self._on_init, Opcode.INTERRUPT: self._on_interrupt}
         # Plain numbers: an enumeration's members hash and compare in Python.
         self._handlers = {
@@ -261,6 +265,7 @@ class Channel:
         memory = self._memory
         handlers = self._handlers
         operations = self.counters.operations
+        tell_ns = self._log.tell_ns
         count = 0
         began = clock()
         try:
@@ -335,6 +340,8 @@ class Channel:
                 counters.count += 1
                 counters.total_ns += elapsed
                 counters.buckets[elapsed.bit_length()] += 1
+                if elapsed > tell_ns:
+                    self._log.tell(request, elapsed, 0)
                 began = now
         finally:
             self.counters.turns += 1
@@ -477,7 +484,9 @@ class Channel:
         request.answered = True
         self._in_work.remove(request)
         self._write(request.unique, request.opcode, result)
-        self._count(request.opcode, request.began_ns, failed=False)
+        elapsed = self._count(request.opcode, request.began_ns, failed=False)
+        if elapsed > self._log.tell_ns:
+            self._log.tell(request, elapsed, 0)
         if request.task is None and request.data is not None:
             request.take_data().release()
 
@@ -487,7 +496,9 @@ class Channel:
             return
         request.answered = True
         self._in_work.remove(request)
-        self._fail_now(request.unique, request.opcode, code, request.began_ns)
+        elapsed = self._fail_now(request.unique, request.opcode, code, request.began_ns)
+        if elapsed > self._log.tell_ns:
+            self._log.tell(request, elapsed, code)
         if request.task is None and request.data is not None:
             request.take_data().release()
 
@@ -507,7 +518,8 @@ class Channel:
     def _log_defect(self, request: Request) -> None:
         logger.exception("%s of node %d failed by a defect", request.name, request.node)
 
-    def _fail_now(self, unique: int, opcode: int, code: int, began: int) -> None:
+    def _fail_now(self, unique: int, opcode: int, code: int, began: int) -> int:
+        """Returns how long it took, in ns."""
         if opcode not in UNANSWERED:
             if not 0 < code < ERRNO_END:
                 code = errno.EIO
@@ -515,8 +527,7 @@ class Channel:
                 os.write(self._file, OUT_HEADER.pack(_ANSWER_SIZE, -code, unique))
             except OSError as error:
                 self._on_write_failed(error, unique, opcode)
-        if opcode <= OPCODE_MAX:
-            self._count(opcode, began, failed=True)
+        return self._count(opcode, began, failed=True) if opcode <= OPCODE_MAX else 0
 
     def _write(self, unique: int, opcode: int, result: Result) -> None:
         try:
@@ -546,13 +557,14 @@ class Channel:
             with contextlib.suppress(OSError):
                 os.write(self._file, OUT_HEADER.pack(_ANSWER_SIZE, -errno.EIO, unique))
 
-    def _count(self, opcode: int, began: int, *, failed: bool) -> None:
+    def _count(self, opcode: int, began: int, *, failed: bool) -> int:
         counters = self.counters.operations[opcode]
         elapsed = time.perf_counter_ns() - began
         counters.count += 1
         counters.errors += failed
         counters.total_ns += elapsed
         counters.buckets[elapsed.bit_length()] += 1
+        return elapsed
 
     # Notifications
 

@@ -22,7 +22,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fs_client import aio
 from fs_client.fuse import handover, mountpoint, sockets
@@ -32,7 +32,9 @@ from fs_client.fuse.ending import Audience, give_up, tell_losses, while_progress
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
+from fs_client.fuse.operation_log import OperationLog
 from fs_client.fuse.ops.table import all_handlers
+from fs_client.fuse.options import NO_PORT, SLOW_OPERATION_MS
 from fs_client.fuse.policy import Policy
 from fs_client.fuse.sockets import Role
 from fs_client.fuse.wakeful import Wakeful
@@ -43,6 +45,10 @@ from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ClientId
 from fs_common.limits import MIB
+from fs_common.slow_operations import SlowOperations
+
+if TYPE_CHECKING:
+    from fs_common.http_server import HttpServer
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +76,11 @@ class DaemonSettings:
     """Go on in the place of the daemon that serves the mountpoint now."""
     log: str = ""
     """Where a daemon in the background writes; empty: a place by the mountpoint."""
+    log_level: str = "info"
+    log_json: bool = False
+    metrics_port: int = NO_PORT
+    """Where it gives its figures to Prometheus, on loopback. 0: any free port."""
+    slow_operation_ms: int = SLOW_OPERATION_MS
 
 
 async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
@@ -135,6 +146,9 @@ class _Daemon:
             self.mount.control = Control(self.mount, (settings.mountpoint, asked))
         self._wakeful = Wakeful(self._loop) if settings.low_latency else None
         self._audience = Audience(settings.mountpoint)
+        self._pages: HttpServer | None = None
+        """What it tells over HTTP."""
+        self._log = OperationLog(SlowOperations(settings.slow_operation_ms))
         self._handlers = all_handlers(self.mount)
         self._taken_over = negotiated is not None
         self._ended: asyncio.Future[End | None] = self._loop.create_future()
@@ -152,6 +166,7 @@ class _Daemon:
             max_pages_limit=mountpoint.max_pages_limit(),
             on_end=self._end_with,
             progress=lambda: self.mount.progress_at,
+            log=self._log,
         )
         channel.turn_done = self.mount.reads.turn_done if self._wakeful is None else self._turn_done
         channel.memory_wanted = self.mount.push_all
@@ -174,6 +189,7 @@ class _Daemon:
         stopping = loop.create_task(stop.wait())
         relief: asyncio.Task[None] | None = None
         try:
+            self._open_pages()
             mount.channel.start()
             async with asyncio.timeout(INIT_S):
                 await mount.channel.ready()
@@ -197,6 +213,7 @@ class _Daemon:
             stopping.cancel()
             if self._wakeful is not None:
                 self._wakeful.close()
+            await self._close_pages()
             if relief is not None:
                 relief.cancel()
                 await ended([relief])
@@ -212,6 +229,18 @@ class _Daemon:
                     self._audience.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _open_pages(self) -> None:
+        """Raises UNREACHABLE, INVALID."""
+        if self._settings.metrics_port != NO_PORT and self._pages is None:
+            from fs_client.fuse.pages import start_http
+
+            self._pages = start_http(self._settings.metrics_port, self.mount, self._log.slow)
+
+    async def _close_pages(self) -> None:
+        pages, self._pages = self._pages, None
+        if pages is not None:
+            await pages.close()
 
     @property
     def _stall_s(self) -> float:
@@ -289,6 +318,8 @@ class _Daemon:
             errors = await self._flush()
             for error in errors:
                 logger.error("not handed over: %s", error)
+            # The other one listens where this one did.
+            await self._close_pages()
             if not errors and await handover.give(connection, handover.capture(mount, negotiated), descriptor):
                 os.close(descriptor)
                 return True
@@ -304,6 +335,7 @@ class _Daemon:
 
     def _serve_on(self, descriptor: int, negotiated: Negotiated) -> None:
         """After a hand-over that came to nothing."""
+        self._open_pages()
         self.mount.following.begin()
         self._open_channel(descriptor, negotiated)
         self.mount.channel.start()

@@ -18,10 +18,11 @@ KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
 _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
 """Words that take another one away."""
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
-           "entry_timeout", "negative_timeout", "token", "tls_ca", "log")  # fmt: skip
+           "entry_timeout", "negative_timeout", "token", "tls_ca", "log", "log_level", "metrics_port",
+           "slow_operation_ms")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
-          "nonempty", "nocontrol", "low_latency", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
+          "nonempty", "nocontrol", "low_latency", "log_json", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
 """Words without."""
 _NOT_OURS = ("uid", "gid", "umask", "fmask", "dmask")
 """Of file systems that have no owners and modes of their own."""
@@ -31,6 +32,9 @@ _IGNORED = re.compile(
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
 WRITE_BYTES_MAX = 16 * MIB
+NO_PORT = -1
+LOG_LEVELS = ("debug", "info", "warning", "error")
+SLOW_OPERATION_MS = 1000
 DATASET_S = 3600.0
 """How long a dataset mount believes what it was told."""
 
@@ -58,6 +62,10 @@ class MountOptions:
     tls_ca: str | None = None
     """None: what the environment says."""
     log: str = ""
+    log_level: str = "info"
+    log_json: bool = False
+    metrics_port: int = NO_PORT
+    slow_operation_ms: int = SLOW_OPERATION_MS
 
 
 def parse(words: Iterable[str]) -> MountOptions:
@@ -109,6 +117,16 @@ def parse(words: Iterable[str]) -> MountOptions:
                 options.tls_ca = value
             case "log" if equals:
                 options.log = value
+            case "log_level" if equals:
+                if value not in LOG_LEVELS:
+                    raise BadOption(f"log_level={value} is none of {', '.join(LOG_LEVELS)}")
+                options.log_level = value
+            case "log_json" if not equals:
+                options.log_json = True
+            case "metrics_port" if equals:
+                options.metrics_port = _number(word, value, most=65_535)
+            case "slow_operation_ms" if equals:
+                options.slow_operation_ms = _number(word, value)
             case _ if word in KERNEL_WORDS:
                 options.kernel_words.add(word)
             case _ if word in _UNDONE:
@@ -169,6 +187,12 @@ def _size(word: str, value: str, least: int = 0, most: int = 1024 * GIB) -> int:
     if not least <= size <= most:
         raise BadOption(f"{word}: from {least} to {most} bytes")
     return size
+
+
+def _number(word: str, value: str, most: int = 2**31) -> int:
+    if not value.isdecimal() or int(value) > most:
+        raise BadOption(f"{word}: from 0 to {most}")
+    return int(value)
 
 
 def _seconds(word: str, value: str, least: float = 0.0) -> float:

@@ -40,7 +40,7 @@ def test_lines_about_strangers_are_bounded_and_counted(caplog: pytest.LogCapture
 PROGRAM = """
 import logging, sys
 from fs_common.telemetry import configure_logging
-assert "structlog" not in sys.modules and not logging.getLogger().handlers
+assert not logging.getLogger().handlers
 configure_logging("meta", json={json}, level="{level}")
 logger = logging.getLogger("fs_meta.example")
 logger.debug("quiet %s", 1)
@@ -68,6 +68,26 @@ def test_json_lines() -> None:
     assert loud == {"event": "loud 2", "level": "info", "logger": "fs_meta.example", "process": "meta", "node": 7}
     assert failed["event"] == "failed" and failed["trace"] == "00000abc"
     assert "ValueError: why" in failed["exception"]
+
+
+def test_lines_without_packages_have_the_same_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys.modules[__name__], "PROGRAM", PROGRAM.replace("configure_logging", "configure_plain_logging")
+    )
+    loud, failed = map(json.loads, lines_of(json=True))
+    assert loud.pop("timestamp").endswith("Z")
+    assert loud == {"event": "loud 2", "level": "info", "logger": "fs_meta.example", "process": "meta", "node": 7}
+    assert failed["event"] == "failed" and failed["trace"] == "00000abc" and "ValueError: why" in failed["exception"]
+    text = "\n".join(lines_of(json=False, level="debug"))
+    assert "quiet 1" in text and "loud 2 node=7" in text and "trace=00000abc" in text and "ValueError: why" in text
+
+
+@pytest.mark.parametrize("configure", ["configure_logging", "configure_plain_logging"])
+def test_what_ends_the_process_is_a_line_of_json(configure: str) -> None:
+    code = f"from fs_common.telemetry import {configure}; {configure}('x', json=True); {{}}['what']"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    (line,) = map(json.loads, result.stderr.splitlines())
+    assert result.returncode == 1 and line["level"] == "critical" and "KeyError: 'what'" in line["exception"]
 
 
 def test_readable_lines() -> None:

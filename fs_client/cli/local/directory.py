@@ -88,6 +88,11 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
     def storage(self) -> list[DaemonRecord]:
         return self.daemons[1:]
 
+    @property
+    def log_json(self) -> bool:
+        """Also of the supervisor's own lines, and of the mount's."""
+        return bool(self.settings.get("meta", {}).get("log_json"))
+
     def mount_daemon(self) -> DaemonRecord:
         """The mount of this cluster: not one of its daemons, as it keeps nothing and may be anywhere."""
         return DaemonRecord(name="mount", role="mount", node=0, port=0)

@@ -1,6 +1,8 @@
 """What a supervisor says while it works: shown by the foreground, written to its log, sent to the launcher."""
 
 import enum
+import time
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -18,6 +20,16 @@ class Kind(enum.StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     """The cluster could not be started; `text` is the one line that says why."""
+
+
+def log_line(event: "Event", *, json: bool) -> str:
+    """As the supervisor's log has it."""
+    if not json:
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event.kind} {event.name} {event.text}"
+    moment = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    fields = {"event": f"{event.kind} {event.text}".rstrip(), "level": "info", "logger": "fs_client.cli.local"}
+    fields |= {"process": "supervisor", "timestamp": moment} | ({"daemon": event.name} if event.name else {})
+    return msgspec.json.encode(fields).decode()
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 import fs_common
 from fs_client.cli.local.identity import ProcessIdentity, identify
 from fs_client.cli.local.ours import append_ours, make_our_directory, open_ours
@@ -25,10 +27,19 @@ _REASON_BYTES = 4096
 _TETHER = Path(__file__).with_name("tether.py")
 
 
+class _LogLine(msgspec.Struct):
+    """Of a log in JSON."""
+
+    event: str
+    logger: str = ""
+
+
 class Process:
     """A running child. Made by `start`; `ended` is done once the kernel says so and it has been reaped."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], descriptor: int, log: Path, log_start: int) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], descriptor: int, log: Path, log_start: int, *, log_json: bool = False
+    ) -> None:
         self.identity: ProcessIdentity = identify(popen.pid)
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[str] = loop.create_future()
@@ -39,6 +50,8 @@ class Process:
         self._pidfd = descriptor
         """Closed, and set to -1, when the process has been reaped."""
         self._log = log
+        self._log_json = log_json
+        """The log is JSON: what is no such line does not go there."""
         self._log_start = log_start
         """Length of the log before this run."""
         self._line = b""
@@ -63,10 +76,15 @@ class Process:
                 lines = log.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        word = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        try:
+            found = msgspec.json.decode(word, type=_LogLine)
+        except msgspec.MsgspecError:
+            return word
+        return f"{found.logger}: {found.event}"
 
     def _read_stdout(self) -> None:
-        """Look for the ready line; everything goes to the log."""
+        """Look for the ready line; it goes to the log, unless that is JSON."""
         try:
             data = os.read(self._stdout.fileno(), 65_536)
         except BlockingIOError:
@@ -74,11 +92,10 @@ class Process:
         if not data:
             self._close_stdout()
             return
-        with open(append_ours(self._log), "ab") as log:
-            log.write(data)
-        if self.ready.done():
-            return
         *lines, self._line = (self._line + data).split(b"\n")
+        if not self._log_json:
+            with open(append_ours(self._log), "ab") as log:
+                log.write(data)
         for line in lines:
             if line.startswith(b"ready ") and not self.ready.done():
                 self.ready.set_result(line.decode(errors="replace"))
@@ -101,7 +118,7 @@ class Process:
             self._stdout.close()
 
 
-def start(module: str, arguments: Sequence[str], log: Path) -> Process:
+def start(module: str, arguments: Sequence[str], log: Path, *, log_json: bool = False) -> Process:
     """Run `python -m module arguments` as a child that dies with this process. To be called from the event loop.
 
     Its own process group keeps a terminal's Ctrl-C away from it: the supervisor decides when and in which order
@@ -120,7 +137,7 @@ def start(module: str, arguments: Sequence[str], log: Path) -> Process:
             env=_without_settings(module_environment()),
             process_group=0,
         )
-        return Process(popen, os.pidfd_open(popen.pid), log, errors.tell())
+        return Process(popen, os.pidfd_open(popen.pid), log, errors.tell(), log_json=log_json)
 
 
 def _without_settings(environment: dict[str, str]) -> dict[str, str]:

@@ -183,13 +183,15 @@ class Supervisor:
 
     def _start(self, daemon: DaemonRecord) -> Process:
         if daemon.role == "mount":
-            arguments = ["mount", "--foreground", "--ready-fd", "1", "-o", f"tls_ca={self._tls_ca}", "--"]
+            words = ["-o", f"tls_ca={self._tls_ca}", *(["-o", "log_json"] if self._record.log_json else [])]
+            arguments = ["mount", *words, "--foreground", "--ready-fd", "1", "--"]
             arguments += [self._record.address, self._mountpoint]
         else:
             arguments = ["--config", str(self._directory.config(daemon))]
             if not self._record.started or daemon.new:
                 arguments.append("--format-if-missing")
-        running = process.start(self._modules[daemon.role], arguments, self._directory.log(daemon.name))
+        log = self._directory.log(daemon.name)
+        running = process.start(self._modules[daemon.role], arguments, log, log_json=self._record.log_json)
         self._processes[daemon.name] = running
         daemon.process = running.identity
         daemon.ready = False

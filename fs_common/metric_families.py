@@ -139,6 +139,7 @@ STORAGE_COUNTERS = {
         "reads_blocked": "Of those, not in memory: read by a thread",
         "reads_asked": "Of those, for which the tail was asked what is committed",
         "bytes_read": "Bytes of pieces of chunks read",
+        "bytes_warmed": "Bytes of chunks brought into memory (`emberfs warmup`)",
         "updates": "Updates of chunks asked for, by clients and predecessors",
         "updates_of_clients": "Of those, by clients",
         "updates_failed": "Updates that failed",

@@ -5,8 +5,7 @@ Calls go to one server after another until the manager answers. A read is repeat
 only where it certainly was not taken (SAFE in the table), because nobody wants his drain twice.
 
 gRPC comes with the servers' extra and is imported when the first call is made: who has none of it hears so in one
-line. `_channel` is the one place that knows by what means a control plane is reached, `_metadata` the one that says
-who calls.
+line. `_channel` is the one place that knows by what means a control plane is reached; a call shows the client's token.
 
 Called by: commands that administer, and the supervisor of `emberfs up`.
 """
@@ -21,6 +20,7 @@ from fs_client.cli.execute import require_module
 from fs_client.cli.failure import Failure, Usage
 from fs_client.options import Address, client_tls
 from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.security.bearer import bearer
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -86,7 +86,7 @@ class ManagerApi:
             limit_s = attempts.left_s() if order else TRY_TIMEOUT_S
             try:
                 stub = await self._stub(server)
-                metadata = _metadata(self._read_token())
+                metadata = bearer(self._read_token())
                 return await _answer(getattr(stub, method), request, attempts.try_s(limit_s), metadata)
             except EmberError as error:
                 await self._drop(server)
@@ -205,11 +205,6 @@ def _channel(control: Address, tls_ca: str) -> Any:
         ("grpc.use_local_subchannel_pool", 1),
     ]
     return open_channel(str(control), options, client_tls(tls_ca))
-
-
-def _metadata(token: str) -> tuple[tuple[str, str], ...]:
-    """Who calls."""
-    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 async def _connected(control: Address, channel: Any) -> None:

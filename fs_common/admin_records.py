@@ -18,6 +18,7 @@ from fs_common.control_records import (
 from fs_common.records.chains import ChainView, ListChainsReply, RotateChainReply, Standing, TargetView
 from fs_common.records.cluster_config import ConfigVersion, Setting
 from fs_common.records.routing import NodeInfo, PublicState
+from fs_common.records.scrubbing import ScrubStatus
 from fs_common.records.targets import ListMovesReply, ListNodesReply, MovesReply, MoveView, NodeView
 
 # --- nodes ------------------------------------------------------------------------------------------------------------
@@ -202,6 +203,28 @@ def moves_record(message: pb.MovesReply) -> MovesReply:
         message.spread_before,
         message.spread_after,
         message.spread_possible,
+    )
+
+
+# --- scrubs -----------------------------------------------------------------------------------------------------------
+
+
+def scrub_message(node: int, status: ScrubStatus) -> pb.ScrubView:
+    return pb.ScrubView(
+        target=status.target,
+        node=node,
+        chain=status.chain,
+        number=status.number,
+        running=status.running,
+        began_s=status.began_s,
+        ended_s=status.ended_s,
+        chunks=status.chunks,
+        chunks_total=status.chunks_total,
+        bytes=status.bytes,
+        repaired=status.repaired,
+        not_compared=status.not_compared,
+        damaged=status.damaged,
+        differing=status.differing,
     )
 
 

@@ -715,3 +715,65 @@ class ListSettingsReply(_message.Message):
     version: int
     report: ConfigReport
     def __init__(self, settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., version: _Optional[int] = ..., report: _Optional[_Union[ConfigReport, _Mapping]] = ...) -> None: ...
+
+class ListScrubsRequest(_message.Message):
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ScrubView(_message.Message):
+    __slots__ = ("target", "node", "chain", "number", "running", "began_s", "ended_s", "chunks", "chunks_total", "bytes", "repaired", "not_compared", "damaged", "differing")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_S_FIELD_NUMBER: _ClassVar[int]
+    ENDED_S_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FIELD_NUMBER: _ClassVar[int]
+    NOT_COMPARED_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_FIELD_NUMBER: _ClassVar[int]
+    target: int
+    node: int
+    chain: int
+    number: int
+    running: bool
+    began_s: float
+    ended_s: float
+    chunks: int
+    chunks_total: int
+    bytes: int
+    repaired: int
+    not_compared: int
+    damaged: _containers.RepeatedScalarFieldContainer[str]
+    differing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, target: _Optional[int] = ..., node: _Optional[int] = ..., chain: _Optional[int] = ..., number: _Optional[int] = ..., running: bool = ..., began_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., chunks: _Optional[int] = ..., chunks_total: _Optional[int] = ..., bytes: _Optional[int] = ..., repaired: _Optional[int] = ..., not_compared: _Optional[int] = ..., damaged: _Optional[_Iterable[str]] = ..., differing: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListScrubsReply(_message.Message):
+    __slots__ = ("scrubs", "silent_nodes", "next")
+    SCRUBS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_NODES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    scrubs: _containers.RepeatedCompositeFieldContainer[ScrubView]
+    silent_nodes: _containers.RepeatedScalarFieldContainer[int]
+    next: int
+    def __init__(self, scrubs: _Optional[_Iterable[_Union[ScrubView, _Mapping]]] = ..., silent_nodes: _Optional[_Iterable[int]] = ..., next: _Optional[int] = ...) -> None: ...
+
+class BeginScrubRequest(_message.Message):
+    __slots__ = ("chains", "bytes_per_s")
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    chains: _containers.RepeatedScalarFieldContainer[int]
+    bytes_per_s: int
+    def __init__(self, chains: _Optional[_Iterable[int]] = ..., bytes_per_s: _Optional[int] = ...) -> None: ...
+
+class BeginScrubReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -305,6 +305,16 @@ class AdministrationStub(object):
                 request_serializer=fs__common_dot_control__pb2.CancelMovesRequest.SerializeToString,
                 response_deserializer=fs__common_dot_control__pb2.MovesReply.FromString,
                 _registered_method=True)
+        self.ListScrubs = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListScrubs',
+                request_serializer=fs__common_dot_control__pb2.ListScrubsRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListScrubsReply.FromString,
+                _registered_method=True)
+        self.BeginScrub = channel.unary_unary(
+                '/emberfs.control.v1.Administration/BeginScrub',
+                request_serializer=fs__common_dot_control__pb2.BeginScrubRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.BeginScrubReply.FromString,
+                _registered_method=True)
         self.Rest = channel.unary_unary(
                 '/emberfs.control.v1.Administration/Rest',
                 request_serializer=fs__common_dot_control__pb2.RestRequest.SerializeToString,
@@ -423,6 +433,21 @@ class AdministrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListScrubs(self, request, context):
+        """How far the scrub of each target has come, and what it found; asked of the storage daemons. By node id: `limit` is
+        of nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginScrub(self, request, context):
+        """Begins a pass over everything that is stored, or over some chains, now, on all nodes that answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Rest(self, request, context):
         """The whole cluster is about to be taken down: no chain changes until it is back. Durable when answered.
         """
@@ -521,6 +546,16 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.CancelMoves,
                     request_deserializer=fs__common_dot_control__pb2.CancelMovesRequest.FromString,
                     response_serializer=fs__common_dot_control__pb2.MovesReply.SerializeToString,
+            ),
+            'ListScrubs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListScrubs,
+                    request_deserializer=fs__common_dot_control__pb2.ListScrubsRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListScrubsReply.SerializeToString,
+            ),
+            'BeginScrub': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginScrub,
+                    request_deserializer=fs__common_dot_control__pb2.BeginScrubRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.BeginScrubReply.SerializeToString,
             ),
             'Rest': grpc.unary_unary_rpc_method_handler(
                     servicer.Rest,
@@ -873,6 +908,60 @@ class Administration(object):
             '/emberfs.control.v1.Administration/CancelMoves',
             fs__common_dot_control__pb2.CancelMovesRequest.SerializeToString,
             fs__common_dot_control__pb2.MovesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListScrubs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListScrubs',
+            fs__common_dot_control__pb2.ListScrubsRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListScrubsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginScrub(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/BeginScrub',
+            fs__common_dot_control__pb2.BeginScrubRequest.SerializeToString,
+            fs__common_dot_control__pb2.BeginScrubReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -155,6 +155,7 @@ async def _start(
             running = await server.start(config, kv, manager, tls, users)
             live.connect(running.apply)
             running.observer.manage(manager.manager, manager.growth)
+            manager.reach(running.scrubs)
         except BaseException:
             await manager.close()
             raise

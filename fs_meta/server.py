@@ -47,6 +47,7 @@ from fs_meta.kv.interface import KeyValueStore
 from fs_meta.ops.context import Context
 from fs_meta.prune import Pruner
 from fs_meta.routing_news import RoutingNews
+from fs_meta.scrubs import Scrubs
 from fs_meta.service import OPERATIONS, make_service
 from fs_meta.service_time import ServiceTime
 from fs_meta.users.admission import guard
@@ -139,6 +140,7 @@ class MetaServer:
         self.clients = clients
         self.pool = pool
         """Connections to the storage daemons."""
+        self.scrubs = Scrubs(pool, lambda: manager.routing)
         self.host = server.host
         self.port = server.port
         self.failed = asyncio.Event()

@@ -2,21 +2,16 @@
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fs_client.cli.failure import Failure, Usage
+from fs_client.cli.manager_api import Administered, ManagerApi
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, local_time, put, put_json
 
-if TYPE_CHECKING:
-    from fs_client.aio import AsyncFileSystem
-    from fs_common.records.routing import NodeInfo
-    from fs_common.records.scrubbing import ScrubReply
-
-_TIMEOUT_S = 10.0
 _EVERY_S = 2.0
 """Between two lines of progress."""
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -59,20 +54,13 @@ def scrub(
 
 
 async def _scrub(cluster: str, now: bool, no_wait: bool, chains: list[int], rate: int, as_json: bool) -> None:
-    from fs_client import aio
-
-    try:
-        fs = await aio.connect(cluster)
-    except ValueError as error:
-        raise Usage(str(error)) from None
-    async with fs:
-        known = {chain.chain for chain in fs.routing.routing.chains}
-        if unknown := set(chains) - known:
-            raise Failure(f"the cluster has no chain {min(unknown)}; `emberfs status` shows them")
-        value = await _collect(fs, now, chains, rate)
+    async with Administered(cluster) as api:
+        if now:
+            await api.order("BeginScrub", chains=chains, bytes_per_s=rate)
+        value = await _collect(api)
         while now and not no_wait and any(target["running"] for target in value["targets"]):
             await asyncio.sleep(_EVERY_S)
-            value = await _collect(fs, False, [], 0)
+            value = await _collect(api)
             running = [target for target in value["targets"] if target["running"]]
             done, total = (sum(target[name] for target in running) for name in ("chunks", "chunks_total"))
             if running:
@@ -86,16 +74,13 @@ async def _scrub(cluster: str, now: bool, no_wait: bool, chains: list[int], rate
         raise Failure("; ".join(troubles))
 
 
-async def _collect(fs: "AsyncFileSystem", start: bool, chains: list[int], rate: int) -> dict[str, Any]:
+async def _collect(api: ManagerApi) -> dict[str, Any]:
     """The value of `--json`."""
-    from fs_common.records.routing import NodeState
-
-    nodes = [node for node in fs.routing.routing.nodes if node.state is not NodeState.LEFT]
-    replies = await asyncio.gather(*(_ask(fs, node, start, chains, rate) for node in nodes))
+    pages = [page async for page in api.pages("ListScrubs")]
     targets = [
         {
             "target": one.target,
-            "node": node.node,
+            "node": one.node,
             "chain": one.chain,
             "pass": one.number,
             "running": one.running,
@@ -106,31 +91,14 @@ async def _collect(fs: "AsyncFileSystem", start: bool, chains: list[int], rate: 
             "bytes": one.bytes,
             "repaired": one.repaired,
             "not_compared": one.not_compared,
-            "damaged": one.damaged,
-            "differing": one.differing,
+            "damaged": list(one.damaged),
+            "differing": list(one.differing),
         }
-        for node, reply in zip(nodes, replies, strict=True)
-        if reply is not None
-        for one in reply.targets
+        for page in pages
+        for one in page.scrubs
     ]
-    silent = [node.node for node, reply in zip(nodes, replies, strict=True) if reply is None]
+    silent = [node for page in pages for node in page.silent_nodes]
     return {"targets": sorted(targets, key=lambda target: target["target"]), "silent_nodes": silent}
-
-
-async def _ask(
-    fs: "AsyncFileSystem", node: "NodeInfo", start: bool, chains: list[int], rate: int
-) -> "ScrubReply | None":
-    from fs_common.errors import EmberError
-    from fs_common.methods import SCRUB
-    from fs_common.records.scrubbing import Scrub
-
-    try:
-        reply: ScrubReply = await fs.pool.call(
-            (node.host, node.port), SCRUB, Scrub(start, chains, rate), timeout=_TIMEOUT_S
-        )
-    except EmberError:
-        return None
-    return reply
 
 
 def _troubles(value: dict[str, Any]) -> list[str]:

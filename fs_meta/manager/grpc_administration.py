@@ -19,12 +19,14 @@ from fs_common.admin_records import (
     moves_message,
     node_view_message,
     rotate_chain_message,
+    scrub_message,
     setting_message,
     target_view_message,
 )
 from fs_common.control_records import config_report_message, sync_message
 from fs_common.errors import Code, EmberError
 from fs_common.records.chains import ListChainsReply
+from fs_common.records.scrubbing import Scrub
 from fs_common.records.targets import AddTargets, CancelMoves, Drain, ForgetNode, NodeView, Rebalance, ReplaceTarget
 from fs_common.settings import STORAGE
 from fs_meta.manager.growth import Growth
@@ -33,6 +35,7 @@ from fs_meta.manager.manager import Manager
 from fs_meta.manager.membership import TargetReport
 from fs_meta.manager.setting_views import settings_of
 from fs_meta.manager.views import PAGE_MAX, is_degraded
+from fs_meta.scrubs import Scrubs
 
 SLICE: Final = 50
 """Chains that are looked at without a break: about two milliseconds, with their messages."""
@@ -48,6 +51,8 @@ class AdministrationServicer(control_pb2_grpc.AdministrationServicer):  # type: 
     def __init__(self, manager: Manager, growth: Growth) -> None:
         self._manager = manager
         self._growth = growth
+        self.scrubs: Scrubs | None = None
+        """None: storage daemons cannot be asked yet."""
 
     # --- nodes ------------------------------------------------------------------------------------------------
 
@@ -154,6 +159,30 @@ class AdministrationServicer(control_pb2_grpc.AdministrationServicer):  # type: 
     @answering
     async def CancelMoves(self, request: Any) -> Any:
         return moves_message(await self._growth.cancel(CancelMoves(list(request.moves))))
+
+    # --- scrubs -----------------------------------------------------------------------------------------------
+
+    @answering
+    async def ListScrubs(self, request: Any) -> Any:
+        page = await self._reached().page(Scrub(), request.after, request.limit)
+        reply = pb.ListScrubsReply(next=page.next)
+        for node, said in page.replies:
+            if said is None:
+                reply.silent_nodes.append(node.node)
+                continue
+            reply.scrubs.extend(scrub_message(node.node, one) for one in said.targets)
+        return reply
+
+    @answering
+    async def BeginScrub(self, request: Any) -> Any:
+        await self._reached().begin(list(request.chains), request.bytes_per_s)
+        return pb.BeginScrubReply()
+
+    def _reached(self) -> Scrubs:
+        self._manager.members()
+        if self.scrubs is None:
+            raise EmberError(Code.CLUSTER_NOT_READY, "the metadata server is being started")
+        return self.scrubs
 
     # --- configuration ----------------------------------------------------------------------------------------
 

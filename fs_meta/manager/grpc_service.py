@@ -211,9 +211,18 @@ def _verdict_message(judged: Judged) -> Any:
 class GrpcServer:
     """The listening server. Use `serve`."""
 
-    def __init__(self, server: Any, servicer: ManagerServicer, health_servicer: Any, host: str, port: int) -> None:
+    def __init__(
+        self,
+        server: Any,
+        servicer: ManagerServicer,
+        administration: AdministrationServicer,
+        health_servicer: Any,
+        host: str,
+        port: int,
+    ) -> None:
         self._server = server
         self._servicer = servicer
+        self.administration = administration
         self._health = health_servicer
         self.host = host
         self.port = port
@@ -242,7 +251,8 @@ async def serve(
     health_servicer = health.aio.HealthServicer()
     servicer = ManagerServicer(manager, users, callers)
     control_pb2_grpc.add_ManagerServicer_to_server(servicer, server)
-    control_pb2_grpc.add_AdministrationServicer_to_server(AdministrationServicer(manager, growth), server)
+    administration = AdministrationServicer(manager, growth)
+    control_pb2_grpc.add_AdministrationServicer_to_server(administration, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     for name in ("", *SERVICE_NAMES):
@@ -263,4 +273,4 @@ async def serve(
             await server.stop(None)
         raise EmberError(Code.UNREACHABLE, f"control plane cannot listen on {host}:{port}: {reason}")
     await server.start()
-    return GrpcServer(server, servicer, health_servicer, host, bound_port)
+    return GrpcServer(server, servicer, administration, health_servicer, host, bound_port)

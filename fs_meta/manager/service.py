@@ -14,6 +14,7 @@ from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_service import GrpcServer, serve
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.manager_config import ManagerConfig
+from fs_meta.scrubs import Scrubs
 from fs_meta.users.users import Users
 
 
@@ -54,6 +55,10 @@ class RunningManager:
     def reconfigure(self, config: ManagerConfig) -> None:
         """What of it takes effect at once does."""
         self.manager.reconfigure(config)
+
+    def reach(self, scrubs: Scrubs) -> None:
+        """How storage daemons are asked, once the metadata server can."""
+        self._server.administration.scrubs = scrubs
 
     def where(self) -> GetControlReply:
         """Where the control plane is, for those who know the data plane."""

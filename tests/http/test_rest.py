@@ -270,7 +270,9 @@ def test_the_scrub_is_asked_of_all_daemons_and_begun_on_all() -> None:
         begun = running.ask("POST", "/scrub", {"chains": [1], "bytes_per_s": 7}).json()
         assert [target["number"] for target in begun["targets"]] == [1, 1, 1]
         for daemon in running.daemons.values():
-            assert [(asked.start, asked.chains, asked.bytes_per_s) for asked in daemon.scrubs] == [(True, [1], 7)]
+            assert [(asked.start, asked.chains, asked.bytes_per_s) for asked in daemon.scrubs if asked.start] == [
+                (True, [1], 7)
+            ]
         running.die(3)
         assert running.get("/scrub")["silent_nodes"] == [3]
 

@@ -20,13 +20,20 @@ from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.control_records import CODE_METADATA_KEY
 from fs_common.errors import Code, EmberError
-from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeState, PublicState, Routing
+from fs_common.methods import SCRUB
+from fs_common.peers import PeerPool
+from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
+from fs_common.records.scrubbing import ScrubReply, ScrubStatus
+from fs_common.records.session import Hello
+from fs_common.rpc import Call, Reply, Service
+from fs_common.transports import tcp
 from fs_meta.kv.interface import Transaction
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.manager.records import Node
 from fs_meta.manager.routing_state import save
 from fs_meta.manager.service import start_manager
 from fs_meta.manager.views import PAGE_MAX, page_of
+from fs_meta.scrubs import Scrubs
 from tests.manager.cluster import Config
 from tests.support import run
 
@@ -271,3 +278,48 @@ def test_a_defect_is_told_as_one_and_its_words_stay_in_the_log(caplog: pytest.Lo
         run(scenario())
     assert told.value.code is Code.INTERNAL and "secret" not in str(told.value)
     assert "with a secret" in caplog.text
+
+
+def test_scrubs_are_shown_and_begun_through_the_manager() -> None:
+    asked: list[tuple[bool, list[int], int]] = []
+
+    async def scenario() -> None:
+        service = Service("storage", "test", 1)
+
+        def scrub(call: Call) -> Reply:
+            asked.append((call.request.start, call.request.chains, call.request.bytes_per_s))
+            status = ScrubStatus(101, 1, 2, True, 10.0, 0.0, 5, 7, 50, 1, ["chunk 3"], [], 4)
+            return Reply(ScrubReply([status], 30.0))
+
+        service.register(SCRUB, scrub)
+        daemon = await tcp.serve(service, "127.0.0.1", 0)
+        running = await start_manager(MemoryStore(), Config(replicas=1, storage_nodes=1))
+        pool = PeerPool(Hello([1], "meta", bytes(16), "test"))
+        try:
+            async with manager_at(Address("127.0.0.1", running.port)) as api:
+                with pytest.raises(EmberError, match="is being started") as early:
+                    await api.read("ListScrubs", timeout_s=0.1)
+                assert early.value.code is Code.CLUSTER_NOT_READY
+                up = NodeInfo(1, daemon.host, daemon.port, NodeState.UP)
+                nodes = [up, NodeInfo(2, "127.0.0.1", 9, NodeState.FAILED), NodeInfo(3, "h", 9, NodeState.LEFT)]
+                chain = Chain(1, 1, [ChainTarget(101, 1, PublicState.SERVING)])
+                running.reach(Scrubs(pool, lambda: Routing(1, "test", nodes, [chain], [])))
+                reply = await api.read("ListScrubs")
+                (one,) = reply.scrubs
+                assert (one.target, one.node, one.chain, one.number, one.running) == (101, 1, 1, 2, True)
+                assert (one.chunks, one.chunks_total, one.bytes, one.repaired, one.not_compared) == (5, 7, 50, 1, 4)
+                assert list(one.damaged) == ["chunk 3"] and list(reply.silent_nodes) == [2]
+                pages = [page async for page in api.pages("ListScrubs", limit=1)]
+                assert [(len(page.scrubs), list(page.silent_nodes)) for page in pages] == [(1, []), (0, [2])]
+                asked.clear()
+                await api.order("BeginScrub", chains=[1], bytes_per_s=9)
+                assert asked == [(True, [1], 9)]
+                with pytest.raises(EmberError, match="there is no chain 7"):
+                    await api.order("BeginScrub", chains=[1, 7])
+                assert len(asked) == 1
+        finally:
+            await running.close()
+            await pool.close()
+            await daemon.close(0)
+
+    run(scenario())

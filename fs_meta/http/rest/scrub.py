@@ -1,26 +1,17 @@
 """The scrub: the reading of all that is stored, to find what is damaged and what differs."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from fs_common.errors import EmberError
-from fs_common.methods import SCRUB
-from fs_common.records.routing import NodeInfo, NodeState
-from fs_common.records.scrubbing import Scrub, ScrubReply
+from fs_common.records.scrubbing import Scrub
 from fs_meta.http.backend import Backend
 from fs_meta.http.callers import Administrator, Reader, TheBackend
 from fs_meta.http.problems import responses
 from fs_meta.http.rest.paging import ID_MAX, LIMIT_DEFAULT, After, Limit, Page
 
 router = APIRouter(tags=["scrub"])
-
-_ASK_TIMEOUT_S = 3.0
-_ASKED_AT_ONCE = 16
-NODES_MAX = 100
-"""Nodes of a page: each has up to 99 targets."""
 
 
 class Scrubbed(BaseModel):
@@ -63,38 +54,19 @@ class Scrubbing(BaseModel):
 @router.get("/scrub", responses=responses())
 async def show_scrub(backend: TheBackend, caller: Reader, after: After = 0, limit: Limit = LIMIT_DEFAULT) -> ScrubPage:
     """How far the scrub of each target has come and what it found, for a page of nodes (100 at most)."""
-    return await backend.ask(lambda: _asked(backend, Scrub(), after, min(limit, NODES_MAX)))
+    return await backend.ask(lambda: _asked(backend, after, limit))
 
 
 @router.post("/scrub", responses=responses(409))
 async def begin_scrub(backend: TheBackend, caller: Administrator, scrubbing: Scrubbing) -> ScrubPage:
     """Begin a pass now, on all nodes; the answer is of the first hundred."""
-    request = Scrub(True, scrubbing.chains, scrubbing.bytes_per_s)
-    first = await backend.ask(lambda: _asked(backend, request, 0, NODES_MAX))
-    page = first
-    while page.next is not None:
-        after = page.next
-        page = await backend.ask(lambda after=after: _asked(backend, request, after, NODES_MAX))  # type: ignore[misc]
-    return first
+    await backend.ask(lambda: backend.server.scrubs.begin(scrubbing.chains, scrubbing.bytes_per_s))
+    return await backend.ask(lambda: _asked(backend, 0, 0))
 
 
-async def _asked(backend: Backend, request: Scrub, after: int, limit: int) -> ScrubPage:
+async def _asked(backend: Backend, after: int, limit: int) -> ScrubPage:
     """On the service's loop: ask the daemons of a page of nodes."""
-    nodes = sorted(
-        (node for node in backend.manager.routing.nodes if node.state is not NodeState.LEFT and node.node > after),
-        key=lambda node: node.node,
-    )
-    page = nodes[:limit]
-    left = iter(page)
-    replies: dict[int, ScrubReply] = {}
-
-    async def ask() -> None:
-        for node in left:
-            reply = await _ask(backend, node, request)
-            if reply is not None:
-                replies[node.node] = reply
-
-    await asyncio.gather(*(ask() for _ in range(_ASKED_AT_ONCE)))
+    page = await backend.server.scrubs.page(Scrub(), after, limit)
     return ScrubPage(
         targets=[
             Scrubbed(
@@ -113,20 +85,10 @@ async def _asked(backend: Backend, request: Scrub, after: int, limit: int) -> Sc
                 damaged=one.damaged,
                 differing=one.differing,
             )
-            for node in page
-            if node.node in replies
-            for one in sorted(replies[node.node].targets, key=lambda each: each.target)
+            for node, reply in page.replies
+            if reply is not None
+            for one in sorted(reply.targets, key=lambda each: each.target)
         ],
-        silent_nodes=[node.node for node in page if node.node not in replies],
-        next=page[-1].node if len(nodes) > limit else None,
+        silent_nodes=[node.node for node, reply in page.replies if reply is None],
+        next=page.next or None,
     )
-
-
-async def _ask(backend: Backend, node: NodeInfo, request: Scrub) -> ScrubReply | None:
-    if node.state is not NodeState.UP:
-        return None
-    try:
-        reply: ScrubReply = await backend.pool.call((node.host, node.port), SCRUB, request, timeout=_ASK_TIMEOUT_S)
-    except EmberError:
-        return None
-    return reply

@@ -126,6 +126,10 @@ class HeldStore(MemoryStore):
 class FakeManager:
     """Says what the test says."""
 
+    lease_left_s = 5.0
+    heartbeat_age_s = 0.5
+    beats_answered, beats_failed = 3, 0
+
     def __init__(self, chain: "ChainOfDaemons", status: Callable[[], NodeStatus] | None = None) -> None:
         self._chain = chain
         self._status = status

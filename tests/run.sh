@@ -9,13 +9,19 @@ setup_venv server,dev
 setup_torch || printf '%s\n' "tests that need torch are skipped" >&2
 export PATH="$PWD/$VENV/bin:$PATH"
 
-# Users mount through its helper. Without it, or without /dev/fuse, those tests say why they are skipped.
-if ! command -v fusermount3 >/dev/null && command -v apt-get >/dev/null; then
-    as_root=()
-    [ "$(id -u)" = 0 ] || as_root=(sudo -n)
-    { "${as_root[@]}" apt-get install -y -qq fuse3 || { "${as_root[@]}" apt-get update -qq && "${as_root[@]}" apt-get install -y -qq fuse3; }; } \
-        >/dev/null 2>&1 </dev/null || printf '%s\n' "fuse3 is not installed: tests that need fusermount3 are skipped" >&2
-fi
+# Users mount through fuse3's helper, and the console is looked at with a browser. Without them, or without /dev/fuse,
+# those tests say why they are skipped.
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo -n)
+install_package() {
+    command -v apt-get >/dev/null || return 0
+    { timeout --kill-after=10 300 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$1" || {
+        timeout --kill-after=10 120 "${as_root[@]}" apt-get update -qq &&
+            timeout --kill-after=10 300 "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$1"
+    }; } >/dev/null 2>&1 </dev/null || printf '%s\n' "$1 is not installed: tests that need $2 are skipped" >&2
+}
+command -v fusermount3 >/dev/null || install_package fuse3 fusermount3
+command -v chromium >/dev/null || install_package chromium "a browser"
 
 # All of it runs even if something fails: one run tells everything. Types are checked beside the tests, many of which
 # wait for deadlines: one process more than there are processors keeps these busy meanwhile.

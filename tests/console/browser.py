@@ -20,9 +20,13 @@ from typing import Any
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 WAIT_S = 30.0
+LIVE = (
+    "document.getElementById('connection')?.dataset.state === 'live'"
+    " && document.getElementById('cluster-name').textContent"
+)
 _PLACE_PIPES = """
-import os, sys
-read, write = (os.dup(int(number)) for number in sys.argv[1:3])
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
 os.dup2(read, 3)
 os.dup2(write, 4)
 os.execv(sys.argv[3], sys.argv[3:])
@@ -151,6 +155,8 @@ class Browser:
         page = Page(self, session, context)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
+        # A page without the focus of its window shows no focus, and gets frames seldom.
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)
         page.size(width, height)
         page.theme("dark" if dark else "light")
         return page
@@ -161,6 +167,8 @@ class Page:
         self._browser = browser
         self._session = session
         self._context = context
+        self.expected: list[str] = []
+        """Words of complaints that the test provokes."""
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)
@@ -190,9 +198,10 @@ class Page:
     def until(self, condition: str, *, within_s: float = WAIT_S) -> Any:
         """The value of an expression as soon as it is true."""
         until = time.monotonic() + within_s
+        script = f"((value) => (value instanceof Node ? true : value))({condition})"
         while True:
             try:
-                value = self.evaluate(condition)
+                value = self.evaluate(script)
             except RuntimeError:  # the page is just being replaced
                 value = None
             if value:
@@ -200,6 +209,11 @@ class Page:
             if time.monotonic() > until:
                 raise AssertionError(f"not within {within_s:g} s: {condition}\n{self.text()[:3000]}")
             self.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
+
+    def wait_live(self) -> None:
+        """The feed has come, and a frame with it."""
+        self.until(LIVE)
+        self.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
 
     def text(self) -> str:
         return str(self.evaluate("document.body?.innerText ?? ''"))
@@ -213,7 +227,7 @@ class Page:
             event["text"] = key
         elif key == "Enter":
             event["text"] = "\r"
-        self.call("Input.dispatchKeyEvent", type="keyDown", **event)
+        self.call("Input.dispatchKeyEvent", type="keyDown" if "text" in event else "rawKeyDown", **event)
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text: str) -> None:

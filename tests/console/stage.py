@@ -234,7 +234,7 @@ class Stage:
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(self.app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, ws="none")
+        config = uvicorn.Config(self.app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="stage")
         self._thread.start()
@@ -244,6 +244,7 @@ class Stage:
         self.app.state.observer.scene = seen
 
     def close(self) -> None:
+        """More than once does nothing."""
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()

@@ -50,7 +50,9 @@ function show(focus) {
     at("view").replaceChildren(view.element);
     view.show?.();
     for (const link of document.querySelectorAll("#views a")) setAttribute(link, "aria-current", link.dataset.view === name ? "page" : null);
-    document.querySelector("#views [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    // Not `scrollIntoView`, from which the next Tab would go on.
+    const [bar, link] = [document.querySelector(".views"), document.querySelector("#views [aria-current]")];
+    bar.scrollLeft = link.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2;
     scrollTo(0, 0);
     if (focus) view.element.querySelector("h1")?.focus({ preventScroll: true });
   }
@@ -161,7 +163,6 @@ function askForToken(detail) {
         onsubmit: (event) => {
           event.preventDefault();
           setToken(token.value.trim(), keep.checked);
-          dialog.close();
           dialog.remove();
           feed.now();
         },
@@ -175,7 +176,9 @@ function askForToken(detail) {
       h("button", { type: "submit", class: "primary" }, "Show the cluster"),
     ),
   );
+  // There is nothing to see without it. A browser may close a dialog all the same.
   dialog.addEventListener("cancel", (event) => event.preventDefault());
+  dialog.addEventListener("close", () => dialog.isConnected && dialog.showModal());
   document.querySelector("dialog.dialog")?.remove();
   document.body.append(dialog);
   dialog.showModal();

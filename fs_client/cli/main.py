@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "fsck": Entry("Cluster", "Check the whole cluster: chunks against files, replicas against each other."),
     "chains": Entry("Cluster", "Show the chains of a cluster, and what is done about those that are degraded."),
     "certs": Entry("Cluster", "Make, show and rotate the certificates of a cluster."),
+    "top": Entry("Cluster", "Show live what each process of a cluster does: operations, bytes, how long they take."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

@@ -109,3 +109,13 @@ def test_warmup_goes_on_behind_what_fails(cluster: LaunchedCluster) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_of_this_command(shell: str) -> None:
     assert "_EMBERFS_COMPLETE" in emberfs("completion", shell).stdout
+
+
+def test_top_has_every_process(cluster: LaunchedCluster) -> None:
+    looks = emberfs("top", "--count", "2", "--interval", "0.2", "--json", cluster.address).stdout.splitlines()
+    assert len(looks) == 2
+    for look in map(json.loads, looks):
+        assert [process["name"].split()[0] for process in look["processes"]] == ["meta", "node", "node", "node"]
+        assert all(process["answers"] for process in look["processes"])
+    table = emberfs("top", "--count", "1", "--interval", "0.2", cluster.address).stdout
+    assert "metadata" in table and "together" in table

@@ -30,9 +30,6 @@ CA_FILE = "ca.pem"
 CERTIFICATE_FILE = "cert.pem"
 KEY_FILE = "key.pem"
 
-OP_ENABLE_KTLS = getattr(ssl, "OP_ENABLE_KTLS", 1 << 3)
-"""Named by Python from 3.12 on; OpenSSL has it since 3.0. Where the kernel has no TLS nothing comes of it."""
-
 _State = tuple[tuple[int, int, int], ...]
 
 
@@ -151,7 +148,7 @@ def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | OP_ENABLE_KTLS
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # Connections live long: a resumption would save nothing, and a ticket would be a record that nobody asked for.
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0

@@ -1,12 +1,10 @@
 """Frames over TLS: the link of `tcp.py` with a TLS session between the frames and the socket.
 
-A record is decrypted straight into the memory that its bytes are for, and encrypted from where they are: large segments
-go to OpenSSL as they lie, small ones and pieces of files are gathered in a buffer so that they fill whole records.
+A record is decrypted straight into the memory that its bytes are for. Large segments are encrypted from where they are;
+small ones, and bytes of files, are gathered in a buffer, so that they fill records.
 
-Where the kernel does the records itself (kTLS), the link is the plain one: `recvmsg_into`, `sendmsg`, `sendfile`.
-
-Invariant: what OpenSSL was offered and could not send, because the socket was full, it is offered again until it is
-sent, with the same bytes (`_held`): a record of it has begun. Memory of others is not held so long: it is copied then.
+Invariant: what was encrypted is sent, to its last byte and in order (`_sealed`): no record can be taken back. Memory of
+others is given back before, as it is encrypted.
 
 Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 """
@@ -26,40 +24,26 @@ from fs_common.limits import KIB
 from fs_common.link import Receiver
 from fs_common.telemetry import LimitedLog
 from fs_common.tls.files import TlsFiles
-from fs_common.tls.names import DAEMON_NAME, NOBODY, Proven, proven_by
+from fs_common.tls.names import NOBODY, Proven
 from fs_common.transports.tcp import TURN_BYTES_MAX, TcpLink
+from fs_common.transports.tls_session import RECORD_BYTES, TlsSession, give_back, take_buffer
 from fs_common.wire import FileRange
 
 logger = logging.getLogger(__name__)
 _strangers = LimitedLog(logger)
 
-RECORD_BYTES = 16 * KIB
-"""The most that a record of TLS carries."""
-PIECE_BYTES = 64 * KIB
-"""OpenSSL is offered so much at a time: four records. Few enough to stay in the processor's cache from the file to the
-socket, enough that Python's part of the work is a few per cent."""
+PIECE_BYTES = 128 * KIB
+"""Encrypted and sent at a time: it stays in the processor's cache from the file to the socket."""
+SEGMENTS = 16
+"""Looked at together for one piece."""
 HANDSHAKE_FIRST_BYTE = 0x16
 """Of every TLS connection; of a frame it is the "E" of its magic."""
-BUFFERS_KEPT = 16
 
 TLS_WANTED = (
     "this server speaks TLS only: tell the client the cluster's authority (tls_ca=, -o tls_ca=, EMBERFS_TLS_CA), "
     "a daemon its certificates (tls_dir)"
 )
 TLS_UNKNOWN = "it does not speak TLS: it has no tls_dir, or this is not the port that is meant"
-
-SEGMENTS = 16
-"""Looked at together for one piece."""
-BUFFERS_KEPT = 16
-
-SOL_TLS = 282
-TLS_TX = 1
-TLS_RX = 2
-TCP_ULP = 31
-"""Linux's; Python does not name them."""
-
-_buffers: list[bytearray] = []
-"""Spare ones, each `PIECE_BYTES` long. A loop in another thread takes and gives back as this one does."""
 
 
 class TlsLink(TcpLink):
@@ -70,25 +54,20 @@ class TlsLink(TcpLink):
         connected: socket.socket,
         loop: asyncio.AbstractEventLoop,
         files: TlsFiles | None = None,
-        session: ssl.SSLSocket | None = None,
+        session: TlsSession | None = None,
+        proven: Proven = NOBODY,
     ) -> None:
-        """`files`: of a server whose caller has sent nothing yet. `session`: of a client, over `connected`."""
+        """`files`: of a server whose caller has sent nothing yet. `session`: of a client, with a server that is
+        `proven`."""
         super().__init__(connected, loop)
         self._files = files
         """Until the handshake begins."""
-        self._session: Any = session
-        """Over the descriptor of `_socket`, which keeps it."""
-        self._reads = False
-        """Records are read by OpenSSL; otherwise bytes come plain: from the kernel, or from a stranger."""
-        self._writes = False
-        self._greeted = False
-        """The handshake is over, or there will be none."""
-        self._held: memoryview | None = None
-        """Offered to OpenSSL again when the socket has room; in `_held_buffer`."""
-        self._held_buffer: bytearray | None = None
-        self._proven = NOBODY
-        if session is not None:
-            self._on_greeted()
+        self._session = session
+        self._shaken = session is not None
+        """The handshake is over, or there will be none: the caller speaks no TLS, or has been refused."""
+        self._sealed: memoryview | None = None
+        """Encrypted and not sent: the socket is full."""
+        self._proven = proven
 
     @property
     def proven(self) -> Proven | None:
@@ -96,13 +75,13 @@ class TlsLink(TcpLink):
 
     @property
     def unsent_bytes(self) -> int:
-        return self._writer.unsent_bytes + (len(self._held) if self._held is not None else 0)
+        return self._writer.unsent_bytes + (len(self._sealed) if self._sealed is not None else 0)
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._greeted:
+        if self._shaken:
             self._loop.add_reader(self._file, self._on_readable)
-            # What came right behind the handshake is in OpenSSL, and wakes nobody up.
+            # What came right behind the handshake is in the session, and wakes nobody up.
             self._loop.call_soon(self._on_read_on)
         else:
             self._loop.add_reader(self._file, self._on_first_byte)
@@ -110,104 +89,92 @@ class TlsLink(TcpLink):
     def resume_reading(self) -> None:
         was = self._reading
         super().resume_reading()
-        if not was and self._reads:
+        if not was:
             self._loop.call_soon(self._on_read_on)
 
     def abort(self, error: EmberError) -> None:
-        if self._over:
-            return
-        session, self._session = self._session, None
-        if session is not None:
-            session.detach()
-        self._held = None
-        self._give_back()
+        self._session = None
+        self._sealed = None
         super().abort(error)
 
     # Handshake
 
     def _on_first_byte(self) -> None:
         """A caller that speaks no TLS is told so in words that it understands."""
+        files, receiver = self._files, self._receiver
+        assert files is not None and receiver is not None
         try:
             first = self._socket.recv(1, socket.MSG_PEEK)
             if not first:
                 self._end()
                 return
-            files, self._files = self._files, None
-            assert files is not None and self._receiver is not None
+            self._files = None
             self._loop.remove_reader(self._file)
             if first[0] == HANDSHAKE_FIRST_BYTE:
-                self._session, self._socket = session_over(self._socket, files.server_context(), server=True)
+                self._session = TlsSession(self._socket, files.server_context(), server=True)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, ValueError) as error:
-            self._refused(error)
+            self._refuse(error)
             return
         if self._session is None:
-            self._greeted = True
-            self._receiver.frame_bad(FrameError("tls", TLS_WANTED))
+            self._shaken = True
+            receiver.frame_bad(FrameError("tls", TLS_WANTED))
             return
         self._loop.add_reader(self._file, self._on_handshake)
         self._on_handshake()
 
     def _on_handshake(self) -> None:
-        self._loop.remove_writer(self._file)
-        try:
-            self._session.do_handshake()
-        except ssl.SSLWantReadError:
+        if self._finishing:
+            self._end()
             return
-        except ssl.SSLWantWriteError:
-            self._loop.add_writer(self._file, self._on_handshake)
+        assert self._session is not None
+        try:
+            self._proven = self._session.shake()
+        except (BlockingIOError, InterruptedError):
             return
         except (OSError, ValueError) as error:
-            self._refused(error)
+            self._refuse(error)
             return
-        self._on_greeted()
+        self._shaken = True
         self._loop.add_reader(self._file, self._on_readable)
         self._on_readable()
 
-    def _refused(self, error: Exception) -> None:
+    def _refuse(self, error: Exception) -> None:
         reason = reason_of(error)
         _strangers.line(logging.WARNING, "%s: no TLS session: %s", self.name, reason)
-        # OpenSSL has told the caller why. Over TLS 1.3 that has sent its first bytes by now: closing with those unread
-        # would take the word back.
-        self._greeted = self._finishing = True
+        # The caller has been told why. Over TLS 1.3 it has sent its first bytes by now: closing with those unread would
+        # take the word back.
+        self._session = None
+        self._shaken = self._finishing = True
         self._begin_linger()
-
-    def _on_greeted(self) -> None:
-        session = self._session
-        certificate = session.getpeercert() or {}
-        self._proven = proven_by(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
-        self._writes = not kernel_has(self._socket, TLS_TX)
-        self._reads = not kernel_has(self._socket, TLS_RX)
-        self._greeted = True
 
     # Reading
 
     def _on_readable(self) -> None:
-        if not self._reads or self._linger is not None or self._finishing:
-            if self._greeted or self._finishing:
-                super()._on_readable()
+        session = self._session
+        if session is None or self._linger is not None or self._finishing:
+            super()._on_readable()
             return
         reader = self._reader
-        session = self._session
-        read = session.read
         left = TURN_BYTES_MAX
         self._in_turn = True
         try:
             while True:
                 into = reader.wants()[0]
                 asked = len(into)
-                count = read(asked, into)
+                if asked > RECORD_BYTES and reader.payload_left:
+                    count = self._read_payload(session, into)
+                else:
+                    count = self._read_some(session, into)
                 if not count:
                     self._on_end()
                     return
-                self.received_bytes += count
-                reader.filled(count)
                 left -= count
                 if not reader.payload_left:
                     if not self._take_events():
                         return
-                    if count < asked and not reader.payload_left and not session.pending():
+                    if count < asked and not reader.payload_left and not session.waits:
                         # Most likely there is no more. If there is, the loop tells; of an error it might not.
                         if code := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                             raise OSError(code, os.strerror(code))
@@ -220,9 +187,11 @@ class TlsLink(TcpLink):
                     if self._read_on is None:
                         self._read_on = self._loop.call_soon(self._on_read_on)
                     return
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError):
-            # A part of what is still to come may be in OpenSSL already: a record at most.
+        except (BlockingIOError, InterruptedError):
+            # A part of what is still to come may be in the session already: less than a record.
             self._set_wake_bytes(reader.payload_left - 2 * RECORD_BYTES)
+        except ssl.SSLEOFError:
+            self._on_end()
         except OSError as error:
             self._on_failure(error)
         except Exception as error:
@@ -231,6 +200,44 @@ class TlsLink(TcpLink):
             self._in_turn = False
             if self._writer.unsent_bytes or self._finishing:
                 self._write()
+
+    def _read_some(self, session: TlsSession, into: memoryview) -> int:
+        """Bytes of one record; 0: the session has ended. Raises as `TlsSession.read`, and BlockingIOError."""
+        while True:
+            try:
+                count = session.read(len(into), into)
+            except ssl.SSLWantReadError:
+                session.refill()
+                continue
+            if count:
+                self.received_bytes += count
+                self._reader.filled(count)
+            return count
+
+    def _read_payload(self, session: TlsSession, into: memoryview) -> int:
+        """Fill `into`, record by record; less than that: the session has ended. What came is counted before an error,
+        BlockingIOError too, is raised.
+
+        Each record costs a call, 64 of them for a MiB: the inner loop has nothing else in it.
+        """
+        read = session.read
+        size = len(into)
+        filled = 0
+        try:
+            while filled < size:
+                try:
+                    while filled < size:
+                        count = read(size - filled, into[filled:])
+                        if not count:
+                            return 0
+                        filled += count
+                except ssl.SSLWantReadError:
+                    session.refill()
+        finally:
+            if filled:
+                self.received_bytes += filled
+                self._reader.filled(filled)
+        return filled
 
     def _on_failure(self, error: OSError) -> None:
         if isinstance(error, ssl.SSLError):
@@ -241,8 +248,9 @@ class TlsLink(TcpLink):
     # Writing
 
     def _write(self) -> None:
-        if not self._writes:
-            if self._greeted:
+        session = self._session
+        if session is None or not self._shaken:
+            if self._shaken:
                 super()._write()
             elif self._finishing:
                 # Nothing is said before the handshake is over.
@@ -251,38 +259,33 @@ class TlsLink(TcpLink):
         if self._over or self._writable_watched:
             return
         writer = self._writer
-        write = self._session.write
         left = TURN_BYTES_MAX
         had = self.unsent_bytes
         try:
             while True:
-                held = self._held
-                if held is not None:
-                    write(held)
-                    count = len(held)
-                    self._held = None
-                    self._give_back()
-                else:
+                sealed = self._sealed
+                if sealed is None:
                     due = writer.gather(SEGMENTS)
                     if due is None:
                         break
                     if isinstance(due, FileRange) or len(due[0]) < RECORD_BYTES:
-                        if not self._fill():
+                        if not self._seal_gathered(session):
                             return
-                        continue
-                    piece = memoryview(due[0])[:PIECE_BYTES]
-                    count = len(piece)
-                    try:
-                        write(piece)
-                    except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                        self._hold(piece)
-                        writer.sent(count)
-                        raise
-                    writer.sent(count)
+                    else:
+                        piece = memoryview(due[0])[:PIECE_BYTES]
+                        session.write(piece)
+                        writer.sent(len(piece))
+                    sealed = memoryview(session.sealed())
+                    self._sealed = sealed
+                count = self._socket.send(sealed)
                 left -= count
+                if count < len(sealed):
+                    self._sealed = sealed[count:]
+                    raise BlockingIOError
+                self._sealed = None
                 if left <= 0:
                     raise BlockingIOError
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError):
             self._writable_watched = True
             self._loop.add_writer(self._file, self._on_writable)
         except OSError as error:
@@ -293,103 +296,70 @@ class TlsLink(TcpLink):
         if self._finishing and not self.unsent_bytes:
             self._begin_linger()
 
-    def _fill(self) -> bool:
-        """Hold the next piece: small segments one after another, and bytes of files. False: the link is over."""
+    def _seal_gathered(self, session: TlsSession) -> bool:
+        """Encrypt the next piece: small segments one after another, and bytes of files. False: the link is over."""
         writer = self._writer
-        view = memoryview(self._take_buffer())
+        buffer = take_buffer()
+        view = memoryview(buffer)
         filled = 0
-        while filled < PIECE_BYTES and (due := writer.gather(SEGMENTS)) is not None:
-            if isinstance(due, FileRange):
-                count = os.preadv(due.file, [view[filled : filled + due.length]], due.offset)
-                if not count:
-                    message = f"file ended before byte {due.offset} that was promised to {self.name}"
-                    logger.error("%s", message)
-                    self.abort(EmberError(Code.PEER_GONE, message))
-                    return False
-                filled += count
-                writer.sent(count)
-                continue
-            begin = filled
-            large = False
-            for segment in due:
-                # Of a large segment what fills the record: the rest goes as it lies.
-                large = len(segment) >= RECORD_BYTES
-                room = -filled % RECORD_BYTES if large else PIECE_BYTES - filled
-                taken = memoryview(segment)[:room]
-                view[filled : filled + len(taken)] = taken
-                filled += len(taken)
-                if large or filled == PIECE_BYTES:
+        try:
+            while filled < PIECE_BYTES and (due := writer.gather(SEGMENTS)) is not None:
+                if isinstance(due, FileRange):
+                    end = min(filled + due.length, PIECE_BYTES)
+                    count = os.preadv(due.file, [view[filled:end]], due.offset)
+                    if not count:
+                        message = f"file ended before byte {due.offset} that was promised to {self.name}"
+                        logger.error("%s", message)
+                        self.abort(EmberError(Code.PEER_GONE, message))
+                        return False
+                    filled += count
+                    writer.sent(count)
+                    continue
+                begin = filled
+                large = False
+                for segment in due:
+                    # Of a large segment what fills the record: the rest is encrypted from where it is.
+                    large = len(segment) >= RECORD_BYTES
+                    room = -filled % RECORD_BYTES if large else PIECE_BYTES - filled
+                    taken = memoryview(segment)[:room]
+                    view[filled : filled + len(taken)] = taken
+                    filled += len(taken)
+                    if large or filled == PIECE_BYTES:
+                        break
+                writer.sent(filled - begin)
+                if large:
                     break
-            writer.sent(filled - begin)
-            if large:
-                break
-        self._held = view[:filled]
+            session.write(view[:filled])
+        finally:
+            give_back(buffer)
         return True
 
-    def _hold(self, piece: memoryview) -> None:
-        view = memoryview(self._take_buffer())[: len(piece)]
-        view[:] = piece
-        self._held = view
-
-    def _take_buffer(self) -> bytearray:
-        try:
-            buffer = _buffers.pop()
-        except IndexError:
-            buffer = bytearray(PIECE_BYTES)
-        self._held_buffer = buffer
-        return buffer
-
-    def _give_back(self) -> None:
-        buffer, self._held_buffer = self._held_buffer, None
-        if buffer is not None and len(_buffers) < BUFFERS_KEPT:
-            _buffers.append(buffer)
-
     def _begin_linger(self) -> None:
-        if self._linger is None and not self._over and self._writes:
-            # Says in a record of its own that nothing follows; the answer to it is not waited for.
+        if self._linger is None and not self._over and self._session is not None:
+            # The record that says that nothing follows.
             with contextlib.suppress(OSError, ValueError):
-                self._session.unwrap()
+                self._session.finish()
         super()._begin_linger()
-
-
-def session_over(
-    connected: socket.socket, context: ssl.SSLContext, *, server: bool
-) -> tuple[ssl.SSLSocket, socket.socket]:
-    """A session that has not begun its handshake, and the socket below, which goes on being the descriptor's owner."""
-    session = context.wrap_socket(
-        connected,
-        server_side=server,
-        do_handshake_on_connect=False,
-        server_hostname=None if server else DAEMON_NAME,
-    )
-    return session, socket.socket(fileno=session.fileno())
 
 
 async def connected_link(connected: socket.socket, loop: asyncio.AbstractEventLoop, files: TlsFiles) -> TlsLink:
     """A client's link over a connected socket, after the handshake. Raises `EmberError`, UNREACHABLE."""
     try:
-        session, below = session_over(connected, files.client_context(), server=False)
-    except BaseException:
-        connected.close()
-        raise
-    try:
+        session = TlsSession(connected, files.client_context(), server=False)
         while True:
             try:
-                session.do_handshake()
-                return TlsLink(below, loop, session=session)
-            except ssl.SSLWantReadError:
-                await _ready(session.fileno(), loop.add_reader, loop.remove_reader)
-            except ssl.SSLWantWriteError:
-                await _ready(session.fileno(), loop.add_writer, loop.remove_writer)
+                proven = session.shake()
+                return TlsLink(connected, loop, session=session, proven=proven)
+            except BlockingIOError:
+                await _readable(connected.fileno(), loop.add_reader, loop.remove_reader)
     except BaseException as error:
-        session.detach()
-        below.close()
+        connected.close()
         if isinstance(error, OSError | ValueError):
             raise EmberError(Code.UNREACHABLE, reason_of(error)) from None
         raise
 
 
-async def _ready(
+async def _readable(
     descriptor: int, watch: Callable[[int, Callable[[], None]], Any], unwatch: Callable[[int], Any]
 ) -> None:
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -398,17 +368,6 @@ async def _ready(
         await ready
     finally:
         unwatch(descriptor)
-
-
-def kernel_has(connected: socket.socket, direction: int) -> bool:
-    """Whether the kernel makes (`TLS_TX`) or reads (`TLS_RX`) the records: the descriptor then takes plain bytes."""
-    try:
-        return (
-            connected.getsockopt(socket.IPPROTO_TCP, TCP_ULP, 8).rstrip(b"\0") == b"tls"
-            and len(connected.getsockopt(SOL_TLS, direction, 4)) == 4
-        )
-    except OSError:
-        return False
 
 
 NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")

@@ -20,7 +20,7 @@ from fs_common.rpc import Call, FileRange, Reply
 from fs_common.tls import making
 from fs_common.tls.files import TlsFiles
 from fs_common.tls.names import NOBODY, Proven, names_of, proven_by
-from fs_common.transports import tcp, tls
+from fs_common.transports import tcp
 from tests.certificates import TlsTransport, certificates, client_files, daemon_files, make_certificates
 from tests.common.loopback import (
     MIB,
@@ -422,17 +422,5 @@ def test_a_session_is_tls_1_3_and_ends_with_a_word() -> None:
             answer = await reader.read()
             assert frames.unpack(answer).kind == frames.ERROR
             writer.close()
-
-    run(main())
-
-
-def test_the_kernel_is_asked_whether_it_makes_records() -> None:
-    async def main() -> None:
-        async with connected(service(), TLS) as peer:
-            link: Any = peer._link
-            for direction in (tls.TLS_TX, tls.TLS_RX):
-                assert tls.kernel_has(link._socket, direction) == (
-                    not link._writes if direction == tls.TLS_TX else not link._reads
-                )
 
     run(main())

@@ -66,9 +66,9 @@ def _gather_routing(figures: Figures, routing: Routing) -> None:
 
 def state_of(chain: Chain) -> str:
     serving = sum(target.state is PublicState.SERVING for target in chain.targets)
-    if serving == len(chain.targets):
-        return "serving"
-    return "degraded" if serving else "offline"
+    if not serving:
+        return "offline"
+    return "serving" if serving == len(chain.targets) else "degraded"
 
 
 async def _gather_store(figures: Figures, kv: KeyValueStore, now_ns: int) -> None:

@@ -79,7 +79,8 @@ class ManagerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRouting(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The routing, where it is newer than the caller's.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

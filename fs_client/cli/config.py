@@ -165,7 +165,7 @@ async def _status(as_json: bool, cluster: str) -> None:
         value = [{"daemon": name, "newest": newest, **_report_json(report)} for name, newest, report in rows]
         put_json(value, indent=2)
     else:
-        put("daemon    version  of  status   ")
+        put("daemon    version  of  status")
         for name, newest, report in rows:
             what = report.reason or (f"at the next start: {', '.join(report.waiting)}" if report.waiting else "")
             put(f"{name:<8}  {report.version:>7}  {newest:>2}  {report.status.name.lower():<7}  {what}".rstrip())

@@ -30,7 +30,7 @@ from fs_meta.manager.records import REST_KEY, Node, Store, encode
 from fs_meta.manager.resting import Resting, record_of
 from fs_meta.manager.rotation import rotated
 from fs_meta.manager.routing_state import save, save_moves, with_nodes
-from fs_meta.manager.views import ChainIds, page_of, view_of
+from fs_meta.manager.views import ChainIds, is_well, page_of, view_of
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -112,9 +112,10 @@ class OperatorCalls(ABC):
         page = page_of(ChainIds(wanted), after, limit)
         views = []
         for chain in wanted[page.first : page.end]:
-            view = view_of(chain, watch.standings.see(chain, self.membership, now_ms), self.membership.members)
-            if view.degraded or not degraded:
-                views.append(view.chain)
+            seen = watch.standings.see(chain, self.membership, now_ms)
+            if degraded and is_well(chain, seen):
+                continue
+            views.append(view_of(chain, seen, self.membership.members))
         return ListChainsReply(self._routing.version, views, watch.resting is not None, page.next)
 
     async def rotate(self, chain_id: int, target: int, *, accept_loss: bool) -> RotateChainReply:

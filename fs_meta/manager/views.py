@@ -42,31 +42,32 @@ class ChainIds(Sequence[int]):
         return self._chains[place].chain
 
 
-class View(NamedTuple):
-    chain: ChainView
-    degraded: bool
-    """Some target does not serve, or is not able."""
-
-
-def view_of(chain: Chain, seen: Seen, members: Mapping[int, Member]) -> View:
+def view_of(chain: Chain, seen: Seen, members: Mapping[int, Member]) -> ChainView:
     targets = []
-    degraded = False
     for member in chain.targets:
         stand = seen.stands[member.target]
         node = members.get(member.node)
         said = node.targets.get(member.target) if node is not None else None
-        view = TargetView(
-            member.target,
-            member.node,
-            member.state,
-            stand.standing,
-            stand.reason,
-            said.used_bytes if said is not None else 0,
-            said.sync if said is not None else None,
+        targets.append(
+            TargetView(
+                member.target,
+                member.node,
+                member.state,
+                stand.standing,
+                stand.reason,
+                said.used_bytes if said is not None else 0,
+                said.sync if said is not None else None,
+            )
         )
-        degraded = degraded or is_degraded(view)
-        targets.append(view)
-    return View(ChainView(chain.chain, chain.version, targets), degraded)
+    return ChainView(chain.chain, chain.version, targets)
+
+
+def is_well(chain: Chain, seen: Seen) -> bool:
+    """Every target serves, and is able."""
+    return all(
+        member.state is PublicState.SERVING and seen.stands[member.target].standing is Standing.ABLE
+        for member in chain.targets
+    )
 
 
 def is_degraded(target: TargetView) -> bool:

@@ -119,17 +119,17 @@ class History:
     def _put(
         self, at_s: float, changes: Mapping[Source, tuple[float, dict[str, int]]], levels: Mapping[str, float]
     ) -> None:
-        others = [(elapsed_s, change) for source, (elapsed_s, change) in changes.items() if source != META]
-        own = [changes[META]] if META in changes else []
+        own = _Together(changes[source] for source in changes if source == META)
+        others = _Together(changes[source] for source in changes if source != META)
         place = self.taken % self._samples_max
         _store(self._at_s, place, at_s)
         for name, (source, how) in self._series.items():
             some = own if source == META else others
             match how:
                 case Rate(counters):
-                    value = _rate(some, counters)
+                    value = some.rate(counters)
                 case Mean(totals, counts, scale):
-                    value = _mean(some, totals, counts, scale)
+                    value = some.mean(totals, counts, scale)
                 case Level():
                     value = levels.get(name)
             _store(self._values[name], place, nan if value is None else value)
@@ -164,19 +164,26 @@ def _change(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]
     return {name: value - before.get(name, 0) for name, value in now.items()}
 
 
-def _rate(some: Sequence[tuple[float, dict[str, int]]], counters: tuple[str, ...]) -> float | None:
-    shares = [change[name] / elapsed_s for elapsed_s, change in some for name in counters if name in change]
-    # A process that answers and lacks a counter has never had to count it.
-    return sum(shares) if some else None
+class _Together:
+    """What some sources did since their readings before, by counter: added up once, for all series."""
 
+    def __init__(self, changes: Iterable[tuple[float, dict[str, int]]]) -> None:
+        self._rates: dict[str, float] = {}
+        self._amounts: dict[str, int] = {}
+        self._sources = 0
+        for elapsed_s, change in changes:
+            self._sources += 1
+            for name, amount in change.items():
+                self._rates[name] = self._rates.get(name, 0.0) + amount / elapsed_s
+                self._amounts[name] = self._amounts.get(name, 0) + amount
 
-def _mean(
-    some: Sequence[tuple[float, dict[str, int]]], totals: tuple[str, ...], counts: tuple[str, ...], scale: float
-) -> float | None:
-    times = sum(change.get(name, 0) for _, change in some for name in counts)
-    if not times:
-        return None
-    return scale * sum(change.get(name, 0) for _, change in some for name in totals) / times
+    def rate(self, counters: tuple[str, ...]) -> float | None:
+        # A process that answers and lacks a counter has never had to count it.
+        return sum(self._rates.get(name, 0.0) for name in counters) if self._sources else None
+
+    def mean(self, totals: tuple[str, ...], counts: tuple[str, ...], scale: float) -> float | None:
+        times = sum(self._amounts.get(name, 0) for name in counts)
+        return scale * sum(self._amounts.get(name, 0) for name in totals) / times if times else None
 
 
 def _store(ring: "array[float]", place: int, value: float) -> None:

@@ -75,8 +75,9 @@ let saidHealth = "";
 function header() {
   const { cluster, connection } = store;
   const pill = at("health");
-  const state = cluster ? (cluster.resting && cluster.health === "degraded" ? "resting" : cluster.health) : "unknown";
-  if (cluster && pill.dataset.health !== state) {
+  const known = cluster && connection.state !== "lost" && connection.state !== "token";
+  const state = known ? overview.stateOf(cluster) : "unknown";
+  if (pill.dataset.health !== state && (known || connection.state !== "connecting")) {
     pill.dataset.health = state;
     setAttribute(pill, "data-tone", toneOf(state));
     pill.firstElementChild.replaceChildren(mark(shapeOf(state)));

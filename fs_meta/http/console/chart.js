@@ -113,7 +113,7 @@ export class Chart {
       const at = from + ((to - from) * k) / count;
       const x = LEFT + ((right - LEFT) * k) / count;
       const anchor = k === 0 ? "start" : k === count ? "end" : "middle";
-      const label = k === count ? "now" : clockMinutes(new Date(at));
+      const label = k === count ? this.#newest(clockMinutes) : clockMinutes(new Date(at));
       parts.push(s("text", { class: "tick", x, y: HEIGHT - 5, "text-anchor": anchor }, label));
     }
     if (this.limit) {
@@ -223,7 +223,13 @@ export class Chart {
       const values = this.samples.series[name] ?? [];
       setText(this.values.get(name), this.format((index === null ? values.at(-1) : values[index]) ?? null));
     }
-    setText(this.moment, index === null ? "now" : clock(new Date(this.samples.at[index])));
+    setText(this.moment, index === null ? this.#newest(clock) : clock(new Date(this.samples.at[index])));
+  }
+
+  /** When the newest sample is from: "now", unless nothing has come for a while. */
+  #newest(format) {
+    const at = this.samples.at.at(-1);
+    return at === undefined || Date.now() - at < this.samples.intervalMs * 5 ? "now" : format(new Date(at));
   }
 
   #hair() {

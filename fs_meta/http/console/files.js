@@ -235,6 +235,12 @@ export function create() {
   };
 }
 
+/** Its state is said to readers; eyes have the sign, and the word where it is not serving. */
+function replicaWords({ node, state }) {
+  const rest = h("span", { class: state === "serving" ? "hidden" : null }, `, ${state}`);
+  return h("span", {}, h("span", { class: "muted" }, `node ${node}`), rest);
+}
+
 function replicaName(index, replicas) {
   if (index === 0) return "Head";
   return index === replicas - 1 ? "Tail" : `Replica ${index + 1}`;
@@ -269,7 +275,7 @@ function chunkRow(chunk, chain, replicas) {
     Array.from({ length: replicas }, (_, k) => {
       const target = targets[k];
       if (!target) return h("td", {}, "–");
-      return h("td", { "data-tone": toneOf(target.state), title: `${target.state}, ${target.address}` }, h("span", { class: "replica" }, mark(shapeOf(target.state)), `${target.target} `, h("span", { class: "muted" }, `node ${target.node}`), target.state === "serving" ? h("span", { class: "hidden" }, ", serving") : h("span", {}, `, ${target.state}`)));
+      return h("td", { "data-tone": toneOf(target.state), title: `${target.state}, ${target.address}` }, h("span", { class: "replica" }, mark(shapeOf(target.state)), String(target.target), replicaWords(target)));
     }),
   );
 }

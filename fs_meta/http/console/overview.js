@@ -27,8 +27,12 @@ export function headline(cluster) {
     case "offline":
       return "Part of the data cannot be reached";
     default:
-      return "The cluster is degraded";
+      return cluster.resting ? "The cluster rests" : "The cluster is degraded";
   }
+}
+
+export function stateOf(cluster) {
+  return cluster.resting && cluster.health === "degraded" ? "resting" : cluster.health;
 }
 
 function because(cluster) {
@@ -46,15 +50,16 @@ class Health {
     this.element = h("section", { class: "card health", "aria-label": "Health" }, this.sign, h("div", {}, this.words, this.more, this.lists));
   }
 
-  update({ cluster }) {
+  update({ cluster, connection }) {
     if (!cluster) return;
-    const state = cluster.resting && cluster.health !== "offline" ? "resting" : cluster.health;
+    const lost = connection.state === "lost";
+    const state = lost ? "unknown" : stateOf(cluster);
     setAttribute(this.element, "data-tone", toneOf(state));
     if (this.sign.dataset.shape !== shapeOf(state)) {
       this.sign.dataset.shape = shapeOf(state);
       this.sign.replaceChildren(mark(shapeOf(state)));
     }
-    setText(this.words, headline(cluster));
+    setText(this.words, lost ? `When it was seen last: ${headline(cluster).toLowerCase()}` : headline(cluster));
     const well =
       `${counted(cluster.nodes_up, "node")} up, ` +
       `${counted(cluster.chains, "chain")} of ${counted(cluster.replicas, "replica")}, everything serves`;

@@ -45,8 +45,9 @@ class Credentials:
         except OSError as error:
             # Somebody replaces the file just now, or has put it away: what was read before may be good still.
             if not self._token:
-                text = error.message if isinstance(error, EmberError) else f"token_file: {error.strerror}"
-                raise EmberError(Code.UNAUTHENTICATED, text, self._options.token_file) from None
+                path = self._options.token_file
+                text = error.message if isinstance(error, EmberError) else f"token_file {path}: {error.strerror}"
+                raise EmberError(Code.UNAUTHENTICATED, text) from None
         return self._token
 
     def greeted(self, address: Address, welcome: Welcome) -> None:

@@ -341,6 +341,46 @@ class AdministrationStub(object):
                 request_serializer=fs__common_dot_control__pb2.ListSettingsRequest.SerializeToString,
                 response_deserializer=fs__common_dot_control__pb2.ListSettingsReply.FromString,
                 _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListUsers',
+                request_serializer=fs__common_dot_control__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListUsersReply.FromString,
+                _registered_method=True)
+        self.AddUser = channel.unary_unary(
+                '/emberfs.control.v1.Administration/AddUser',
+                request_serializer=fs__common_dot_control__pb2.AddUserRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.UserView.FromString,
+                _registered_method=True)
+        self.RemoveUser = channel.unary_unary(
+                '/emberfs.control.v1.Administration/RemoveUser',
+                request_serializer=fs__common_dot_control__pb2.RemoveUserRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RemoveUserReply.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/emberfs.control.v1.Administration/ListTokens',
+                request_serializer=fs__common_dot_control__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.ListTokensReply.FromString,
+                _registered_method=True)
+        self.IssueToken = channel.unary_unary(
+                '/emberfs.control.v1.Administration/IssueToken',
+                request_serializer=fs__common_dot_control__pb2.IssueTokenRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.IssuedToken.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/emberfs.control.v1.Administration/RevokeToken',
+                request_serializer=fs__common_dot_control__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RevokeTokenReply.FromString,
+                _registered_method=True)
+        self.RotateToken = channel.unary_unary(
+                '/emberfs.control.v1.Administration/RotateToken',
+                request_serializer=fs__common_dot_control__pb2.RotateTokenRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.IssuedToken.FromString,
+                _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/emberfs.control.v1.Administration/RotateKeys',
+                request_serializer=fs__common_dot_control__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.RotateKeysReply.FromString,
+                _registered_method=True)
 
 
 class AdministrationServicer(object):
@@ -485,6 +525,63 @@ class AdministrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsers(self, request, context):
+        """Users and tokens (docs/SECURITY.md): administrators' alone, the lists, too. The text of a token is in one answer, that
+        to its making, and nowhere else. NOT_FOUND: there is no such user, or token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddUser(self, request, context):
+        """INVALID, EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveUser(self, request, context):
+        """With all his tokens. Who is connected with one of them is cut off before this is answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueToken(self, request, context):
+        """INVALID, EXISTS (there are as many of this kind as there may be).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Who is connected with it is cut off before this is answered, at storage daemons with their next heartbeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateToken(self, request, context):
+        """A new one like it; the old one is good for grace_s more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKeys(self, request, context):
+        """A new key for passes, which happens by itself now and then. BUSY: the last one is not everywhere yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdministrationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -582,6 +679,46 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.ListSettings,
                     request_deserializer=fs__common_dot_control__pb2.ListSettingsRequest.FromString,
                     response_serializer=fs__common_dot_control__pb2.ListSettingsReply.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=fs__common_dot_control__pb2.ListUsersRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListUsersReply.SerializeToString,
+            ),
+            'AddUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddUser,
+                    request_deserializer=fs__common_dot_control__pb2.AddUserRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.UserView.SerializeToString,
+            ),
+            'RemoveUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveUser,
+                    request_deserializer=fs__common_dot_control__pb2.RemoveUserRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RemoveUserReply.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=fs__common_dot_control__pb2.ListTokensRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.ListTokensReply.SerializeToString,
+            ),
+            'IssueToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueToken,
+                    request_deserializer=fs__common_dot_control__pb2.IssueTokenRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.IssuedToken.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=fs__common_dot_control__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RevokeTokenReply.SerializeToString,
+            ),
+            'RotateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateToken,
+                    request_deserializer=fs__common_dot_control__pb2.RotateTokenRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.IssuedToken.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=fs__common_dot_control__pb2.RotateKeysRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.RotateKeysReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1098,6 +1235,222 @@ class Administration(object):
             '/emberfs.control.v1.Administration/ListSettings',
             fs__common_dot_control__pb2.ListSettingsRequest.SerializeToString,
             fs__common_dot_control__pb2.ListSettingsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListUsers',
+            fs__common_dot_control__pb2.ListUsersRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListUsersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/AddUser',
+            fs__common_dot_control__pb2.AddUserRequest.SerializeToString,
+            fs__common_dot_control__pb2.UserView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/RemoveUser',
+            fs__common_dot_control__pb2.RemoveUserRequest.SerializeToString,
+            fs__common_dot_control__pb2.RemoveUserReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/ListTokens',
+            fs__common_dot_control__pb2.ListTokensRequest.SerializeToString,
+            fs__common_dot_control__pb2.ListTokensReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/IssueToken',
+            fs__common_dot_control__pb2.IssueTokenRequest.SerializeToString,
+            fs__common_dot_control__pb2.IssuedToken.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/RevokeToken',
+            fs__common_dot_control__pb2.RevokeTokenRequest.SerializeToString,
+            fs__common_dot_control__pb2.RevokeTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/RotateToken',
+            fs__common_dot_control__pb2.RotateTokenRequest.SerializeToString,
+            fs__common_dot_control__pb2.IssuedToken.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/RotateKeys',
+            fs__common_dot_control__pb2.RotateKeysRequest.SerializeToString,
+            fs__common_dot_control__pb2.RotateKeysReply.FromString,
             options,
             channel_credentials,
             insecure,

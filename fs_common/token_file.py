@@ -12,7 +12,7 @@ def read_token_file(path: str) -> str:
     try:
         parse_token(text)
     except EmberError as error:
-        raise EmberError(error.code, f"token_file: {error.message}", path) from None
+        raise EmberError(error.code, f"token_file {path}: {error.message}") from None
     return text
 
 

@@ -7,13 +7,13 @@ written to the store at its first start and only compared afterwards.
 Source: DESIGN sections 5 and 9.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 
 from fs_common.http_ports import ABOVE_METADATA, port_of, port_problem
 from fs_common.layout import Durability, Layout, validate
 from fs_common.limits import CHUNK_SIZE_DEFAULT
+from fs_common.loopback import is_loopback
 from fs_common.settings import MetaSettings
 
 
@@ -125,11 +125,3 @@ class MetaConfig(MetaSettings, frozen=True, kw_only=True, forbid_unknown_fields=
         """What the root directory gets when the store is formatted."""
         durability = Durability.DISK if self.durability == "disk" else Durability.MEMORY
         return Layout(chunk_size=self.chunk_size_bytes, stripe=self.stripe, durability=durability)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there. A name other than localhost may be anything."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

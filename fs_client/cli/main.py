@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Done, reason
+from fs_client.cli.token_file import token_file_option
 
 
 class Entry(NamedTuple):
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "chains": Entry("Cluster", "Show the chains of a cluster, and what is done about those that are degraded."),
     "certs": Entry("Cluster", "Make, show and rotate the certificates of a cluster."),
     "top": Entry("Cluster", "Show live what each process of a cluster does: operations, bytes, how long they take."),
+    "users": Entry("Cluster", "Manage the users and tokens of a cluster."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),
@@ -100,6 +102,7 @@ def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--debug", is_flag=True, envvar="EMBERFS_DEBUG", help="Show tracebacks of failures.")
+@token_file_option
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it.")
 def commands(debug: bool) -> None:
     """EmberFS: a parallel file system for machine-learning training and inference.

@@ -44,6 +44,8 @@ def mount(
       allow_other, noallow_other  whether other users may use it (if root mounts they may)
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
+      token_file=FILE             what the mount is known by, where the cluster has security on (a token in token=
+                                  can be read in the process list for a moment)
       low_latency                 processors do not sleep deeply while the mount is used (root only)
       log=FILE, log_level=debug, log_json, slow_operation_ms=N   the log; at debug level it has every operation
       metrics_port=PORT           figures for Prometheus at http://127.0.0.1:PORT/metrics

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.local.process import module_environment, python_module
+from fs_client.options import TLS_CA_VARIABLE, TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from fs_client.fuse.daemon import DaemonSettings
@@ -40,6 +41,7 @@ def launch(
 
     if f"{os.path.realpath(log)}/".startswith(f"{resolved(str(mountpoint))}/"):
         raise Failure(f"the log {log} would be in the mount itself, whose daemon writes it; name another with --log")
+    words, secrets = _for_daemon(words)
     log.parent.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
     try:
@@ -62,7 +64,7 @@ def launch(
                 pass_fds=[write_end],
                 start_new_session=True,
                 cwd="/",
-                env=module_environment(),
+                env=module_environment() | secrets,
             )
     except BaseException:
         os.close(read_end)
@@ -77,6 +79,27 @@ def launch(
     raise Failure(line or f"the mount daemon ended with status {status} before it was ready; see {log}")
 
 
+def _for_daemon(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words of `-o` for the daemon's command line, which everybody can read, and what goes by its environment,
+    which its user alone can: a token. Files are named from the root, as the daemon works there."""
+    shown: list[str] = []
+    secrets: dict[str, str] = {}
+    for word in (word.strip() for text in words for word in text.split(",")):
+        name, equals, value = word.partition("=")
+        if name == "token" and equals:
+            secrets[TOKEN_VARIABLE] = value
+        elif name in ("token_file", "tls_ca") and value:
+            shown.append(f"{name}={os.path.abspath(value)}")
+        elif word:
+            shown.append(word)
+    if any(word.startswith("token_file=") for word in shown):
+        secrets[TOKEN_VARIABLE] = ""
+    for variable in (TOKEN_FILE_VARIABLE, TLS_CA_VARIABLE):
+        if path := os.environ.get(variable):
+            secrets[variable] = os.path.abspath(path)
+    return shown, secrets
+
+
 def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonSettings":
     """What the daemon is told. Raises `Usage`."""
     from fs_client.fuse.daemon import DaemonSettings
@@ -87,7 +110,9 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
 
     try:
         options = parse(words)
-        connection = make_options(cluster, options.token or None, "auto", options.timeout_s, options.tls_ca)
+        connection = make_options(
+            cluster, options.token or None, "auto", options.timeout_s, options.tls_ca, options.token_file or None
+        )
     except (BadOption, ValueError) as error:
         raise Usage(str(error)) from None
     flags = set(options.kernel_words)

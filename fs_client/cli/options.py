@@ -1,11 +1,15 @@
 """Options and argument types that several commands share."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
+from fs_client.cli.token_file import token_file_option
 from fs_common.limits import GIB, KIB, MIB
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": 1, "B": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
 _SIZE = re.compile(r"(\d+)\s*([BKMGT]?)(?:iB|B)?", re.IGNORECASE)
@@ -42,7 +46,7 @@ class ChunkSize(Size):
         return size
 
 
-cluster_option = click.option(
+_address_option = click.option(
     "--cluster",
     envvar="EMBERFS_CLUSTER",
     default="127.0.0.1:9700",
@@ -50,6 +54,13 @@ cluster_option = click.option(
     metavar="HOST:PORT[,...]",
     help="Metadata servers, for paths that do not name them (or EMBERFS_CLUSTER).",
 )
+
+
+def cluster_option(command: F) -> F:
+    """Which cluster, and who asks."""
+    return _address_option(token_file_option(command))
+
+
 durability_option = click.option(
     "--durability",
     type=click.Choice(["disk", "memory"]),

@@ -1,6 +1,7 @@
 """`emberfs up`: a metadata server and storage daemons on this machine, under one supervisor."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,11 @@ directory_option = click.option(
     help="Metadata port; 0: free ports.  [default: 9700]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on, when the cluster is made.")
+@click.option(
+    "--security",
+    type=click.Choice(["on", "off"]),
+    help="Whether callers need a token; it is kept.  [default: on, unless --host is a loopback address]",
+)
 @durability_option
 @chunk_size_option
 @stripe_option
@@ -62,6 +68,7 @@ def up(
     replicas: int | None,
     port: int | None,
     host: str,
+    security: str | None,
     durability: str | None,
     chunk_size: int | None,
     stripe: int | None,
@@ -101,6 +108,7 @@ def up(
         settings=(*settings, *(LOG_JSON if log_json else ())),
         mountpoint="" if mountpoint is None else str(mountpoint.absolute()),
         tls=tls,
+        security=security,
     )
     if events_fd is not None:
         _run_in_background(path, options, events_fd, restart=not no_restart)
@@ -214,9 +222,15 @@ def _introduce(directory: "ClusterDirectory", record: "ClusterRecord", end: str)
     if record.tls:
         setting = f"export EMBERFS_TLS_CA={directory.tls_ca.absolute()}; {setting}"
     trust = f', tls_ca="{directory.tls_ca.absolute()}"' if record.tls else ""
+    token = directory.token(record, "admin")
+    if token is not None:
+        setting += f"export EMBERFS_TOKEN_FILE={shlex.quote(str(token))}; "
+        trust += f', token_file="{token}"'
     click.echo(f"EmberFS is ready at {record.address}: {daemons}, {replicas}, data in {directory.path}. {end}")
     click.echo(f"  shell:   {setting}emberfs cp -r ./images ember:/images; emberfs ls -l ember:/images")
     click.echo(f'  Python:  import fs_client; fs = fs_client.connect("{record.address}"{trust})')
+    if token is not None:
+        click.echo("  users:   emberfs users add NAME --uid UID --gid GID; emberfs users token NAME -o FILE")
     if record.meta.http_port > 0:
         host = f"[{record.host}]" if ":" in record.host else record.host
         click.echo(f"  console: {'https' if record.tls else 'http'}://{host}:{record.meta.http_port}/")

@@ -18,7 +18,7 @@ KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
 _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
 """Words that take another one away."""
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
-           "entry_timeout", "negative_timeout", "token", "tls_ca", "log", "log_level", "metrics_port",
+           "entry_timeout", "negative_timeout", "token", "token_file", "tls_ca", "log", "log_level", "metrics_port",
            "slow_operation_ms")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
@@ -58,7 +58,8 @@ class MountOptions:
     read_ahead_bytes: int = 16 * MIB
     low_latency: bool = False
     timeout_s: float = 30.0
-    token: str = ""
+    token: str = field(default="", repr=False)
+    token_file: str = ""
     tls_ca: str | None = None
     """None: what the environment says."""
     log: str = ""
@@ -113,6 +114,8 @@ def parse(words: Iterable[str]) -> MountOptions:
                 times[name] = _seconds(word, value)
             case "token" if equals:
                 options.token = value
+            case "token_file" if equals:
+                options.token_file = value
             case "tls_ca" if equals:
                 options.tls_ca = value
             case "log" if equals:

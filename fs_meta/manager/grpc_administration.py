@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from fs_common import control_pb2 as pb
-from fs_common import control_pb2_grpc
 from fs_common.admin_records import (
     config_version_message,
     list_chains_message,
@@ -34,8 +33,10 @@ from fs_meta.manager.grpc_errors import answering
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.membership import TargetReport
 from fs_meta.manager.setting_views import settings_of
+from fs_meta.manager.user_calls import UserCalls
 from fs_meta.manager.views import PAGE_MAX, is_degraded
 from fs_meta.scrubs import Scrubs
+from fs_meta.users.users import Users
 
 SLICE: Final = 50
 """Chains that are looked at without a break: about two milliseconds, with their messages."""
@@ -45,10 +46,11 @@ CONFIG_PAGE_MAX: Final = 20
 """Versions on a page: each has its whole text."""
 
 
-class AdministrationServicer(control_pb2_grpc.AdministrationServicer):  # type: ignore[misc]
+class AdministrationServicer(UserCalls):
     """Each method is one call of the manager."""
 
-    def __init__(self, manager: Manager, growth: Growth) -> None:
+    def __init__(self, manager: Manager, growth: Growth, users: Users) -> None:
+        super().__init__(users)
         self._manager = manager
         self._growth = growth
         self.scrubs: Scrubs | None = None

@@ -251,7 +251,7 @@ async def serve(
     health_servicer = health.aio.HealthServicer()
     servicer = ManagerServicer(manager, users, callers)
     control_pb2_grpc.add_ManagerServicer_to_server(servicer, server)
-    administration = AdministrationServicer(manager, growth)
+    administration = AdministrationServicer(manager, growth, users)
     control_pb2_grpc.add_AdministrationServicer_to_server(administration, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -199,6 +199,10 @@ class Users:
         ]
         return sorted(found, key=lambda view: (view.record.created_ns, view.id))
 
+    def token(self, token: str) -> TokenView:
+        """Raises NOT_FOUND."""
+        return TokenView(token, self._token(token))
+
     # Changes
 
     async def add(

@@ -113,8 +113,9 @@ def _runs(one: DaemonRecord) -> bool:
 def wait_ready(cluster: LaunchedCluster) -> None:
     """Until the manager knows all daemons as up."""
     record = cluster.record
+    token = record.security_on and (cluster.path / "tokens" / "admin.token").read_text().strip()
     address = (record.host, record.meta.port)
-    run(wait_until_ready(address, record.cluster, len(record.storage), WAIT_S, cluster.tls_ca), WAIT_S * 2)
+    run(wait_until_ready(address, record.cluster, len(record.storage), WAIT_S, cluster.tls_ca, token or ""), WAIT_S * 2)
 
 
 def wait_whole(cluster: LaunchedCluster) -> None:

@@ -37,8 +37,11 @@ class Options:
         settings: Sequence[str] = (),
         mountpoint: str = "",
         tls: bool | None = None,
+        security: str | None = None,
     ) -> None:
         self.host = host
+        self.security = security
+        """"on" or "off"."""
         self.port = port
         """0: any free ports."""
         self.storage = storage
@@ -70,6 +73,7 @@ def new_cluster(options: Options) -> ClusterRecord:
         stripe=options.stripe or 16,
         settings=_parse_settings(options.settings, {}),
         tls=bool(options.tls),
+        security=options.security or "",
         daemons=[
             DaemonRecord(
                 name="meta", role="meta", node=0, port=chosen.rpc, grpc_port=chosen.grpc, http_port=chosen.http
@@ -99,6 +103,7 @@ def apply_options(record: ClusterRecord, options: Options, directory: Path) -> N
     record.settings = _parse_settings(options.settings, record.settings)
     if options.tls is not None:
         record.tls = options.tls
+    record.security = options.security or record.security
     _add_storage(record, options, directory)
     if options.port is not None:
         chosen = _choose_ports(record.host, options.port, len(record.storage))
@@ -182,9 +187,14 @@ def _values(directory: ClusterDirectory, record: ClusterRecord, daemon: DaemonRe
             "manager": f"{record.host}:{record.meta.grpc_port}",
             "disk_shared_by": len(record.storage),
         }
+        token = directory.token(record, "storage")
+        if token is not None:
+            managed["token_file"] = str(token)
     else:
         managed = common | {
             "grpc_port": daemon.grpc_port,
+            "security": "on" if record.security_on else "off",
+            "tokens_dir": str(directory.tokens.absolute()),
             # Of the first start: chains of a cluster that has some are added by `emberfs rebalance`.
             "storage_nodes": sum(not storage.new for storage in record.storage),
             "replicas": record.replicas,

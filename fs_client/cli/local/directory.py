@@ -7,6 +7,7 @@
     config/           a generated TOML file for each daemon, written anew at every start
     logs/             what each daemon wrote
     certs/            with `--tls`: the cluster's authority and certificates, as `emberfs certs` makes them
+    tokens/           with security: the first tokens, which the metadata service writes at its first start
 
 `cluster.json` is written first and replaced whole: it is the commit point of making a cluster. A directory with
 anything else in it but no `cluster.json` was not made by us, or lost the file that says what it is; it is refused,
@@ -32,6 +33,7 @@ from fs_client.cli.local.ours import (
     require_our_directory,
     require_our_name,
 )
+from fs_common.loopback import is_loopback
 
 FORMAT = 1
 CLUSTER_FILE = "cluster.json"
@@ -77,6 +79,8 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
     """Role -> key -> value: what `--set` added to the configuration files of the daemons of that role."""
     tls: bool = False
     """Everything speaks TLS, with the certificates in `certs/`."""
+    security: str = ""
+    """"on" or "off": whether callers have to say who they are. "": on, unless `host` is a loopback address."""
     supervisor: ProcessIdentity | None = None
     daemons: list[DaemonRecord]
 
@@ -96,6 +100,10 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
     def mount_daemon(self) -> DaemonRecord:
         """The mount of this cluster: not one of its daemons, as it keeps nothing and may be anywhere."""
         return DaemonRecord(name="mount", role="mount", node=0, port=0)
+
+    @property
+    def security_on(self) -> bool:
+        return self.security == "on" or (not self.security and not is_loopback(self.host))
 
     @property
     def address(self) -> str:
@@ -215,6 +223,15 @@ class ClusterDirectory:
 
     def config(self, daemon: DaemonRecord) -> Path:
         return self.path / "config" / f"{daemon.name}.toml"
+
+    @property
+    def tokens(self) -> Path:
+        """Directory of the first tokens."""
+        return self.path / "tokens"
+
+    def token(self, record: ClusterRecord, name: str) -> Path | None:
+        """File of a first token; None: nobody needs one."""
+        return (self.tokens / f"{name}.token").absolute() if record.security_on else None
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"

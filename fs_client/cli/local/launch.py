@@ -140,6 +140,7 @@ def _arguments(options: Options) -> Sequence[str]:
         "--chunk-size": options.chunk_size_bytes,
         "--stripe": options.stripe,
         "--mount": options.mountpoint or None,
+        "--security": options.security,
     }
     words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     if options.tls is not None:

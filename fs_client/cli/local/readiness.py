@@ -4,7 +4,7 @@ import asyncio
 
 from fs_client.cli.failure import Failure
 from fs_client.options import Address, client_tls
-from fs_common.errors import EmberError
+from fs_common.errors import Code, EmberError
 from fs_common.methods import GET_ROUTING
 from fs_common.peers import PeerPool
 from fs_common.records.routing import GetRouting, NodeState, Routing
@@ -16,7 +16,7 @@ _POLL_S = 0.05
 _CALL_TIMEOUT_S = 2.0
 
 
-def hello(cluster: str = "") -> Hello:
+def hello(cluster: str = "", token: str = "") -> Hello:
     """What an administrative command says of itself."""
     import os
     import socket
@@ -26,6 +26,7 @@ def hello(cluster: str = "") -> Hello:
         role="client",
         client=os.urandom(16),
         cluster=cluster,
+        token=token,
         host=socket.gethostname(),
         pid=os.getpid(),
     )
@@ -49,18 +50,20 @@ async def ask_to_rest(control: Address, timeout_s: float, tls_ca: str = "", toke
 
 
 async def wait_until_ready(
-    address: tuple[str, int], cluster: str, storage: int, timeout_s: float, tls_ca: str = ""
+    address: tuple[str, int], cluster: str, storage: int, timeout_s: float, tls_ca: str = "", token: str = ""
 ) -> Routing:
     """Return once all storage daemons are up and there is a chain table. Raises `Failure` after `timeout_s`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    pool = PeerPool(hello(cluster), tls=client_tls(tls_ca))
+    pool = PeerPool(hello(cluster, token), tls=client_tls(tls_ca))
     last = "the metadata service does not answer"
     try:
         while loop.time() < deadline:
             try:
                 routing = await fetch_routing(pool, address, _CALL_TIMEOUT_S)
             except EmberError as error:
+                if error.code is Code.UNAUTHENTICATED:
+                    raise Failure(error.message) from None
                 last = str(error)
             else:
                 up = sum(node.state == NodeState.UP for node in routing.nodes)

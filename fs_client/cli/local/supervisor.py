@@ -25,6 +25,7 @@ from fs_client.cli.local.identity import identify
 from fs_client.cli.local.process import Process
 from fs_client.options import Address
 from fs_common.errors import EmberError
+from fs_common.token_file import read_token_file
 
 SERVING_TIMEOUT_S = 60.0
 """From the start of a daemon to its ready line: a store that is recovered after a crash takes its time."""
@@ -133,7 +134,8 @@ class Supervisor:
         await asyncio.gather(*serving)
         record = self._record
         nodes = len(record.storage) - len(self._lost)
-        await wait_until_ready((record.host, record.meta.port), record.cluster, nodes, READY_TIMEOUT_S, self._tls_ca)
+        address = (record.host, record.meta.port)
+        await wait_until_ready(address, record.cluster, nodes, READY_TIMEOUT_S, self._tls_ca, self._admin_token())
         record.started = True
         for daemon in record.daemons:
             daemon.new = False
@@ -184,6 +186,8 @@ class Supervisor:
     def _start(self, daemon: DaemonRecord) -> Process:
         if daemon.role == "mount":
             words = ["-o", f"tls_ca={self._tls_ca}", *(["-o", "log_json"] if self._record.log_json else [])]
+            token = self._directory.token(self._record, "mount")
+            words += [] if token is None else ["-o", f"token_file={token}"]
             arguments = ["mount", *words, "--foreground", "--ready-fd", "1", "--"]
             arguments += [self._record.address, self._mountpoint]
         else:
@@ -248,7 +252,21 @@ class Supervisor:
         # Chains that are not told change while daemons end, and compare their replicas after the next start.
         with contextlib.suppress(EmberError, Failure):
             control = Address(self._record.host, self._record.meta.grpc_port)
-            await ask_to_rest(control, REST_TIMEOUT_S, self._tls_ca)
+            await ask_to_rest(control, REST_TIMEOUT_S, self._tls_ca, self._admin_token())
+
+    def _admin_token(self) -> str:
+        """Empty: nobody needs one. Raises `Failure`."""
+        path = self._directory.token(self._record, "admin")
+        if path is None:
+            return ""
+        try:
+            return read_token_file(str(path))
+        except OSError as error:
+            reason = error.message if isinstance(error, EmberError) else error.strerror
+            raise Failure(
+                f"{path} cannot be used ({reason}); `emberfs meta --config {self._directory.config(self._record.meta)} "
+                "--new-admin-token` writes a new one"
+            ) from None
 
     def _save(self) -> None:
         # A full disk must not end a cluster that would only like to note a new pid.

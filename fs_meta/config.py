@@ -41,7 +41,7 @@ class MetaConfig(MetaSettings, frozen=True, kw_only=True, forbid_unknown_fields=
     tls_dir: str = ""
     """Directory with ca.pem, cert.pem and key.pem, made by `emberfs certs`: every port speaks TLS then, and nothing
     else. Empty: none does."""
-    security: Literal["auto", "on", "off"] = "off"
+    security: Literal["auto", "on", "off"] = "auto"
     """Whether callers of the whole cluster have to say who they are (docs/SECURITY.md). "auto": on, unless `host` is a
     loopback address, which nobody but this machine's users can reach."""
     tokens_dir: str = ""

@@ -46,11 +46,12 @@ OF_CLIENTS: Final = _numbers(
     methods.SYNC_CHAINS,
     methods.SUSPECT_CHUNKS,
     methods.SPACE_INFO,
+    methods.WARM_CHUNKS,
 )
 OF_ADMINISTRATORS: Final = OF_CLIENTS | _numbers(
-    methods.LIST_HELD, methods.SCRUB, methods.REMOVE_FILES, methods.REFILL_TARGET
+    methods.LIST_HELD, methods.SCRUB, methods.REMOVE_FILES, methods.REFILL_TARGET, methods.SLOW_OPERATIONS
 )
-"""`fsck` and `scrub`."""
+"""`fsck`, `scrub`, `info`."""
 OF_META: Final = OF_ADMINISTRATORS | _numbers(methods.REMOVE_CHUNKS)
 OF_REPLICAS: Final = _numbers(
     methods.PING,

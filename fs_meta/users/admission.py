@@ -17,6 +17,8 @@ from fs_common.security.identity import CLIENT
 from fs_common.telemetry import LimitedLog
 from fs_meta.users.users import Users
 
+ADMINISTRATION: Final = frozenset((methods.SLOW_OPERATIONS.number,))
+"""Methods of administrators alone: what took long of everybody, with names. The rest of administration is the manager's."""
 OF_DAEMONS: Final = frozenset((methods.PING.number, methods.STATS.number, methods.GET_ROUTING.number))
 """What storage daemons may call here; the rest of what they have to say goes to the manager."""
 NO_TOKEN: Final = (
@@ -29,6 +31,7 @@ _log = LimitedLog(logging.getLogger(__name__))
 def guard(service: Service, users: Users) -> None:
     """Let `service` admit those that `users` knows. Called when all methods are registered."""
     service.register(methods.GET_PASS, lambda call: Reply(GivenPass(_pass(call, users))))
+    ordinary = frozenset(service.registrations) - ADMINISTRATION
 
     def authenticate(hello: Hello) -> Admission:
         if not users.enabled:
@@ -43,7 +46,7 @@ def guard(service: Service, users: Users) -> None:
         identity = msgspec.structs.replace(identity, client=hello.client)
         if identity.role != CLIENT:
             return Admission(identity, OF_DAEMONS)
-        return Admission(identity, None, users.vouching.give(identity))
+        return Admission(identity, None if identity.admin else ordinary, users.vouching.give(identity))
 
     def end_sessions(tokens: frozenset[str]) -> None:
         reason = EmberError(Code.UNAUTHENTICATED, "the token of this connection is not valid any more")

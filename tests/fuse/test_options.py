@@ -26,7 +26,7 @@ WORDS = (
     ("word", "message"),
     [
         ("consistancy=strict", r"'consistancy=strict' is not known; did you mean consistency="),
-        ("whatever", r"'whatever' is not known; use any of allow_other, .*, token=$"),
+        ("whatever", r"'whatever' is not known; use any of allow_other, .*, token=, token_file=$"),
         ("writeback", "the kernel would keep lengths of files to itself"),
         ("uid=3", "'uid' is not there: owners and modes are those of the cluster; use chown and chmod"),
         ("cache", "'cache' needs a value: write cache=..."),

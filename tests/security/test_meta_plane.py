@@ -197,6 +197,20 @@ def test_mounts_act_for_whom_their_kernel_names_and_root_may_be_squashed(tmp_pat
     run(main())
 
 
+def test_what_took_long_of_everybody_is_told_to_administrators(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with secured(tmp_path) as cluster:
+            admin = await cluster.connect(cluster.written["admin.token"])
+            await admin.call(methods.SLOW_OPERATIONS, Empty(), timeout=TIMEOUT)
+            ada, _ = await cluster.plain()
+            for peer in (ada, await cluster.connect(cluster.written["mount.token"])):
+                with pytest.raises(EmberError, match="may not call slow_operations") as refused:
+                    await peer.call(methods.SLOW_OPERATIONS, Empty(), timeout=TIMEOUT)
+                assert refused.value.code is Code.ACCESS_DENIED
+
+    run(main())
+
+
 def test_a_revoked_token_ends_what_is_connected(tmp_path: Path) -> None:
     async def main() -> None:
         async with secured(tmp_path) as cluster:

@@ -18,7 +18,7 @@ from fs_common.telemetry import LimitedLog
 from fs_meta.users.users import Users
 
 ADMINISTRATION: Final = frozenset((methods.SLOW_OPERATIONS.number,))
-"""Methods of administrators alone: what took long of everybody, with names. The rest of administration is the manager's."""
+"""Methods of administrators alone: what took long of everybody, with names. The rest of administration is gRPC's."""
 OF_DAEMONS: Final = frozenset((methods.PING.number, methods.STATS.number, methods.GET_ROUTING.number))
 """What storage daemons may call here; the rest of what they have to say goes to the manager."""
 NO_TOKEN: Final = (

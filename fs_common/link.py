@@ -53,6 +53,10 @@ class Link(Protocol):
         """Who the other side has proven to be; None: on such a connection nobody can."""
 
     @property
+    def certificate_ends_s(self) -> float | None:
+        """When the certificate by which it did ends, in seconds since 1970; None: there is none."""
+
+    @property
     def unsent_bytes(self) -> int:
         """Of frames given to `send` and not yet passed to the kernel or the adapter."""
 

@@ -91,6 +91,11 @@ class PeerPool:
         peer = self._peers.get(address)
         return 0 if peer is None or peer.closed else peer.received()
 
+    def certificate_ends(self) -> dict[Address, float]:
+        """Of the servers that it is connected with over TLS: when their certificates end, in seconds since 1970."""
+        ends = {address: peer.certificate_ends_s for address, peer in self._peers.items()}
+        return {address: end_s for address, end_s in ends.items() if end_s is not None}
+
     async def peer(self, address: Address, ticket: Ticket | None = None) -> Peer:
         """The connection to `address`, made if there is none. Raises `EmberError` as `tcp.connect` does, and what the
         ticket is abandoned with."""

@@ -477,6 +477,11 @@ class Peer:
         """File descriptor of the connection, for a forked child to close."""
         return self._link.descriptor
 
+    @property
+    def certificate_ends_s(self) -> float | None:
+        """When the server's certificate ends, in seconds since 1970; None: the connection is not over TLS."""
+        return self._link.certificate_ends_s
+
     def received(self) -> int:
         """How many bytes have come so far, those included that lie in the kernel."""
         self._link.probe()

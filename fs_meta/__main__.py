@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging("meta", config.log_json, config.log_level)
     try:
-        tls = TlsFiles.of_daemon(config.tls_dir) if config.tls_dir else None
+        tls = TlsFiles.of_daemon(config.tls_dir, META) if config.tls_dir else None
     except EmberError as error:
         return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # numpy, loaded when the first large update comes, would start a thread for each processor that it never uses here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        tls = TlsFiles.of_daemon(config.tls_dir) if config.tls_dir else None
+        tls = TlsFiles.of_daemon(config.tls_dir, STORAGE, config.node) if config.tls_dir else None
     except EmberError as error:
         return _refuse(f"tls_dir: {error.message}", EXIT_CONFIGURATION)
     make = Making.YES if options.only else options.making

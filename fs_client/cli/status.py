@@ -1,6 +1,7 @@
 """`emberfs status`."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 HEALING_LINES_MAX = 20
 """Chains that are shown with what is wrong with them."""
+CERTIFICATE_WARN_DAYS = 30
 _SPACE_TIMEOUT_S = 2.0
 """A daemon that does not say how full it is within this time is shown without."""
 
@@ -84,7 +86,18 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "resting": views is not None and views.resting,
         "healing": [{"chain": chain.chain, "what": lines} for chain, lines in found],
         "helps": [] if views is None else chain_words.what_helps(views),
+        "certificates": _certificates(fs),
     } | state_of(routing, spaces)
+
+
+def _certificates(fs: "AsyncFileSystem") -> list[dict[str, Any]]:
+    """Of the daemons that were asked, over TLS: how long their certificates are good."""
+    now_s = time.time()
+    ends = fs.pool.certificate_ends()
+    return [
+        {"address": f"{host}:{port}", "days_left": round((end_s - now_s) / 86_400, 1)}
+        for (host, port), end_s in sorted(ends.items())
+    ]
 
 
 async def _degraded(fs: "AsyncFileSystem") -> "ListChainsReply | None":
@@ -146,6 +159,11 @@ def _print(value: dict[str, Any]) -> None:
         put("\ntarget  node  serves, but")
         for warning in value["warnings"]:
             put(f"{warning['target']:>6}  {warning['node']:>4}  {warning['reason']}")
+    ending = [one for one in value["certificates"] if one["days_left"] < CERTIFICATE_WARN_DAYS]
+    if ending:
+        put("\ncertificates that end soon, after which nobody talks to their daemons: emberfs certs rotate")
+        for one in ending:
+            put(f"{one['address']:<20}  {counted(max(int(one['days_left']), 0), 'day')} left")
     if value["healing"]:
         put("\nchain  what is wrong, and what is done about it")
         for healing in value["healing"][:HEALING_LINES_MAX]:

@@ -9,19 +9,26 @@
 
 Files are looked at again for each new connection, and taken when they have changed: certificates are replaced without a
 restart, and connections that are open stay. Files that cannot be used, as when only one of two is replaced yet, change
-nothing; the log says so.
+nothing; the log says so. It also says, each day, that the certificate will end.
 
 Invariant: a context is never changed once it is made, so no connection sees half of a change.
 
 Called by: transports, the control plane, HTTP.
 """
 
+import contextlib
 import logging
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fs_common.errors import Code, EmberError
+from fs_common.quantities import counted
 from fs_common.telemetry import LimitedLog
+from fs_common.tls.names import DAEMON_NAME, NOBODY, Proven, describe, proven_by
+from fs_common.tls.reasons import reason_of
 
 _log = logging.getLogger(__name__)
 _trouble = LimitedLog(_log, lines_max=2, period_s=60.0)
@@ -29,6 +36,10 @@ _trouble = LimitedLog(_log, lines_max=2, period_s=60.0)
 CA_FILE = "ca.pem"
 CERTIFICATE_FILE = "cert.pem"
 KEY_FILE = "key.pem"
+
+WARN_DAYS = 30
+"""Before the end of a certificate: a month of daily lines."""
+DAY_S = 86_400.0
 
 _State = tuple[tuple[int, int, int], ...]
 
@@ -45,13 +56,23 @@ class TlsFiles:
         self._server: ssl.SSLContext | None = None
         self._http: ssl.SSLContext | None = None
         self._texts: tuple[bytes, bytes | None, bytes | None] = (b"", None, None)
+        self.own = NOBODY
+        """Which daemon the certificate is of."""
+        self.ends_s = 0.0
+        """When it ends, in seconds since 1970; 0: a client has none."""
+        self._looked_s = float("-inf")
+        """When it was looked at last, by the clock of `look_at_own`."""
         self._take()
 
     @classmethod
-    def of_daemon(cls, directory: str | Path) -> "TlsFiles":
-        """Raises `EmberError`, INVALID: a file is missing or cannot be used."""
+    def of_daemon(cls, directory: str | Path, role: str = "", node: int = 0) -> "TlsFiles":
+        """`role`, `node`: whose they have to be. Raises `EmberError`, INVALID: a file is missing or cannot be used."""
         path = Path(directory)
-        return cls(path / CA_FILE, path / CERTIFICATE_FILE, path / KEY_FILE)
+        files = cls(path / CA_FILE, path / CERTIFICATE_FILE, path / KEY_FILE)
+        if role and not files.own.stands_for(role, node):
+            message = f"{path} is for {files.own}, and this is {describe(role, node)}: give it the folder made for it"
+            raise EmberError(Code.INVALID, message)
+        return files
 
     @classmethod
     def of_client(cls, ca: str | Path) -> "TlsFiles":
@@ -92,6 +113,17 @@ class TlsFiles:
         self._look()
         return self._texts
 
+    def look_at_own(self, now_s: float, time_s: Callable[[], float] = time.time) -> None:
+        """Called often, with any clock's seconds: once a day it says that the certificate will end, or has."""
+        if now_s < self._looked_s + DAY_S:
+            return
+        self._looked_s = now_s
+        self._look()
+        days = (self.ends_s - time_s()) / DAY_S
+        if self.ends_s and days < WARN_DAYS:
+            level = logging.WARNING if days > 0 else logging.ERROR
+            _log.log(level, "%s: %s (emberfs certs rotate)", self._certificate, ends_in(days))
+
     def _look(self) -> None:
         try:
             if _state(self.paths) != self._state:
@@ -112,8 +144,25 @@ class TlsFiles:
             server.verify_mode = ssl.CERT_OPTIONAL
             http = _context(ssl.PROTOCOL_TLS_SERVER)
             self._load(http)
+            self.own, self.ends_s = self._meet_itself(client, server)
         texts = self._read()
         self._client, self._server, self._http, self._texts, self._state = client, server, http, texts, state
+
+    def _meet_itself(self, client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[Proven, float]:
+        """A session in memory with itself: what others would say of the certificate is known before they are there.
+        Whose it is, and when it ends."""
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        caller = client.wrap_bio(back, there, server_hostname=DAEMON_NAME)
+        called = server.wrap_bio(there, back, server_side=True)
+        try:
+            for side in (caller, called, caller, called):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+        except ssl.SSLError as error:
+            raise EmberError(Code.INVALID, _advice(self._certificate, reason_of(error))) from None
+        shown: dict[str, Any] = caller.getpeercert() or {}
+        names = (name for kind, name in shown.get("subjectAltName", ()) if kind == "DNS")
+        return proven_by(names), ssl.cert_time_to_seconds(shown["notAfter"])
 
     def _state_now(self) -> _State:
         try:
@@ -166,3 +215,10 @@ def _no_password() -> str:
 
 def _advice(path: object, problem: str) -> str:
     return f"{path}: {problem} (made by: emberfs certs)"
+
+
+def ends_in(days: float) -> str:
+    """Of a certificate that has so many days left."""
+    if days <= 0:
+        return "its certificate has expired: nobody talks to it any more"
+    return f"its certificate ends in {counted(int(days), 'day')}: nobody will talk to it then"

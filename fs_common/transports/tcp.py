@@ -107,6 +107,10 @@ class TcpLink:
         return None
 
     @property
+    def certificate_ends_s(self) -> float | None:
+        return None
+
+    @property
     def unsent_bytes(self) -> int:
         return self._writer.unsent_bytes
 
@@ -521,10 +525,15 @@ class Server:
         service: Service,
         listening: socket.socket,
         loop: asyncio.AbstractEventLoop,
-        make_link: Callable[[socket.socket, asyncio.AbstractEventLoop], TcpLink] = TcpLink,
+        tls: "TlsFiles | None" = None,
     ) -> None:
         self._service = service
-        self._make_link = make_link
+        self._tls = tls
+        self._make_link: Callable[[socket.socket, asyncio.AbstractEventLoop], TcpLink] = TcpLink
+        if tls is not None:
+            from fs_common.transports.tls import TlsLink
+
+            self._make_link = partial(TlsLink, files=tls)
         self._socket = listening
         self._loop = loop
         self.host, self.port = listening.getsockname()[:2]
@@ -582,6 +591,8 @@ class Server:
         now = self._loop.time()
         for connection in list(self._connections):
             connection.look(now)
+        if self._tls is not None:
+            self._tls.look_at_own(now)
 
     def _cut_off(self) -> None:
         for connection in list(self._connections):
@@ -626,15 +637,10 @@ async def serve(service: Service, host: str, port: int, *, tls: "TlsFiles | None
 
     Raises `OSError` if the port is taken.
     """
-    make_link: Callable[[socket.socket, asyncio.AbstractEventLoop], TcpLink] = TcpLink
-    if tls is not None:
-        from fs_common.transports.tls import TlsLink
-
-        make_link = partial(TlsLink, files=tls)
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listening.setblocking(False)
-    server = Server(service, listening, loop, make_link)
+    server = Server(service, listening, loop, tls)
     server.start()
     return server

@@ -25,6 +25,7 @@ from fs_common.link import Receiver
 from fs_common.telemetry import LimitedLog
 from fs_common.tls.files import TlsFiles
 from fs_common.tls.names import NOBODY, Proven
+from fs_common.tls.reasons import TLS_WANTED, reason_of
 from fs_common.transports.tcp import TURN_BYTES_MAX, TcpLink
 from fs_common.transports.tls_session import RECORD_BYTES, TlsSession, give_back, take_buffer
 from fs_common.wire import FileRange
@@ -38,12 +39,6 @@ SEGMENTS = 16
 """Looked at together for one piece."""
 HANDSHAKE_FIRST_BYTE = 0x16
 """Of every TLS connection; of a frame it is the "E" of its magic."""
-
-TLS_WANTED = (
-    "this server speaks TLS only: tell the client the cluster's authority (tls_ca=, -o tls_ca=, EMBERFS_TLS_CA), "
-    "a daemon its certificates (tls_dir)"
-)
-TLS_UNKNOWN = "it does not speak TLS: it has no tls_dir, or this is not the port that is meant"
 
 
 class TlsLink(TcpLink):
@@ -68,10 +63,15 @@ class TlsLink(TcpLink):
         self._sealed: memoryview | None = None
         """Encrypted and not sent: the socket is full."""
         self._proven = proven
+        self._certificate_ends_s = session.certificate_ends_s if session is not None else None
 
     @property
     def proven(self) -> Proven | None:
         return self._proven
+
+    @property
+    def certificate_ends_s(self) -> float | None:
+        return self._certificate_ends_s
 
     @property
     def unsent_bytes(self) -> int:
@@ -368,34 +368,3 @@ async def _readable(
         await ready
     finally:
         unwatch(descriptor)
-
-
-NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
-"""What OpenSSL says of bytes that are no record, by its release."""
-
-
-def reason_of(error: Exception) -> str:
-    """Why there is no session, in words that say what to do."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        # Its codes are those of X509_V_ERR_*.
-        match error.verify_code:
-            case 9:
-                return "its certificate is not valid yet: a clock is wrong, here or where it was made"
-            case 10:
-                return "its certificate has expired (make another: emberfs certs rotate)"
-            case 18 | 19 | 20 | 21:
-                return "its certificate is not of the authority in ca.pem: another cluster's, or one of before"
-            case 62:
-                return "its certificate is of this authority, but of no daemon of a cluster"
-        return f"its certificate is refused: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        if error.reason in NOT_TLS:
-            return TLS_UNKNOWN
-        if error.reason in ("TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN"):
-            return "the other side does not take our certificate for one of its cluster's"
-        if error.reason == "SSLV3_ALERT_CERTIFICATE_EXPIRED":
-            return "the other side says that our certificate has expired (make another: emberfs certs rotate)"
-        return f"TLS failed: {error.reason or error}"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fs_common.limits import KIB
-from fs_common.tls.names import DAEMON_NAME, Proven, proven_by
+from fs_common.tls.names import DAEMON_NAME, NOBODY, Proven, proven_by
 
 RECORD_BYTES = 16 * KIB
 """The most that a record of TLS carries."""
@@ -62,6 +62,9 @@ class TlsSession:
         self.sealed: Callable[[], bytes] = self._outgoing.read
         """What is to be sent, taken out."""
 
+        self.certificate_ends_s: float | None = None
+        """When that of the other side ends, in seconds since 1970; None: it has shown none."""
+
     @property
     def waits(self) -> bool:
         """There may be more to read without a `refill`."""
@@ -94,7 +97,10 @@ class TlsSession:
             finally:
                 self._send()
             if over:
-                certificate = self._session.getpeercert() or {}
+                certificate = self._session.getpeercert()
+                if not certificate:
+                    return NOBODY
+                self.certificate_ends_s = ssl.cert_time_to_seconds(certificate["notAfter"])
                 return proven_by(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
             self.refill()
 

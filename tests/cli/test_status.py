@@ -1,5 +1,7 @@
 """What `emberfs status` makes of what the nodes say."""
 
+import re
+
 import pytest
 
 from fs_client.cli.status import _print
@@ -27,7 +29,7 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert [target["state"] for target in value["chains"][0]["targets"]] == ["serving", "not serving"]
     assert what_is_missing(value) == ["target 201 does not serve", "chain 1 is degraded"]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False}
+    more |= {"healing": [], "helps": [], "resting": False, "certificates": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert "degraded" in shown and LOST in shown and "201 (not serving)" in shown
@@ -38,7 +40,7 @@ def test_what_should_be_looked_at_is_said_and_degrades_nothing(capsys: pytest.Ca
     value = state_of(ROUTING, [FINE, SpaceInfoReply(100, 50, [], [], [low])])
     assert value["healthy"] and value["warnings"] == [{"target": 201, "node": 2, "reason": low.reason}]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False}
+    more |= {"healing": [], "helps": [], "resting": False, "certificates": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     assert low.reason in capsys.readouterr().out
 
@@ -61,7 +63,7 @@ def test_a_node_that_is_not_used_and_one_that_is_drained_say_so(capsys: pytest.C
     value = state_of(Routing(1, "c", nodes, [CHAIN], [], 2), [FINE] * 4)
     assert value["healthy"] and [node["targets"] for node in value["nodes"]] == [1, 1, 0, 0]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False}
+    more |= {"healing": [], "helps": [], "resting": False, "certificates": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert shown.count("not used yet: `emberfs rebalance`") == 1 and shown.count("drained: it can be stopped") == 1
@@ -76,9 +78,19 @@ def test_a_target_that_joins_makes_no_chain_degraded() -> None:
 def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
     value = state_of(ROUTING, [FINE, FINE])
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"client_release": "1", "routing_version": 1, "resting": True}
+    more |= {"client_release": "1", "routing_version": 1, "resting": True, "certificates": []}
     many = [{"chain": number, "what": [f"words {number}."]} for number in range(1, 23)]
     _print(value | more | {"healing": many, "helps": ["bring back node 2: it has failed"]})
     shown = capsys.readouterr().out
     assert "words 20." in shown and "words 21." not in shown and "and 2 more chains" in shown
     assert "the cluster rests" in shown and "to do: bring back node 2" in shown
+
+
+def test_certificates_that_end_soon_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more |= {"healing": [], "helps": [], "resting": False, "client_release": "1", "routing_version": 1}
+    certificates = [{"address": "h:9", "days_left": 3.2}, {"address": "h:10", "days_left": 300.0}]
+    _print(state_of(ROUTING, [FINE] * 2) | more | {"certificates": certificates})
+    shown = capsys.readouterr().out
+    assert "emberfs certs rotate" in shown and "h:10 " not in shown
+    assert re.search(r"h:9 +3 days left", shown)

@@ -62,6 +62,13 @@ def handshake(server: TlsFiles, client: TlsFiles) -> None:
                 sides.remove(side)
 
 
+class Unchecked(TlsFiles):
+    """Of a daemon that was started while its certificate was good, or that is none of ours."""
+
+    def _meet_itself(self, *contexts: ssl.SSLContext) -> tuple[Proven, float]:
+        return NOBODY, 0.0
+
+
 # Names
 
 
@@ -125,38 +132,74 @@ def test_another_clusters_daemon_is_not_trusted(tmp_path: Path) -> None:
             mixed = tmp_path / "mixed"
             shutil.copytree(tmp_path / "other" / "storage-7", mixed)
             shutil.copy(certificates() / "ca.pem", mixed / "ca.pem")
-            error = await refusal(server.port, TlsFiles.of_daemon(mixed))
+            error = await refusal(server.port, Unchecked.of_daemon(mixed))
             assert "does not take our certificate" in error.message
 
     run(main())
 
 
-def test_a_certificate_that_has_expired_is_told_apart(tmp_path: Path) -> None:
-    making.make_authority(tmp_path, "test-cluster")
-    making.issue(tmp_path, making.daemon_of("storage-7"), days=0)
+def unfit(directory: Path, what: str) -> Path:
+    """A daemon's files with which nobody can talk."""
+    making.make_authority(directory, "test-cluster")
+    if what == "expired":
+        return making.issue(directory, making.daemon_of("storage-7"), days=0)
+    own = directory / "own"
+    own.mkdir()
+    # The authority's own certificate: good, and no daemon's.
+    for source, name in (("ca.pem", "cert.pem"), ("ca-key.pem", "key.pem"), ("ca.pem", "ca.pem")):
+        shutil.copy(directory / source, own / name)
+    return own
+
+
+@pytest.mark.parametrize(("what", "says"), [("expired", "certificate has expired"), ("no daemon's", "certificate")])
+def test_a_certificate_that_is_unfit_is_refused(tmp_path: Path, what: str, says: str) -> None:
+    own = unfit(tmp_path, what)
+    with pytest.raises(EmberError, match=says) as caught:
+        TlsFiles.of_daemon(own)
+    assert caught.value.code is Code.INVALID
 
     async def main() -> None:
-        server = await tcp.serve(service(), "127.0.0.1", 0, tls=TlsFiles.of_daemon(tmp_path / "storage-7"))
+        server = await tcp.serve(service(), "127.0.0.1", 0, tls=Unchecked.of_daemon(own))
         error = await refusal(server.port, TlsFiles.of_client(tmp_path / "ca.pem"))
-        assert "has expired" in error.message and "emberfs certs" in error.message
+        assert error.code is Code.UNREACHABLE
+        assert says in error.message
         await server.close()
 
     run(main())
 
 
-def test_a_certificate_of_the_authority_that_is_no_daemons_is_refused(tmp_path: Path) -> None:
-    making.make_authority(tmp_path, "test-cluster")
-    own = tmp_path / "own"
-    own.mkdir()
-    for source, name in (("ca.pem", "cert.pem"), ("ca-key.pem", "key.pem"), ("ca.pem", "ca.pem")):
-        shutil.copy(tmp_path / source, own / name)
+def test_a_daemon_is_not_started_with_the_files_of_another() -> None:
+    assert TlsFiles.of_daemon(certificates() / "storage-2", "storage", 2).own == Proven("storage", 2)
+    for role, node in (("storage", 3), ("meta", 0)):
+        with pytest.raises(EmberError, match="is for storage node 2, and this is"):
+            TlsFiles.of_daemon(certificates() / "storage-2", role, node)
 
+
+def test_the_end_of_a_certificate_is_told_each_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    making.make_authority(tmp_path, "test-cluster")
+    files = TlsFiles.of_daemon(making.issue(tmp_path, making.daemon_of("meta"), days=40))
+    day_s = 86_400.0
+    began_s = files.ends_s - 40 * day_s
+    lines = []
+    for quarter in range(42 * 4):
+        now_s = quarter * day_s / 4
+        caplog.clear()
+        files.look_at_own(now_s, lambda now_s=now_s: began_s + now_s)  # type: ignore[misc]
+        lines += [(quarter // 4, record.levelname, record.message) for record in caplog.records]
+    assert [day for day, _, _ in lines] == list(range(11, 42))
+    assert "ends in 29 days" in lines[0][2] and lines[0][1] == "WARNING"
+    assert "has expired" in lines[-1][2] and lines[-1][1] == "ERROR"
+    assert all("emberfs certs rotate" in line for _, _, line in lines)
+
+
+def test_a_connection_tells_when_its_servers_certificate_ends() -> None:
     async def main() -> None:
-        server = await tcp.serve(service(), "127.0.0.1", 0, tls=TlsFiles.of_daemon(own))
-        error = await refusal(server.port, TlsFiles.of_client(tmp_path / "ca.pem"))
-        assert error.code is Code.UNREACHABLE
-        assert "certificate" in error.message
-        await server.close()
+        async with connected(service(), TLS) as peer:
+            ends_s = peer.certificate_ends_s
+            shown = making.show(certificates() / "storage-7" / "cert.pem")
+            assert ends_s == shown.not_after.timestamp() == daemon_files("storage-7").ends_s
+        async with connected(service()) as peer:
+            assert peer.certificate_ends_s is None
 
     run(main())
 

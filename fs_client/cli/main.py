@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "fsck": Entry("Cluster", "Check the whole cluster: chunks against files, replicas against each other."),
     "chains": Entry("Cluster", "Show the chains of a cluster, and what is done about those that are degraded."),
     "certs": Entry("Cluster", "Make, show and rotate the certificates of a cluster."),
+    "doctor": Entry("Cluster", "Say what is wrong with this machine or with a cluster, and what to do about it."),
     "top": Entry("Cluster", "Show live what each process of a cluster does: operations, bytes, how long they take."),
     "users": Entry("Cluster", "Manage the users and tokens of a cluster."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),

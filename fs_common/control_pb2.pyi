@@ -490,6 +490,16 @@ class RestReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class BackupRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BackupPart(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
 class MoveView(_message.Message):
     __slots__ = ("move", "chain", "joins", "node", "leaves", "source", "cause", "state", "doing", "sync")
     MOVE_FIELD_NUMBER: _ClassVar[int]

@@ -321,6 +321,11 @@ class AdministrationStub(object):
                 request_serializer=fs__common_dot_control__pb2.RestRequest.SerializeToString,
                 response_deserializer=fs__common_dot_control__pb2.RestReply.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_stream(
+                '/emberfs.control.v1.Administration/Backup',
+                request_serializer=fs__common_dot_control__pb2.BackupRequest.SerializeToString,
+                response_deserializer=fs__common_dot_control__pb2.BackupPart.FromString,
+                _registered_method=True)
         self.GetConfig = channel.unary_unary(
                 '/emberfs.control.v1.Administration/GetConfig',
                 request_serializer=fs__common_dot_control__pb2.GetConfigRequest.SerializeToString,
@@ -496,6 +501,14 @@ class AdministrationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Everything the metadata store has acknowledged, as the bytes of a file that `emberfs restore` reads
+        (fs_meta/backup_format.py). Complete only if the stream ends well. INVALID: the store is none that can be copied.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfig(self, request, context):
         """A version of the cluster's configuration. INVALID: there is none of this kind, or no such version.
         """
@@ -659,6 +672,11 @@ def add_AdministrationServicer_to_server(servicer, server):
                     servicer.Rest,
                     request_deserializer=fs__common_dot_control__pb2.RestRequest.FromString,
                     response_serializer=fs__common_dot_control__pb2.RestReply.SerializeToString,
+            ),
+            'Backup': grpc.unary_stream_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=fs__common_dot_control__pb2.BackupRequest.FromString,
+                    response_serializer=fs__common_dot_control__pb2.BackupPart.SerializeToString,
             ),
             'GetConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfig,
@@ -1127,6 +1145,33 @@ class Administration(object):
             '/emberfs.control.v1.Administration/Rest',
             fs__common_dot_control__pb2.RestRequest.SerializeToString,
             fs__common_dot_control__pb2.RestReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/emberfs.control.v1.Administration/Backup',
+            fs__common_dot_control__pb2.BackupRequest.SerializeToString,
+            fs__common_dot_control__pb2.BackupPart.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ COMMANDS: dict[str, Entry] = {
     "doctor": Entry("Cluster", "Say what is wrong with this machine or with a cluster, and what to do about it."),
     "top": Entry("Cluster", "Show live what each process of a cluster does: operations, bytes, how long they take."),
     "users": Entry("Cluster", "Manage the users and tokens of a cluster."),
+    "backup": Entry("Cluster", "Write all that the metadata service knows into a file."),
+    "restore": Entry("Cluster", "Make a metadata server's store of a backup."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
     "mount": Entry("Cluster", "Mount a cluster on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),

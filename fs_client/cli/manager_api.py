@@ -74,6 +74,26 @@ class ManagerApi:
             if not after:
                 return
 
+    async def stream(self, method: str, **fields: Any) -> AsyncIterator[Any]:
+        """The answers to a call that has many, and changes nothing; it is made once, of the first server that takes it.
+        Raises as `read`."""
+        _require_grpc()
+        from fs_common import control_pb2
+
+        request = getattr(control_pb2, f"{method}Request")(**fields)
+        for number, server in enumerate(self._servers):
+            begun = False
+            try:
+                stub = await self._stub(server)
+                async for reply in _answers(getattr(stub, method), request, bearer(self._read_token())):
+                    begun = True
+                    yield reply
+                return
+            except EmberError as error:
+                await self._drop(server)
+                if begun or error.retry is Retry.FINAL or number + 1 == len(self._servers):
+                    raise
+
     async def _call(self, method: str, fields: dict[str, Any], timeout_s: float, *, order: bool) -> Any:
         _require_grpc()
         from fs_common import control_pb2
@@ -233,21 +253,38 @@ async def _connected(control: Address, channel: Any) -> None:
 async def _answer(call: Any, request: Any, timeout_s: float, metadata: tuple[tuple[str, str], ...]) -> Any:
     import grpc.aio
 
-    from fs_common.control_records import CODE_METADATA_KEY
-
     try:
         return await call(request, timeout=timeout_s, metadata=metadata)
     except grpc.aio.AioRpcError as error:
-        details = error.details() or ""
-        for key, value in error.trailing_metadata() or ():
-            if key == CODE_METADATA_KEY:
-                raise EmberError(code_of(int(value)), details) from None
-        match error.code():
-            case grpc.StatusCode.UNIMPLEMENTED:
-                raise EmberError(Code.UNKNOWN_METHOD, "the metadata server is of an older release") from None
-            case grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise EmberError(Code.TIMED_OUT, f"the manager has not answered within {timeout_s:.0f} s") from None
-            case grpc.StatusCode.UNAVAILABLE:
-                raise EmberError(Code.PEER_GONE, f"the manager has gone away: {details}") from None
-            case _:
-                raise EmberError(Code.INTERNAL, f"the manager: {details}") from None
+        raise _of_grpc(error, timeout_s) from None
+
+
+async def _answers(call: Any, request: Any, metadata: tuple[tuple[str, str], ...]) -> AsyncIterator[Any]:
+    """Of a stream: without a limit of time, as nobody knows how long it is."""
+    import grpc.aio
+
+    try:
+        async for reply in call(request, metadata=metadata):
+            yield reply
+    except grpc.aio.AioRpcError as error:
+        raise _of_grpc(error, 0) from None
+
+
+def _of_grpc(error: Any, timeout_s: float) -> EmberError:
+    import grpc
+
+    from fs_common.control_records import CODE_METADATA_KEY
+
+    details = error.details() or ""
+    for key, value in error.trailing_metadata() or ():
+        if key == CODE_METADATA_KEY:
+            return EmberError(code_of(int(value)), details)
+    match error.code():
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return EmberError(Code.UNKNOWN_METHOD, "the metadata server is of an older release")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return EmberError(Code.TIMED_OUT, f"the manager has not answered within {timeout_s:.0f} s")
+        case grpc.StatusCode.UNAVAILABLE:
+            return EmberError(Code.PEER_GONE, f"the manager has gone away: {details}")
+        case _:
+            return EmberError(Code.INTERNAL, f"the manager: {details}")

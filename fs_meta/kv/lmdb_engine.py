@@ -289,6 +289,23 @@ class LmdbStore:
         self._check_usable()
         return drive(fn, Snapshot(self._memtables))
 
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self._directory.path
+
+    async def checkpoint(self) -> None:
+        """Put everything that was acknowledged before the call into LMDB. Raises KV_FULL: there is no room for it."""
+        for _ in range(2):  # one may be under way, which began before the call
+            self._check_usable()
+            if self._task is None and self._memtables.active.changes:
+                self._begin_checkpoint(asyncio.get_running_loop())
+            if self._task is None:
+                return
+            error = await asyncio.shield(self._task)
+            if error is not None:
+                raise error
+
     async def close(self) -> None:
         """As the interface says; what is in memtables is put into LMDB, so that the next open reads no journal."""
         if self._closing:

@@ -11,7 +11,7 @@ Invariants:
 
 * `_write` is used by the loop between two steps of the writer thread only; at most one `apply` runs.
 * The read transaction shows the newest commit, from the turn of the loop on in which `apply` returns.
-* The key `_APPLIED_KEY`, longer than any caller's, holds the journal's id and the sequence of its last frame in here;
+* The key `APPLIED_KEY`, longer than any caller's, holds the journal's id and the sequence of its last frame in here;
   it is written by the transaction that applies those frames.
 
 Commit point of `apply`: LMDB's meta page, written after the data pages are synced. A crash before it leaves what was
@@ -41,7 +41,7 @@ _STEP = 100
 """Puts between two looks at the clock: 75 us."""
 DISK_FULL_BYTES = 4 * MIB
 """A commit that fails while less than this is free failed for want of space."""
-_APPLIED_KEY = b"\xff" * (KEY_BYTES_MAX + 1)
+APPLIED_KEY = b"\xff" * (KEY_BYTES_MAX + 1)
 _APPLIED = struct.Struct(f"<Q{ID_SIZE}s")
 
 
@@ -85,7 +85,7 @@ class LmdbFile:
 
     def applied(self) -> tuple[int, bytes]:
         """The sequence of the journal's last frame that is in here, and the journal's id; (0, b"") before the first."""
-        value = self.get(_APPLIED_KEY)
+        value = self.get(APPLIED_KEY)
         if value is None:
             return 0, b""
         try:
@@ -97,7 +97,7 @@ class LmdbFile:
         return sequence, journal_id
 
     def scan(self, begin: bytes, end: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        end = min(end, _APPLIED_KEY)
+        end = min(end, APPLIED_KEY)
         with self._read.cursor() as cursor:
             if not reverse:
                 if cursor.set_range(begin):
@@ -177,7 +177,7 @@ class LmdbFile:
 
     def _put_applied(self, sequence: int, journal_id: bytes) -> None:
         assert self._write is not None
-        self._write.put(_APPLIED_KEY, _APPLIED.pack(sequence, journal_id))
+        self._write.put(APPLIED_KEY, _APPLIED.pack(sequence, journal_id))
 
     def _renew(self) -> None:
         self._read.abort()

@@ -6,6 +6,8 @@ Called by: `grpc_service`.
 """
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -29,7 +31,7 @@ from fs_common.records.scrubbing import Scrub
 from fs_common.records.targets import AddTargets, CancelMoves, Drain, ForgetNode, NodeView, Rebalance, ReplaceTarget
 from fs_common.settings import STORAGE
 from fs_meta.manager.growth import Growth
-from fs_meta.manager.grpc_errors import answering
+from fs_meta.manager.grpc_errors import abort, answering
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.membership import TargetReport
 from fs_meta.manager.setting_views import settings_of
@@ -37,6 +39,8 @@ from fs_meta.manager.user_calls import UserCalls
 from fs_meta.manager.views import PAGE_MAX, is_degraded
 from fs_meta.scrubs import Scrubs
 from fs_meta.users.users import Users
+
+_log = logging.getLogger(__name__)
 
 SLICE: Final = 50
 """Chains that are looked at without a break: about two milliseconds, with their messages."""
@@ -133,6 +137,17 @@ class AdministrationServicer(UserCalls):
     async def Rest(self, request: Any) -> Any:
         await self._manager.rest()
         return pb.RestReply()
+
+    async def Backup(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async with contextlib.aclosing(self._manager.backup()) as parts:
+                async for part in parts:
+                    yield pb.BackupPart(data=part)
+        except EmberError as error:
+            await abort(context, error)
+        except Exception:
+            _log.exception("Backup failed")
+            await abort(context, EmberError(Code.INTERNAL))
 
     # --- moves ------------------------------------------------------------------------------------------------
 

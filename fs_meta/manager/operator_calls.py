@@ -10,7 +10,7 @@ Called by: the administration's gRPC service, and `growth`.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,7 +18,8 @@ import msgspec
 from fs_common.errors import Code, EmberError
 from fs_common.records.chains import ListChainsReply, RotateChainReply, Standing
 from fs_common.records.routing import Chain, NodeState, Routing
-from fs_meta.kv.interface import Transaction
+from fs_meta.backup import backup
+from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.manager.chain_watch import ChainWatch
 from fs_meta.manager.cluster_config import ClusterConfig
 from fs_meta.manager.growth import Order
@@ -40,6 +41,7 @@ class OperatorCalls(ABC):
     """What of the manager's state these calls work on; `Manager` says what each is."""
 
     config: ManagerConfig
+    _kv: KeyValueStore
     lease: ManagerLease
     cluster_config: ClusterConfig
     membership: Membership
@@ -75,6 +77,11 @@ class OperatorCalls(ABC):
         """The cluster's configuration, as the manager has it. Raises NOT_MANAGER, CLOSING."""
         self._check_manager()
         return self.cluster_config
+
+    def backup(self) -> AsyncGenerator[bytes, None]:
+        """A file with all that the metadata store has (`fs_meta.backup`), in parts. Raises as that, NOT_MANAGER."""
+        self._check_manager()
+        return backup(self._kv, self.config.cluster)
 
     async def rest(self) -> None:
         """The whole cluster is about to be taken down: no chain changes until it is back (`resting`). Durable on

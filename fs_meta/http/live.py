@@ -4,9 +4,10 @@ However many people look, the cluster is looked at once: a task takes one observ
 viewer, and each viewer is sent, at its own pace, what has changed since it was sent something. A slow one gets fewer
 and larger changes, and costs no memory.
 
-A feed ends by itself after `FEED_S`, and the page opens another one: so a token that was revoked is found out.
+A viewer's token is looked at again every `CHECK_S`: with one that was revoked or has expired the feed ends, and the
+page, which opens another one, is asked for a token. A feed ends by itself after `FEED_S`: none goes on for ever.
 
-Runs on the HTTP thread's loop. Task: `_follow`, from the first viewer to the last. Page: docs/concurrency/meta.md.
+Runs on the HTTP thread's loop. Task: `_follow`, from the first viewer to the last. Page: docs/concurrency/http.md.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from starlette.responses import StreamingResponse
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.release import RELEASE
-from fs_meta.http.callers import Reader
+from fs_meta.http.callers import Reader, TheBackend
 from fs_meta.http.history import Piece
 from fs_meta.http.observing import Observation, Observer
 from fs_meta.http.shown import events_of, piece_of
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 VIEWERS_MAX: Final = 32
 FEED_S: Final = 300.0
+CHECK_S: Final = 3.0
 AGAIN_S: Final = 1.0
 """Pause after a look that failed."""
 GONE_MAX: Final = 10_000
@@ -75,15 +77,22 @@ class Live:
     def full(self) -> bool:
         return self._viewers >= VIEWERS_MAX
 
-    async def feed(self, *, administrator: bool = True) -> AsyncIterator[bytes]:
-        """What one viewer is sent, until it goes, or `FEED_S` are over."""
+    async def feed(
+        self, *, administrator: bool = True, known: Callable[[], Awaitable[bool]] | None = None
+    ) -> AsyncIterator[bytes]:
+        """What one viewer is sent, until it goes, `FEED_S` are over, or `known()`, who it is, is not true any more."""
         hidden = () if administrator else FOR_ADMINISTRATORS
         self._begin()
         try:
             until_s = self._clock() + self._feed_s
             yield _event("hello", _encode({"release": RELEASE}))
             seen, samples_from = 0, 0
+            checked_s = self._clock()
             while self._clock() < until_s:
+                if known is not None and self._clock() >= checked_s + CHECK_S:
+                    if not await known():
+                        return
+                    checked_s = self._clock()
                 news = self._news
                 if self._number > seen and self._samples is not None:
                     number = self._number
@@ -95,7 +104,7 @@ class Live:
                     seen = number
                     continue
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(until_s - self._clock()):
+                    async with asyncio.timeout(min(CHECK_S, until_s - self._clock())):
                         await news.wait()
         finally:
             self._end()
@@ -205,12 +214,24 @@ router = APIRouter(include_in_schema=False)  # it never ends, and its events are
 
 
 @router.get("/live")
-async def live(request: Request, caller: Reader) -> StreamingResponse:
+async def live(request: Request, backend: TheBackend, caller: Reader) -> StreamingResponse:
     """What changes in the cluster, as server-sent events, while the connection is open; a few minutes at most."""
     feed: Live = request.app.state.live
     if feed.full:
         raise EmberError(Code.BUSY, f"{VIEWERS_MAX} people look at the console already: close one of its pages")
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(
-        feed.feed(administrator=caller is None or caller.admin), media_type="text/event-stream", headers=headers
+    text = request.headers.get("authorization", "").partition(" ")[2].strip()
+
+    async def known() -> bool:
+        try:
+            await backend.look(lambda: backend.users.identify(text))
+        except EmberError as error:
+            # A server that is busy has said nothing of the token.
+            return error.code is not Code.UNAUTHENTICATED
+        return True
+
+    sent = feed.feed(
+        administrator=caller is None or caller.admin,
+        known=None if caller is None else known,
     )
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(sent, media_type="text/event-stream", headers=headers)

@@ -4,7 +4,7 @@ Runs on the metadata service's loop, and is careful with it: a round asks `ASKED
 many chains goes in slices, and what only somebody who looks needs (space, chains, clients) is not gathered while nobody
 does. `Observation`s hold values that nobody changes any more, so that another thread may work with them.
 
-Tasks: `run`, one round of questions every `INTERVAL_S`, owned by the server. Page: docs/concurrency/meta.md.
+Tasks: `run`, one round of questions every `INTERVAL_S`, owned by the server. Page: docs/concurrency/http.md.
 """
 
 import asyncio

@@ -132,7 +132,7 @@ def application(seen: Observation, samples: int, *, token: str = "") -> FastAPI:
         return await answer(request)
 
     async def show_live(request: Request) -> Any:
-        return await live.live(request, None)
+        return await live.live(request, cast(Any, None), None)
 
     app.add_api_route("/api/v1/live", show_live)
     app.add_api_route("/api/v1/files", _files)

@@ -177,6 +177,24 @@ def test_what_others_work_with_is_told_to_administrators_alone() -> None:
     asyncio.run(body())
 
 
+def test_the_feed_of_a_token_that_was_revoked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fs_meta.http.live.CHECK_S", 0.0)
+
+    async def body() -> None:
+        observer = PlayedObserver()
+        live = live_of(observer)
+        answers = iter((True, True, False))
+
+        async def known() -> bool:
+            return next(answers)
+
+        parts = [part async for part in live.feed(known=known)]
+        assert len(parts) == 1 and next(answers, None) is None
+        assert live._following is None
+
+    asyncio.run(body())
+
+
 def test_there_is_an_end_to_viewers() -> None:
     async def body() -> None:
         observer = PlayedObserver()

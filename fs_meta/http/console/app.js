@@ -110,6 +110,7 @@ function showConnection(connection) {
   setText(node.lastElementChild, words[connection.state]);
   const lost = connection.state === "lost";
   document.body.classList.toggle("stale", lost);
+  at("view").hidden = connection.state === "token"; // Who is not known any more sees nothing of what was shown.
   const banner = at("lost");
   if (!lost) {
     banner.hidden = true;

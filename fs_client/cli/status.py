@@ -10,6 +10,7 @@ from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.took_long import put_slow, slow_operations
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -70,8 +71,11 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
     from fs_common.release import RELEASE
 
     routing = fs.routing.routing
-    space, spaces, views = await asyncio.gather(
-        fs.statvfs("/"), asyncio.gather(*(_space(fs, n) for n in routing.nodes)), _degraded(fs)
+    space, spaces, views, slow = await asyncio.gather(
+        fs.statvfs("/"),
+        asyncio.gather(*(_space(fs, n) for n in routing.nodes)),
+        _degraded(fs),
+        slow_operations(fs, _SPACE_TIMEOUT_S),
     )
     found = [] if views is None else [(chain, chain_words.what_happens(chain)) for chain in views.chains]
     return {
@@ -84,6 +88,7 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "free_bytes": space.f_frsize * space.f_bavail,
         "files": space.f_files,
         "resting": views is not None and views.resting,
+        "slow_operations": slow,
         "healing": [{"chain": chain.chain, "what": lines} for chain, lines in found],
         "helps": [] if views is None else chain_words.what_helps(views),
         "certificates": _certificates(fs),
@@ -172,6 +177,7 @@ def _print(value: dict[str, Any]) -> None:
         if len(value["healing"]) > HEALING_LINES_MAX:
             more = counted(len(value["healing"]) - HEALING_LINES_MAX, "more chain")
             put(f"       and {more}: emberfs chains --degraded")
+    put_slow(value["slow_operations"])
     if value["resting"]:
         put(f"\n{RESTING}")
     for line in value["helps"]:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from fs_client.cli.status import _print
+from fs_client.cli.took_long import put_slow
 from fs_common.cluster_words import state_of, what_is_missing
 from fs_common.records.routing import Chain, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_common.records.storage import SpaceInfoReply, TargetSpace, TargetTrouble
@@ -29,7 +30,7 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert [target["state"] for target in value["chains"][0]["targets"]] == ["serving", "not serving"]
     assert what_is_missing(value) == ["target 201 does not serve", "chain 1 is degraded"]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False, "certificates": []}
+    more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert "degraded" in shown and LOST in shown and "201 (not serving)" in shown
@@ -40,7 +41,7 @@ def test_what_should_be_looked_at_is_said_and_degrades_nothing(capsys: pytest.Ca
     value = state_of(ROUTING, [FINE, SpaceInfoReply(100, 50, [], [], [low])])
     assert value["healthy"] and value["warnings"] == [{"target": 201, "node": 2, "reason": low.reason}]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False, "certificates": []}
+    more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     assert low.reason in capsys.readouterr().out
 
@@ -63,7 +64,7 @@ def test_a_node_that_is_not_used_and_one_that_is_drained_say_so(capsys: pytest.C
     value = state_of(Routing(1, "c", nodes, [CHAIN], [], 2), [FINE] * 4)
     assert value["healthy"] and [node["targets"] for node in value["nodes"]] == [1, 1, 0, 0]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False, "certificates": []}
+    more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert shown.count("not used yet: `emberfs rebalance`") == 1 and shown.count("drained: it can be stopped") == 1
@@ -79,6 +80,7 @@ def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.Captu
     value = state_of(ROUTING, [FINE, FINE])
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
     more |= {"client_release": "1", "routing_version": 1, "resting": True, "certificates": []}
+    more |= {"slow_operations": []}
     many = [{"chain": number, "what": [f"words {number}."]} for number in range(1, 23)]
     _print(value | more | {"healing": many, "helps": ["bring back node 2: it has failed"]})
     shown = capsys.readouterr().out
@@ -88,9 +90,29 @@ def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.Captu
 
 def test_certificates_that_end_soon_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
-    more |= {"healing": [], "helps": [], "resting": False, "client_release": "1", "routing_version": 1}
+    more |= {
+        "healing": [],
+        "helps": [],
+        "resting": False,
+        "slow_operations": [],
+        "client_release": "1",
+        "routing_version": 1,
+    }
     certificates = [{"address": "h:9", "days_left": 3.2}, {"address": "h:10", "days_left": 300.0}]
     _print(state_of(ROUTING, [FINE] * 2) | more | {"certificates": certificates})
     shown = capsys.readouterr().out
     assert "emberfs certs rotate" in shown and "h:10 " not in shown
     assert re.search(r"h:9 +3 days left", shown)
+
+
+def test_what_took_long_lately_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"server": "node 2", "operation": "update_chunks", "trace": "0001f2a3", "ended_s": 990.0, "took_ms": 1234.5}
+    one |= {"about": "inode 7 chunk 0 chain 1", "times_ms": {"disk": 1200.0}, "peer": "client 127.0.0.1:1", "error": ""}
+    put_slow([one, one | {"ended_s": 10.0, "trace": "00000001"}], now_s=1000.0)
+    text = capsys.readouterr().out
+    assert "node 2     10 s ago  update_chunks took 1,234 ms: inode 7 chunk 0 chain 1; disk 1200 ms" in text
+    assert "trace 0001f2a3" in text and "00000001" not in text
+    put_slow([one] * 9, now_s=1000.0)
+    assert "and 4 more: emberfs status --json" in capsys.readouterr().out
+    put_slow([], now_s=1000.0)
+    assert capsys.readouterr().out == ""

@@ -93,10 +93,11 @@ def _described(app: FastAPI, *, secure: bool) -> dict[str, Any]:
         found = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= found.pop("$defs", {})
         schemas["Problem"] = found
-        if not secure:
-            # Nobody is asked for a token.
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    operation.pop("security", None)
+        for operation in [each for path in schema["paths"].values() for each in path.values()]:
+            if not secure:  # nobody is asked for a token
+                operation.pop("security", None)
+                operation["responses"].pop("401", None)
+            if "requestBody" in operation:
+                operation["responses"] |= problems.of_bodies()
         app.openapi_schema = schema
     return app.openapi_schema

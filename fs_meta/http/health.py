@@ -15,13 +15,11 @@ from fs_common import chain_words, cluster_words
 from fs_common.errors import Code, EmberError
 from fs_common.methods import SPACE_INFO
 from fs_common.records.chains import ListChainsReply
-from fs_common.records.routing import Chain, NodeInfo, NodeState, PublicState, Routing
+from fs_common.records.routing import Chain, NodeState, PublicState, Routing
 from fs_common.records.storage import SpaceInfo, SpaceInfoReply
+from fs_meta.http.asking import ask_all
 from fs_meta.http.backend import Backend
 
-ASKED_AT_ONCE: Final = 16
-ASK_TIMEOUT_S: Final = 2.0
-"""A daemon that does not say how full it is within this time is shown without."""
 LOOKED_AT_MAX: Final = 500
 """Chains of which the manager is asked how they stand."""
 FRESH_S: Final = 1.0
@@ -79,7 +77,7 @@ class HealthWatch:
     async def _looked(self) -> Health:
         backend = self._backend
         routing = await backend.look(lambda: backend.manager.routing)
-        spaces = await backend.ask(lambda: self._spaces(routing.nodes))
+        spaces = await backend.ask(lambda: ask_all(backend.pool, routing.nodes, SPACE_INFO, SpaceInfo()))
         if routing.chains is not self._scanned:
             self._scanned = routing.chains
             self._not_serving = [chain for chain in routing.chains if not _serves(chain)]
@@ -125,28 +123,6 @@ class HealthWatch:
             if error.code is not Code.NOT_MANAGER:
                 raise
             return None
-
-    async def _spaces(self, nodes: Sequence[NodeInfo]) -> list[SpaceInfoReply | None]:
-        """On the service's loop: what each node says."""
-        found: list[SpaceInfoReply | None] = [None] * len(nodes)
-        left = iter(enumerate(nodes))
-
-        async def ask() -> None:
-            for place, node in left:
-                if node.state is NodeState.UP:
-                    found[place] = await self._space(node)
-
-        await asyncio.gather(*(ask() for _ in range(min(ASKED_AT_ONCE, len(nodes)))))
-        return found
-
-    async def _space(self, node: NodeInfo) -> SpaceInfoReply | None:
-        try:
-            found: SpaceInfoReply = await self._backend.pool.call(
-                (node.host, node.port), SPACE_INFO, SpaceInfo(), timeout=ASK_TIMEOUT_S
-            )
-        except EmberError:
-            return None
-        return found
 
 
 def _serves(chain: Chain) -> bool:

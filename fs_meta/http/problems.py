@@ -123,7 +123,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _declared(_MEANING[status]) for status in (*statuses, *EVERYWHERE)}
 
 
-EVERYWHERE: Final = (400, 401, 403, 422, 500, 503, 504)
+EVERYWHERE: Final = (401, 403, 422, 500, 503, 504)
+OF_BODIES: Final = (400, 413, 415)
+"""Of operations that take a body."""
 _MEANING: Final = {
     400: "The request is malformed",
     401: "No token, or one that nobody knows",
@@ -137,6 +139,11 @@ _MEANING: Final = {
     503: "Not now: try again",
     504: "Not answered in time; a change may go on",
 }
+
+
+def of_bodies() -> dict[str, dict[str, Any]]:
+    """What an operation that takes a body may fail with, as the description of the API has it."""
+    return {str(status): _declared(_MEANING[status]) for status in OF_BODIES}
 
 
 def _declared(description: str) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
-from fs_common.http_server import CALLS_MAX
 from fs_common.ids import ROOT_INODE
 from fs_common.layout import stripe_chains
 from fs_common.records import meta
@@ -469,32 +467,3 @@ def test_two_administrators_who_change_the_same_thing_do_not_undo_each_other() -
         assert [node["drained"] for node in running.get("/nodes")["nodes"]].count(True) == 1
         assert sorted((first.status_code, second.status_code)) in ([200, 409], [200, 503])
         assert running.get("/config/storage")["version"] == 1
-
-
-def test_more_questions_than_are_answered_at_once_are_told_to_come_again(three: World) -> None:
-    async def crowd() -> list[Any]:
-        return await asyncio.gather(*(three.asking("GET", "/space") for _ in range(3 * CALLS_MAX)))
-
-    answers = asyncio.run(crowd())
-    refusals = [answer for answer in answers if not answer.is_success]
-    assert refusals and len(refusals) < len(answers)
-    for answer in refusals:
-        assert (answer.status_code, answer.json()["name"], answer.json()["retry"]) == (503, "BUSY", "safe")
-        assert answer.headers["retry-after"] == "1"
-
-
-def test_a_service_that_does_not_answer_is_not_waited_for() -> None:
-    with world(nodes=0, bridge_timeout_s=0.01) as running:
-        began, go_on = threading.Event(), threading.Event()
-
-        def hang() -> None:
-            began.set()
-            go_on.wait()
-
-        running.loop.call_soon_threadsafe(hang)
-        began.wait()
-        try:
-            answer = running.ask("GET", "/space")
-        finally:
-            go_on.set()
-        assert (answer.status_code, answer.json()["name"]) == (504, "TIMED_OUT")

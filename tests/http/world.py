@@ -20,7 +20,7 @@ from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
 from fs_common.records.scrubbing import ScrubReply, ScrubStatus
 from fs_common.records.storage import SpaceInfo, SpaceInfoReply, TargetTrouble
-from fs_common.rpc import Call, Reply, Service
+from fs_common.rpc import Call, Handler, Reply, Service
 from fs_common.transports import tcp
 from fs_meta import server
 from fs_meta.config import MetaConfig
@@ -44,6 +44,8 @@ class Daemon:
         self.node = node
         self.troubles: list[TargetTrouble] = []
         self.scrubs: list[Any] = []
+        self.silent: asyncio.Event | None = None
+        """It says nothing before it is set."""
         self._server: tcp.Server | None = None
 
     @property
@@ -55,12 +57,23 @@ class Daemon:
         service = Service("storage", "test", self.node)
         service.register(methods.SPACE_INFO, lambda _: Reply(SpaceInfoReply(1000, 990, [], self.troubles)))
         service.register(methods.SCRUB, self._scrub)
+        slow = service.registrations[methods.SLOW_OPERATIONS.number]
+        slow.handler = self._unless_silent(slow.handler)
         service.slow_operations.note("read_chunks", self.node * 10**9, trace=7)
         self._server = await tcp.serve(service, "127.0.0.1", 0)
 
     async def close(self) -> None:
         if self._server is not None:
             await self._server.close(0)
+
+    def _unless_silent(self, handler: Handler) -> Handler:
+        async def handle(call: Call) -> Reply:
+            if self.silent is not None:
+                await self.silent.wait()
+            reply = handler(call)
+            return await reply if isinstance(reply, Awaitable) else reply
+
+        return handle
 
     def _scrub(self, call: Call) -> Reply:
         self.scrubs.append(call.request)

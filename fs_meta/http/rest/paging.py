@@ -7,7 +7,8 @@ from pydantic import BaseModel, Field
 
 ID_MAX = 2**53 - 1
 """What every reader of JSON keeps exact."""
-LIMIT_MAX = 500
+LIMIT_MAX = 200
+"""To check and to write so many chains takes the interpreter for two milliseconds at a time, which others wait for."""
 LIMIT_DEFAULT = 100
 
 After = Annotated[

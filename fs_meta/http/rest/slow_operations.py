@@ -1,7 +1,5 @@
 """Operations that took long: what each daemon remembers of them."""
 
-import asyncio
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
@@ -9,10 +7,10 @@ from pydantic import BaseModel, Field
 
 from fs_common.errors import Code, EmberError
 from fs_common.methods import SLOW_OPERATIONS
-from fs_common.records.routing import NodeInfo, NodeState
+from fs_common.records.routing import NodeState
 from fs_common.records.session import Empty
-from fs_common.records.slow import SlowOperation, SlowOperationsReply
-from fs_meta.http.backend import Backend
+from fs_common.records.slow import SlowOperation
+from fs_meta.http.asking import ask_all
 from fs_meta.http.callers import Reader, TheBackend
 from fs_meta.http.problems import responses
 from fs_meta.http.rest.names import time_of
@@ -22,8 +20,6 @@ router = APIRouter(tags=["clients"])
 
 NODES_MAX: Final = 100
 """That are asked for one answer."""
-_ASKED_AT_ONCE: Final = 16
-_ASK_TIMEOUT_S: Final = 2.0
 
 
 class SlowView(BaseModel):
@@ -62,14 +58,15 @@ async def list_slow_operations(
         if not nodes:
             raise EmberError(Code.NODE_UNKNOWN, f"there is no node {node}")
     asked = [] if node == 0 else [each for each in nodes if each.state is NodeState.UP][:NODES_MAX]
-    said = await backend.ask(lambda: _said(backend, asked))
+    replies = await backend.ask(lambda: ask_all(backend.pool, asked, SLOW_OPERATIONS, Empty()))
+    said = {each.node: reply for each, reply in zip(asked, replies, strict=True)}
     # Names are seen by those who may look at them, and nobody knows here who may.
     names = caller is None or caller.admin
     found = [
         (slow.ended_s, _shown(slow, f"node {number}", names=names))
         for number, reply in said.items()
         if reply is not None
-        for slow in reply
+        for slow in reply.operations
     ]
     if not node:
         own = await backend.look(backend.server.slow_operations.snapshot)
@@ -77,25 +74,6 @@ async def list_slow_operations(
     found.sort(key=lambda each: each[0], reverse=True)
     silent = [number for number, reply in said.items() if reply is None]
     return SlowList(operations=[view for _, view in found[:limit]], silent_nodes=silent)
-
-
-async def _said(backend: Backend, nodes: Sequence[NodeInfo]) -> dict[int, list[SlowOperation] | None]:
-    """On the service's loop: what each node says; None: nothing."""
-    said: dict[int, list[SlowOperation] | None] = dict.fromkeys((node.node for node in nodes), None)
-    left = iter(nodes)
-
-    async def ask() -> None:
-        for node in left:
-            try:
-                reply: SlowOperationsReply = await backend.pool.call(
-                    (node.host, node.port), SLOW_OPERATIONS, Empty(), timeout=_ASK_TIMEOUT_S
-                )
-            except EmberError:
-                continue
-            said[node.node] = reply.operations
-
-    await asyncio.gather(*(ask() for _ in range(min(_ASKED_AT_ONCE, len(nodes)))))
-    return said
 
 
 def _shown(slow: SlowOperation, daemon: str, *, names: bool) -> SlowView:

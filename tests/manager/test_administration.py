@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,15 +14,17 @@ import grpc
 import grpc.aio
 import pytest
 
+from fs_client.aio import AsyncFileSystem
 from fs_client.cli.failure import Failure
-from fs_client.cli.manager_api import ManagerApi, manager_at
-from fs_client.options import Address
+from fs_client.cli.manager_api import ManagerApi, manager_at, manager_of
+from fs_client.options import Address, make_options
 from fs_common import control_pb2 as pb
 from fs_common import control_pb2_grpc
 from fs_common.control_records import CODE_METADATA_KEY
 from fs_common.errors import Code, EmberError
-from fs_common.methods import SCRUB
+from fs_common.methods import GET_CONTROL, SCRUB
 from fs_common.peers import PeerPool
+from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Chain, ChainTable, ChainTarget, NodeInfo, NodeState, PublicState, Routing
 from fs_common.records.scrubbing import ScrubReply, ScrubStatus
 from fs_common.records.session import Hello
@@ -34,6 +37,8 @@ from fs_meta.manager.routing_state import save
 from fs_meta.manager.service import start_manager
 from fs_meta.manager.views import PAGE_MAX, page_of
 from fs_meta.scrubs import Scrubs
+from fs_meta.users.users import Users
+from tests.certificates import certificates, daemon_files
 from tests.manager.cluster import Config
 from tests.support import run
 
@@ -321,5 +326,61 @@ def test_scrubs_are_shown_and_begun_through_the_manager() -> None:
             await running.close()
             await pool.close()
             await daemon.close(0)
+
+    run(scenario())
+
+
+def test_the_api_is_reached_over_tls_by_who_has_the_authority_and_a_token() -> None:
+    async def scenario() -> None:
+        kv = MemoryStore()
+        users = Users(kv, time.time_ns, enabled=True)
+        await users.load()
+        tokens: dict[str, str] = {}
+        await users.begin(tokens.update)
+        running = await start_manager(kv, Config(), tls=daemon_files("meta"), users=users)
+        control = Address("127.0.0.1", running.port)
+        authority = str(certificates() / "client" / "ca.pem")
+        try:
+            async with manager_at(control, authority, tokens["admin.token"]) as api:
+                assert list((await api.read("ListNodes")).nodes) == []
+                await api.order("Rest")
+            for token, code in (("", Code.UNAUTHENTICATED), (tokens["mount.token"], Code.ACCESS_DENIED)):
+                async with manager_at(control, authority, token) as api:
+                    with pytest.raises(EmberError) as refused:
+                        await api.order("Rest")
+                    assert refused.value.code is code
+            async with manager_at(control, "", tokens["admin.token"]) as api:
+                with pytest.raises(EmberError) as refused:
+                    await api.read("ListNodes")
+                assert refused.value.code is Code.UNREACHABLE
+        finally:
+            await running.close()
+
+    run(scenario())
+
+
+def test_a_command_that_knows_the_data_plane_finds_the_manager() -> None:
+    """Two metadata servers: one that is not the manager, and the one that is."""
+
+    async def scenario() -> None:
+        fakes = (Fake(NOT_MANAGER), Fake())
+        async with serving(*fakes) as api:
+            controls = api._servers
+            services = []
+            for number, control in enumerate(controls):
+                service = Service("meta", "test", 0)
+                reply = GetControlReply(control.port, bool(number))
+                service.register(GET_CONTROL, lambda call, reply=reply: Reply(reply))
+                services.append(await tcp.serve(service, "127.0.0.1", 0))
+            addresses = ",".join(f"127.0.0.1:{server.port}" for server in services)
+            fs = AsyncFileSystem(make_options(addresses, None, "auto", 10.0))
+            try:
+                async with manager_of(fs) as found:
+                    await found.order("Rest")
+            finally:
+                await fs.close()
+                for server in services:
+                    await server.close(0)
+        assert [fake.asked for fake in fakes] == [1, 1]
 
     run(scenario())

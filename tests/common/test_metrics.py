@@ -109,3 +109,19 @@ def test_a_scrape_gathers_on_the_loop_that_has_the_figures() -> None:
         return await metrics()
 
     run(scenario())
+
+
+def test_dashboards_rules_and_documents_ask_for_figures_that_there_are() -> None:
+    places = [path for path in (ROOT / "deploy" / "monitoring").rglob("*") if path.suffix in (".json", ".yml", ".yaml")]
+    names = {
+        (path.name, name)
+        for path in [*places, *(ROOT / "docs").glob("*.md")]
+        for name in re.findall(r"\bemberfs_[a-z0-9_]+", path.read_text())
+    }
+    assert len(names) > 20
+    shown = {
+        f"{family.name}{suffix}"
+        for family in FAMILIES.values()
+        for suffix in (("", "_bucket", "_sum", "_count") if family.kind is Kind.HISTOGRAM else ("",))
+    }
+    assert not {(place, name) for place, name in names if name not in shown}

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from fs_common.records.integers import Number
+
 
 class Promised:
     """What a reply promises a client that follows the service (`Follow`): it is told before anybody is told that it has
@@ -21,17 +23,17 @@ class Follow(msgspec.Struct, frozen=True, array_like=True):
     """The caller follows: replies may promise it something, and it is told here what of that has changed. It stays at
     the service until there is something to tell, or for about `FollowReply.lease_ms` / 4; then it is sent again."""
 
-    generation: int = 0
+    generation: Number = 0
     """Of the last reply; 0: there was none."""
-    heard: int = 0
+    heard: Number = 0
     """`FollowReply.number` of the last reply: all it told is not believed any more."""
 
 
 class FollowReply(msgspec.Struct, frozen=True, array_like=True):
-    generation: int
+    generation: Number
     """Another one than before: nothing holds that was promised to calls sent before this reply was there."""
     number: int
-    inodes: list[int]
+    inodes: list[Number]
     """Their attributes, or what else belongs to them, have been changed by others."""
     directories: list[int]
     """Their names have."""

@@ -4,6 +4,7 @@ import enum
 
 import msgspec
 
+from fs_common.records.integers import Number
 from fs_common.records.meta import Attributes
 
 
@@ -31,21 +32,21 @@ LOCK_END = 2**63 - 1
 class Lock(msgspec.Struct, frozen=True, array_like=True):
     """Take, change or give up a lock. WOULD_BLOCK: another owner has it, and did so for `wait_ms`."""
 
-    inode: int
+    inode: Number
     client: bytes
-    owner: int
+    owner: Number
     """64 bits, named by the client: who has the lock on it."""
     kind: int
     """`LockKind`"""
     type: int
     """`LockType`"""
     request: bytes
-    start: int = 0
-    end: int = LOCK_END
+    start: Number = 0
+    end: Number = LOCK_END
     """The last byte, inclusive."""
-    process: int = 0
+    process: Number = 0
     """Process id, for `GetLock` of others."""
-    wait_ms: int = 0
+    wait_ms: Number = 0
     """How long to wait for it, in the order of arrival; 0: not at all. DEADLOCK: range locks would wait in a circle."""
 
 
@@ -61,30 +62,30 @@ class LockReply(msgspec.Struct, frozen=True, array_like=True):
 class GetLock(msgspec.Struct, frozen=True, array_like=True):
     """Which lock stands in the way of this one?"""
 
-    inode: int
+    inode: Number
     client: bytes
-    owner: int
+    owner: Number
     kind: int
     type: int
-    start: int = 0
-    end: int = LOCK_END
+    start: Number = 0
+    end: Number = LOCK_END
 
 
 class GetLockReply(msgspec.Struct, frozen=True, array_like=True):
     type: int
     """`LockType`; UNLOCK: nothing stands in the way."""
-    start: int = 0
-    end: int = 0
-    process: int = 0
+    start: Number = 0
+    end: Number = 0
+    process: Number = 0
     """0 for a lock of another client."""
 
 
 class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
     """Give up all locks of an owner on a file, of one kind."""
 
-    inode: int
+    inode: Number
     client: bytes
-    owner: int
+    owner: Number
     kind: int
     request: bytes
 

@@ -10,6 +10,7 @@ import enum
 import msgspec
 
 from fs_common.layout import Layout
+from fs_common.records.integers import Number, UserNumber
 
 
 class FileType(enum.IntEnum):
@@ -37,26 +38,26 @@ class InodeFlags(enum.IntFlag):
 class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What `stat` shows, and what a client needs to read the file."""
 
-    inode: int
+    inode: Number
     type: FileType
     mode: int
     """Permission bits, 0 .. 0o7777."""
-    uid: int
-    gid: int
+    uid: UserNumber
+    gid: UserNumber
     links: int
-    length: int
+    length: Number
     """Bytes. For a directory 0; for a symbolic link the target's bytes."""
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
     layout: Layout | None = None
-    truncate_version: int = 0
-    parent: int = 0
+    truncate_version: Number = 0
+    parent: Number = 0
     """Directories only."""
     target: bytes = b""
     """Symbolic links only."""
     btime_ns: int = 0
-    device: int = 0
+    device: Number = 0
     """Devices only: `os.makedev` number."""
     flags: int = 0
     """`InodeFlags`"""
@@ -67,15 +68,15 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class User(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    uid: int = 0
-    gid: int = 0
-    groups: list[int] = []
+    uid: UserNumber = 0
+    gid: UserNumber = 0
+    groups: list[UserNumber] = []
 
 
 class Stat(msgspec.Struct, frozen=True, array_like=True):
     """By path, or by inode when `path` is empty."""
 
-    at: int
+    at: Number
     path: bytes
     follow: bool = True
     user: User = User()
@@ -90,7 +91,7 @@ class AttributesReply(msgspec.Struct, frozen=True, array_like=True):
 class BatchStat(msgspec.Struct, frozen=True, array_like=True):
     """Many paths relative to one directory, in one snapshot."""
 
-    at: int
+    at: Number
     paths: list[bytes]
     follow: bool = True
     user: User = User()
@@ -113,13 +114,13 @@ class BatchAttributesReply(msgspec.Struct, frozen=True, array_like=True):
 class Lookup(msgspec.Struct, frozen=True, array_like=True):
     """One name in one directory; no path, no following."""
 
-    parent: int
+    parent: Number
     name: bytes
     user: User = User()
 
 
 class Statfs(msgspec.Struct, frozen=True, array_like=True):
-    inode: int = 1
+    inode: Number = 1
 
 
 class StatfsReply(msgspec.Struct, frozen=True, array_like=True):
@@ -135,7 +136,7 @@ class StatfsReply(msgspec.Struct, frozen=True, array_like=True):
 class Create(msgspec.Struct, frozen=True, array_like=True):
     """Make a regular file; with `write`, open it for writing in the same transaction."""
 
-    at: int
+    at: Number
     path: bytes
     mode: int
     request: bytes
@@ -168,7 +169,7 @@ class OpenReply(msgspec.Struct, frozen=True, array_like=True):
 class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
     """Many new files in one directory, in one transaction; each name succeeds or fails by itself."""
 
-    parent: int
+    parent: Number
     names: list[bytes]
     mode: int
     request: bytes
@@ -181,7 +182,7 @@ class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
 class Open(msgspec.Struct, frozen=True, array_like=True):
     """By path, or by inode when `path` is empty. Follows symbolic links."""
 
-    at: int
+    at: Number
     path: bytes
     write: bool = False
     client: bytes = b""
@@ -204,12 +205,12 @@ class Open(msgspec.Struct, frozen=True, array_like=True):
 class Close(msgspec.Struct, frozen=True, array_like=True):
     """End a write session. The file's length is exact afterwards."""
 
-    inode: int
+    inode: Number
     session: bytes
     request: bytes
     written_end: int = -1
     """Hint: highest end offset this session wrote and got acknowledged; -1: it wrote nothing."""
-    truncate_version: int = 0
+    truncate_version: Number = 0
     """The version the hint was made under."""
     exact: bool = False
     """Ask the storage daemons instead of believing the hint (a write failed, so the hint may be too low)."""
@@ -225,11 +226,11 @@ class Close(msgspec.Struct, frozen=True, array_like=True):
 class Fsync(msgspec.Struct, frozen=True, array_like=True):
     """Settle length and times while the session goes on."""
 
-    inode: int
+    inode: Number
     session: bytes
     request: bytes
     written_end: int = -1
-    truncate_version: int = 0
+    truncate_version: Number = 0
     exact: bool = False
     mtime_ns: int = 0
     clear_set_id: bool = False
@@ -240,7 +241,7 @@ class Fsync(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Mkdir(msgspec.Struct, frozen=True, array_like=True):
-    at: int
+    at: Number
     path: bytes
     mode: int
     request: bytes
@@ -255,10 +256,10 @@ class Mkdir(msgspec.Struct, frozen=True, array_like=True):
 class Readdir(msgspec.Struct, frozen=True, array_like=True):
     """One page, in byte order of names. `.` and `..` are not listed."""
 
-    inode: int
+    inode: Number
     after: bytes = b""
     """Last name of the page before; empty: from the start."""
-    limit: int = 1024
+    limit: Number = 1024
     with_attributes: bool = False
     """Where the user may search the directory."""
     user: User = User()
@@ -266,7 +267,7 @@ class Readdir(msgspec.Struct, frozen=True, array_like=True):
 
 class DirectoryEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: bytes
-    inode: int
+    inode: Number
     type: FileType
     attributes: Attributes | None = None
 
@@ -279,7 +280,7 @@ class ReaddirReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Unlink(msgspec.Struct, frozen=True, array_like=True):
-    at: int
+    at: Number
     path: bytes
     request: bytes
     user: User = User()
@@ -288,7 +289,7 @@ class Unlink(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Rmdir(msgspec.Struct, frozen=True, array_like=True):
-    at: int
+    at: Number
     path: bytes
     request: bytes
     user: User = User()
@@ -299,7 +300,7 @@ class Rmdir(msgspec.Struct, frozen=True, array_like=True):
 class RemoveTree(msgspec.Struct, frozen=True, array_like=True):
     """Detach a file or a whole tree in one transaction; the collector frees it afterwards."""
 
-    at: int
+    at: Number
     path: bytes
     request: bytes
     user: User = User()
@@ -314,9 +315,9 @@ class RenameFlags(enum.IntFlag):
 
 
 class Rename(msgspec.Struct, frozen=True, array_like=True):
-    at: int
+    at: Number
     path: bytes
-    new_at: int
+    new_at: Number
     new_path: bytes
     request: bytes
     flags: int = 0
@@ -327,7 +328,7 @@ class Rename(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Symlink(msgspec.Struct, frozen=True, array_like=True):
-    at: int
+    at: Number
     path: bytes
     target: bytes
     request: bytes
@@ -337,7 +338,7 @@ class Symlink(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Readlink(msgspec.Struct, frozen=True, array_like=True):
-    at: int
+    at: Number
     path: bytes
     user: User = User()
 
@@ -349,9 +350,9 @@ class ReadlinkReply(msgspec.Struct, frozen=True, array_like=True):
 class Link(msgspec.Struct, frozen=True, array_like=True):
     """A second name for a file (not for a directory)."""
 
-    at: int
+    at: Number
     path: bytes
-    new_at: int
+    new_at: Number
     new_path: bytes
     request: bytes
     user: User = User()
@@ -362,12 +363,12 @@ class Link(msgspec.Struct, frozen=True, array_like=True):
 class SetAttr(msgspec.Struct, frozen=True, array_like=True):
     """Change what is not None. By path, or by inode when `path` is empty."""
 
-    at: int
+    at: Number
     path: bytes
     request: bytes
     mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
+    uid: UserNumber | None = None
+    gid: UserNumber | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
     layout: Layout | None = None
@@ -386,8 +387,8 @@ class SetAttr(msgspec.Struct, frozen=True, array_like=True):
 class Truncate(msgspec.Struct, frozen=True, array_like=True):
     """Set a file's length. The service cuts the chunks on the storage daemons before it answers."""
 
-    inode: int
-    length: int
+    inode: Number
+    length: Number
     request: bytes
     user: User = User()
     session: bytes = b""
@@ -397,7 +398,7 @@ class Truncate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RealPath(msgspec.Struct, frozen=True, array_like=True):
-    inode: int
+    inode: Number
 
 
 class RealPathReply(msgspec.Struct, frozen=True, array_like=True):
@@ -407,7 +408,7 @@ class RealPathReply(msgspec.Struct, frozen=True, array_like=True):
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Count what is below a directory, by the server."""
 
-    inode: int
+    inode: Number
     user: User = User()
 
 
@@ -425,7 +426,7 @@ class UsageReply(msgspec.Struct, frozen=True, array_like=True):
 class Access(msgspec.Struct, frozen=True, array_like=True):
     """May the user do this (access(2))? Answered by attributes or ACCESS_DENIED."""
 
-    inode: int
+    inode: Number
     mask: int
     """`os.R_OK | os.W_OK | os.X_OK`; 0: it exists."""
     user: User = User()
@@ -434,12 +435,12 @@ class Access(msgspec.Struct, frozen=True, array_like=True):
 class Mknod(msgspec.Struct, frozen=True, array_like=True):
     """Make a name that is not opened: a regular file, fifo, socket or device."""
 
-    at: int
+    at: Number
     path: bytes
     type: FileType
     mode: int
     request: bytes
-    device: int = 0
+    device: Number = 0
     layout: Layout | None = None
     """Regular files only; None: inherited."""
     user: User = User()
@@ -450,7 +451,7 @@ class Mknod(msgspec.Struct, frozen=True, array_like=True):
 class CreateUnnamed(msgspec.Struct, frozen=True, array_like=True):
     """Make a file without a name (O_TMPFILE), opened for writing. It goes with its session unless `Link` names it."""
 
-    directory: int
+    directory: Number
     """Where it would be: its layout and group."""
     mode: int
     request: bytes
@@ -473,7 +474,7 @@ class XattrFlags(enum.IntFlag):
 
 
 class GetXattr(msgspec.Struct, frozen=True, array_like=True):
-    inode: int
+    inode: Number
     name: bytes
     user: User = User()
 
@@ -483,7 +484,7 @@ class XattrReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ListXattrs(msgspec.Struct, frozen=True, array_like=True):
-    inode: int
+    inode: Number
     user: User = User()
 
 
@@ -493,7 +494,7 @@ class ListXattrsReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SetXattr(msgspec.Struct, frozen=True, array_like=True):
-    inode: int
+    inode: Number
     name: bytes
     value: bytes
     request: bytes
@@ -505,7 +506,7 @@ class SetXattr(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RemoveXattr(msgspec.Struct, frozen=True, array_like=True):
-    inode: int
+    inode: Number
     name: bytes
     request: bytes
     user: User = User()
@@ -520,7 +521,7 @@ class Sync(msgspec.Struct, frozen=True, array_like=True):
 class Kept(msgspec.Struct, frozen=True, array_like=True):
     """Whether the contents of files are kept: what tells a hole from a chunk that went with its file."""
 
-    inodes: list[int]
+    inodes: list[Number]
     """At most `limits.BATCH_NAMES_MAX`."""
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from fs_common import methods
 from fs_common.methods import Method
+from fs_common.records import locks, meta
 from fs_common.records.session import ErrorBody
 from fs_common.rpc import MALFORMED, decoder
+from tests.fuzz.values import Values
 
 RECORDS = sorted(
     {
@@ -55,6 +57,18 @@ def some_value(chance: random.Random, depth: int) -> bytes:
     if kind == 4:
         return b"\xa3abc"
     return chance.choice(PLAIN)
+
+
+@pytest.mark.parametrize("number", [-1, -(2**63), 2**63, 2**64 - 1])
+@pytest.mark.parametrize("record", [meta.Stat, meta.Readdir, meta.Usage, meta.Access, locks.ReleaseLocks, meta.SetAttr])
+def test_a_number_that_is_none_of_an_inode_makes_no_record(record: type[msgspec.Struct], number: int) -> None:
+    """A server that packs it into a key, or adds one, would fail with a defect of its own."""
+    names = [field.name for field in msgspec.structs.fields(record)]
+    name = "inode" if "inode" in names else "at"
+    known = decoder(record)(msgspec.msgpack.encode(msgspec.structs.replace(Values(1).record(record), **{name: 1})))
+    body = msgspec.msgpack.encode(msgspec.structs.replace(known, **{name: number}))
+    with pytest.raises(msgspec.ValidationError, match=rf"\$\[{names.index(name)}\]"):
+        decoder(record)(body)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)

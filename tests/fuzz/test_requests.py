@@ -1,0 +1,16 @@
+"""A bounded run of what `python -m tests.fuzz` does for as long as it is told to."""
+
+import pytest
+
+from tests.fuzz.requests import fuzz_metadata, fuzz_storage
+from tests.support import run
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_metadata_server_answers_whatever_it_is_asked(seed: int) -> None:
+    run(fuzz_metadata(seed, 400))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_storage_daemon_answers_whatever_it_is_asked(seed: int) -> None:
+    run(fuzz_storage(seed, 200))

@@ -45,7 +45,7 @@ from fs_common.limits import BATCH_NAMES_MAX
 from fs_common.peers import PeerPool
 from fs_common.records import meta
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
-from fs_common.records.session import PROTOCOL_VERSION, Empty, GivenPass, Hello
+from fs_common.records.session import PROTOCOL_VERSION, Empty, GetPermit, GivenPass, Hello, PermitReply
 from fs_common.routing_changes import changed
 from fs_common.rpc import byte_view
 
@@ -110,7 +110,7 @@ class AsyncFileSystem(Namespace):
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
         self._credentials.fetch_pass = self._fetch_pass
         self.routing = RoutingCache(self._fetch_routing, self.spawn)
-        self.storage = StorageClient(self.pool, self.routing)
+        self.storage = StorageClient(self.pool, self.routing, self._fetch_permit)
         self.kept_files = KeptFiles(self.kept)
         self.reader = RangeReader(self.storage, self.kept_files, options.timeout_s)
         # Updates have an identity of their own: a client that is gone on with counts its updates from the start again.
@@ -132,6 +132,10 @@ class AsyncFileSystem(Namespace):
         self.routing.adopt(routing)
         # From now on a server of another cluster that took over an address is refused.
         self._credentials.expect_cluster(routing.cluster)
+
+    async def _fetch_permit(self, files: list[int], timeout_s: float) -> PermitReply:
+        reply: PermitReply = await self.metadata.call(methods.GET_PERMIT, GetPermit(files), timeout_s=timeout_s)
+        return reply
 
     async def _fetch_pass(self) -> bytes:
         reply: GivenPass = await self.metadata.call(methods.GET_PASS, Empty())

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 
 from fs_client.flights import ChainFlight, Flight, Flights
+from fs_client.permits import FetchPermit, check_granted, files_of
 from fs_client.routing_cache import RoutingCache, Server
 from fs_client.unsynced import Unsynced
 from fs_common.errors import Code, EmberError, code_of
-from fs_common.methods import UPDATE_CHUNKS, Method
+from fs_common.methods import SHOW_PERMIT, UPDATE_CHUNKS, Method
 from fs_common.peers import PeerPool
+from fs_common.records.session import ShowPermit
 from fs_common.records.storage import UpdateChunks, UpdateChunksReply, UpdateItem
 from fs_common.rpc import Part
 
@@ -31,8 +33,9 @@ Outcome = EmberError | None
 
 
 class StorageClient:
-    def __init__(self, pool: PeerPool, routing: RoutingCache) -> None:
+    def __init__(self, pool: PeerPool, routing: RoutingCache, fetch_permit: FetchPermit) -> None:
         self._pool = pool
+        self._fetch_permit = fetch_permit
         self.routing = routing
         self.unsynced = Unsynced(routing.serving_targets)
         routing.adopted.append(self.unsynced.routing_changed)
@@ -56,9 +59,33 @@ class StorageClient:
         `flight`: of this call, if somebody wants to look at it meanwhile.
         """
         timeout = max(min(try_s + size / SLOWEST_BYTES_PER_S, left_s), 0.001)
-        flights = self._flights
         if flight is None:
             flight = Flight(server)
+        try:
+            return await self._try(server, method, request, send, into, timeout, flight)
+        except EmberError as error:
+            if error.code is not Code.PERMIT_NEEDED:
+                raise
+        await self._show_permit(server, method, files_of(request), timeout)
+        return await self._try(server, method, request, send, into, timeout, flight)
+
+    async def _show_permit(self, server: Server, method: Method, files: list[int], timeout: float) -> None:
+        """Raises ACCESS_DENIED, STALE, and what calls raise."""
+        reply = await self._fetch_permit(files, timeout)
+        check_granted(method, files, reply)
+        await self._pool.call(server.address, SHOW_PERMIT, ShowPermit(reply.permit), timeout=timeout)
+
+    async def _try(
+        self,
+        server: Server,
+        method: Method,
+        request: msgspec.Struct,
+        send: Sequence[Part],
+        into: Sequence[memoryview],
+        timeout: float,
+        flight: Flight,
+    ) -> Any:
+        flights = self._flights
         flights.begin(flight)
         try:
             reply = await self._pool.call(

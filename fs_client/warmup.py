@@ -129,11 +129,10 @@ class Warmup:
             items.append(WarmItem(route.chain, route.version, wanted.file.inode, wanted.index, wanted.length))
             sent.append(wanted)
         try:
-            reply: WarmChunksReply = await self._fs.pool.call(
-                server.address, WARM_CHUNKS, WarmChunks(items), timeout=CALL_S
+            reply: WarmChunksReply = await self._fs.storage.call(
+                server, WARM_CHUNKS, WarmChunks(items), size=0, try_s=CALL_S, left_s=CALL_S
             )
         except EmberError as error:
-            routing.suspect(server)
             again = [(wanted, error) for wanted in sent]
         else:
             failures = {failure.index: failure for failure in reply.errors}

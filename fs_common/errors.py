@@ -56,6 +56,7 @@ class Code(enum.Enum):
     CANCELLED = ErrorKind("CANCELLED", 13, errno.ECANCELED, Retry.MAYBE_APPLIED, "the caller gave up")
     UNAUTHENTICATED = ErrorKind("UNAUTHENTICATED", 14, errno.EACCES, Retry.FINAL, "give a valid token; an administrator issues one (`emberfs users token`)")
     PASS_REFUSED = ErrorKind("PASS_REFUSED", 15, errno.EACCES, Retry.AFTER_REFRESH, "get a new pass from the metadata service")
+    PERMIT_NEEDED = ErrorKind("PERMIT_NEEDED", 16, errno.EACCES, Retry.AFTER_REFRESH, "show a permit of the metadata service for this file, and send it again")
 
     # Namespace: 100..199
     NOT_FOUND = ErrorKind("NOT_FOUND", 100, errno.ENOENT, Retry.FINAL, "the name or inode does not exist")

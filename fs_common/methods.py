@@ -30,6 +30,8 @@ HELLO = Method("hello", 1, session.Hello, session.Welcome)
 PING = Method("ping", 2, session.Ping, session.Ping)
 STATS = Method("stats", 3, session.Empty, session.Stats)
 GET_PASS = Method("get_pass", 4, session.Empty, session.GivenPass)
+SHOW_PERMIT = Method("show_permit", 6, session.ShowPermit, session.Empty)
+GET_PERMIT = Method("get_permit", 7, session.GetPermit, session.PermitReply)
 SLOW_OPERATIONS = Method("slow_operations", 5, session.Empty, slow.SlowOperationsReply)
 
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)

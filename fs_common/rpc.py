@@ -120,7 +120,7 @@ ANYBODY = Admission()
 class ServerSession:
     """One caller, from its hello to the end of its connection."""
 
-    __slots__ = ("_end", "address", "closed", "hello", "identity", "methods")
+    __slots__ = ("_end", "address", "closed", "hello", "identity", "methods", "permits")
 
     def __init__(
         self,
@@ -134,6 +134,8 @@ class ServerSession:
         self.identity = admission.identity
         """Who the caller is. What it may do is asked of this, never of its requests. None: security is off."""
         self.methods = admission.methods
+        self.permits: dict[int, int] | None = None
+        """Rights to files that the caller has shown, by inode (`security.permits`). None: none yet."""
         self.closed = False
         """The connection is gone; a reply will reach nobody."""
         self._end = end

@@ -50,6 +50,7 @@ from fs_meta.routing_news import RoutingNews
 from fs_meta.scrubs import Scrubs
 from fs_meta.service import OPERATIONS, make_service
 from fs_meta.service_time import ServiceTime
+from fs_meta.users import permits
 from fs_meta.users.admission import guard
 from fs_meta.users.users import Users
 from fs_meta.users.vouching import Vouching
@@ -276,6 +277,7 @@ async def start(
     service = make_service(context, config.cluster, clients, following, news)
     service.slow_operations = SlowOperations(config.slow_operation_ms)
     service.register(methods.GET_CONTROL, lambda call: Reply(manager.where()))
+    permits.register(service, kv, users)
     guard(service, users)
     collector = Collector(
         context,

@@ -25,7 +25,7 @@ from fs_common.peers import Address
 from fs_common.records.session import Hello, Welcome
 from fs_common.rpc import ANYBODY, Admission, Call, Handler, Reply, Service
 from fs_common.security.identity import CLIENT, META, STORAGE, Identity
-from fs_common.security.keys import refuse_pass
+from fs_common.security.keys import KeyRing, refuse_pass
 from fs_common.security.passes import check_pass
 
 TARGETS_OF_NODE: Final = 100
@@ -47,6 +47,7 @@ OF_CLIENTS: Final = _numbers(
     methods.SUSPECT_CHUNKS,
     methods.SPACE_INFO,
     methods.WARM_CHUNKS,
+    methods.SHOW_PERMIT,
 )
 OF_ADMINISTRATORS: Final = OF_CLIENTS | _numbers(
     methods.LIST_HELD, methods.SCRUB, methods.REMOVE_FILES, methods.REFILL_TARGET, methods.SLOW_OPERATIONS
@@ -97,6 +98,11 @@ class Gate:
                 session.end(refuse_pass("security was turned on: connect with a pass"))
             elif identity.token in security.revoked:
                 session.end(_revoked(identity))
+
+    @property
+    def ring(self) -> KeyRing | None:
+        """The keys that are valid now; None: security is off, as far as is known."""
+        return None if self._security is None else self._security.ring
 
     # Who calls
 

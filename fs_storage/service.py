@@ -24,6 +24,7 @@ from fs_common.peers import PeerPool
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello
 from fs_common.rpc import Service
+from fs_common.security.permits import Right
 from fs_common.slow_operations import SlowOperations
 from fs_common.telemetry import set_log_level
 from fs_common.tls.files import TlsFiles
@@ -38,6 +39,7 @@ from fs_storage.holdings import Holdings
 from fs_storage.mending import Mending
 from fs_storage.metrics import Parts, gather_storage
 from fs_storage.payload import PayloadMemory
+from fs_storage.permits import of_file, of_items, permitted, show_permit
 from fs_storage.queries import Queries
 from fs_storage.reads import Reads
 from fs_storage.repairs import Repairs
@@ -251,17 +253,20 @@ class Daemon:
 
     def _register(self) -> None:
         register = self.service.register
-        register(methods.READ_CHUNKS, self._reads.read)
-        update = of_its_own(self.updates.update, "source", otherwise=FROM_NO_TARGET)
+        any_right = Right.READ | Right.WRITE
+        register(methods.READ_CHUNKS, permitted(self._reads.read, of_items, Right.READ))
+        update = permitted(self.updates.update, of_items, Right.WRITE)
+        update = of_its_own(update, "source", otherwise=FROM_NO_TARGET)
         register(methods.UPDATE_CHUNKS, update, allocate=self.updates.allocate)
+        register(methods.SHOW_PERMIT, show_permit(lambda: self._gate.ring))
         register(methods.COMMITTED_VERSIONS, self._queries.committed_versions)
         register(methods.AT_VERSION, self._queries.at_version)
-        register(methods.QUERY_LAST_CHUNK, self._queries.query_last_chunk)
+        register(methods.QUERY_LAST_CHUNK, permitted(self._queries.query_last_chunk, of_file, any_right))
         register(methods.REMOVE_CHUNKS, self._queries.remove_chunks)
         register(methods.REMOVE_FILES, self._queries.remove_files)
-        register(methods.LIST_CHUNKS, self._queries.list_chunks)
+        register(methods.LIST_CHUNKS, permitted(self._queries.list_chunks, of_file, any_right))
         register(methods.SYNC_CHAINS, self._queries.sync_chains)
-        register(methods.WARM_CHUNKS, self._warming.warm)
+        register(methods.WARM_CHUNKS, permitted(self._warming.warm, of_items, Right.READ))
         register(methods.LIST_HELD, of_its_own(self._holdings.list_held, "target", otherwise=FOR_COMPARISON))
         register(methods.LIST_REMEMBERED, self._holdings.list_remembered)
         register(methods.PULL_VERSION, self._holdings.pull_version)

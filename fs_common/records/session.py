@@ -1,5 +1,7 @@
 """The first exchange on a data-plane connection."""
 
+import enum
+
 import msgspec
 
 PROTOCOL_VERSION = 1
@@ -45,6 +47,34 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
 
     def __repr__(self) -> str:
         return f"<welcome of {self.role} node {self.node}, cluster {self.cluster!r}>"
+
+
+class Right(enum.IntFlag):
+    """To the contents of a file. Numbers are sent: stable for ever."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+class GetPermit(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to a metadata server: what the caller may do with the contents of these files."""
+
+    inodes: list[int]
+    """1 to `security.permits.PERMIT_INODES_MAX`."""
+
+
+class PermitReply(msgspec.Struct, frozen=True, array_like=True):
+    permit: bytes
+    """To be shown to storage daemons. b"": nobody asks for one."""
+    rights: list[int]
+    """To each file, as the permit says: `security.permits.Right`; -1: it is gone."""
+
+
+class ShowPermit(msgspec.Struct, frozen=True, array_like=True):
+    """Sent to a storage daemon: from now on this connection has these rights as well."""
+
+    permit: bytes
 
 
 class ErrorBody(msgspec.Struct, frozen=True, array_like=True):

@@ -60,6 +60,11 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     def admin(self) -> bool:
         return bool(self.grants & Grants.ADMIN)
 
+    @property
+    def needs_permits(self) -> bool:
+        """Of storage daemons, who ask it for the right to each file: it acts for one user, and not for root."""
+        return self.role == CLIENT and not self.grants & Grants.ANY_USER and self.user.uid != 0
+
     def acting(self, asked: User) -> User:
         """As whom a request is carried out that asks to act as `asked`."""
         grants = self.grants

@@ -23,6 +23,7 @@ GOLDEN = {
     "CANCELLED": (13, errno.ECANCELED, Retry.MAYBE_APPLIED),
     "UNAUTHENTICATED": (14, errno.EACCES, Retry.FINAL),
     "PASS_REFUSED": (15, errno.EACCES, Retry.AFTER_REFRESH),
+    "PERMIT_NEEDED": (16, errno.EACCES, Retry.AFTER_REFRESH),
     "NOT_FOUND": (100, errno.ENOENT, Retry.FINAL),
     "EXISTS": (101, errno.EEXIST, Retry.FINAL),
     "NOT_DIRECTORY": (102, errno.ENOTDIR, Retry.FINAL),

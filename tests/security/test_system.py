@@ -149,7 +149,9 @@ def test_storage_daemons_take_passes_of_this_cluster_alone(secured: Secured) -> 
         good = Hello([1], "client", client, shown_pass=given)
         read = ReadChunks([ReadItem(1, 1, 1, 0, 0, 1)])
         peer = await tcp.connect(secured.cluster.record.host, daemon.port, good, timeout=WAIT_S)
-        await peer.call(methods.READ_CHUNKS, read, timeout=WAIT_S)
+        with pytest.raises(EmberError) as needed:
+            await peer.call(methods.READ_CHUNKS, read, timeout=WAIT_S)
+        assert needed.value.code is Code.PERMIT_NEEDED
         await peer.call(methods.SPACE_INFO, SpaceInfo(), timeout=WAIT_S)
         forwarded = UpdateChunks(b"x" * 16, [], source=daemon.node * 100 + 1)
         pulled = methods.PULL_VERSION.request(1, 1, bytes(12), 1, False)
@@ -177,6 +179,40 @@ def test_storage_daemons_take_passes_of_this_cluster_alone(secured: Secured) -> 
             assert refused.value.code is Code.PASS_REFUSED
 
     run(main())
+
+
+def test_storage_daemons_let_users_at_the_files_that_are_theirs(secured: Secured) -> None:
+    """Whatever a program does with what it knows of a file: its inode is all that it needs to ask for the bytes."""
+    owner, other = secured.user("gina", User(60007, 60007, [])), secured.user("hugo", User(60008, 60008, []))
+    data = os.urandom(3_000_000)
+
+    async def main() -> None:
+        async with (
+            await aio.connect(secured.address, token_file=owner) as ours,
+            await aio.connect(secured.address, token_file=other) as theirs,
+        ):
+            await ours.write_file("/open/ginas", data)
+            await ours.chmod("/open/ginas", 0o644)
+            ref = await theirs.ref("/open/ginas")
+            assert bytes((await theirs.read_ranges([(ref, 0, len(data))]))[0]) == data
+            await ours.chmod("/open/ginas", 0o600)
+            # As an open descriptor does, a permit goes on.
+            assert bytes((await theirs.read_ranges([(ref, 0, 100)]))[0]) == data[:100]
+            with pytest.raises(EmberError, match="may not write"):
+                await theirs.writer.write(ref, 0, memoryview(b"x" * 100), lambda _: None)
+        async with await aio.connect(secured.address, token_file=other) as theirs:
+            with pytest.raises(PermissionError, match="may not read"):
+                await theirs.read_ranges([(ref, 0, 100)])
+            # Whose right to write was looked at when it opened writes, whatever the mode is by now.
+            await theirs.write_file("/open/hugos", b"1")
+            async with await theirs.open("/open/hugos", "r+b") as file:
+                await theirs.chmod("/open/hugos", 0o000)
+                await file.write_at(0, b"2" * 2_000_000)
+            assert (await theirs.stat("/open/hugos")).st_size == 2_000_000
+        async with await aio.connect(secured.address, token_file=owner) as ours:
+            assert await ours.read_file("/open/ginas") == data
+
+    run(main(), 2 * WAIT_S)
 
 
 def test_who_has_no_token_or_another_clusters_is_told_so(secured: Secured, tmp_path: Path) -> None:

@@ -14,12 +14,17 @@ from fs_common.errors import Code
 from fs_common.layout import Durability, Layout
 from fs_common.methods import SYNC_CHAINS
 from fs_common.records.routing import Routing
+from fs_common.records.session import PermitReply
 from fs_common.records.storage import Holder, SyncChains, SyncChainsReply, UpdateChunksReply, UpdateKind
 from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of
 from tests.storage.refusals import refused
 from tests.support import run
 
 DATA = b"x" * 100
+
+
+async def no_permits(files: list[int], timeout_s: float) -> PermitReply:
+    raise AssertionError("security is off")
 
 
 def holders(chain: ChainOfDaemons, number: int = 1) -> list[Holder]:
@@ -103,7 +108,7 @@ def test_a_client_is_told_of_a_loss_when_all_replicas_had_it(
             routing = RoutingCache(fetch)
             assert chain.routing is not None
             routing.adopt(chain.routing)
-            storage = StorageClient(chain.pool, routing)
+            storage = StorageClient(chain.pool, routing, no_permits)
             writer = Writer(storage, CLIENT, TIMEOUT_S)
             file = FileRef(7, 0, Layout(CHUNK, 3, table_version=1, durability=Durability.MEMORY))
             share = storage.unsynced.open(file.inode)

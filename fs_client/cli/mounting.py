@@ -41,7 +41,7 @@ def launch(
 
     if f"{os.path.realpath(log)}/".startswith(f"{resolved(str(mountpoint))}/"):
         raise Failure(f"the log {log} would be in the mount itself, whose daemon writes it; name another with --log")
-    words, secrets = _for_daemon(words)
+    words, secrets = for_daemon(words)
     log.parent.mkdir(parents=True, exist_ok=True)
     read_end, write_end = os.pipe()
     try:
@@ -79,7 +79,7 @@ def launch(
     raise Failure(line or f"the mount daemon ended with status {status} before it was ready; see {log}")
 
 
-def _for_daemon(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def for_daemon(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The words of `-o` for the daemon's command line, which everybody can read, and what goes by its environment,
     which its user alone can: a token. Files are named from the root, as the daemon works there."""
     shown: list[str] = []

@@ -21,6 +21,7 @@ from fs_common.records.storage import ReadChunks, ReadItem, SpaceInfo, UpdateChu
 from fs_common.security.tokens import make_token, token_text
 from fs_common.transports import tcp
 from tests.conftest import FAST_SETTINGS
+from tests.fuse.mounting import needs_mount, needs_root
 from tests.support import run
 from tests.system.control import ROOT, WAIT_S, kill, start_again, wait_until
 
@@ -123,6 +124,34 @@ def test_a_mounts_token_acts_for_its_users_and_squashes_root(secured: Secured) -
             await made_by(squashed, User(0, 0, []), "/not-here")
 
     run(main())
+
+
+@needs_mount
+@needs_root
+def test_a_mount_shows_its_token_to_nobody(secured: Secured, tmp_path: Path) -> None:
+    text = secured.user("gateway", User(60007, 60007, []), "--mount", "--squash-root").read_text().strip()
+    secret = text.split(".")[2]
+    place, log = tmp_path / "mnt", tmp_path / "mount.log"
+    place.mkdir()
+    secured.emberfs("mount", "-o", f"token={text}", "--log", log, secured.address, place)
+    try:
+        made = place / "open" / "by-root"
+        made.write_bytes(b"x")
+        assert made.stat().st_uid == 65534, "root is nobody here"
+        daemons = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(place).encode() in _read(path)]
+        assert daemons
+        for path in [*daemons, Path("/proc/mounts"), log]:
+            assert secret.encode() not in _read(path), path
+    finally:
+        secured.emberfs("umount", place)
+
+
+def _read(path: Path) -> bytes:
+    """Of a process that may be gone meanwhile."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def test_only_administrators_administer(secured: Secured) -> None:

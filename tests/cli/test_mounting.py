@@ -1,0 +1,24 @@
+"""What a mount in the background is started with: no secret where others can read it, and files named from the root."""
+
+import os
+
+import pytest
+
+from fs_client.cli.mounting import for_daemon
+
+
+def test_a_token_goes_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMBERFS_TOKEN_FILE", raising=False)
+    monkeypatch.delenv("EMBERFS_TLS_CA", raising=False)
+    shown, environment = for_daemon(["ro,token=ember.00000000.secret", "noatime"])
+    assert shown == ["ro", "noatime"]
+    assert environment == {"EMBERFS_TOKEN": "ember.00000000.secret"}
+
+
+def test_files_are_named_from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBERFS_TOKEN_FILE", "other.token")
+    monkeypatch.delenv("EMBERFS_TLS_CA", raising=False)
+    shown, environment = for_daemon(["token_file=a.token,tls_ca=", "tls_ca=ca.pem"])
+    here = os.getcwd()
+    assert shown == [f"token_file={here}/a.token", "tls_ca=", f"tls_ca={here}/ca.pem"]
+    assert environment == {"EMBERFS_TOKEN": "", "EMBERFS_TOKEN_FILE": f"{here}/other.token"}

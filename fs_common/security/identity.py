@@ -36,6 +36,9 @@ class Grants(enum.IntFlag):
 
 
 _NOBODY: Final = User(NOBODY, NOBODY, [])
+_ANY_USER: Final = int(Grants.ANY_USER)
+_SQUASH_ROOT: Final = int(Grants.SQUASH_ROOT)
+"""Plain ints: `acting` is asked for every operation on names, and members of an enum cost as much as all the rest."""
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -68,9 +71,9 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     def acting(self, asked: User) -> User:
         """As whom a request is carried out that asks to act as `asked`."""
         grants = self.grants
-        if not grants & Grants.ANY_USER:
+        if not grants & _ANY_USER:
             return self.user
-        if grants & Grants.SQUASH_ROOT and asked.uid == 0:
+        if grants & _SQUASH_ROOT and asked.uid == 0:
             return _NOBODY
         return asked
 

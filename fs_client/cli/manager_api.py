@@ -110,8 +110,11 @@ class ManagerApi:
                 return await _answer(getattr(stub, method), request, attempts.try_s(limit_s), metadata)
             except EmberError as error:
                 await self._drop(server)
-                if error.retry is Retry.FINAL or (order and error.retry is Retry.MAYBE_APPLIED):
+                if error.retry is Retry.FINAL:
                     raise
+                if order and error.retry is Retry.MAYBE_APPLIED:
+                    text = f"{error.message}; whether it was done is not known: look before you ask again"
+                    raise EmberError(error.code, text) from None
                 if error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX:
                     raise
                 failed[server] = error

@@ -223,7 +223,7 @@ def test_the_server_that_is_the_manager_is_found_and_kept() -> None:
 
 def test_an_order_that_may_have_been_taken_is_not_repeated() -> None:
     async def scenario(api: ManagerApi) -> None:
-        with pytest.raises(EmberError) as left_open:
+        with pytest.raises(EmberError, match="whether it was done is not known") as left_open:
             await api.order("Rest")
         assert left_open.value.code is Code.PEER_GONE
         await api.read("Rest")

@@ -57,6 +57,15 @@ def test_a_change_reaches_daemons_that_run_that_start_and_that_come_back(
     own = operator.shown("1")["updates_in_flight"]
     assert (own["value"], own["origin"]) == (77, "file"), "the daemon's own file counts"
 
+    nodes = json.loads(emberfs("nodes", "--json", cluster=cluster.address).stdout)
+    assert nodes["config_version"] == 2
+    assert [(node["node"], node["state"], node["targets"]) for node in nodes["nodes"]] == [
+        (1, "up", 3),
+        (2, "up", 3),
+        (3, "up", 3),
+    ]
+    assert all(node["config"]["status"] == "dirty" and node["silent_ms"] < 60_000 for node in nodes["nodes"])
+
     kill(cluster, "storage-1", "storage-2")
     wait_until(lambda: operator.status()["node 2"]["status"] == "unknown", "the manager has seen that it is gone")
     refused = operator.config("set", "storage.scrub_interval_h=0", code=1)
@@ -76,6 +85,14 @@ def test_a_change_reaches_daemons_that_run_that_start_and_that_come_back(
     history = json.loads(emberfs("config", "history", "storage", "--json", cluster=operator.address).stdout)
     assert [(each["version"], each["comment"]) for each in history][:1] == [(4, "back to version 1")]
     assert [each["version"] for each in history] == [4, 3, 2, 1] and history[3]["comment"] == "be quiet"
+
+    edited = cluster.path / "edited.toml"
+    edited.write_text('# quiet\nlog_level = "warning"\n')
+    operator.config("edit", "storage", "--file", str(edited), "-m", "edited")
+    operator.config("set", "storage.scrub_interval_h=100")
+    history = json.loads(emberfs("config", "history", "storage", "--json", cluster=operator.address).stdout)
+    assert history[0]["text"] == '# quiet\nlog_level = "warning"\nscrub_interval_h = 100\n', "comments stay"
+    assert "does not set read_threads" in operator.config("unset", "storage.read_threads", code=1)
 
     operator.config("set", "meta.log_json=true", "meta.moves_at_once=7")
     operator.until({"meta": (1, "dirty")})

@@ -43,6 +43,7 @@ BENCHMARKS = (
     Entry("copy_in", "emberfs cp -r of a source tree"),
     Entry("resync", "a replica that was away is filled up"),
     Entry("failover", "pauses when a daemon is killed or stopped"),
+    Entry("scrape", "/metrics of the daemons, after all that was done"),
     Entry("start_time", "start of commands, import of the client"),
 )
 """In this order: memory of idle daemons first, while they are idle."""

@@ -23,7 +23,7 @@ from fs_client.credentials import Credentials
 from fs_client.dropped import Dropped
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
-from fs_client.identity import RequestIds, new_client_id, process_umask, process_user
+from fs_client.identity import RequestIds, new_client_id, process_umask, process_user, program_name
 from fs_client.integers import integer, plain_layout
 from fs_client.kept_files import KeptFiles
 from fs_client.memory import FreshBytes
@@ -45,7 +45,15 @@ from fs_common.limits import BATCH_NAMES_MAX
 from fs_common.peers import PeerPool
 from fs_common.records import meta
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
-from fs_common.records.session import PROTOCOL_VERSION, Empty, GetPermit, GivenPass, Hello, PermitReply
+from fs_common.records.session import (
+    PROGRAM_LENGTH_MAX,
+    PROTOCOL_VERSION,
+    Empty,
+    GetPermit,
+    GivenPass,
+    Hello,
+    PermitReply,
+)
 from fs_common.routing_changes import changed
 from fs_common.rpc import byte_view
 
@@ -79,13 +87,14 @@ async def connect(
 
 
 async def connect_with(
-    options: Options, spawn: Spawn | None = None, *, client: ClientId | None = None
+    options: Options, spawn: Spawn | None = None, *, client: ClientId | None = None, program: str | None = None
 ) -> "AsyncFileSystem":
     """`connect` with checked options. `spawn` runs what goes on in the background; by default tasks do.
 
-    `client`: whose sessions and locks are gone on with; by default a new client's.
+    `client`: whose sessions and locks are gone on with; by default a new client's. `program`: what operators see of it;
+    by default the program's name.
     """
-    fs = AsyncFileSystem(options, spawn, client)
+    fs = AsyncFileSystem(options, spawn, client, program)
     try:
         await fs._begin()
     except BaseException as error:
@@ -99,11 +108,25 @@ async def connect_with(
 class AsyncFileSystem(Namespace):
     """A connected cluster. Namespace calls are in `Namespace`; this is what concerns the contents of files."""
 
-    def __init__(self, options: Options, spawn: Spawn | None = None, client: ClientId | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        spawn: Spawn | None = None,
+        client: ClientId | None = None,
+        program: str | None = None,
+    ) -> None:
         self.options = options
         self.client = client or new_client_id()
         """Who has the sessions and locks."""
-        hello = Hello([PROTOCOL_VERSION], "client", self.client, host=socket.gethostname(), pid=os.getpid())
+        shown = program_name() if program is None else program
+        hello = Hello(
+            [PROTOCOL_VERSION],
+            "client",
+            self.client,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            program=shown[:PROGRAM_LENGTH_MAX].encode(errors="backslashreplace").decode(),
+        )
         self._credentials = Credentials(options, hello)
         self.pool = PeerPool(self._credentials, tls=client_tls(options.tls_ca))
         metadata = MetaClient(options.addresses, self.pool, options.timeout_s)

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import struct
+import sys
 
 from fs_common.ids import ClientId
 from fs_common.records.meta import User
@@ -14,6 +15,14 @@ _REQUEST_ID = struct.Struct(">8sQ")
 def new_client_id() -> ClientId:
     """16 random bytes, for one client in one process."""
     return ClientId(secrets.token_bytes(16))
+
+
+def program_name() -> str:
+    """What operators see of this process among the clients: the name of its program."""
+    folder, name = os.path.split(sys.argv[0] if sys.argv else "")
+    if name == "__main__.py":  # python -m NAME
+        name = os.path.basename(folder)
+    return "python" if name in ("", "-", "-c") else name
 
 
 class RequestIds:

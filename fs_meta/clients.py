@@ -12,6 +12,8 @@ A client that is not alive stays `overdue` until it connects again or is forgott
 
 from typing import NamedTuple
 
+from fs_common.records.session import MOUNT, PROGRAM_LENGTH_MAX
+
 
 class Connected(NamedTuple):
     """A client that is connected, as operators are shown it."""
@@ -20,11 +22,17 @@ class Connected(NamedTuple):
     host: str
     """As it says itself."""
     pid: int
+    program: str
+    """As it says itself: a program's name, or `session.MOUNT` and where."""
     since_s: float
     """Its first connection of those that followed each other without a break; on the caller's clock."""
     connections: int
     holds: bool
     """It may have sessions or locks."""
+
+    @property
+    def mount(self) -> bool:
+        return self.program.startswith(MOUNT)
 
 
 class Clients:
@@ -32,8 +40,8 @@ class Clients:
         self._timeout_s = timeout_s
         self._connections: dict[bytes, int] = {}
         """Open connections of each client, >= 1."""
-        self._who: dict[bytes, tuple[str, int, float]] = {}
-        """Of those: host, process, and since when."""
+        self._who: dict[bytes, tuple[str, int, str, float]] = {}
+        """Of those: host, process, program, and since when."""
         self._absent_since: dict[bytes, float] = {}
         """Clients without a connection that are not forgotten, and since when."""
         self._holding: set[bytes] = set()
@@ -51,9 +59,9 @@ class Clients:
         ]
         return sorted(found, key=lambda client: client.since_s)
 
-    def connected(self, client: bytes, host: str = "", pid: int = 0, now: float = 0.0) -> None:
+    def connected(self, client: bytes, host: str = "", pid: int = 0, program: str = "", now: float = 0.0) -> None:
         self._absent_since.pop(client, None)
-        self._who.setdefault(client, (host, pid, now))
+        self._who.setdefault(client, (host, pid, program[:PROGRAM_LENGTH_MAX], now))
         self._connections[client] = self._connections.get(client, 0) + 1
 
     def disconnected(self, client: bytes, now: float) -> None:

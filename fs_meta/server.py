@@ -292,7 +292,6 @@ async def start(
         stats=service.stats,
         slow=lambda: service.slow_operations.snapshot(),
         clients=clients.listed,
-        is_mount=lambda client: following.follower(client) is not None,
         operations=OPERATIONS,
         clock=time.monotonic,
     )

@@ -145,7 +145,7 @@ def make_service(
 
     def admit(hello: Hello) -> None:
         if hello.role == "client":
-            clients.connected(hello.client, hello.host, hello.pid, _loop_time())
+            clients.connected(hello.client, hello.host, hello.pid, hello.program, _loop_time())
 
     def ended(session: ServerSession) -> None:
         context.lock_waits.caller_lost(session)

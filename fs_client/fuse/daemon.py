@@ -45,6 +45,7 @@ from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ClientId
 from fs_common.limits import MIB
+from fs_common.records.session import MOUNT
 from fs_common.slow_operations import SlowOperations
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
     _stay_outside(settings.mountpoint)
     if settings.takeover:
         return await _take_over(settings, asked, ready)
-    fs = await aio.connect_with(settings.cluster)
+    fs = await aio.connect_with(settings.cluster, program=MOUNT + settings.mountpoint)
     try:
         descriptor = mountpoint.mount(settings.mountpoint, settings.kernel)
     except BaseException:
@@ -115,7 +116,8 @@ async def _take_over(settings: DaemonSettings, asked: str, ready: Callable[[], N
     connection, state, descriptor = handover.receive(settings.mountpoint)
     with connection:
         try:
-            fs = await aio.connect_with(settings.cluster, client=ClientId(state.client))
+            program = MOUNT + settings.mountpoint
+            fs = await aio.connect_with(settings.cluster, client=ClientId(state.client), program=program)
         except BaseException:
             os.close(descriptor)
             raise

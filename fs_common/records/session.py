@@ -5,6 +5,10 @@ import enum
 import msgspec
 
 PROTOCOL_VERSION = 1
+MOUNT = "mount "
+"""What `Hello.program` of a mount begins with."""
+PROGRAM_LENGTH_MAX = 200
+"""Of `Hello.program`: the rest of a long path is cut off."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -26,6 +30,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     pid: int = 0
     shown_pass: bytes = b""
     """Shown to storage daemons (`fs_common.security.passes`). b"": none."""
+    program: str = ""
+    """Of a client, for people: the name of its program, or `MOUNT` and where."""
 
     def __repr__(self) -> str:
         """Without what nobody else may know."""

@@ -107,8 +107,6 @@ class Observation(NamedTuple):
     targets: ListTargetsReply | None
     """Nodes with their targets, and moves. None: the same."""
     clients: list[Connected]
-    mounts: frozenset[bytes]
-    """Those of them that are mounts."""
     inodes: int
     samples: Piece
     """The newest ones. Who lacks more asks the history."""
@@ -129,7 +127,6 @@ class Observer:
         stats: Callable[[], dict[str, int]],
         slow: Callable[[], list[SlowOperation]],
         clients: Callable[[], list[Connected]],
-        is_mount: Callable[[bytes], bool],
         operations: Iterable[Method],
         clock: Callable[[], float],
     ) -> None:
@@ -140,7 +137,6 @@ class Observer:
         self._stats = stats
         self._slow = slow
         self._clients = clients
-        self._is_mount = is_mount
         self._clock = clock
         self._manager: Manager | None = None
         self._growth: Growth | None = None
@@ -270,7 +266,6 @@ class Observer:
         if routing is None:
             routing = Routing(0, "", [], [], [])
         stats = self._stats()
-        clients = self._clients()
         return Observation(
             self._clock(),
             routing,
@@ -279,8 +274,7 @@ class Observer:
             silent_ms,
             chains,
             targets,
-            clients,
-            frozenset(client.client for client in clients if self._is_mount(client.client)),
+            self._clients(),
             stats.get("inodes_in_use", 0),
             self.history.since(self.history.taken - SAMPLES_SHOWN),
             self.history.rates,

@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+from fs_client.identity import program_name
 from fs_client.options import Address, make_options, parse_cluster
 from fs_common.errors import Code, EmberError
 from fs_common.security.tokens import make_token, token_text
@@ -85,3 +87,17 @@ def test_what_is_no_token_is_one_clear_error(wrong: str, tmp_path: Path, monkeyp
 
 def test_options_print_no_token() -> None:
     assert TOKEN not in repr(make_options("a:1", TOKEN, "auto", 1))
+
+
+@pytest.mark.parametrize(
+    ("started_as", "shown"),
+    [
+        ("/home/a/train.py", "train.py"),
+        ("/usr/lib/python3/pytest/__main__.py", "pytest"),
+        ("-c", "python"),
+        ("", "python"),
+    ],
+)
+def test_operators_see_the_name_of_the_program(monkeypatch: pytest.MonkeyPatch, started_as: str, shown: str) -> None:
+    monkeypatch.setattr(sys, "argv", [started_as])
+    assert program_name() == shown

@@ -73,7 +73,13 @@ def observation(
     ]
     connected = [
         Connected(
-            ClientId(bytes([k % 256]) * 16), f"trainer-{k}.example", 4000 + k, now_s - 60.0 * k, 1 + k % 3, k % 2 == 0
+            ClientId(bytes([k % 256]) * 16),
+            f"trainer-{k}.example",
+            4000 + k,
+            "train.py" if k % 2 else "mount /mnt/ember",
+            now_s - 60.0 * k,
+            1 + k % 3,
+            k % 2 == 0,
         )
         for k in range(clients)
     ]
@@ -98,7 +104,6 @@ def observation(
         chains=ListChainsReply(version, views, False) if manages else None,
         targets=ListTargetsReply(version, views_of_nodes, moving, 3, 3) if manages else None,
         clients=connected,
-        mounts=frozenset(client.client for client in connected[::2]),
         inodes=12_345,
         samples=samples or Piece(0, [], {}),
         slow=[

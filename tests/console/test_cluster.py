@@ -1,6 +1,7 @@
 """The console of a real cluster: what it shows is what the command line says, and it sees a daemon die."""
 
 import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,8 @@ def test_the_console_of_a_cluster(
         assert page.evaluate("document.getElementById('cluster-name').textContent") == cluster.record.cluster
         page.until("document.getElementById('count-clients').textContent === '1'")
 
+        page.evaluate("location.hash = '#/clients'")
+        page.until(f"document.querySelector('tbody tr')?.textContent.includes('{os.getpid()}')")
         page.evaluate("location.hash = '#/files?path=/data'")
         page.until(f"document.querySelectorAll('.file').length === {len(NAMES)}")
         shown = page.evaluate("[...document.querySelectorAll('.file-name')].map((name) => name.textContent)")

@@ -59,6 +59,22 @@ def test_one_of_several_connections_is_enough() -> None:
     assert clients.overdue(36) == {CLIENT}
 
 
+def test_operators_see_who_is_connected_and_since_when() -> None:
+    clients = Clients(TIMEOUT_S)
+    clients.connected(OTHER, "trainer", 17, "mount /mnt/ember", 20.0)
+    clients.connected(CLIENT, "trainer", 18, "train.py" * 100, 10.0)
+    clients.connected(CLIENT, "trainer", 18, "train.py", 30.0)
+    clients.holds(CLIENT, 31)
+    first, second = clients.listed()
+    assert (first.client, first.connections, first.since_s, first.holds, first.mount) == (CLIENT, 2, 10.0, True, False)
+    assert len(first.program) == 200
+    assert (second.client, second.program, second.mount) == (OTHER, "mount /mnt/ember", True)
+    clients.disconnected(OTHER, 40)
+    clients.disconnected(CLIENT, 40)
+    clients.connected(OTHER, now=50.0)
+    assert [(each.client, each.since_s) for each in clients.listed()] == [(CLIENT, 10.0), (OTHER, 50.0)]
+
+
 def test_who_holds_nothing_is_no_work() -> None:
     clients = Clients(TIMEOUT_S)
     clients.connected(CLIENT)

@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { h, setText } from "./dom.js";
-import { count, counted, duration } from "./format.js";
+import { count, counted, duration, visible } from "./format.js";
 import { Table } from "./table.js";
 
 export const title = "Clients and mounts";
@@ -16,9 +16,9 @@ export function create() {
     keyOf: (client) => `${client.client} ${client.host} ${client.pid}`,
     empty: "Nobody is connected.",
     columns: [
-      { key: "host", label: "Host", value: (client) => client.host || "–" },
+      { key: "host", label: "Host", value: (client) => client.host, change: (cell, client) => setText(cell, visible(client.host) || "–") },
       { key: "pid", label: "Process", number: true, value: (client) => client.pid, change: (cell, client) => setText(cell, String(client.pid || "–")) },
-      { key: "kind", label: "Kind", value: (client) => client.kind },
+      { key: "program", label: "Program or mount", wide: true, value: (client) => client.program || client.kind, change: (cell, client) => setText(cell, visible(client.program || client.kind)) },
       { key: "for", label: "Connected for", number: true, value: (client) => client.for_s, change: (cell, client) => setText(cell, duration(client.for_s)) },
       { key: "connections", label: "Connections", number: true, value: (client) => client.connections },
       { key: "holds", label: "Open files or locks", value: (client) => (client.holds ? "may have" : "none") },
@@ -32,7 +32,7 @@ export function create() {
     last = store;
     const words = filter.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const shown = store.clients.filter((client) =>
-      words.every((word) => [client.host, String(client.pid), client.kind, client.client].some((value) => value.toLowerCase().includes(word))),
+      words.every((word) => [client.host, String(client.pid), client.kind, client.program, client.client].some((value) => value.toLowerCase().includes(word))),
     );
     table.update(shown);
     chart.update(store.samples, 3_600_000);

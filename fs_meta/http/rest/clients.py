@@ -32,7 +32,8 @@ class Client(BaseModel):
     client: str = Field(description="The first digits of its id, as in logs.", examples=["5f03a7c1"])
     host: str = Field(description="As it says itself.")
     process: int = Field(description="As it says itself.")
-    mount: bool = Field(description="It follows changes of others, as mounts do.")
+    program: str = Field(description="As it says itself: its name; of a mount, where it is.", examples=["train.py"])
+    mount: bool
     connections: int
     seconds: float = Field(description="For how long it has been connected without a break.")
     holds: bool = Field(description="It may have files open for writing, or locks.")
@@ -107,7 +108,8 @@ def _clients(backend: Backend, after: bytes, limit: int) -> ClientPage:
                 client=shown_client(each.client),
                 host=each.host,
                 process=each.pid,
-                mount=server.following.follower(each.client) is not None,
+                program=each.program,
+                mount=each.mount,
                 connections=each.connections,
                 seconds=round(max(now_s - each.since_s, 0.0), 3),
                 holds=each.holds,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fs_common.records.routing import NodeInfo
     from fs_common.records.storage import SpaceInfoReply
 
+NODES_MAX = 10
+"""Nodes that are named in one line."""
 HEALING_LINES_MAX = 20
 """Chains that are shown with what is wrong with them."""
 CERTIFICATE_WARN_DAYS = 30
@@ -71,12 +73,13 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
     from fs_common.release import RELEASE
 
     routing = fs.routing.routing
-    space, spaces, views, slow = await asyncio.gather(
+    space, spaces, manager, slow = await asyncio.gather(
         fs.statvfs("/"),
         asyncio.gather(*(_space(fs, n) for n in routing.nodes)),
-        _degraded(fs),
+        _ask_manager(fs),
         slow_operations(fs, _SPACE_TIMEOUT_S),
     )
+    views = manager.degraded
     found = [] if views is None else [(chain, chain_words.what_happens(chain)) for chain in views.chains]
     return {
         "cluster": routing.cluster,
@@ -91,6 +94,8 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "slow_operations": slow,
         "healing": [{"chain": chain.chain, "what": lines} for chain, lines in found],
         "helps": [] if views is None else chain_words.what_helps(views),
+        "manager_silent": manager.silent,
+        "configurations": manager.configurations,
         "certificates": _certificates(fs),
     } | state_of(routing, spaces)
 
@@ -105,19 +110,38 @@ def _certificates(fs: "AsyncFileSystem") -> list[dict[str, Any]]:
     ]
 
 
-async def _degraded(fs: "AsyncFileSystem") -> "ListChainsReply | None":
-    """What the manager says of chains that are not as they should be; None: nothing."""
-    from fs_client.cli.chains import listed_chains
-    from fs_client.cli.manager_api import has_grpc, manager_of
-    from fs_common.errors import EmberError
+class _ManagerSays(NamedTuple):
+    degraded: "ListChainsReply | None" = None
+    """Chains that are not as they should be; None: nothing is known."""
+    configurations: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
+    """Nodes that are up and do not work by the newest version of the cluster's configuration."""
+    silent: str = ""
+    """Why nothing is known."""
 
-    if not has_grpc():
-        return None
-    async with manager_of(fs) as api:
-        try:
-            return await listed_chains(api, degraded=True, timeout_s=_SPACE_TIMEOUT_S)
-        except EmberError:
-            return None
+
+async def _ask_manager(fs: "AsyncFileSystem") -> _ManagerSays:
+    """What the manager alone knows."""
+    from fs_client.cli.chains import listed_chains
+    from fs_client.cli.manager_api import manager_of
+    from fs_client.cli.targets import listed_nodes
+    from fs_common.errors import EmberError
+    from fs_common.records.cluster_config import ConfigStatus
+    from fs_common.records.routing import NodeState
+
+    try:
+        async with manager_of(fs) as api:
+            degraded = await listed_chains(api, degraded=True, timeout_s=_SPACE_TIMEOUT_S)
+            listed = await listed_nodes(api, timeout_s=_SPACE_TIMEOUT_S)
+    except EmberError as error:
+        return _ManagerSays(silent=error.message)
+    except Failure as failure:
+        return _ManagerSays(silent=failure.message)
+    configurations = [
+        {"node": node.node, "status": node.config.status.name.lower(), "version": node.config.version}
+        for node in listed.nodes
+        if node.state is NodeState.UP and node.config.status is not ConfigStatus.NORMAL
+    ]
+    return _ManagerSays(degraded, configurations)
 
 
 async def _space(fs: "AsyncFileSystem", node: "NodeInfo") -> "SpaceInfoReply | None":
@@ -178,6 +202,12 @@ def _print(value: dict[str, Any]) -> None:
             more = counted(len(value["healing"]) - HEALING_LINES_MAX, "more chain")
             put(f"       and {more}: emberfs chains --degraded")
     put_slow(value["slow_operations"])
+    if value["manager_silent"]:
+        put(f"\nwhat is done about chains is not known: {value['manager_silent']}")
+    if value["configurations"]:
+        nodes = ", ".join(f"node {each['node']} ({each['status']})" for each in value["configurations"][:NODES_MAX])
+        more = " and others" if len(value["configurations"]) > NODES_MAX else ""
+        put(f"\nnot at the newest configuration: {nodes}{more}: emberfs config status")
     if value["resting"]:
         put(f"\n{RESTING}")
     for line in value["helps"]:

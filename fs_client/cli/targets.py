@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fs_client.cli.manager_api import Administered, ManagerApi
+from fs_client.cli.manager_api import TIMEOUT_S, Administered, ManagerApi
 from fs_client.cli.moving import (
     dry_run_option,
     listed_moves,
@@ -146,13 +146,13 @@ def forget_command(node: int, as_json: bool, cluster: str) -> None:
     )
 
 
-async def listed_nodes(api: ManagerApi) -> "ListNodesReply":
+async def listed_nodes(api: ManagerApi, *, timeout_s: float = TIMEOUT_S) -> "ListNodesReply":
     """All nodes."""
     import msgspec
 
     from fs_common.admin_records import list_nodes_record
 
-    pages = [list_nodes_record(page) async for page in api.pages("ListNodes")]
+    pages = [list_nodes_record(page) async for page in api.pages("ListNodes", timeout_s=timeout_s)]
     return msgspec.structs.replace(pages[-1], nodes=[node for page in pages for node in page.nodes])
 
 

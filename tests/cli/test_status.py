@@ -31,6 +31,7 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert what_is_missing(value) == ["target 201 does not serve", "chain 1 is degraded"]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
     more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
+    more |= {"manager_silent": "", "configurations": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert "degraded" in shown and LOST in shown and "201 (not serving)" in shown
@@ -42,6 +43,7 @@ def test_what_should_be_looked_at_is_said_and_degrades_nothing(capsys: pytest.Ca
     assert value["healthy"] and value["warnings"] == [{"target": 201, "node": 2, "reason": low.reason}]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
     more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
+    more |= {"manager_silent": "", "configurations": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     assert low.reason in capsys.readouterr().out
 
@@ -65,6 +67,7 @@ def test_a_node_that_is_not_used_and_one_that_is_drained_say_so(capsys: pytest.C
     assert value["healthy"] and [node["targets"] for node in value["nodes"]] == [1, 1, 0, 0]
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
     more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
+    more |= {"manager_silent": "", "configurations": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
     shown = capsys.readouterr().out
     assert shown.count("not used yet: `emberfs rebalance`") == 1 and shown.count("drained: it can be stopped") == 1
@@ -80,12 +83,26 @@ def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.Captu
     value = state_of(ROUTING, [FINE, FINE])
     more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
     more |= {"client_release": "1", "routing_version": 1, "resting": True, "certificates": []}
+    more |= {"manager_silent": "", "configurations": []}
     more |= {"slow_operations": []}
     many = [{"chain": number, "what": [f"words {number}."]} for number in range(1, 23)]
     _print(value | more | {"healing": many, "helps": ["bring back node 2: it has failed"]})
     shown = capsys.readouterr().out
     assert "words 20." in shown and "words 21." not in shown and "and 2 more chains" in shown
     assert "the cluster rests" in shown and "to do: bring back node 2" in shown
+
+
+def test_what_the_manager_does_not_say_and_who_is_not_at_its_configuration_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more |= {"client_release": "1", "routing_version": 1, "resting": False, "certificates": []}
+    more |= {"healing": [], "helps": [], "slow_operations": [], "manager_silent": "install emberfs[server]"}
+    configurations = [{"node": node, "status": "dirty", "version": 3} for node in range(1, 13)]
+    _print(state_of(ROUTING, [FINE] * 2) | more | {"configurations": configurations})
+    shown = capsys.readouterr().out
+    assert "what is done about chains is not known: install emberfs[server]" in shown
+    assert "node 10 (dirty) and others: emberfs config status" in shown and "node 11" not in shown
 
 
 def test_certificates_that_end_soon_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,6 +114,8 @@ def test_certificates_that_end_soon_are_named(capsys: pytest.CaptureFixture[str]
         "slow_operations": [],
         "client_release": "1",
         "routing_version": 1,
+        "manager_silent": "",
+        "configurations": [],
     }
     certificates = [{"address": "h:9", "days_left": 3.2}, {"address": "h:10", "days_left": 300.0}]
     _print(state_of(ROUTING, [FINE] * 2) | more | {"certificates": certificates})

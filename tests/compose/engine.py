@@ -25,6 +25,8 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.files = list(FILES)
+        """Of compose."""
         self.environment = dict(
             os.environ,
             PATH=os.environ["PATH"] + ":/usr/sbin:/sbin",
@@ -65,7 +67,7 @@ class Engine:
         return self.docker(*self.compose_words(), *arguments, stdin=stdin, code=code)
 
     def compose_words(self) -> list[str]:
-        return ["compose", *(word for file in FILES for word in ("--file", str(file)))]
+        return ["compose", *(word for file in self.files for word in ("--file", str(file)))]
 
     def inside(
         self, service: str, *command: str, stdin: "int | Path" = subprocess.DEVNULL, code: int | None = 0

@@ -6,10 +6,12 @@ One story, told in one test: each step needs what the one before has left. Print
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ from typing import Any
 import pytest
 
 from tests.compose import guard, tools
-from tests.compose.engine import BASE, ROOT, Engine, running
+from tests.compose.engine import BASE, IMAGE, ROOT, Engine, running
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 WORKLOAD = Path(__file__).with_name("workload.py")
+MONITORING = ROOT / "deploy" / "monitoring"
 FILES = 400
 STOP = "/tmp/stop"
 CAP_SYS_ADMIN = 1 << 21
@@ -98,6 +101,52 @@ def require_confined(engine: Engine) -> None:
         assert engine.inside(service, "sh", "-c", "touch /x 2>&1", code=None).endswith("Read-only file system\n")
 
 
+def require_secrets(engine: Engine) -> None:
+    """Each has its own token; nobody without one is let in; none is in the image, an environment or a command line."""
+    secrets = set()
+    for service, kinds in (("meta", "first"), ("storage-1", "storage"), ("mount", "mount"), ("client", "client")):
+        files = engine.inside(service, "find", "/tokens", "-type", "f").split()
+        assert len(files) == (3 if service == "meta" else 1), (service, files)
+        secrets |= set(engine.inside(service, "sh", "-c", f"cat /tokens/{kinds}/*token").split())
+    assert len(secrets) == 4 and all(secret.startswith("ember.") for secret in secrets)
+    told = engine.docker("history", "--no-trunc", IMAGE)
+    for service in ("meta", *STORAGE, "mount", "client"):
+        told += engine.docker("inspect", engine.container(service))
+        told += engine.inside(service, "sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' ' '")
+    told += engine.compose("logs")
+    assert not [secret for secret in secrets if secret.rpartition(".")[2] in told]
+    refused = engine.inside("client", "env", "EMBERFS_TOKEN_FILE=", "emberfs", "ls", "ember:/", code=1)
+    assert refused == ""
+
+
+def require_reached(engine: Engine) -> None:
+    """Prometheus' targets give figures, and the page is on the host's loopback address."""
+    addresses = re.search(r"targets: (\[.*\])", (MONITORING / "prometheus.yml").read_text())
+    assert addresses is not None
+    script = (
+        "import sys, urllib.request as u\n"
+        "for address in sys.argv[1:]: print('emberfs_info' in u.urlopen(f'http://{address}/metrics').read().decode())"
+    )
+    found = engine.inside("client", "python3", "-c", script, *json.loads(addresses[1]))
+    assert found.split() == ["True"] * 5
+    address = engine.compose("port", "meta", "9702").strip()
+    with urllib.request.urlopen(f"http://{address}/", timeout=30) as page:
+        assert page.status == 200 and b"<html" in page.read().lower()
+
+
+def speaks_tls(engine: Engine) -> None:
+    """The overlay: nobody is let in without knowing the authority, and new certificates cut nobody off."""
+    engine.files.append(ROOT / "deploy" / "docker-compose.tls.yml")
+    up(engine)
+    engine.inside("mount", "cp", "/etc/passwd", "/mnt/ember/passwd")
+    engine.compose("run", "--rm", "--no-TTY", "certs", "rotate")
+    engine.inside("mount", "cmp", "/etc/passwd", "/mnt/ember/passwd")
+    engine.inside("client", "emberfs", "cp", "ember:/passwd", "/tmp/passwd")
+    engine.inside("client", "cmp", "/etc/passwd", "/tmp/passwd")
+    engine.inside("client", "env", "EMBERFS_TLS_CA=", "emberfs", "ls", "ember:/", code=1)
+    engine.compose("down", "--volumes")
+
+
 def stopped(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     """What a workload that was told to stop has said."""
     output, errors = process.communicate(timeout=120)
@@ -114,7 +163,10 @@ def test_the_cluster_outlives_what_happens_to_its_containers(engine: Engine) -> 
     up(engine)
     steps.done("up, green")
     require_confined(engine)
-    steps.done("nobody has more than it needs")
+    require_secrets(engine)
+    steps.done("nobody has more than it needs, or sees a secret that is not its own")
+    require_reached(engine)
+    steps.done("figures are collected where Prometheus looks, and the page is there")
 
     engine.inside("mount", "python3", "-", "tree", "/tmp/tree", str(FILES), stdin=WORKLOAD)
     engine.inside("mount", "cp", "-r", "/tmp/tree", "/mnt/ember/tree")
@@ -142,16 +194,18 @@ def test_the_cluster_outlives_what_happens_to_its_containers(engine: Engine) -> 
     engine.inside("client", "python3", "-", "check-api", "/tree", str(FILES), stdin=WORKLOAD)
     engine.inside("client", "python3", "-", "check-api", "/written", str(count), stdin=WORKLOAD)
     steps.done("every byte is right, by the mount and by the API")
-    engine.inside("client", "emberfs", "targets", "forget", "4")
-    engine.inside("client", "emberfs", "fsck")
+    engine.compose("run", "--rm", "--no-TTY", "admin", "targets", "forget", "4")
+    engine.compose("run", "--rm", "--no-TTY", "admin", "fsck")
     engine.inside("client", "emberfs", "status")
     steps.done("healthy, and every chunk where it belongs")
 
     engine.compose("down", "--volumes")
+    steps.done("down")
+    speaks_tls(engine)
+    steps.done("up again with TLS, certificates rotated, down")
     assert engine.docker("ps", "--all", "--quiet") == ""
     assert engine.docker("volume", "ls", "--quiet") == ""
     assert engine.docker("network", "ls", "--quiet", "--filter", "type=custom") == ""
-    steps.done("down")
 
 
 def hurt(engine: Engine, steps: Steps) -> None:

@@ -90,9 +90,12 @@ def test_prometheus_understands_the_panels(tool: str, tmp_path: Path) -> None:
     check(tool, "check", "rules", file)
 
 
-def test_prometheus_understands_what_it_is_to_collect(tool: str, tmp_path: Path) -> None:
-    text = (MONITORING / "prometheus.yml").read_text()
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus.tls.yml"])
+def test_prometheus_understands_what_it_is_to_collect(tool: str, tmp_path: Path, name: str) -> None:
+    text = (MONITORING / name).read_text()
     assert "/etc/prometheus/rules/" in text
     file = tmp_path / "prometheus.yml"
+    (tmp_path / "ca.pem").touch()
+    text = text.replace("/etc/prometheus/tls/", f"{tmp_path}/")
     file.write_text(text.replace("/etc/prometheus/rules/", f"{RULES.parent}/"))
     check(tool, "check", "config", file)

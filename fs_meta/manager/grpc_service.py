@@ -36,6 +36,7 @@ from fs_meta.manager.callers import Callers
 from fs_meta.manager.chains import Report
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_administration import AdministrationServicer
+from fs_meta.manager.grpc_decoding import Decoding
 from fs_meta.manager.grpc_errors import abort, answering
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
@@ -241,7 +242,7 @@ async def serve(
     that cannot be."""
     callers = Callers(users)
     server = grpc.aio.server(
-        interceptors=(callers,),
+        interceptors=(callers, Decoding()),
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a second owner
             ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),

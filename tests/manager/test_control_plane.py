@@ -776,3 +776,24 @@ def test_verdicts_on_stores_reach_the_node() -> None:
             await client.leave()
 
     run(scenario())
+
+
+@pytest.mark.parametrize(("method", "many"), [("GetRouting", False), ("Heartbeat", True), ("WatchRouting", False)])
+def test_bytes_that_are_no_message_are_refused_without_a_line(
+    method: str, many: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with managing() as manager, grpc.aio.insecure_channel(f"127.0.0.1:{manager.port}") as channel:
+            path = f"/emberfs.control.v1.Manager/{method}"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                if many:
+                    async for _ in channel.stream_stream(path)(iter([b"\xff\xff"])):
+                        pass
+                elif method == "WatchRouting":
+                    await channel.unary_stream(path)(b"\xff\xff").read()
+                else:
+                    await channel.unary_unary(path)(b"\xff\xff")
+            assert code_of_call(refused.value) == Code.BAD_BODY.value.number
+
+    run(scenario())
+    assert not caplog.records

@@ -42,6 +42,7 @@ PURE = (
     "fs_meta/locks/queues.py",
     "fs_meta/locks/ranges.py",
     "fs_meta/http/history.py",
+    "fs_meta/http/shown.py",
     "fs_meta/kv/journal_format.py",
     "fs_meta/kv/memtable.py",
     "fs_meta/kv/overlay.py",

@@ -307,6 +307,27 @@ def test_a_server_that_is_gone_is_told_and_found_again(page: Page, stage: Start,
     assert page.evaluate("window.same")
 
 
+def test_a_page_that_nobody_sees_gives_its_connection_back(page: Page, stage: Start) -> None:
+    played = stage()
+    page.open(played.url)
+    page.wait_live()
+    page.evaluate("""
+        const later = window.setTimeout;
+        window.setTimeout = (work, ms) => later(work, ms === 60000 ? 0 : ms);
+        window.see = (hidden) => {
+          Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+          document.dispatchEvent(new Event('visibilitychange'));
+        };
+        see(true);
+    """)
+    page.until("document.getElementById('connection').dataset.state === 'connecting'")
+    assert page.evaluate("document.getElementById('lost').hidden"), "that is no failure"
+    played.play(observation(name="another"))
+    page.evaluate("see(false)")
+    page.until("document.getElementById('cluster-name').textContent === 'another'")
+    page.wait_live()
+
+
 def test_a_token_is_asked_for_and_kept_for_this_tab_at_most(page: Page, stage: Start, picture: Picture) -> None:
     page.expected.append("401")
     page.open(stage(token="ember.00000000.right").url)

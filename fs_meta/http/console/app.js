@@ -166,7 +166,7 @@ function askForToken(detail) {
           event.preventDefault();
           setToken(token.value.trim(), keep.checked);
           dialog.remove();
-          feed.now();
+          feed.signedIn();
         },
       },
       h("h2", { id: "token-title" }, "This cluster asks who you are"),

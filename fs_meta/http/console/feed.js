@@ -1,12 +1,14 @@
 // The live feed: server-sent events, read with fetch, because an EventSource cannot show a token.
 //
 // It connects again by itself, sooner if the browser says that the network is back, and says what it does:
-// "connecting", "live", "lost", "token" (one is asked for, or was refused).
+// "connecting", "live", "lost", "token" (one is asked for, or was refused). A page that nobody sees gives its connection
+// back after a while: browsers have few for each server, and a server looks at the cluster for whoever is connected.
 
 import { Refused, request } from "./session.js";
 
 const PATH = "/api/v1/live";
 const SILENT_MS = 10_000; // The server has something to say every three seconds.
+const UNSEEN_MS = 60_000;
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 
 export class Feed {
@@ -14,21 +16,36 @@ export class Feed {
   #onState;
   #wake = null;
   #abort = null;
+  #asking = false; // For a token: nothing else is of use.
+  #unseen = false;
 
   constructor(onEvent, onState) {
     this.#onEvent = onEvent;
     this.#onState = onState;
     addEventListener("online", () => this.now());
+    let unseen = 0;
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(unseen);
+      if (document.hidden) {
+        unseen = setTimeout(() => {
+          this.#unseen = true;
+          this.#abort?.abort();
+        }, UNSEEN_MS);
+        return;
+      }
+      this.#unseen = false;
+      this.now();
+    });
   }
 
   /** Do not wait any longer. */
   now() {
-    this.#wake?.();
+    if (!this.#asking) this.#wake?.();
   }
 
-  /** Give the connection up and make another one. */
-  restart() {
-    this.#abort?.abort();
+  /** There is a token now. */
+  signedIn() {
+    this.#asking = false;
     this.now();
   }
 
@@ -45,8 +62,14 @@ export class Feed {
         if (failures > 0) wait = RETRY_MS[0];
         failures += 1;
       } catch (error) {
+        if (this.#unseen) {
+          this.#onState({ state: "connecting" });
+          await this.#pause(Infinity);
+          continue;
+        }
         failures += 1;
         if (error instanceof Refused && error.status === 401) {
+          this.#asking = true;
           this.#onState({ state: "token", detail: error.message });
           await this.#pause(Infinity);
           continue;

@@ -3,6 +3,8 @@
 * A store that is fenced (its disk failed, its index is damaged) takes its target out of service, at once and with one
   line, and the manager is told; the other targets go on.
 * A directory that is gone, or another one in its place, is such a failure.
+* A disk that neither answers nor fails is out of service after a while, too. It is asked in threads, so that nothing
+  else waits for it.
 * Little free space: new chunks are refused before the disk is full.
 * A target that has failed is closed when nothing reads from its files any more, and opened again after a pause that
   grows: a disk that is back, or was only disturbed, serves again when its chain has filled it up (its store is not
@@ -15,6 +17,8 @@ import asyncio
 import logging
 
 from fs_common.endless import keep
+from fs_storage.asking import Question
+from fs_storage.space import Disk
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
@@ -26,13 +30,23 @@ LOOK_ROUNDS = 4
 AGAIN_S_MIN = 10.0
 AGAIN_S_MAX = 600.0
 """Pause before a target is opened again; doubled each time."""
+ANSWER_S = 1.0
+"""For how long a round waits for a disk."""
+SILENT_S = 60.0
+"""A disk that does not answer, or does not get on with what is to be stored, is out of service then. Disks that are
+well may take seconds for what the page cache holds back."""
 LOW_SHARE = 32
 LOW_BYTES_MAX = 16 << 30
 
 
 class Disks:
-    def __init__(self, targets: Targets, low_space_bytes: int) -> None:
+    def __init__(self, targets: Targets, disk: Disk, low_space_bytes: int) -> None:
         self._targets = targets
+        self._disk = disk
+        self._question = Question(disk.look, "look at the disk")
+        self._questions: dict[Target, Question] = {}
+        """Of those that are open."""
+        self._making_room: dict[Target, asyncio.Task[None]] = {}
         self.low_space_bytes = low_space_bytes
         self._rounds = 0
         self._again_s: dict[int, float] = {}
@@ -45,18 +59,28 @@ class Disks:
         self._task = keep(self._run, "disks", end_on=())
 
     async def close(self) -> None:
+        tasks = [*self._making_room.values()]
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            tasks.append(self._task)
             self._task = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
             self._rounds += 1
             asked = self._rounds % LOOK_ROUNDS == 0
-            ends = await asyncio.gather(
-                *(self._look(target, asked=asked) for target in self._targets.all()), return_exceptions=True
-            )
+            targets = self._targets.all()
+            for target in self._making_room.keys() - set(targets):
+                if self._making_room[target].done():
+                    del self._making_room[target]  # it was closed meanwhile
+            self._questions = {
+                target: self._questions.get(target) or Question(target.store.look, f"look at {target.id}")
+                for target in targets
+            }
+            looks = [self._look(target, asked=asked) for target in targets]
+            ends = await asyncio.gather(*looks, *([self._look_at_disk()] if asked else []), return_exceptions=True)
             for end in ends:
                 if isinstance(end, BaseException):
                     raise end
@@ -66,16 +90,19 @@ class Disks:
     async def _look(self, target: Target, *, asked: bool) -> None:
         store = target.store
         if store.failure is None and asked:
+            question = self._questions[target]
             try:
-                await asyncio.to_thread(store.look)
-                self._look_at_space(target)
-                if store.low_space:
-                    # What one target has and does not use may be what another one on the same disk lacks.
-                    await store.make_room()
+                if await question.answered(ANSWER_S):
+                    self._look_at_space(target)
+                    await self._make_room(target)
+                elif question.silent_s() >= SILENT_S:
+                    store.fence(f"its disk has not answered for {SILENT_S:.0f} s")
             except OSError as error:
                 name = f"{error.filename}: " if error.filename else ""
                 # What was stored may be all there: in a moved directory, on a disk that is mounted elsewhere.
                 store.fence(f"its directory is not there any more: {name}{error.strerror or error}")
+        if store.failure is None and store.unanswered_s >= SILENT_S:
+            store.fence(f"its disk has stored nothing of what it was given for {SILENT_S:.0f} s, and does not fail")
         failure = store.failure
         if failure is None:
             return
@@ -87,6 +114,21 @@ class Disks:
             self._again_s[target.id] = now + self._pause_s.get(target.id, AGAIN_S_MIN)
         if now >= self._again_s[target.id] and store.quiet and not target.in_flight:
             await self._targets.close_failed(target)
+
+    async def _look_at_disk(self) -> None:
+        if not await self._question.answered(ANSWER_S) and self._question.silent_s() >= SILENT_S:
+            self._disk.silent(f"nothing for {SILENT_S:.0f} s")
+
+    async def _make_room(self, target: Target) -> None:
+        """What one target has and does not use may be what another one on the same disk lacks."""
+        making = self._making_room.get(target)
+        if making is None:
+            if not target.store.low_space:
+                return
+            making = self._making_room[target] = asyncio.create_task(target.store.make_room(), name="make room")
+        if (await asyncio.wait([making], timeout=ANSWER_S))[0]:
+            del self._making_room[target]
+            making.result()
 
     def _open_again(self) -> None:
         """Those whose pause is over."""

@@ -163,7 +163,7 @@ class Daemon:
             counters,
             config.settle_interval_ms / 1000,
         )
-        self._disks = Disks(self.targets, config.low_space_bytes)
+        self._disks = Disks(self.targets, self._disk, config.low_space_bytes)
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._queries.warnings = self._warnings

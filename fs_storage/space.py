@@ -25,20 +25,33 @@ class Disk:
         self._capacity_bytes = capacity_bytes
         self._shared_by = shared_by
         self._last = DiskSpace(0, 0)
+        self._looked = False
         self._silent = False
         """The disk did not answer when it was asked last."""
 
     def last_space(self) -> DiskSpace:
-        """As `space`; of a disk that does not answer what it said last, with nothing free. Does not raise `OSError`."""
+        """As `look` found it last, or as it is; of a disk that does not answer, with nothing free. Does not raise."""
+        if not self._looked:
+            self._ask()
+        return DiskSpace(self._last.capacity_bytes, 0) if self._silent else self._last
+
+    def look(self) -> None:
+        """See how it is. Called from a thread: a disk may neither answer nor fail."""
+        self._looked = True
+        self._ask()
+
+    def silent(self, reason: object) -> None:
+        """It does not answer."""
+        if not self._silent:
+            self._silent = True
+            logger.error("the disk of %s does not answer: %s", self._directory, reason)
+
+    def _ask(self) -> None:
         try:
             self._last = self.space()
             self._silent = False
         except OSError as error:
-            if not self._silent:
-                self._silent = True
-                logger.error("the disk of %s does not answer: %s", self._directory, error)
-            return DiskSpace(self._last.capacity_bytes, 0)
-        return self._last
+            self.silent(error)
 
     def space(self) -> DiskSpace:
         """Raises `OSError`."""

@@ -347,7 +347,12 @@ class ChunkStore(Protocol):
         """Give storage that nobody uses back to the file system, which others may need."""
 
     def look(self) -> None:
-        """Return if its directory is where it was and can be read. Called from a thread. Raises `OSError`."""
+        """Return if its directory is where it was and can be read. Called from a thread. Raises `OSError`. Once it was
+        called, `space` says what it found last of the disk."""
+
+    @property
+    def unanswered_s(self) -> float:
+        """For how long its disk has not got on with what is to be stored; 0: nothing is."""
 
     def kept_note(self) -> bytes:
         """What `keep_note` was given last; b"": nothing, or it cannot be read. Called from a thread."""

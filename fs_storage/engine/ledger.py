@@ -88,6 +88,8 @@ class Ledger:
         self._flush_timer: asyncio.TimerHandle | None = None
         self._with_writer = 0
         """Requests that were put and have not come back. While it is 0 the writer thread touches nothing."""
+        self._got_on_s = 0.0
+        """When the writer began with what it has, or gave something back, by the loop's clock."""
         self._here_from_s = 0.0
         """From when on, by the loop's clock, small updates may be stored on the event loop."""
         self.stored_here = 0
@@ -104,6 +106,11 @@ class Ledger:
     def failed(self) -> bool:
         """The store is fenced, or closed."""
         return self.failure is not None
+
+    @property
+    def unanswered_s(self) -> float:
+        """For how long the writer has not got on with what it has; 0: it has nothing."""
+        return self._loop.time() - self._got_on_s if self._with_writer else 0.0
 
     @property
     def fenced(self) -> bool:
@@ -161,6 +168,8 @@ class Ledger:
     def put(self, request: Request) -> None:
         """Hand over, with everything that was decided before."""
         self._take_notes(request)
+        if not self._with_writer:
+            self._got_on_s = self._loop.time()
         self._with_writer += 1
         self.writer.put(request)
         if not self._threaded:
@@ -257,6 +266,7 @@ class Ledger:
 
     def _finished(self, group: list[Request]) -> None:
         self._with_writer -= len(group)
+        self._got_on_s = self._loop.time()
         self._publish(group)
 
     def _publish(self, group: list[Request]) -> None:

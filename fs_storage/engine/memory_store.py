@@ -267,6 +267,8 @@ class MemoryStore:
     def look(self) -> None:
         pass
 
+    unanswered_s = 0.0
+
     def kept_note(self) -> bytes:
         return self._note
 

@@ -24,7 +24,7 @@ from fs_storage.engine.blocks import BlockFiles
 from fs_storage.engine.checking import Checker, pieces_of
 from fs_storage.engine.checkpoint import Checkpointer
 from fs_storage.engine.digest import NOTHING_DIGEST, digest_of
-from fs_storage.engine.disk import Disk, RealDisk
+from fs_storage.engine.disk import Disk, FileSystemSpace, RealDisk
 from fs_storage.engine.formatting import LOCK
 from fs_storage.engine.index import Index
 from fs_storage.engine.index_format import StoredAnswer, answer_key, split_answer_key
@@ -93,6 +93,8 @@ class EngineStore:
         self.whole = mark.whole
         self.recovered = opened.recovered.sequence
         self.low_space = ""
+        self._file_system: FileSystemSpace | None = None
+        """As `look` found it last: on the event loop nobody asks a disk that may not answer."""
         opened.table.damaged = self._on_damage
         self._closing = False
         self._committed = 0
@@ -131,6 +133,11 @@ class EngineStore:
 
     def look(self) -> None:
         self._disk.check_place(self._opened.lock_file, self._directory / LOCK)
+        self._file_system = self._disk.space(self._directory)
+
+    @property
+    def unanswered_s(self) -> float:
+        return self._ledger.unanswered_s
 
     def _consider(self) -> None:
         self._checkpointer.consider()
@@ -189,7 +196,7 @@ class EngineStore:
 
     def space(self) -> Space:
         slots = self._slots
-        disk = self._disk.space(self._directory)
+        disk = self._file_system or self._disk.space(self._directory)
         capacity = slots.capacity_bytes or disk.total_bytes
         # Storage that block files have and no block uses is free, too.
         free = disk.free_bytes + max(0, self._blocks.allocated_bytes() - slots.used_bytes)

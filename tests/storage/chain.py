@@ -344,16 +344,17 @@ class ChainOfDaemons:
     async def healed(self) -> None:
         """Wait until everything serves, while chains move as the manager moves them."""
 
-        def moved() -> bool:
-            assert self.routing is not None
-            chains = [advance(chain, self._reports(chain)) for chain in self.routing.chains]
-            if chains == self.routing.chains:
-                return self._all_serve()
-            self.routing = msgspec.structs.replace(self.routing, version=self.routing.version + 1, chains=chains)
-            self.tell()
-            return False
+        await eventually(lambda: not self.advance() and self._all_serve())
 
-        await eventually(moved)
+    def advance(self) -> bool:
+        """Move the chains as the manager moves them, by what all targets would say now. Whether one has changed."""
+        assert self.routing is not None
+        chains = [advance(chain, self._reports(chain)) for chain in self.routing.chains]
+        if chains == self.routing.chains:
+            return False
+        self.routing = msgspec.structs.replace(self.routing, version=self.routing.version + 1, chains=chains)
+        self.tell()
+        return True
 
     def _reports(self, chain: Chain) -> dict[int, Report]:
         reports = {}

@@ -5,9 +5,11 @@ import errno
 import os
 import shutil
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import pytest
@@ -107,6 +109,76 @@ def test_a_target_that_failed_is_opened_again_and_gets_back_what_it_lost(tmp_pat
             assert daemon.service.counters["targets_synced"] == 1
             await chain.update(b"more", index=1)
             assert await chain.read_everywhere(length=4) == b"kept"
+
+    run(scenario())
+
+
+class Silent:
+    """A disk that neither answers nor fails, until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._goes_on = threading.Event()
+
+    def __call__(self, *arguments: object) -> None:
+        self.asked.set()
+        self._goes_on.wait()
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+
+def test_a_disk_that_does_not_answer_takes_its_target_out_of_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else waits for it: not the daemon, not the other targets."""
+    keep_closed(monkeypatch)
+    monkeypatch.setattr(disks, "ANSWER_S", 0.01)
+    monkeypatch.setattr(disks, "SILENT_S", 0.1)
+
+    async def scenario() -> None:
+        silent = Silent()
+        async with engines(tmp_path) as chain:
+            try:
+                await chain.update(b"kept")
+                target = chain.target(1, 1)
+                disk = target.store._disk
+                target.store._disk = SimpleNamespace(check_place=silent, space=silent, read=disk.read)
+                await eventually(silent.asked.is_set)
+                await out_of_service(chain, 2, target.id, "has not answered for")
+                assert await chain.read(place=0, length=4) == b"kept"
+            finally:
+                target.store._disk = disk
+                silent.go_on()
+
+    run(scenario())
+
+
+def test_a_disk_that_stores_nothing_takes_its_target_out_of_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain goes on without it; when the disk goes on, it is opened again, and gets back what it lost."""
+    monkeypatch.setattr(disks, "SILENT_S", 0.1)
+
+    async def scenario() -> None:
+        silent = Silent()
+        async with engines(tmp_path) as chain:
+            try:
+                await chain.update(b"kept")
+                target = chain.target(1, 1)
+                disk = target.store._opened.syncs._disk
+                target.store._opened.syncs._disk = SimpleNamespace(sync=silent)
+                update = asyncio.create_task(chain.update(b"more", index=1))
+                await eventually(silent.asked.is_set)
+                await out_of_service(chain, 2, target.id, "and does not fail")
+                assert chain.advance()
+                assert (await update)[0] == 1
+            finally:
+                target.store._opened.syncs._disk = disk
+                silent.go_on()
+            await chain.healed()
+            assert chain.target(1, 1) is not target
+            assert await chain.read_everywhere(length=4, index=1) == b"more"
 
     run(scenario())
 

@@ -237,6 +237,9 @@ class World:
             daemon.lost_power_ms = self.kernel.now
         del self.network.processes[daemon.name]
         daemon.die(power=power, crash=crash)
+        if self.plan.memory and not any(self._is_whole(one) for one in self._survivors()):
+            # What it had, the only one left or the last of them, is gone as far as it was in memory only.
+            self.checks.forgiving = True
         self.checks.trace(daemon.name, "loses its power" if power else "dies")
         manager = self.manager
         if manager is not None and not power and not self.network.is_cut(daemon.name, "manager"):
@@ -337,6 +340,15 @@ class World:
             if target is not None and target.may_act:
                 return True
         return False
+
+    def _survivors(self) -> list[int]:
+        """Nodes that have everything, or had it before they lost it."""
+        chain = self.stored.table.chains[CHAIN]
+        return [one.node for one in chain.targets if one.state in (PublicState.SERVING, PublicState.LASTSRV)]
+
+    def _is_whole(self, node: int) -> bool:
+        store = self.disks[node].store
+        return store is not None and store.whole
 
     def _fragile(self) -> bool:
         """Somebody has lost something, and the manager takes it for one that has everything: no more at once."""

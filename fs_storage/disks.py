@@ -18,7 +18,7 @@ import logging
 
 from fs_common.endless import keep
 from fs_storage.asking import Question
-from fs_storage.space import Disk
+from fs_storage.space import Disk, low_mark
 from fs_storage.target import Target
 from fs_storage.targets import Targets
 
@@ -35,19 +35,16 @@ ANSWER_S = 1.0
 SILENT_S = 60.0
 """A disk that does not answer, or does not get on with what is to be stored, is out of service then. Disks that are
 well may take seconds for what the page cache holds back."""
-LOW_SHARE = 32
-LOW_BYTES_MAX = 16 << 30
 
 
 class Disks:
-    def __init__(self, targets: Targets, disk: Disk, low_space_bytes: int) -> None:
+    def __init__(self, targets: Targets, disk: Disk) -> None:
         self._targets = targets
         self._disk = disk
         self._question = Question(disk.look, "look at the disk")
         self._questions: dict[Target, Question] = {}
         """Of those that are open."""
         self._making_room: dict[Target, asyncio.Task[None]] = {}
-        self.low_space_bytes = low_space_bytes
         self._rounds = 0
         self._again_s: dict[int, float] = {}
         """When a target is opened again, by the loop's clock."""
@@ -146,7 +143,7 @@ class Disks:
     def _look_at_space(self, target: Target) -> None:
         store = target.store
         space = store.space()
-        low = self.low_space_bytes or min(space.capacity_bytes // LOW_SHARE, LOW_BYTES_MAX)
+        low = low_mark(space.capacity_bytes, self._disk.low_space_bytes)
         if store.low_space:
             low += low // 4
         if space.free_bytes >= low:

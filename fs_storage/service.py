@@ -121,7 +121,7 @@ class Daemon:
         self._pool = BufferPool(POOL_KEPT_BYTES)
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
         self._memory = PayloadMemory(self._pool, config.payload_memory_bytes)
-        self._disk = Disk(Path(config.directory), config.capacity_bytes, config.disk_shared_by)
+        self._disk = Disk(Path(config.directory), config.capacity_bytes, config.disk_shared_by, config.low_space_bytes)
         counters = self.service.counters
         self._forwarder = Forwarder(self._make_pool, self.targets, self._pool, self._threads)
         self.updates = Updates(
@@ -163,7 +163,7 @@ class Daemon:
             counters,
             config.settle_interval_ms / 1000,
         )
-        self._disks = Disks(self.targets, self._disk, config.low_space_bytes)
+        self._disks = Disks(self.targets, self._disk)
         self.targets.changed = self._on_targets_changed
         self.targets.suspect = self._repairs.suspect
         self._queries.warnings = self._warnings
@@ -191,7 +191,7 @@ class Daemon:
 
     def apply(self, config: StorageConfig) -> None:
         """The one place where a changed configuration takes effect: every key of `StorageSettings.LIVE`."""
-        self._disks.low_space_bytes = config.low_space_bytes
+        self._disk.low_space_bytes = config.low_space_bytes
         self._memory.limit_bytes = config.payload_memory_bytes
         self.updates.in_flight_max = config.updates_in_flight
         self._throttle.bytes_per_s = config.resync_bytes_per_s

@@ -8,19 +8,31 @@ from typing import NamedTuple
 logger = logging.getLogger(__name__)
 
 
+LOW_SHARE = 32
+LOW_BYTES_MAX = 16 << 30
+
+
 class DiskSpace(NamedTuple):
     capacity_bytes: int
     free_bytes: int
+
+
+def low_mark(capacity_bytes: int, low_space_bytes: int) -> int:
+    """With less free than this no new chunks are taken. `low_space_bytes`: as configured; 0: a share."""
+    return low_space_bytes or min(capacity_bytes // LOW_SHARE, LOW_BYTES_MAX)
 
 
 class Disk:
     """The file system of a directory, of which at most `capacity_bytes` (0: all) is this daemon's.
 
     Daemons that share it (`shared_by`, this one included) count an equal part each, so that a cluster does not promise
-    the same bytes several times. This is what is reported; what a target may use is the engine's to decide.
+    the same bytes several times. What is kept free (`low_mark`) is nobody's. This is what is reported; what a target
+    may use is the engine's to decide.
     """
 
-    def __init__(self, directory: Path, capacity_bytes: int, shared_by: int) -> None:
+    def __init__(self, directory: Path, capacity_bytes: int, shared_by: int, low_space_bytes: int = 0) -> None:
+        self.low_space_bytes = low_space_bytes
+        """As configured; it may change."""
         self._directory = directory
         self._capacity_bytes = capacity_bytes
         self._shared_by = shared_by
@@ -56,11 +68,13 @@ class Disk:
     def space(self) -> DiskSpace:
         """Raises `OSError`."""
         found = os.statvfs(self._directory)
-        total = found.f_blocks * found.f_frsize // self._shared_by
-        free = found.f_bavail * found.f_frsize // self._shared_by
-        if not self._capacity_bytes:
-            return DiskSpace(total, free)
-        return DiskSpace(min(total, self._capacity_bytes), min(free, self._capacity_bytes))
+        whole = found.f_blocks * found.f_frsize
+        total, free = whole // self._shared_by, found.f_bavail * found.f_frsize // self._shared_by
+        kept = low_mark(whole, self.low_space_bytes) // self._shared_by
+        if self._capacity_bytes:
+            total, free = min(total, self._capacity_bytes), min(free, self._capacity_bytes)
+            kept = low_mark(total, self.low_space_bytes)
+        return DiskSpace(max(total - kept, 0), max(free - kept, 0))
 
     def used_bytes(self, space: DiskSpace, own_bytes: int) -> int:
         """What is not free any more, by our own targets or by what else is on the disk."""

@@ -134,17 +134,17 @@ def test_a_disk_that_does_not_answer_takes_its_target_out_of_service(
     """Nothing else waits for it: not the daemon, not the other targets."""
     keep_closed(monkeypatch)
     monkeypatch.setattr(disks, "ANSWER_S", 0.01)
-    monkeypatch.setattr(disks, "SILENT_S", 0.1)
 
     async def scenario() -> None:
         silent = Silent()
         async with engines(tmp_path) as chain:
+            await chain.update(b"kept")
+            target = chain.target(1, 1)
+            disk = target.store._disk
             try:
-                await chain.update(b"kept")
-                target = chain.target(1, 1)
-                disk = target.store._disk
                 target.store._disk = SimpleNamespace(check_place=silent, space=silent, read=disk.read)
                 await eventually(silent.asked.is_set)
+                chain.daemons[2]._disks._questions[target]._asked_s -= disks.SILENT_S
                 await out_of_service(chain, 2, target.id, "has not answered for")
                 assert await chain.read(place=0, length=4) == b"kept"
             finally:
@@ -158,18 +158,18 @@ def test_a_disk_that_stores_nothing_takes_its_target_out_of_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The chain goes on without it; when the disk goes on, it is opened again, and gets back what it lost."""
-    monkeypatch.setattr(disks, "SILENT_S", 0.1)
 
     async def scenario() -> None:
         silent = Silent()
         async with engines(tmp_path) as chain:
+            await chain.update(b"kept")
+            target = chain.target(1, 1)
+            disk = target.store._opened.syncs._disk
             try:
-                await chain.update(b"kept")
-                target = chain.target(1, 1)
-                disk = target.store._opened.syncs._disk
                 target.store._opened.syncs._disk = SimpleNamespace(sync=silent)
                 update = asyncio.create_task(chain.update(b"more", index=1))
                 await eventually(silent.asked.is_set)
+                target.store._ledger._got_on_s -= disks.SILENT_S
                 await out_of_service(chain, 2, target.id, "and does not fail")
                 assert chain.advance()
                 assert (await update)[0] == 1

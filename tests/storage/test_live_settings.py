@@ -38,7 +38,7 @@ def works_by(daemon: Daemon) -> dict[str, Any]:
     return {
         "log_level": logging.getLevelName(logging.getLogger().level).lower(),
         "slow_operation_ms": daemon.service.slow_operations.threshold_ns // 1_000_000,
-        "low_space_bytes": daemon._disks.low_space_bytes,
+        "low_space_bytes": daemon._disk.low_space_bytes,
         "payload_memory_bytes": daemon._memory.limit_bytes,
         "updates_in_flight": daemon.updates.in_flight_max,
         "resync_bytes_per_s": daemon._throttle.bytes_per_s,

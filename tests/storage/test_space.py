@@ -10,7 +10,18 @@ from fs_storage.space import Disk, DiskSpace
 
 def test_the_whole_disk(tmp_path: Path) -> None:
     found = os.statvfs(tmp_path)
-    assert Disk(tmp_path, 0, 1).space().capacity_bytes == found.f_blocks * found.f_frsize
+    total = found.f_blocks * found.f_frsize
+    assert Disk(tmp_path, 0, 1).space().capacity_bytes == total - min(total // 32, 16 << 30)
+
+
+def test_what_is_kept_free_is_not_promised(tmp_path: Path) -> None:
+    """A file system says it is full when it takes no new chunks."""
+    disk = Disk(tmp_path, 0, 1, low_space_bytes=1000)
+    before = disk.space()
+    disk.low_space_bytes = 1 << 60
+    assert disk.space() == DiskSpace(0, 0)
+    disk.low_space_bytes = 1000 + (1 << 20)
+    assert before.capacity_bytes - disk.space().capacity_bytes == 1 << 20
 
 
 def test_daemons_that_share_a_disk_count_a_part_each(tmp_path: Path) -> None:
@@ -20,9 +31,9 @@ def test_daemons_that_share_a_disk_count_a_part_each(tmp_path: Path) -> None:
 
 
 def test_a_bound_is_a_bound(tmp_path: Path) -> None:
-    space = Disk(tmp_path, 1000, 1).space()
-    assert space.capacity_bytes == 1000
-    assert space.free_bytes <= 1000
+    space = Disk(tmp_path, 3200, 1).space()
+    assert space.capacity_bytes == 3100
+    assert space.free_bytes <= 3100
 
 
 def test_a_disk_that_does_not_answer_has_nothing_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

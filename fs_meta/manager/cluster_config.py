@@ -108,8 +108,10 @@ class ClusterConfig:
             raise EmberError(Code.INVALID, str(error)) from None
 
     async def set(self, kind: str, text: str, comment: str, expected: int | None) -> ConfigVersion:
-        """A new version, durable on return. `expected`: only if that is the newest one; None: whatever is.
-        Raises INVALID, naming the key, or the version that was set meanwhile; NOT_MANAGER; what the store raises."""
+        """A new version, durable on return. The manager calls it, and sees to it that it is not cut (`set_config`).
+
+        `expected`: only if that is the newest one; None: whatever is. Raises INVALID, naming the key, or the version
+        that was set meanwhile; NOT_MANAGER; what the store raises."""
         self.validate(kind, text, comment)
         async with self._setting:
 

@@ -216,7 +216,9 @@ class AdministrationServicer(UserCalls):
             current = config.current(request.kind)
             return pb.ConfigVersion(kind=request.kind, version=current.version, text=request.text)
         expected = request.expected if request.checked else None
-        return config_version_message(await config.set(request.kind, request.text, request.comment, expected))
+        return config_version_message(
+            await self._manager.set_config(request.kind, request.text, request.comment, expected)
+        )
 
     @answering
     async def ListConfigVersions(self, request: Any) -> Any:

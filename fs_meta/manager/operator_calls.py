@@ -17,6 +17,7 @@ import msgspec
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.chains import ListChainsReply, RotateChainReply, Standing
+from fs_common.records.cluster_config import ConfigVersion
 from fs_common.records.routing import Chain, NodeState, Routing
 from fs_meta.backup import backup
 from fs_meta.kv.interface import KeyValueStore, Transaction
@@ -82,6 +83,10 @@ class OperatorCalls(ABC):
         """A file with all that the metadata store has (`fs_meta.backup`), in parts. Raises as that, NOT_MANAGER."""
         self._check_manager()
         return backup(self._kv, self.config.cluster)
+
+    async def set_config(self, kind: str, text: str, comment: str, expected: int | None) -> ConfigVersion:
+        """A new version of the cluster's configuration: `ClusterConfig.set`, to its end."""
+        return await self._to_its_end(self.configuration().set(kind, text, comment, expected))
 
     async def rest(self) -> None:
         """The whole cluster is about to be taken down: no chain changes until it is back (`resting`). Durable on

@@ -254,3 +254,39 @@ def test_history_is_listed_in_pages_and_a_change_may_be_tried() -> None:
             await api.read("ListSettings", kind="meta", node=1)
 
     run(with_manager(scenario))
+
+
+def test_a_version_whose_caller_goes_away_is_told_to_everybody() -> None:
+    """It is committed: what this process makes of it must not end with the call."""
+
+    class Held(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hold = False
+            self.committed = asyncio.Event()
+            self.go_on = asyncio.Event()
+
+        async def transact(self, *arguments: Any, **how: Any) -> Any:
+            result = await super().transact(*arguments, **how)
+            if self.hold:
+                self.committed.set()
+                await self.go_on.wait()
+            return result
+
+    async def scenario() -> None:
+        kv = Held()
+        running = await start_manager(kv, LIVELY)
+        try:
+            kv.hold = True
+            setting = asyncio.create_task(running.manager.set_config("storage", "read_threads = 7", "", None))
+            await kv.committed.wait()
+            setting.cancel()
+            await asyncio.wait([setting])
+            kv.hold = False
+            kv.go_on.set()
+            while running.manager.cluster_config.pushed("storage").version != 1:
+                await asyncio.sleep(0.001)
+        finally:
+            await running.close()
+
+    run(scenario())

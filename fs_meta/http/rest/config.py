@@ -107,9 +107,7 @@ async def set_config(backend: TheBackend, caller: Administrator, kind: Kind, cha
     current = await backend.look(look)
     if change.dry_run:
         return Version(kind=kind, version=current.version, text=change.text, comment=change.comment, made=None)
-    made = await backend.ask(
-        lambda: backend.manager.configuration().set(kind, change.text, change.comment, change.expected)
-    )
+    made = await backend.ask(lambda: backend.manager.set_config(kind, change.text, change.comment, change.expected))
     return _version(made)
 
 

@@ -4,6 +4,7 @@ without figures."""
 import http.client
 import statistics
 import time
+from functools import partial
 from itertools import pairwise
 
 from benchmarks.context import Context
@@ -21,11 +22,8 @@ def run(context: Context) -> list[Figure]:
     figures = []
     for daemon in (record.meta, record.storage[0]):
         port, count = daemon.http_port, context.count(_ASKED)
-
-        def ask(path: str, port: int = port, count: int = count) -> float:
-            return _ms(record.host, port, path, count)
-
-        metrics, health = alternate(context.repeat, lambda ask=ask: ask("/metrics"), lambda ask=ask: ask("/healthz"))  # type: ignore[misc]
+        asked = (partial(_ms, record.host, port, path, count) for path in ("/metrics", "/healthz"))
+        metrics, health = alternate(context.repeat, *asked)
         title = "metadata server" if daemon is record.meta else "storage daemon"
         figures.append(
             Figure(

@@ -293,7 +293,8 @@ class FakeMetadata:
         loop = asyncio.get_running_loop()
         until = loop.time() + request.wait_ms / 1000
         mine = (request.client, request.owner)
-        while self.append_locks.setdefault(request.inode, mine) != mine:
+        # Refused once is refused for good, also if the lock has come free since.
+        while request.request in self._refused_locks or self.append_locks.setdefault(request.inode, mine) != mine:
             if loop.time() >= until or request.request in self._refused_locks:
                 self._refused_locks.add(request.request)
                 self._wake_lock_waiters()

@@ -325,12 +325,14 @@ class GetRoutingReply(_message.Message):
     def __init__(self, routing: _Optional[_Union[Routing, _Mapping]] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
-    __slots__ = ("after", "limit")
+    __slots__ = ("after", "limit", "reports")
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
     after: int
     limit: int
-    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+    reports: bool
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ..., reports: bool = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes", "next", "replicas", "targets_per_node", "config_version")

@@ -400,7 +400,7 @@ class AdministrationServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetNode(self, request, context):
-        """One node. INVALID: there is none of this id.
+        """One node, with what it says of its targets. INVALID: there is none of this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,6 +32,7 @@ CONNECT_TIMEOUT_S = 3.0
 TRY_TIMEOUT_S = 10.0
 """Of a read at one server, before another one is asked."""
 REPLY_BYTES_MAX = 64 << 20
+_SILENT = frozenset({Code.UNREACHABLE, Code.TIMED_OUT, Code.PEER_GONE})
 
 
 class ManagerApi:
@@ -101,6 +102,8 @@ class ManagerApi:
         request = getattr(control_pb2, f"{method}Request")(**fields)
         attempts = Attempts(timeout_s)
         failed: dict[Address, EmberError] = {}
+        reason: EmberError | None = None
+        """The newest answer of a server that said why not: worth more than the silence of a later try."""
         while True:
             server = self._servers[self._preferred]
             limit_s = attempts.left_s() if order else TRY_TIMEOUT_S
@@ -118,12 +121,14 @@ class ManagerApi:
                 if error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX:
                     raise
                 failed[server] = error
+                if error.code not in _SILENT:
+                    reason = error
                 self._preferred = (self._preferred + 1) % len(self._servers)
                 everywhere = len(failed) == len(self._servers)
                 if everywhere and all(each.code is Code.UNREACHABLE for each in failed.values()):
                     raise
                 if not await attempts.again(error, at_once=not everywhere):
-                    raise
+                    raise reason or error from None
 
     async def _stub(self, server: Address) -> Any:
         from fs_common.control_pb2_grpc import AdministrationStub

@@ -38,6 +38,10 @@ class ChainWatch:
         """The one with this id."""
         return self._chains.get(chain)
 
+    def count_on(self, node: int) -> int:
+        """How many have a target there."""
+        return len(self._on_node.get(node, ()))
+
     def on_node(self, node: int) -> list[Chain]:
         """Those that have a target there, by id."""
         return [self._chains[chain] for chain in sorted(self._on_node.get(node, ()))]

@@ -66,7 +66,7 @@ class AdministrationServicer(UserCalls):
     async def ListNodes(self, request: Any) -> Any:
         reply = self._growth.nodes(request.after, request.limit)
         message = list_nodes_message(reply)
-        for view, node in zip(reply.nodes, message.nodes, strict=True):
+        for view, node in zip(reply.nodes, message.nodes, strict=True) if request.reports else ():
             self._add_reports(view, node)
         return message
 

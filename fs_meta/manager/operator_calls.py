@@ -239,7 +239,7 @@ class OperatorCalls(ABC):
 
     def hosted(self, node: int) -> int:
         """How many chains have a target on a node."""
-        return len(self._chains.on_node(node))
+        return self._chains.count_on(node)
 
     def nodes(self) -> list[tuple[Member, int]]:
         """Every node by id, and for how many ms it has been silent."""

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from fs_client.aio import AsyncFileSystem
+from fs_client.backoff import Attempts
 from fs_client.cli.failure import Failure
 from fs_client.cli.manager_api import ManagerApi, manager_at, manager_of
 from fs_client.options import Address, make_options
@@ -233,6 +234,24 @@ def test_an_order_that_may_have_been_taken_is_not_repeated() -> None:
     assert fake.asked == 3, "a read is repeated"
 
 
+def test_who_gives_up_says_why_no_manager_has_answered() -> None:
+    """Whatever the last try ended with."""
+
+    async def scenario(api: ManagerApi) -> None:
+        with pytest.raises(EmberError) as refused:
+            await api.read("Rest")
+        assert refused.value.code is Code.NOT_MANAGER
+
+    class Ended(Attempts):
+        async def again(self, error: EmberError, *, at_once: bool = False) -> bool:
+            self.count += 1
+            return self.count < 3
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fs_client.cli.manager_api.Attempts", Ended)
+        with_api(scenario, Fake(NOT_MANAGER, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE))
+
+
 def test_a_server_of_an_older_release_is_named_as_such() -> None:
     async def scenario(api: ManagerApi) -> None:
         with pytest.raises(EmberError, match="older release") as refused:
@@ -301,10 +320,12 @@ def test_scrubs_are_shown_and_begun_through_the_manager() -> None:
         running = await start_manager(MemoryStore(), Config(replicas=1, storage_nodes=1))
         pool = PeerPool(Hello([1], "meta", bytes(16), "test"))
         try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+                with pytest.raises(grpc.aio.AioRpcError, match="is being started") as early:
+                    await control_pb2_grpc.AdministrationStub(channel).ListScrubs(pb.ListScrubsRequest())
+                code = dict(early.value.trailing_metadata())[CODE_METADATA_KEY]
+                assert code == str(Code.CLUSTER_NOT_READY.value.number)
             async with manager_at(Address("127.0.0.1", running.port)) as api:
-                with pytest.raises(EmberError, match="is being started") as early:
-                    await api.read("ListScrubs", timeout_s=0.1)
-                assert early.value.code is Code.CLUSTER_NOT_READY
                 up = NodeInfo(1, daemon.host, daemon.port, NodeState.UP)
                 nodes = [up, NodeInfo(2, "127.0.0.1", 9, NodeState.FAILED), NodeInfo(3, "h", 9, NodeState.LEFT)]
                 chain = Chain(1, 1, [ChainTarget(101, 1, PublicState.SERVING)])

@@ -451,7 +451,7 @@ def test_chains_are_listed_rotated_and_rest_by_calls() -> None:
         assert (await call.read()).sequence == 1
         await call.write(pb.HeartbeatRequest(identity=request().identity, sequence=2, sent_ms=124, targets=reports))
         assert (await call.read()).sequence == 2
-        (node,) = (await stub.ListNodes(pb.ListNodesRequest())).nodes
+        (node,) = (await stub.ListNodes(pb.ListNodesRequest(reports=True))).nodes
         assert node.targets[0].not_whole and node.targets[0].trouble == "it lost power"
         reply = await stub.ListChains(pb.ListChainsRequest(degraded=True))
         assert [chain.chain for chain in reply.chains] == [1] and not reply.resting
@@ -482,7 +482,7 @@ def test_heartbeats_are_echoed_with_the_lease_and_newer_routing_only() -> None:
         await call.write(second)
         reply = await call.read()
         assert reply.sequence == 2 and not reply.HasField("routing")
-        nodes = (await stub.ListNodes(pb.ListNodesRequest())).nodes
+        nodes = (await stub.ListNodes(pb.ListNodesRequest(reports=True))).nodes
         assert len(nodes) == 1
         assert (nodes[0].node.node, nodes[0].routing_version) == (1, 1)
         assert [(t.target, t.state, t.used_bytes, t.chain_version) for t in nodes[0].targets] == [(101, 2, 7, 3)]
@@ -509,7 +509,7 @@ def test_bad_heartbeats_end_the_stream_with_their_reason(change: dict[str, Any],
             await call.read()
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert code_of_call(refused.value) == code.value.number
-        assert (await stub.ListNodes(pb.ListNodesRequest())).nodes == []
+        assert (await stub.ListNodes(pb.ListNodesRequest(reports=True))).nodes == []
 
     with_stub(scenario)
 
@@ -568,7 +568,7 @@ def test_a_goodbye_is_the_nodes_own() -> None:
         heartbeats = stub.Heartbeat()
         await heartbeats.write(request(incarnation=secret))
         await heartbeats.read()
-        listed = (await stub.ListNodes(pb.ListNodesRequest())).nodes
+        listed = (await stub.ListNodes(pb.ListNodesRequest(reports=True))).nodes
         told = str(listed) + str(await stub.GetRouting(pb.GetRoutingRequest()))
         assert str(secret) not in told
         for change, code in (

@@ -83,7 +83,7 @@ class Browser:
             "--mute-audio",
             "--force-color-profile=srgb",
             "--password-store=basic",
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+            "--no-sandbox",  # which root, and users in most containers, cannot have; pages are our own
             "about:blank",
         ]
         self._log = open(directory / "browser.log", "wb")  # noqa: SIM115 - closed in `close`
@@ -103,7 +103,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
 
     def close(self) -> None:
-        with contextlib.suppress(BrowserGone):
+        with contextlib.suppress(BrowserGone, TimeoutError):
             self.call("Browser.close")
         try:
             self._process.wait(10)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.browser import Browser, Page, program
+from tests.console.browser import Browser, BrowserGone, Page, program
 from tests.console.stage import Stage, scene
 
 SCREENSHOTS = os.environ.get("EMBERFS_SCREENSHOTS", "")
@@ -22,6 +22,11 @@ def browser() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(prefix="ember-browser-", ignore_cleanup_errors=True) as directory:
         running = Browser(path, Path(directory))
         try:
+            try:
+                running.call("Browser.getVersion")
+            except (BrowserGone, TimeoutError):
+                said = (Path(directory) / "browser.log").read_text(errors="replace").strip().splitlines()
+                pytest.skip(f"{path} does not start: {said[-1] if said else 'it says nothing'}")
             yield running
         finally:
             running.close()

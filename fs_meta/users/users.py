@@ -36,6 +36,8 @@ from fs_meta.users.vouching import Vouching
 
 _log = logging.getLogger(__name__)
 
+LASTS_S_MAX = 100 * 366 * 86_400
+"""More is no time that anybody means, and one that no record holds in the end."""
 EXPIRING_MAX = 5
 """Of one kind and user (or node): those that expire. Beside them one that does not."""
 ID_MAX = 2**32 - 2
@@ -263,7 +265,9 @@ class Users:
 
     async def rotate(self, token: str, *, grace_s: int) -> str:
         """The text of a new token like `token`, that lasts as long as that did from its issue on; the old one is valid
-        for `grace_s` more. Raises NOT_FOUND."""
+        for `grace_s` more. Raises NOT_FOUND, INVALID."""
+        if not 0 <= grace_s <= LASTS_S_MAX:
+            raise EmberError(Code.INVALID, f"a token that is valid for {grace_s} s more: 0 to {LASTS_S_MAX}")
         async with self._changing:
             old = self._token(token)
             lasts_s = None if not old.expires_ns else max((old.expires_ns - old.created_ns) // 10**9, 1)
@@ -297,8 +301,8 @@ class Users:
     # Inside, under `_changing`
 
     async def _issue(self, like: TokenRecord, lasts_s: int | None, replaces: str, *, until_ns: int = 0) -> str:
-        if lasts_s is not None and lasts_s < 1:
-            raise EmberError(Code.INVALID, f"a token that lasts {lasts_s} s: at least 1")
+        if lasts_s is not None and not 1 <= lasts_s <= LASTS_S_MAX:
+            raise EmberError(Code.INVALID, f"a token that lasts {lasts_s} s: 1 to {LASTS_S_MAX}, or for ever")
         if not replaces:
             self._require_room(like, endless=lasts_s is None)
         while (token := make_token(self._random(ID_BYTES + SECRET_BYTES))).id in self._tokens:

@@ -223,6 +223,24 @@ def test_a_rotated_token_leaves_time_to_hand_out_the_new_one() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("seconds", [-1, 100 * 366 * 86_400 + 1, 2**63, 2**64 - 1])
+def test_a_time_that_nobody_means_is_refused(seconds: int) -> None:
+    async def main() -> None:
+        users = (await World().begun()).users
+        await users.add("ada", 1000, 1000)
+        token = parse_token(await users.issue("ada", lasts_s=None)).id
+        for asked in (
+            users.issue("ada", lasts_s=seconds),
+            users.issue_for_daemon(1, lasts_s=seconds),
+            users.rotate(token, grace_s=seconds),
+        ):
+            with pytest.raises(EmberError) as caught:
+                await asked
+            assert caught.value.code is Code.INVALID
+
+    run(main())
+
+
 def test_tokens_that_are_left_behind_stay_few() -> None:
     async def main() -> None:
         users = (await World().begun()).users

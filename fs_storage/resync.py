@@ -247,7 +247,9 @@ class _Round:
 
     def _note(self) -> None:
         if self._target.sync is not None:
-            self._target.sync = self._target.sync._replace(chunks_done=self._fill.compared)
+            done, total = self._fill.compared, self._target.sync.chunks_total
+            # Chunks may have been made meanwhile, and the other side has some that are gone here.
+            self._target.sync = self._target.sync._replace(chunks_done=done, chunks_total=max(done, total))
 
     async def _take(self, push: Push) -> None:
         if self._batch and (len(self._batch) == BATCH_CHUNKS or self._batch_bytes + push.length > BATCH_BYTES):

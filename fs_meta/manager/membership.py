@@ -154,7 +154,9 @@ class Membership:
         _check_identity(identity)
         if identity.node in self.forgotten:
             raise EmberError(
-                Code.INVALID, f"node {identity.node} was taken out of the cluster: give this daemon a new node id"
+                Code.INVALID,
+                f"node {identity.node} was taken out of the cluster: give this daemon a new node id; under `emberfs up`"
+                f" remove its folder, storage-{identity.node}",
             )
         member = self.members.get(identity.node)
         if member is None:

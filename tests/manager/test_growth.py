@@ -217,7 +217,11 @@ def test_a_node_is_drained_and_forgotten() -> None:
         cluster.nodes[2].start()
         with pytest.raises(EmberError) as caught:
             await cluster.nodes[2].beat()
-        assert caught.value.code is Code.INVALID and "new node id" in caught.value.message
+        assert (
+            caught.value.code is Code.INVALID
+            and "new node id" in caught.value.message
+            and "storage-2" in caught.value.message
+        )
         del cluster.nodes[2]
 
     with_cluster(scenario)

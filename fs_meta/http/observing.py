@@ -214,6 +214,9 @@ class Observer:
             }
         self.history.add(self._clock(), readings, levels, whole=(META,))
         self._spaces = spaces
+        listed = () if routing is None else {node.node for node in routing.nodes}
+        for gone in [node for node in self._slow_there if node not in listed]:
+            del self._slow_there[gone]
         self._unheard = frozenset(node.node for node in nodes if node.node not in readings)
         if watched:
             self.tell()

@@ -89,6 +89,8 @@ function header() {
     const well = cluster.chain_states.serving ?? 0;
     setText(at("count-chains"), well === cluster.chains ? count(cluster.chains) : `${count(well)}/${count(cluster.chains)}`);
     setText(at("count-clients"), count(cluster.clients));
+    setAttribute(at("count-nodes"), "title", `${count(cluster.nodes_up)} of ${count(cluster.nodes)} are up`);
+    setAttribute(at("count-chains"), "title", `${count(well)} of ${count(cluster.chains)} serve with all replicas`);
     const health = `${overview.headline(cluster)}${cluster.missing.length ? `: ${cluster.missing.slice(0, 3).join(", ")}` : ""}`;
     if (health !== saidHealth) {
       if (saidHealth) announce(health);

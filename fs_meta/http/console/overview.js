@@ -152,7 +152,7 @@ export function create() {
       ],
       format: milliseconds,
       floor: 0.1,
-      note: "Means, as the servers measure them; of writes, over all replicas.",
+      note: "Means, as servers measure them; of writes, over all replicas.",
     }),
     new Chart({
       title: "Errors",

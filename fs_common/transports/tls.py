@@ -203,6 +203,9 @@ class TlsLink(TcpLink):
 
     def _read_some(self, session: TlsSession, into: memoryview) -> int:
         """Bytes of one record; 0: the session has ended. Raises as `TlsSession.read`, and BlockingIOError."""
+        # Not found out by asking for a record: the exception costs as much as a record.
+        if not session.waits:
+            session.refill()
         while True:
             try:
                 count = session.read(len(into), into)

@@ -269,14 +269,12 @@ PLANTED = [
 """Each is found within `seeds`."""
 
 RARE = [
-    Planted("a sync that counts for every chain version", defects=IsSyncedForEver),
     Planted("answers that nobody else has are kept", defects=KeepsAnswersThatNobodyHas),
     Planted("a list beside what was begun", defects=ListsBesideWhatItBegan),
     Planted("a round before the tail is ready", defects=FillsBeforeItIsReady),
     Planted("an answer of a former successor", replica=TakesAnswersOfBefore, defects=TakesAnswersOfBeforeShell),
     Planted("no chain version is judged", replica=JudgesNoChainVersion),
     Planted("a leftover is committed without the syncing", replica=CommitsALeftoverWithoutTheSyncing),
-    Planted("a word that is older than a death", manager=BelievesOldWords),
     Planted("a heartbeat that comes late", manager=TakesLateHeartbeats),
 ]
 """No test counts on these: what provokes them is rarer than a short run has seeds."""
@@ -291,6 +289,16 @@ DIRECTED = [
         Planted("mended beside one that is whole", defects=MendsBesideOneThatIsWhole),
         stories.a_head_comes_back_whole_and_its_tail_does_not,
         quiet(replicas=2, memory=True),
+    ),
+    Directed(
+        Planted("a word that is older than a death", manager=BelievesOldWords),
+        stories.a_death_while_another_has_lost_its_power,
+        quiet(replicas=2, memory=True),
+    ),
+    Directed(
+        Planted("a sync that counts for every chain version", defects=IsSyncedForEver),
+        stories.a_replica_that_was_filled_up_before,
+        quiet(replicas=2),
     ),
     Directed(
         Planted("a late copy goes over what is newer", replica=TakesLateCopies),

@@ -38,6 +38,38 @@ def a_head_comes_back_whole_and_its_tail_does_not(script: Script) -> None:
     script.end()
 
 
+def a_death_while_another_has_lost_its_power(script: Script) -> None:
+    """Nobody knows yet that the tail has lost its power when the head dies: what it said before is no word for now."""
+    script.stored(script.write())
+    script.cut_power(2)
+    script.kill(1)
+    script.for_ms(5_000.0)
+    script.start(2)
+    script.for_ms(20_000.0)
+    script.start(1)
+    script.until(lambda: script.serves(1), "whoever has everything serves")
+    script.end()
+
+
+def a_replica_that_was_filled_up_before(script: Script) -> None:
+    """It was filled up once, serves, is cut off the manager for a while, and misses something."""
+    script.kill(2)
+    script.until(lambda: script.chain() == "1:S 2:O", "the chain goes on")
+    script.stored(script.write())
+    script.start(2)
+    script.until(lambda: script.chain() == "1:S 2:S" and script.serves(2), "it is filled up")
+    script.network.cut("n2", "manager", 1e9)
+    script.network.cut("manager", "n2", 1e9)
+    script.until(lambda: script.chain() == "1:S 2:O", "the chain goes on without it")
+    script.stored(script.write())
+    lists = held("n1", "n2", "list_held", answers=False)
+    script.hold(lists)
+    script.network.heal_links()
+    script.until(lambda: any(lists(letter) for letter, _ in script.network.kept), "it is to be filled up again")
+    script.for_ms(3_000.0)
+    script.end()
+
+
 def a_push_that_is_late(script: Script) -> None:
     """A whole chunk is sent to the syncing replica twice, as the first one does not arrive; then it changes, and then
     the first one arrives."""

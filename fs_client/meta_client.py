@@ -15,7 +15,7 @@ from fs_client.options import CLUSTER_VARIABLE, Address
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.methods import Method
 from fs_common.peers import PeerPool
-from fs_common.tracing import begin, end
+from fs_common.tracing import current, new_trace
 
 logger = logging.getLogger(__name__)
 
@@ -47,35 +47,33 @@ class MetaClient:
         `one_round`: give up as soon as every server was found unreachable once, instead of trying until the deadline.
         Raises `EmberError`: what the service answered; UNREACHABLE naming every address if no server was reached.
         """
-        mine = begin()
-        try:
-            attempts = Attempts(self._timeout_s if timeout_s is None else timeout_s)
-            failed: dict[Address, EmberError] = {}
-            reason: EmberError | None = None
-            """The newest answer of a server that said why it could not: worth more than the silence of a later try."""
-            while True:
-                address = self._addresses[self._preferred]
-                try:
-                    return await self._pool.call(address, method, request, timeout=attempts.try_s(TRY_TIMEOUT_S))
-                except EmberError as error:
-                    if error.retry is Retry.FINAL:
-                        raise
-                    failed[address] = error
-                    if error.code not in _GONE or error.code is Code.INTERNAL:
-                        reason = error
-                    if error.code in _GONE:
-                        self._preferred = (self._preferred + 1) % len(self._addresses)
-                    if error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX:
-                        raise
-                    everywhere = len(failed) == len(self._addresses)
-                    if one_round and everywhere and all(e.code is Code.UNREACHABLE for e in failed.values()):
-                        raise self._unreachable(failed) from error
-                    if not await attempts.again(error, at_once=not everywhere):
-                        raise self._gave_up(failed, reason, attempts) from error
-                    logger.debug("%s at %s: %s; trying again", method.name, address, error)
-        finally:
-            if mine:
-                end()
+        trace = current() or new_trace()
+        attempts = Attempts(self._timeout_s if timeout_s is None else timeout_s)
+        failed: dict[Address, EmberError] = {}
+        reason: EmberError | None = None
+        """The newest answer of a server that said why it could not: worth more than the silence of a later try."""
+        while True:
+            address = self._addresses[self._preferred]
+            try:
+                return await self._pool.call(
+                    address, method, request, timeout=attempts.try_s(TRY_TIMEOUT_S), trace=trace
+                )
+            except EmberError as error:
+                if error.retry is Retry.FINAL:
+                    raise
+                failed[address] = error
+                if error.code not in _GONE or error.code is Code.INTERNAL:
+                    reason = error
+                if error.code in _GONE:
+                    self._preferred = (self._preferred + 1) % len(self._addresses)
+                if error.code is Code.INTERNAL and attempts.count + 1 >= INTERNAL_TRIES_MAX:
+                    raise
+                everywhere = len(failed) == len(self._addresses)
+                if one_round and everywhere and all(e.code is Code.UNREACHABLE for e in failed.values()):
+                    raise self._unreachable(failed) from error
+                if not await attempts.again(error, at_once=not everywhere):
+                    raise self._gave_up(failed, reason, attempts) from error
+                logger.debug("%s at %s: %s; trying again", method.name, address, error)
 
     def _gave_up(self, failed: dict[Address, EmberError], reason: EmberError | None, attempts: Attempts) -> EmberError:
         if reason is None:

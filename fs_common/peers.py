@@ -79,12 +79,13 @@ class PeerPool:
         into: Sequence[memoryview] = (),
         timeout: float,
         ticket: Ticket | None = None,
+        trace: int = 0,
     ) -> Any:
         """`Peer.call` on the connection to `address`. Raises also UNREACHABLE, naming the address."""
         peer = self._peers.get(address)
         if peer is None or peer.closed or peer.closing or self._process != os.getpid():
             peer = await self.peer(address, ticket)
-        return await peer.call(method, request, send=send, into=into, timeout=timeout, ticket=ticket)
+        return await peer.call(method, request, send=send, into=into, timeout=timeout, ticket=ticket, trace=trace)
 
     def received(self, address: Address) -> int:
         """How many bytes have come on the connection to `address`; 0: there is none."""

@@ -406,6 +406,7 @@ class Peer:
         into: Sequence[memoryview] = (),
         timeout: float,
         ticket: Ticket | None = None,
+        trace: int = 0,
     ) -> Any:
         """Send `request` and return the response, an instance of `method.response`.
 
@@ -413,6 +414,7 @@ class Peer:
         response has `lengths` and the payload is shorter than `into`, item i's bytes go to `into[i][:lengths[i]]`.
         The memory of both belongs to the call until it returns or raises, cancellation included, and is not touched
         after that. `timeout` is in seconds, noticed up to `SWEEP_INTERVAL_S` late. By `ticket` it may be abandoned.
+        `trace`: the operation that it is made for; 0: the one that is worked on here.
 
         Raises `EmberError`: what the server raised; PEER_GONE (the connection broke, or was ended for a bad frame,
         after the request began to leave); INTERNAL (the response is malformed); UNREACHABLE or CLOSING (it has not
@@ -451,7 +453,7 @@ class Peer:
             if ticket is not None:
                 ticket.wait_for(pending.future)
             deadline_ms = min(max(int((deadline - now) * 1000), 1), frames.DEADLINE_MS_MAX)
-            trace = current() if self.welcome.traces else 0
+            trace = (trace or current()) if self.welcome.traces else 0
             frame = (
                 frames.pack(frames.REQUEST, method.number, number, len(body), payload_length, deadline_ms, trace) + body
             )

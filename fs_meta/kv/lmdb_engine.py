@@ -261,11 +261,12 @@ class LmdbStore:
         else:
             self._queue.append(waiting)
             self._schedule(loop)
-        try:
-            result: T = await waiting.outcome()
-            return result
-        finally:
-            (self._relaxed if relaxed else self._durable).add(clock_ns() - began_ns)
+        result: T = await waiting.outcome()
+        elapsed_ns = clock_ns() - began_ns
+        latency = self._relaxed if relaxed else self._durable
+        latency.buckets[elapsed_ns.bit_length()] += 1
+        latency.total_ns += elapsed_ns
+        return result
 
     def timings(self) -> Timings:
         waiting = len(self._queue) + len(self._unsynced) + len(self._held)

@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from fs_client.meta_client import MetaClient
+from fs_client.options import Address
 from fs_common import tracing
 from fs_common.endless import keep
-from fs_common.errors import EmberError
+from fs_common.errors import Code, EmberError
 from fs_common.methods import AT_VERSION, COMMITTED_VERSIONS
+from fs_common.peers import PeerPool
 from fs_common.records.resync import AtVersion
 from fs_common.records.session import Empty, Hello
 from fs_common.records.storage import CommittedVersions, CommittedVersionsReply
@@ -133,3 +136,31 @@ def test_tasks_that_outlive_an_operation_have_no_id() -> None:
 
     run(scenario())
     assert seen[0] == 0 and seen[1] not in (0, 9) and seen[2] == 9
+
+
+def test_all_tries_of_a_call_have_the_same_id_and_other_calls_have_others() -> None:
+    seen: list[int] = []
+
+    async def scenario() -> None:
+        def answer(call: Call) -> Reply:
+            seen.append(call.trace)
+            if len(seen) < 3:
+                raise EmberError(Code.BUSY, "later")
+            return Reply(Empty())
+
+        service = Service("meta", "", 0)
+        service.register(AT_VERSION, answer)
+        server = await tcp.serve(service, "127.0.0.1", 0)
+        pool = PeerPool(HELLO)
+        try:
+            client = MetaClient([Address(server.host, server.port)], pool, S)
+            await client.call(AT_VERSION, AtVersion(1, 1))
+            await client.call(AT_VERSION, AtVersion(1, 1))
+            tracing.enter(77)
+            await client.call(AT_VERSION, AtVersion(1, 1))
+        finally:
+            await pool.close()
+            await server.close()
+
+    run(scenario())
+    assert len(set(seen[:3])) == 1 and seen[0] and seen[3] not in (0, seen[0]) and seen[4] == 77

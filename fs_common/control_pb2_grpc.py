@@ -63,7 +63,7 @@ class ManagerServicer(object):
 
     def Heartbeat(self, request_iterator, context):
         """A node's life. The first message registers the node; each answer renews its lease. The stream breaks with
-        ember-code WRONG_CLUSTER, INVALID (a bad report) or EXISTS (another process runs under this node id); the
+        ember-code WRONG_CLUSTER, INVALID (a bad report) or NODE_TAKEN (another process has this node id); the
         node is not registered then. UNAVAILABLE without a code: try again, or another metadata server. NODE_UNKNOWN: the
         process has left, and should end; one that is started anew registers.
         """

@@ -398,8 +398,11 @@ class World:
         self.kernel.after(duration_ms, empty, None)
 
     def _replace(self, node: int, back_ms: float) -> None:
-        """Another, empty disk. Only while somebody else has everything: this is for good."""
+        """Another, empty disk. Only while all others have everything: this is for good, and where a survivor that is
+        not whole waits for one whose disk is gone, an operator is needed."""
         if self.replaced or self.checks.forgiving or not self._keeps([node]):
+            return
+        if any(self.disks[one].fails or not self._is_whole(one) for one in self.nodes if one != node):
             return
         self.replaced.add(node)
         self.end_node(node, power=True, back_ms=back_ms)

@@ -220,6 +220,7 @@ class StormCluster:
             chunk_size_bytes=CHUNK_BYTES,
             stripe=16,
             durability=durability,
+            security="off",  # tokens have tests of their own
             **settings,
         )
         for node, member in enumerate(self.storage, 1):

@@ -53,7 +53,7 @@ def test_a_mount_gives_its_figures_also_after_another_daemon_took_over(
 ) -> None:
     (port,) = free_ports("127.0.0.1", 1)
     one = mount(cluster, "figures", f"metrics_port={port}")
-    home = one.path / "figures"
+    home = one.path / "figures-of-a-mount"
     home.mkdir()
     (home / "a").write_bytes(b"x" * 5000)
     found = operations(port)
@@ -69,7 +69,7 @@ def test_a_mount_gives_its_figures_also_after_another_daemon_took_over(
 
 def test_the_log_has_each_operation_at_debug_level_as_json(cluster: LaunchedCluster, mount: MakeMount) -> None:
     one = mount(cluster, "logged", "log_level=debug", "log_json")
-    home = one.path / "logged"
+    home = one.path / "log-of-a-mount"
     home.mkdir()
     (home / "naïve").touch()
     one.close()

@@ -7,6 +7,7 @@ Called by: the process, which hands it to its HTTP server.
 import logging
 from collections.abc import Callable
 
+from fs_common import heap
 from fs_common.http_server import App, Receive, Scope, Send, respond
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class MadeLater:
         if self._app is None:
             try:
                 self._app = self._make()
+                heap.keep()  # fifty thousand objects
             except ImportError as error:
                 _log.error("no administration over HTTP, and no console: %s; install emberfs[server]", error)
                 self._app = _nothing

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PAGE = 1024
 CALL_S = 20.0
 CHAINS_AT_ONCE = 16
+NOT_TOLD = "what it has is told to administrators alone"
 
 
 class Replica(NamedTuple):
@@ -141,7 +142,7 @@ async def _held(
         try:
             reply: ListHeldReply = await fs.pool.call((node.host, node.port), LIST_HELD, request, timeout=CALL_S)
         except EmberError as error:
-            return found, error.message
+            return found, NOT_TOLD if error.code is Code.ACCESS_DENIED else error.message
         for held in reply.chunks:
             of_inode, index = split_chunk_id(held.chunk)
             if of_inode != inode or index > last:

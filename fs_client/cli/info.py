@@ -27,8 +27,9 @@ def info(paths: tuple[str, ...], chunks: int | None, first: int, as_json: bool, 
     """Show where files lie: their chunks, the chains these are on, and what each replica has.
 
     For each chunk and replica: target, node, version and the checksum of the stored bytes. Replicas that agree are
-    shown in one line. Of a directory: the layout that new files in it get. --json prints one object a line, with all
-    chunks unless --chunks says otherwise. Exit code 1 if replicas differ or do not answer.
+    shown in one line. Where security is on, only administrators are told versions and checksums. Of a directory: the
+    layout that new files in it get. --json prints one object a line, with all chunks unless --chunks says otherwise.
+    Exit code 1 if replicas differ or do not answer.
 
     \b
     Example:
@@ -41,7 +42,7 @@ def info(paths: tuple[str, ...], chunks: int | None, first: int, as_json: bool, 
 
 
 async def _info(locations: list[RemotePath], first: int, chunks: int | None, as_json: bool) -> None:
-    from fs_client.file_map import map_file
+    from fs_client.file_map import NOT_TOLD, map_file
     from fs_client.file_ref import file_ref
     from fs_common.errors import EmberError
 
@@ -66,7 +67,11 @@ async def _info(locations: list[RemotePath], first: int, chunks: int | None, as_
             silent = {
                 replica.target: replica.trouble for place in places for replica in place.replicas if replica.trouble
             }
+            if NOT_TOLD in silent.values():
+                click.echo(f"emberfs: {location}: what its replicas have is told to administrators alone", err=True)
             for target, trouble in sorted(silent.items()):
+                if trouble == NOT_TOLD:
+                    continue
                 failures.add(location, f"target {target} was not asked: {trouble}")
             for place in places:
                 if not place.agree:
@@ -143,16 +148,20 @@ def _print_place(place: "ChunkPlace") -> None:
         version, digest = next((r.version, r.digest) for r in (*asked, first) if r.version or r is first)
         put(f"{where}  {version:>7}  {digest:08x}  {' '.join(map(_name, place.replicas))}")
         return
+    if not asked:
+        put(f"{where}  {'':>7}  {'':8}  {' '.join(map(_name, place.replicas))}")
+        return
     for replica in place.replicas:
         put(f"{where}  {replica.version:>7}  {replica.digest:08x}  {_name(replica)}")
 
 
 def _name(replica: "Replica") -> str:
+    from fs_client.file_map import NOT_TOLD
     from fs_common.records.routing import PublicState
 
     name = f"{replica.target}@{replica.node}"
     if replica.state is not PublicState.SERVING:
         name += f" ({replica.state.name.lower()})"
-    elif replica.trouble:
+    elif replica.trouble and replica.trouble != NOT_TOLD:
         name += " (?)"
     return name + (f"+{replica.pending_version}" if replica.pending_version else "")

@@ -244,6 +244,19 @@ def test_storage_daemons_let_users_at_the_files_that_are_theirs(secured: Secured
     run(main(), 2 * WAIT_S)
 
 
+def test_info_tells_users_where_their_files_lie_and_administrators_what_replicas_have(secured: Secured) -> None:
+    token = secured.user("iris", User(60009, 60009, []))
+
+    async def write() -> None:
+        async with await aio.connect(secured.address, token_file=token) as fs:
+            await fs.write_file("/open/iris", b"i" * 1000)
+
+    run(write())
+    told = secured.emberfs("info", "ember:/open/iris", token=token)
+    assert "told to administrators alone" in told and "@1 " in told and "(?)" not in told
+    assert " 1000 " in secured.emberfs("info", "ember:/open/iris")
+
+
 def test_who_has_no_token_or_another_clusters_is_told_so(secured: Secured, tmp_path: Path) -> None:
     other = tmp_path / "other.token"
     other.write_text(token_text(make_token(os.urandom(36))))

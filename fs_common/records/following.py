@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fs_common.records.integers import Number
+from fs_common.records.bounds import Number
 
 
 class Promised:

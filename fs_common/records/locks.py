@@ -4,7 +4,7 @@ import enum
 
 import msgspec
 
-from fs_common.records.integers import Number
+from fs_common.records.bounds import Identifier, Number
 from fs_common.records.meta import Attributes
 
 
@@ -33,14 +33,14 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
     """Take, change or give up a lock. WOULD_BLOCK: another owner has it, and did so for `wait_ms`."""
 
     inode: Number
-    client: bytes
+    client: Identifier
     owner: Number
     """64 bits, named by the client: who has the lock on it."""
     kind: int
     """`LockKind`"""
     type: int
     """`LockType`"""
-    request: bytes
+    request: Identifier
     start: Number = 0
     end: Number = LOCK_END
     """The last byte, inclusive."""
@@ -63,7 +63,7 @@ class GetLock(msgspec.Struct, frozen=True, array_like=True):
     """Which lock stands in the way of this one?"""
 
     inode: Number
-    client: bytes
+    client: Identifier
     owner: Number
     kind: int
     type: int
@@ -84,10 +84,10 @@ class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
     """Give up all locks of an owner on a file, of one kind."""
 
     inode: Number
-    client: bytes
+    client: Identifier
     owner: Number
     kind: int
-    request: bytes
+    request: Identifier
 
 
 class ReleaseLocksReply(msgspec.Struct, frozen=True, array_like=True):

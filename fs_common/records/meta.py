@@ -10,7 +10,7 @@ import enum
 import msgspec
 
 from fs_common.layout import Layout
-from fs_common.records.integers import Number, UserNumber
+from fs_common.records.bounds import Identifier, Number, Place, UserNumber
 
 
 class FileType(enum.IntEnum):
@@ -139,13 +139,13 @@ class Create(msgspec.Struct, frozen=True, array_like=True):
     at: Number
     path: bytes
     mode: int
-    request: bytes
+    request: Identifier
     exclusive: bool = True
     """False: an existing file is opened instead."""
     truncate: bool = False
     """With `exclusive` false: an existing file is cut to 0 by the client afterwards (it gets `existed`)."""
     write: bool = False
-    client: bytes = b""
+    client: Identifier = b""
     layout: Layout | None = None
     """None: inherited from the directory."""
     user: User = User()
@@ -159,7 +159,7 @@ class Create(msgspec.Struct, frozen=True, array_like=True):
 
 class OpenReply(msgspec.Struct, frozen=True, array_like=True):
     attributes: Attributes
-    session: bytes = b""
+    session: Identifier = b""
     """Empty for read-only opens."""
     existed: bool = False
     promised: int = 0
@@ -172,7 +172,7 @@ class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
     parent: Number
     names: list[bytes]
     mode: int
-    request: bytes
+    request: Identifier
     layout: Layout | None = None
     user: User = User()
     relaxed: bool = False
@@ -185,8 +185,8 @@ class Open(msgspec.Struct, frozen=True, array_like=True):
     at: Number
     path: bytes
     write: bool = False
-    client: bytes = b""
-    request: bytes = b""
+    client: Identifier = b""
+    request: Identifier = b""
     user: User = User()
     hold: bool = False
     """Without `write`: a session all the same, so that the file's contents outlive its last name until `Close`."""
@@ -206,8 +206,8 @@ class Close(msgspec.Struct, frozen=True, array_like=True):
     """End a write session. The file's length is exact afterwards."""
 
     inode: Number
-    session: bytes
-    request: bytes
+    session: Identifier
+    request: Identifier
     written_end: int = -1
     """Hint: highest end offset this session wrote and got acknowledged; -1: it wrote nothing."""
     truncate_version: Number = 0
@@ -227,8 +227,8 @@ class Fsync(msgspec.Struct, frozen=True, array_like=True):
     """Settle length and times while the session goes on."""
 
     inode: Number
-    session: bytes
-    request: bytes
+    session: Identifier
+    request: Identifier
     written_end: int = -1
     truncate_version: Number = 0
     exact: bool = False
@@ -244,7 +244,7 @@ class Mkdir(msgspec.Struct, frozen=True, array_like=True):
     at: Number
     path: bytes
     mode: int
-    request: bytes
+    request: Identifier
     parents: bool = False
     """Make missing ancestors too, and succeed if the directory exists."""
     layout: Layout | None = None
@@ -257,7 +257,7 @@ class Readdir(msgspec.Struct, frozen=True, array_like=True):
     """One page, in byte order of names. `.` and `..` are not listed."""
 
     inode: Number
-    after: bytes = b""
+    after: Place = b""
     """Last name of the page before; empty: from the start."""
     limit: Number = 1024
     with_attributes: bool = False
@@ -282,7 +282,7 @@ class ReaddirReply(msgspec.Struct, frozen=True, array_like=True):
 class Unlink(msgspec.Struct, frozen=True, array_like=True):
     at: Number
     path: bytes
-    request: bytes
+    request: Identifier
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
@@ -291,7 +291,7 @@ class Unlink(msgspec.Struct, frozen=True, array_like=True):
 class Rmdir(msgspec.Struct, frozen=True, array_like=True):
     at: Number
     path: bytes
-    request: bytes
+    request: Identifier
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
@@ -302,7 +302,7 @@ class RemoveTree(msgspec.Struct, frozen=True, array_like=True):
 
     at: Number
     path: bytes
-    request: bytes
+    request: Identifier
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
@@ -319,7 +319,7 @@ class Rename(msgspec.Struct, frozen=True, array_like=True):
     path: bytes
     new_at: Number
     new_path: bytes
-    request: bytes
+    request: Identifier
     flags: int = 0
     """`RenameFlags`"""
     user: User = User()
@@ -331,7 +331,7 @@ class Symlink(msgspec.Struct, frozen=True, array_like=True):
     at: Number
     path: bytes
     target: bytes
-    request: bytes
+    request: Identifier
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
@@ -354,7 +354,7 @@ class Link(msgspec.Struct, frozen=True, array_like=True):
     path: bytes
     new_at: Number
     new_path: bytes
-    request: bytes
+    request: Identifier
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
@@ -365,7 +365,7 @@ class SetAttr(msgspec.Struct, frozen=True, array_like=True):
 
     at: Number
     path: bytes
-    request: bytes
+    request: Identifier
     mode: int | None = None
     uid: UserNumber | None = None
     gid: UserNumber | None = None
@@ -389,9 +389,9 @@ class Truncate(msgspec.Struct, frozen=True, array_like=True):
 
     inode: Number
     length: Number
-    request: bytes
+    request: Identifier
     user: User = User()
-    session: bytes = b""
+    session: Identifier = b""
     """Of an open for writing, whose right was checked then; empty: the user must have the right to write."""
     relaxed: bool = False
     """As in `Create`."""
@@ -439,7 +439,7 @@ class Mknod(msgspec.Struct, frozen=True, array_like=True):
     path: bytes
     type: FileType
     mode: int
-    request: bytes
+    request: Identifier
     device: Number = 0
     layout: Layout | None = None
     """Regular files only; None: inherited."""
@@ -454,8 +454,8 @@ class CreateUnnamed(msgspec.Struct, frozen=True, array_like=True):
     directory: Number
     """Where it would be: its layout and group."""
     mode: int
-    request: bytes
-    client: bytes
+    request: Identifier
+    client: Identifier
     linkable: bool = True
     """False (O_EXCL): it can never get a name."""
     user: User = User()
@@ -497,7 +497,7 @@ class SetXattr(msgspec.Struct, frozen=True, array_like=True):
     inode: Number
     name: bytes
     value: bytes
-    request: bytes
+    request: Identifier
     flags: int = 0
     """`XattrFlags`"""
     user: User = User()
@@ -508,7 +508,7 @@ class SetXattr(msgspec.Struct, frozen=True, array_like=True):
 class RemoveXattr(msgspec.Struct, frozen=True, array_like=True):
     inode: Number
     name: bytes
-    request: bytes
+    request: Identifier
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""

@@ -71,6 +71,19 @@ def test_a_number_that_is_none_of_an_inode_makes_no_record(record: type[msgspec.
         decoder(record)(body)
 
 
+@pytest.mark.parametrize(
+    ("record", "name"), [(meta.Close, "session"), (meta.Mkdir, "request"), (meta.Readdir, "after")]
+)
+def test_bytes_that_no_key_could_hold_make_no_record(record: type[msgspec.Struct], name: str) -> None:
+    known = Values(1).record(record)
+    for field in msgspec.structs.fields(record):
+        if isinstance(getattr(known, field.name), int) and not isinstance(getattr(known, field.name), bool):
+            known = msgspec.structs.replace(known, **{field.name: 1})
+    body = msgspec.msgpack.encode(msgspec.structs.replace(known, **{name: b"x" * 300}))
+    with pytest.raises(msgspec.ValidationError, match="length <="):
+        decoder(record)(body)
+
+
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_any_bytes_are_a_record_or_malformed(record: type[msgspec.Struct]) -> None:
     fields = len(msgspec.structs.fields(record))

@@ -41,7 +41,7 @@ def works_by(running: server.MetaServer, manager: RunningManager) -> dict[str, A
     watch = manager.manager.move_watch
     return {
         "log_level": logging.getLevelName(logging.getLogger().level).lower(),
-        "slow_operation_ms": running._slow_operations.threshold_ns // 1_000_000,
+        "slow_operation_ms": running.slow_operations.threshold_ns // 1_000_000,
         "targets_per_node": manager.manager.targets_per_node,
         "moves_per_node": watch.limits.per_node,
         "moves_at_once": watch.limits.at_once,

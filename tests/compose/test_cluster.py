@@ -135,7 +135,8 @@ def require_reached(engine: Engine) -> None:
 
 
 def speaks_tls(engine: Engine) -> None:
-    """The overlay: nobody is let in without knowing the authority, and new certificates cut nobody off."""
+    """The overlay: only who knows the authority is let in, and new certificates cut nobody off. After `down` and
+    `up` everything is there again."""
     engine.files.append(ROOT / "deploy" / "docker-compose.tls.yml")
     up(engine)
     engine.inside("mount", "cp", "/etc/passwd", "/mnt/ember/passwd")
@@ -144,6 +145,9 @@ def speaks_tls(engine: Engine) -> None:
     engine.inside("client", "emberfs", "cp", "ember:/passwd", "/tmp/passwd")
     engine.inside("client", "cmp", "/etc/passwd", "/tmp/passwd")
     engine.inside("client", "env", "EMBERFS_TLS_CA=", "emberfs", "ls", "ember:/", code=1)
+    engine.compose("down")
+    up(engine)
+    engine.inside("mount", "cmp", "/etc/passwd", "/mnt/ember/passwd")
     engine.compose("down", "--volumes")
 
 
@@ -202,7 +206,7 @@ def test_the_cluster_outlives_what_happens_to_its_containers(engine: Engine) -> 
     engine.compose("down", "--volumes")
     steps.done("down")
     speaks_tls(engine)
-    steps.done("up again with TLS, certificates rotated, down")
+    steps.done("up with TLS, certificates rotated, down, up with its data, down")
     assert engine.docker("ps", "--all", "--quiet") == ""
     assert engine.docker("volume", "ls", "--quiet") == ""
     assert engine.docker("network", "ls", "--quiet", "--filter", "type=custom") == ""

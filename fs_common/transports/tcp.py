@@ -24,6 +24,7 @@ from fs_common.frames import FrameError
 from fs_common.limits import KIB, MIB
 from fs_common.link import Receiver
 from fs_common.records.session import Hello, Welcome
+from fs_common.resolving import resolve
 from fs_common.rpc import Peer, Service
 from fs_common.serving import ServingConnection
 from fs_common.telemetry import LimitedLog
@@ -466,7 +467,7 @@ async def _connected_link(loop: asyncio.AbstractEventLoop, host: str, port: int,
 
 async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
     failure = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-    for family, _, _, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, address in await resolve(host, port):
         opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             await loop.sock_connect(opened, address)

@@ -29,6 +29,7 @@ import msgspec
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.records.routing import Chain, NodeState, Routing, StoreVerdict
+from fs_common.resolving import resolve
 from fs_meta.kv.interface import KeyValueStore, Transaction
 from fs_meta.manager.chain_watch import ChainWatch
 from fs_meta.manager.cluster_config import ClusterConfig
@@ -530,14 +531,19 @@ def _log_moves(moves: Iterable[Move]) -> None:
 async def _refuses_connections(host: str, port: int) -> bool:
     """Whether a connect to the port is refused: nobody listens there. Anything else is no: a timeout, any other error,
     a host that is none."""
+    refused = False
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except ConnectionRefusedError:
-        return True
+            for _, address in await resolve(host, port):
+                try:
+                    _, writer = await asyncio.open_connection(*address[:2])
+                except ConnectionRefusedError:
+                    refused = True
+                    continue
+                writer.close()
+                with contextlib.suppress(Exception):
+                    await writer.wait_closed()
+                return False
     except Exception:  # of whatever kind: it proves nothing about the process
         return False
-    writer.close()
-    with contextlib.suppress(Exception):
-        await writer.wait_closed()
-    return False
+    return refused

@@ -203,8 +203,12 @@ def test_the_cluster_outlives_what_happens_to_its_containers(engine: Engine) -> 
     engine.inside("client", "emberfs", "status")
     steps.done("healthy, and every chunk where it belongs")
 
+    engine.compose("stop")
+    for service in ("meta", *STORAGE[:3], "mount"):
+        state = json.loads(engine.docker("inspect", engine.container(service)))[0]["State"]
+        assert state["ExitCode"] == 0, (service, state)  # 137: it did not end by itself in the time that it has
     engine.compose("down", "--volumes")
-    steps.done("down")
+    steps.done("down, each in order")
     speaks_tls(engine)
     steps.done("up with TLS, certificates rotated, down, up with its data, down")
     assert engine.docker("ps", "--all", "--quiet") == ""

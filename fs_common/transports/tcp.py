@@ -24,11 +24,12 @@ from fs_common.frames import FrameError
 from fs_common.limits import KIB, MIB
 from fs_common.link import Receiver
 from fs_common.records.session import Hello, Welcome
-from fs_common.resolving import resolve
 from fs_common.rpc import Peer, Service
 from fs_common.serving import ServingConnection
 from fs_common.telemetry import LimitedLog
 from fs_common.tls.names import Proven, describe
+from fs_common.transports.tcp_socket import UNACKNOWLEDGED_MS as UNACKNOWLEDGED_MS
+from fs_common.transports.tcp_socket import connected_socket, tune
 from fs_common.wire import PAYLOAD_DONE, FileRange, FrameReader, FrameWriter, Outgoing, Part
 
 if TYPE_CHECKING:
@@ -39,21 +40,12 @@ _defects = LimitedLog(logger)
 
 TURN_BYTES_MAX = 1 * MIB
 """One connection moves this much in one turn of the loop before others get theirs: some tenths of a millisecond."""
-SEND_BUFFER_BYTES = 512 * KIB
-"""The kernel doubles it. What is on its way between two processes stays in the processor's cache: 10 to 30 % more
-bytes a second on an idle machine than with the kernel's own sizing (up to 4 MiB), and twice as many on a busy one.
-Enough for 1 GB/s on one connection at 1 ms of round trip."""
 WAKE_BYTES = 256 * KIB
 """While so much of a payload is still to come, the loop is told only when so much is there: nobody can use a part of it
 before, and a turn of the loop costs the same however little it moves. 30 % less processor time for each MiB that is
 read, 8 % for each that three replicas store; with 1 MiB it is more again, as the bytes leave the cache meanwhile."""
 LINGER_S = 1.0
 """How long a link that has sent its last byte waits for the other side to take it."""
-KEEPALIVE_IDLE_S = 5
-KEEPALIVE_INTERVAL_S = 1
-KEEPALIVE_COUNT = 5
-UNACKNOWLEDGED_MS = 10_000
-"""A peer that is silently gone is noticed after about this time, idle or not."""
 ACCEPT_RETRY_S = 0.5
 CONNECTIONS_SHARE = 7
 """Eighths of the descriptors that a process may have which connections to one server of it may take."""
@@ -457,43 +449,12 @@ def _check_welcome(host: str, port: int, proven: Proven, welcome: Welcome) -> No
 
 
 async def _connected_link(loop: asyncio.AbstractEventLoop, host: str, port: int, tls: "TlsFiles | None") -> TcpLink:
-    connected = await _connected_socket(loop, host, port)
+    connected = await connected_socket(loop, host, port)
     if tls is None:
         return TcpLink(connected, loop)
     from fs_common.transports.tls import connected_link
 
     return await connected_link(connected, loop, tls)
-
-
-async def _connected_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
-    failure = OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-    for family, address in await resolve(host, port):
-        opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            await loop.sock_connect(opened, address)
-            if opened.getsockname() == opened.getpeername():
-                # A connect to an unused local port may be given that very port as its own, and meet itself.
-                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-            _tune(opened)
-        except OSError as error:
-            opened.close()
-            failure = error
-        except BaseException:
-            opened.close()
-            raise
-        else:
-            return opened
-    raise failure
-
-
-def _tune(connected: socket.socket) -> None:
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
 
 def _read(part: FileRange) -> bytes:
@@ -618,7 +579,7 @@ class Server:
                 continue
             try:
                 accepted.setblocking(False)
-                _tune(accepted)
+                tune(accepted)
             except OSError:
                 accepted.close()
                 continue

@@ -21,7 +21,7 @@ from fs_common.methods import HELLO, PING, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.records.session import ErrorBody, Ping
 from fs_common.records.storage import ReadChunksReply, UpdateChunks, UpdateChunksReply
 from fs_common.rpc import Allocation, Call, FileRange, Reply
-from fs_common.transports import tcp
+from fs_common.transports import tcp, tcp_socket
 from tests.common.loopback import (
     KIB,
     MIB,
@@ -722,7 +722,7 @@ def test_connections_find_dead_peers_and_do_not_delay() -> None:
     async def main() -> None:
         async with serving(service()) as server:
             listening_name = ("127.0.0.1", server.port)
-            client = await tcp._connected_socket(asyncio.get_running_loop(), *listening_name)
+            client = await tcp_socket.connected_socket(asyncio.get_running_loop(), *listening_name)
             with client:
                 assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -44,7 +44,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 TEXT = b"text/plain; charset=utf-8"
 BACKLOG = 128
 CONNECTIONS_MAX = 256
-"""More are answered 503: people, a browser's feeds, and those that collect figures."""
+"""People, a browser's feeds, and those that collect figures. For more the one makes room that has waited longest for
+its caller; when all are in work they are answered 503."""
 KEEP_ALIVE_S = 30
 """How long an idle connection stays open; longer than the pause between two looks of who collects figures."""
 GRACE_S = 1
@@ -176,6 +177,8 @@ class HttpServer:
     async def _serve(self, app: App, listening: socket.socket) -> None:
         import uvicorn
 
+        from fs_common.http_connections import BoundedConnection
+
         ending = self._ending
 
         class Server(uvicorn.Server):
@@ -188,11 +191,11 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             loop="none",
-            http="h11",
+            http=BoundedConnection,
             ws="none",
             lifespan="auto",
             log_config=None,
-            log_level=logging.WARNING,
+            log_level=logging.ERROR,  # warnings are about what strangers send, a line for each time
             access_log=False,
             proxy_headers=False,
             server_header=False,

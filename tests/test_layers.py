@@ -78,7 +78,8 @@ OPTIONAL = {
     "fastapi": ("fs_meta/http",),
     "pydantic": ("fs_meta/http",),
     "starlette": ("fs_meta/http",),
-    "uvicorn": ("fs_common/http_server.py",),
+    "uvicorn": ("fs_common/http_server.py", "fs_common/http_connections.py"),
+    "h11": ("fs_common/http_connections.py",),
     "prometheus_client": ("fs_common/metrics.py",),
     "cryptography": ("fs_common/tls/making.py",),
 }

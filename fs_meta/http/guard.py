@@ -76,7 +76,7 @@ class Guard:
         if request.method in READING:
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc(origin) != host:
             return Code.NOT_PERMITTED, f"a page of {origin} may not change anything here", 403
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return Code.NOT_PERMITTED, "a page of another site may not change anything here", 403
@@ -101,6 +101,14 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def _netloc(origin: str) -> str | None:
+    """None: it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 class _Counted:

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fs_common import daemon_pages, http_server
+from fs_common import daemon_pages, http_connections, http_server
 from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.errors import Code, EmberError
 from fs_common.http_ports import ABOVE_METADATA, ABOVE_STORAGE, port_of, port_problem
-from fs_common.http_server import App, HttpServer, LoopBridge, Receive, Scope, Send, respond
+from fs_common.http_server import TEXT, App, HttpServer, LoopBridge, Receive, Scope, Send, respond
 from tests.support import run
 
 SERVES = Readiness(waits_for=[], details={"lease_left_s": 7.5})
@@ -116,6 +116,80 @@ def test_a_name_that_is_not_loopbacks_is_refused_on_loopback() -> None:
             assert (await ask(server, "/healthz", host=host))[0] == 200, host
 
     serving(pages, scenario)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "GET /healthz HTTP/1.1\r\nHost: loc", "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"],
+)
+def test_who_connects_and_does_not_ask_is_cut_off(sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connections, "PATIENCE_S", 0.05)
+
+    async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+        while scope["type"] == "http" and (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def scenario(server: HttpServer) -> None:
+        assert await asyncio.to_thread(ended, server.port, sent) == b""
+
+    serving(lambda: rest, scenario)
+
+
+def test_who_takes_nothing_of_his_answer_is_cut_off_and_who_waits_for_his_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_connections, "PATIENCE_S", 0.05)
+    begun, cut = threading.Event(), threading.Event()
+
+    async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/waits":
+            begun.set()
+            await asyncio.to_thread(cut.wait)
+            await respond(send, 200, b"late", TEXT)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.ensure_future(receive())
+        while not gone.done():
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+            await asyncio.sleep(0)
+        cut.set()
+
+    async def scenario(server: HttpServer) -> None:
+        waiting = asyncio.create_task(ask(server, "/waits"))
+        await asyncio.to_thread(begun.wait)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as lazy:
+            lazy.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await asyncio.to_thread(cut.wait, 30)
+        assert await waiting == (200, b"late")
+
+    serving(lambda: rest, scenario)
+
+
+def test_strangers_who_only_connect_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 3)
+
+    async def scenario(server: HttpServer) -> None:
+        strangers = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(9)]
+        try:
+            for _ in range(4):
+                assert (await ask(server, "/healthz"))[0] == 200
+        finally:
+            for stranger in strangers:
+                stranger.close()
+
+    serving(pages, scenario)
+
+
+def ended(port: int, sent: str) -> bytes:
+    """What comes until the server ends the connection. To be called in a thread."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as stranger:
+        stranger.sendall(sent.encode())
+        try:
+            return stranger.recv(1000)
+        except ConnectionResetError:
+            return b""
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -283,7 +283,8 @@ class Namespace:
 
     async def real_path(self, inode: int) -> str:
         """The path of a directory by its inode."""
-        reply: meta.RealPathReply = await self.meta_call(methods.REAL_PATH, meta.RealPath(integer(inode, "inode")))
+        request = meta.RealPath(integer(inode, "inode"), self.user)
+        reply: meta.RealPathReply = await self.meta_call(methods.REAL_PATH, request)
         return os.fsdecode(reply.path)
 
     # Names

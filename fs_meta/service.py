@@ -194,11 +194,15 @@ def _loop_time() -> float:
 
 
 def _own(handler: Handler) -> Handler:
-    """A client opens, locks and gives up locks for itself alone."""
+    """A client opens, locks and gives up locks for itself alone. What a request that names nobody leaves behind is its
+    caller's too, and goes with him."""
 
     def handle(call: Call) -> Reply | Awaitable[Reply]:
-        hello = call.session.hello
-        if call.request.client and call.request.client != hello.client:
+        hello, request = call.session.hello, call.request
+        if not request.client:
+            if getattr(request, "write", True) or getattr(request, "hold", False):
+                call.request = msgspec.structs.replace(request, client=hello.client)
+        elif request.client != hello.client:
             raise EmberError(
                 Code.NOT_PERMITTED,
                 f"the request is for client {shown_client(call.request.client)}, and comes from client"

@@ -79,9 +79,7 @@ class ManagerApi:
         """The answers to a call that has many, and changes nothing; it is made once, of the first server that takes it.
         Raises as `read`."""
         _require_grpc()
-        from fs_common import control_pb2
-
-        request = getattr(control_pb2, f"{method}Request")(**fields)
+        request = _request(method, fields)
         for number, server in enumerate(self._servers):
             begun = False
             try:
@@ -97,9 +95,7 @@ class ManagerApi:
 
     async def _call(self, method: str, fields: dict[str, Any], timeout_s: float, *, order: bool) -> Any:
         _require_grpc()
-        from fs_common import control_pb2
-
-        request = getattr(control_pb2, f"{method}Request")(**fields)
+        request = _request(method, fields)
         attempts = Attempts(timeout_s)
         failed: dict[Address, EmberError] = {}
         reason: EmberError | None = None
@@ -215,6 +211,23 @@ def has_grpc() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("grpc") is not None
+
+
+def _request(method: str, fields: dict[str, Any]) -> Any:
+    """Raises `Usage`: what somebody has typed is no such number or text."""
+    from fs_common import control_pb2
+
+    kind = getattr(control_pb2, f"{method}Request")
+    try:
+        return kind(**fields)
+    except ValueError:
+        for name, value in fields.items():
+            try:
+                kind(**{name: value})
+            except ValueError:
+                what = "is out of range" if isinstance(value, int) else "cannot be sent"
+                raise Usage(f"{name.replace('_', ' ')} {value!r} {what}") from None
+        raise
 
 
 def _require_grpc() -> None:

@@ -399,6 +399,8 @@ class Truncate(msgspec.Struct, frozen=True, array_like=True):
 
 class RealPath(msgspec.Struct, frozen=True, array_like=True):
     inode: Number
+    user: User = User()
+    """Must be able to walk there."""
 
 
 class RealPathReply(msgspec.Struct, frozen=True, array_like=True):

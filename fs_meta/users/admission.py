@@ -21,6 +21,8 @@ ADMINISTRATION: Final = frozenset((methods.SLOW_OPERATIONS.number,))
 """Methods of administrators alone: what took long of everybody, with names. The rest of administration is gRPC's."""
 OF_DAEMONS: Final = frozenset((methods.PING.number, methods.STATS.number, methods.GET_ROUTING.number))
 """What storage daemons may call here; the rest of what they have to say goes to the manager."""
+CLIENT_BYTES: Final = 16
+"""Of `Hello.client`."""
 NO_TOKEN: Final = (
     "this cluster has security on, and no token came with the connection: set EMBERFS_TOKEN_FILE, or give token_file"
 )
@@ -38,6 +40,9 @@ def guard(service: Service, users: Users) -> None:
             if hello.token:
                 _log.line(logging.INFO, "a client of %s gives a token; security is off here, nobody asks", hello.host)
             return ANYBODY
+        if len(hello.client) != CLIENT_BYTES:
+            # None at all is the service itself, to operations that ask whose a session is.
+            raise EmberError(Code.INVALID, f"a client id of {len(hello.client)} bytes, not {CLIENT_BYTES}")
         if not hello.token:
             raise EmberError(Code.UNAUTHENTICATED, NO_TOKEN)
         identity = users.identify(hello.token)

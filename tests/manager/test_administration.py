@@ -16,7 +16,7 @@ import pytest
 
 from fs_client.aio import AsyncFileSystem
 from fs_client.backoff import Attempts
-from fs_client.cli.failure import Failure
+from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.manager_api import ManagerApi, manager_at, manager_of
 from fs_client.options import Address, make_options
 from fs_common import control_pb2 as pb
@@ -405,3 +405,23 @@ def test_a_command_that_knows_the_data_plane_finds_the_manager() -> None:
         assert [fake.asked for fake in fakes] == [1, 1]
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "words"),
+    [
+        ("AddUser", {"name": "ada", "uid": 2**40}, "uid 1099511627776 is out of range"),
+        ("ListNodes", {"after": -1}, "after -1 is out of range"),
+        ("GetConfig", {"kind": "\udcff"}, "cannot be sent"),
+    ],
+)
+def test_what_no_message_holds_is_named(method: str, fields: dict[str, Any], words: str) -> None:
+    async def control_of(address: Address) -> Address:
+        raise AssertionError("nobody is asked")
+
+    async def main() -> None:
+        api = ManagerApi([Address("127.0.0.1", 1)], control_of)
+        with pytest.raises(Usage, match=words):
+            await api.order(method, **fields)
+
+    run(main())

@@ -15,6 +15,7 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.ids import ROOT_INODE
 from fs_common.records import meta
+from fs_common.records.locks import Lock, LockKind, LockType
 from fs_common.records.meta import FileType, User
 from fs_common.records.session import Empty, Hello
 from fs_common.rpc import Peer
@@ -44,8 +45,8 @@ class Secured:
         self.written = written
         self.peers: list[Peer] = []
 
-    async def connect(self, token: str, role: str = "client") -> Peer:
-        hello = Hello([1], role, os.urandom(16), "test", token)
+    async def connect(self, token: str, role: str = "client", client: bytes | None = None) -> Peer:
+        hello = Hello([1], role, os.urandom(16) if client is None else client, "test", token)
         peer = await tcp.connect("127.0.0.1", self.running.port, hello, timeout=TIMEOUT)
         self.peers.append(peer)
         return peer
@@ -84,6 +85,48 @@ async def mkdir(peer: Peer, path: bytes, user: User, mode: int = 0o755) -> meta.
     request = meta.Mkdir(ROOT_INODE, path, mode, os.urandom(16), user=user)
     reply: meta.AttributesReply = await peer.call(methods.MKDIR, request, timeout=TIMEOUT)
     return reply.attributes
+
+
+def test_nobody_passes_for_the_service_itself(tmp_path: Path) -> None:
+    """To operations an empty client id is the service's own, which any session obeys."""
+
+    async def main() -> None:
+        async with secured(tmp_path) as cluster:
+            for client in (b"", b"short", bytes(17)):
+                with pytest.raises(EmberError, match="a client id of") as refused:
+                    await cluster.connect(cluster.written["mount.token"], client=client)
+                assert refused.value.code is Code.INVALID
+
+    run(main())
+
+
+def test_a_lock_in_nobodys_name_goes_with_who_took_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with secured(tmp_path) as cluster:
+            mount = await cluster.mount()
+            request = Lock(ROOT_INODE, b"", 1, LockKind.FLOCK, LockType.EXCLUSIVE, os.urandom(16))
+            await mount.call(methods.LOCK, request, timeout=TIMEOUT)
+            assert [client.holds for client in cluster.running.clients.listed()] == [True]
+
+    run(main())
+
+
+def test_the_path_of_a_directory_is_told_to_who_can_walk_there(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with secured(tmp_path) as cluster:
+            admin = await cluster.connect(cluster.written["admin.token"])
+            await mkdir(admin, b"closed", ROOT, 0o700)
+            secret = await mkdir(admin, b"closed/secret", ROOT, 0o777)
+            known = await mkdir(admin, b"known", ROOT, 0o700)
+            ada, _ = await cluster.plain()
+            with pytest.raises(EmberError) as refused:
+                await ada.call(methods.REAL_PATH, meta.RealPath(secret.inode, ROOT), timeout=TIMEOUT)
+            assert refused.value.code is Code.ACCESS_DENIED
+            for peer, inode, path in ((admin, secret.inode, b"/closed/secret"), (ada, known.inode, b"/known")):
+                reply = await peer.call(methods.REAL_PATH, meta.RealPath(inode), timeout=TIMEOUT)
+                assert reply.path == path
+
+    run(main())
 
 
 @pytest.mark.parametrize("role", ["client", "storage", "meta"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import time
 from pathlib import Path
 
@@ -36,11 +37,12 @@ async def _backup(file: Path, cluster: str, quiet: bool) -> None:
     from fs_client.cli.manager_api import Administered
     from fs_client.cli.progress import LINE_EVERY_S
 
-    new = file.with_name(f".{file.name}.new")
+    # Nobody else has made it, so nobody else can read what is the cluster's alone.
+    new = file.with_name(f".{file.name}.{secrets.token_hex(4)}.new")
     size = 0
     told_s = time.monotonic()
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with open(descriptor, "wb") as out:
                 async with Administered(cluster) as api:

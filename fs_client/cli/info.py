@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fs_client.cli.options import cluster_option, json_option
-from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run, shown
+from fs_client.cli.remote import Connections, Failures, RemotePath, printable, require_all, run, shown
 from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ async def _info(locations: list[RemotePath], first: int, chunks: int | None, as_
                 replica.target: replica.trouble for place in places for replica in place.replicas if replica.trouble
             }
             if NOT_TOLD in silent.values():
-                click.echo(f"emberfs: {location}: what its replicas have is told to administrators alone", err=True)
+                click.echo(
+                    f"emberfs: {printable(str(location))}: what its replicas have is told to administrators alone",
+                    err=True,
+                )
             for target, trouble in sorted(silent.items()):
                 if trouble == NOT_TOLD:
                     continue

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Done, reason
+from fs_client.cli.remote import printable
 from fs_client.cli.token_file import token_file_option
 
 
@@ -172,7 +173,7 @@ def describe(error: OSError) -> str:
 
 
 def _report(line: str, code: int) -> int:
-    click.echo("emberfs: " + " ".join(line.splitlines()), err=True)
+    click.echo("emberfs: " + printable(" ".join(line.splitlines())), err=True)
     return code
 
 

@@ -93,6 +93,11 @@ def test_a_failure_is_one_line_and_1(tmp_path: Path) -> None:
     assert result.stderr == f"emberfs: {tmp_path / 'none'} does not exist\n"
 
 
+def test_a_failure_says_names_without_what_terminals_obey(tmp_path: Path) -> None:
+    result = emberfs("down", "--dir", str(tmp_path / "red\x1b[31m"))
+    assert (result.returncode, result.stderr) == (1, f"emberfs: {tmp_path}/red\\x1b[31m does not exist\n")
+
+
 def test_describe_names_the_subject_first() -> None:
     assert describe(FileNotFoundError(2, "No such file or directory", b"/a")) == "/a: No such file or directory"
     assert describe(OSError("all is lost")) == "all is lost"

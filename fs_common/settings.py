@@ -17,6 +17,10 @@ from fs_common.limits import PAYLOAD_BYTES_MAX
 REQUEST_KEEP_MS_MIN: Final = 60_000
 """A client gives up on an operation within a minute; its answer must be remembered for longer than that."""
 
+MOST: Final = {"_ms": 3_155_760_000_000, "_h": 876_600, "_bytes": 1 << 60, "_bytes_per_s": 1 << 60, "": 2**31 - 1}
+"""By the unit at the end of its name: the most that a number may be. A hundred years and an exbibyte mean "for ever"
+and "no bound", and records hold them in nanoseconds and bytes."""
+
 META: Final = "meta"
 STORAGE: Final = "storage"
 
@@ -40,11 +44,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(problem)
 
     def problems(self) -> list[str]:
-        return self.at_least(0, "slow_operation_ms")
+        return self.at_least(0, "slow_operation_ms") + self._beyond_most()
 
     def at_least(self, bound: int, *names: str) -> list[str]:
         """The problems of keys that are below a bound."""
         return [f"{name}: at least {bound}" for name in names if getattr(self, name) < bound]
+
+    def _beyond_most(self) -> list[str]:
+        found = []
+        for name, value in msgspec.structs.asdict(self).items():
+            most = next(most for unit, most in MOST.items() if name.endswith(unit))
+            if isinstance(value, int) and value > most:
+                found.append(f"{name}: at most {most}")
+        return found
 
 
 class MetaSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,6 +19,10 @@ STORAGE_VARIABLES = "EMBERFS_STORAGE_"
 NO_VARIABLES: Mapping[str, str] = {}
 
 
+NOT_TOML = (ValueError, RecursionError)
+"""What `tomllib` raises: beside its own error, that of a number of thousands of digits, and of brackets in brackets."""
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. `str()` is one line that names the file or variable, and the key."""
 
@@ -78,7 +82,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: is not UTF-8: {error.reason} at byte {error.start}") from None
-    except tomllib.TOMLDecodeError as error:
+    except NOT_TOML as error:
         raise ConfigError(f"{name}: is not TOML: {error}") from None
 
 

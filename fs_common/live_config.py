@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from fs_common.config import ConfigError, in_words
+from fs_common.config import NOT_TOML, ConfigError, in_words
 from fs_common.records.cluster_config import ConfigReport, ConfigStatus, PushedConfig
 from fs_common.settings import KINDS, Settings, keys_of
 
@@ -43,7 +43,7 @@ def parse(kind: str, text: str) -> dict[str, Any]:
         raise ConfigError(f"{kind}: more than {TEXT_BYTES_MAX} bytes")
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except NOT_TOML as error:
         raise ConfigError(f"{kind}: is not TOML: {error}") from None
     keys = keys_of(settings)
     for key in tree:

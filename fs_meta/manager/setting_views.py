@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from fs_common.config import ConfigError
+from fs_common.config import NOT_TOML, ConfigError
 from fs_common.live_config import parse, toml_value
 from fs_common.records.cluster_config import NO_REPORT, ConfigReport, Setting
 from fs_common.settings import KINDS, defaults_of
@@ -49,5 +49,5 @@ def _parsed(kind: str, text: str) -> Mapping[str, Any]:
 def _own(report: ConfigReport) -> Mapping[str, Any]:
     try:
         return tomllib.loads(report.own)
-    except tomllib.TOMLDecodeError:
+    except NOT_TOML:
         return {}

@@ -39,7 +39,7 @@ else
     pytest -n "$processes" --dist worksteal --durations=10 --ignore=tests/compose </dev/null || failed+=("pytest")
     # Containers, when the processors are free: an image is made, and a cluster hurt. What is left behind if this ends by
     # its limit goes with it.
-    timeout --kill-after=60 480 pytest -n 0 -s -rs tests/compose </dev/null || failed+=("compose")
+    timeout --kill-after=60 600 pytest -n 0 -s -rs tests/compose </dev/null || failed+=("compose")
 fi
 wait "$mypy" || failed+=("mypy")
 cat -- "$types"

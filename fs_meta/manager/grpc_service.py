@@ -47,6 +47,10 @@ from fs_meta.users.vouching import Vouching
 SERVICE_NAMES = tuple(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
 REQUEST_BYTES_MAX = 1 * MIB
 """A heartbeat with a report of each of 99 targets is about 3 KB."""
+HANDSHAKE_MS = 10_000
+"""Who connects and does not get as far as HTTP/2 in that time is cut off: he holds a descriptor of this process."""
+IDLE_MS = 300_000
+"""A connection without a call is closed after that; callers open another one without noticing."""
 REPLY_BYTES_MAX = 64 * MIB
 """A routing of 100,000 chains of 3 targets is about 4 MB."""
 
@@ -247,6 +251,8 @@ async def serve(
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a second owner
             ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
             ("grpc.max_send_message_length", REPLY_BYTES_MAX),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
         ],
     )
     health_servicer = health.aio.HealthServicer()

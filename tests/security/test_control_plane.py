@@ -1,6 +1,7 @@
 """The control plane with security on, over real gRPC: who may call what, and daemons speak for their own node."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from fs_common.security.bearer import bearer, shown_token
 from fs_common.security.passes import check_pass
 from fs_common.security.tokens import make_token, parse_token, token_text
 from fs_meta.kv.memory_engine import MemoryStore
+from fs_meta.manager import grpc_service
 from fs_meta.manager.service import RunningManager, start_manager
 from fs_meta.users.users import Users
 from tests.manager.cluster import LIVELY
@@ -232,3 +234,22 @@ def test_the_token_of_a_call() -> None:
     assert shown_token(bearer("t")) == "t"
     assert shown_token([("x", "y"), ("Authorization", b"bearer  t ")]) == "t"
     assert shown_token([("authorization", "Basic t")]) == shown_token([]) == ""
+
+
+@pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))])
+def test_strangers_who_call_nothing_are_cut_off(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sent`: nothing; as much of HTTP/2 as comes before a call."""
+    monkeypatch.setattr(grpc_service, "HANDSHAKE_MS", 300)
+    monkeypatch.setattr(grpc_service, "IDLE_MS", 300)
+
+    def stays(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as stranger:
+            stranger.sendall(sent)
+            while stranger.recv(1000):
+                pass
+
+    async def main() -> None:
+        async with secured() as cluster:
+            await asyncio.to_thread(stays, cluster.manager.port)
+
+    run(main())

@@ -292,8 +292,20 @@ class Forwarder:
         position = target.position
         if position is None:
             raise EmberError(Code.NOT_SERVING, target.why_not())
-        request = CommittedVersions(position.chain, position.version, chunks)
-        node = position.tail.node
+        return await self._versions(position, position.tail.node, chunks, False, timeout)
+
+    async def pending_before(self, target: Target, chunks: list[bytes], timeout: float) -> list[Told]:
+        """What the predecessor of `target` has pending of `chunks`. Raises the same, of a target that has one."""
+        position = target.position
+        if position is None:
+            raise EmberError(Code.NOT_SERVING, target.why_not())
+        assert position.predecessor is not None
+        return await self._versions(position, position.predecessor.node, chunks, True, timeout)
+
+    async def _versions(
+        self, position: Position, node: int, chunks: list[bytes], pending: bool, timeout: float
+    ) -> list[Told]:
+        request = CommittedVersions(position.chain, position.version, chunks, pending)
         try:
             address = self._targets.address(node)
             reply: CommittedVersionsReply = await self._askers.call(
@@ -302,7 +314,8 @@ class Forwarder:
         except EmberError as error:
             raise EmberError(
                 Code.NOT_SERVING,
-                f"chain {position.chain}: its tail, node {node}, cannot say which version is committed: {error}",
+                f"chain {position.chain}: {'a replica on' if pending else 'its tail,'} node {node} cannot say what"
+                f" is {'pending' if pending else 'committed'} there: {error}",
             ) from None
         if len(reply.versions) != len(chunks) or len(reply.digests) != len(chunks):
             raise EmberError(

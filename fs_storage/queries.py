@@ -67,15 +67,19 @@ class Queries:
         In memory alone: what may come late waits in a socket of this process."""
 
     def committed_versions(self, call: Call) -> Reply:
-        """COMMITTED_VERSIONS, asked of the tail. Raises CHAIN_UNKNOWN, CHAIN_VERSION, NOT_SERVING."""
+        """COMMITTED_VERSIONS, asked of the tail; of any replica for what is pending there. Raises CHAIN_UNKNOWN,
+        CHAIN_VERSION, NOT_SERVING."""
         request: CommittedVersions = call.request
         if len(request.chunks) > READ_ITEMS_MAX:
             raise EmberError(Code.INVALID, f"{len(request.chunks)} chunks in one question; at most {READ_ITEMS_MAX}")
         target = self._targets.require(request.chain)
         position = target.require(request.chain_version)
+        store = target.store
+        if request.pending:
+            left = [state.pending_version if state is not None else 0 for state in map(store.state, request.chunks)]
+            return Reply(CommittedVersionsReply(left, [store.digest(chunk, pending=True) for chunk in request.chunks]))
         if not position.is_tail:
             raise EmberError(Code.CHAIN_VERSION, f"target {target.id} is not the tail of chain {request.chain}")
-        store = target.store
         versions = [state.version if state is not None else 0 for state in map(store.state, request.chunks)]
         return Reply(CommittedVersionsReply(versions, list(map(store.digest, request.chunks))))
 

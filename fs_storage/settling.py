@@ -13,6 +13,7 @@ import logging
 
 from fs_common.errors import EmberError
 from fs_storage.craq.position import Position
+from fs_storage.engine.digest import NOTHING_DIGEST
 from fs_storage.forward import Forwarder
 from fs_storage.rounds import Rounds
 from fs_storage.target import Target
@@ -78,6 +79,14 @@ class Settling(Rounds):
         if not position.is_tail:
             asked = [target.store.digest(chunk, pending=True) for chunk in chunks]
             told = await self._forwarder.committed_versions(target, chunks, TIMEOUT_S)
+            unknown = [chunk for chunk, of_tail in zip(chunks, told, strict=True) if not of_tail.version]
+            if unknown and not position.is_head:
+                # A tail that has nothing may have forgotten a removal, or never had it. Who is past it knows.
+                before = await self._forwarder.pending_before(target, unknown, TIMEOUT_S)
+                waits = {chunk for chunk, left in zip(unknown, before, strict=True) if left.version}
+                asked = [
+                    NOTHING_DIGEST if chunk in waits else digest for chunk, digest in zip(chunks, asked, strict=True)
+                ]
             await self._updates.confirm(target, list(zip(chunks, asked, told, strict=True)), TIMEOUT_S)
             chunks = [chunk for chunk in chunks if chunk in target.replica.unsettled]
         if chunks and (position.is_head or position.is_tail):

@@ -134,6 +134,8 @@ class CommittedVersions(msgspec.Struct, frozen=True, array_like=True):
     chain: int
     chain_version: int
     chunks: list[bytes]
+    pending: bool = False
+    """Asks any replica which versions are pending there instead."""
 
 
 class CommittedVersionsReply(msgspec.Struct, frozen=True, array_like=True):

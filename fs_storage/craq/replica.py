@@ -382,11 +382,13 @@ class Replica:
         operation.asked = position
 
     def _removal_is_forgotten(self, operation: Operation, position: Position) -> bool:
-        """The tail has nothing, and what is pending is the removal that was pending when it was asked.
+        """The tail has nothing, the predecessor has nothing pending any more, and what is pending here is the removal
+        that was pending when they were asked.
 
-        Either it has committed that removal and forgotten it, or it has had nothing all the time; nothing is to be read
-        here in both cases. Nobody may come with this version again: the head may have forgotten it as well. The head
-        itself sends what it has pending.
+        The predecessor had it first, and is past it: it was committed, and the tail has forgotten it. Nobody may come
+        with this version again, as the head may have forgotten it as well. A tail that never had the removal looks the
+        same, but then the predecessor has it pending, and sends it again. `base` is of nothing where that is so. The
+        head itself sends what it has pending.
         """
         if operation.version or operation.base == NOTHING_DIGEST or position.is_head:
             return False

@@ -277,6 +277,8 @@ class Daemon(Process):
                 return await self.updates.update(*arguments)
             case "read":
                 return await self._read(*arguments)
+            case "pending":
+                return self._pending(*arguments)
             case "committed":
                 return self._committed(*arguments)
             case "at_version":
@@ -356,6 +358,23 @@ class Daemon(Process):
             self, name, "committed", position.chain, position.version, chunk, timeout_ms=timeout_ms
         )
         return told
+
+    async def ask_pending_before(self, target: Target, chunk: bytes, timeout_ms: float) -> int:
+        position = target.position
+        if position is None:
+            raise EmberError(Code.NOT_SERVING, "no place")
+        assert position.predecessor is not None
+        name = f"n{position.predecessor.node}"
+        left: int = await self.network.call(
+            self, name, "pending", position.chain, position.version, chunk, timeout_ms=timeout_ms
+        )
+        return left
+
+    def _pending(self, chain: int, chain_version: int, chunk: bytes) -> int:
+        target = self.target(chain)
+        self.require(target, chain_version)
+        state = target.store.state(chunk)
+        return state.pending_version if state is not None else 0
 
     # -- disk --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from fs_common.errors import EmberError
 from fs_common.records.storage import UpdateKind
 from fs_storage.craq.operation import Duty, Operation
 from fs_storage.craq.position import Position
+from fs_storage.engine.digest import NOTHING_DIGEST
 from fs_storage.target import Target
 from tests.sim.updates import Work
 
@@ -74,6 +75,13 @@ class Settling:
                 told = await daemon.ask_tail(target, chunk, TIMEOUT_MS)
             except EmberError:
                 return
+            if not told.version and not position.is_head:
+                try:
+                    left = await daemon.ask_pending_before(target, chunk, TIMEOUT_MS)
+                except EmberError:
+                    return
+                if left:
+                    asked = NOTHING_DIGEST
             if target.position != position:
                 return
             if not target.replica.holds(chunk):

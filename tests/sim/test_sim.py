@@ -16,6 +16,11 @@ def test_everything_heals_and_nothing_is_lost(first: int) -> None:
             raise
 
 
+def test_a_removal_that_was_lost_on_its_way_to_the_tail_is_not_stored() -> None:
+    """A tail that never had the removal of a chunk of which it knows nothing looks like one that has forgotten it."""
+    World(246989).run()
+
+
 def test_the_same_seed_is_the_same_run() -> None:
     runs = []
     for _ in range(2):

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from fs_common import serving
 from fs_common.errors import Code, EmberError
+from fs_common.ids import chunk_id
 from fs_common.limits import PAYLOAD_BYTES_MAX, READ_ITEMS_MAX, REMOVE_FILES_MAX
 from fs_common.methods import (
     COMMITTED_VERSIONS,
@@ -617,6 +618,9 @@ def test_who_may_be_asked_what(tmp_path: Path) -> None:
                 await chain.pool.call(
                     chain.address(1), COMMITTED_VERSIONS, CommittedVersions(1, 1, [b"x" * 12]), timeout=TIMEOUT_S
                 )
+            asked = CommittedVersions(1, 1, [bytes(chunk_id(7, 0)), b"x" * 12], pending=True)
+            told = await chain.pool.call(chain.address(1), COMMITTED_VERSIONS, asked, timeout=TIMEOUT_S)
+            assert (told.versions, told.digests) == ([0, 0], [0, 0]), "nothing is under way, whoever is asked"
             with refused(Code.CHAIN_VERSION):
                 await chain.read(chain_version=2)
             with refused(Code.CHAIN_UNKNOWN):

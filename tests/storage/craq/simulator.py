@@ -23,6 +23,7 @@ from fs_storage.craq.apportion import Serve, Told, serve
 from fs_storage.craq.operation import Duty, Failure, Operation, Step
 from fs_storage.craq.position import Position, position_of
 from fs_storage.craq.replica import Replica
+from fs_storage.engine.digest import NOTHING_DIGEST
 from tests.storage.craq.linearizable import FOREVER, Event, TooHard, linearizable
 from tests.storage.craq.model_store import Chunk, Content, ModelStore
 
@@ -237,6 +238,12 @@ class Simulation:
         asked = node.store.digest(chunk, pending=True)
 
         def heard(told: Told) -> None:
+            if told.version or node.position.is_head:
+                confirm(told, asked)
+            else:
+                self.ask_pending_before(node, chunk, lambda left: confirm(told, NOTHING_DIGEST if left else asked))
+
+        def confirm(told: Told, asked: int) -> None:
             if (
                 node.life == life
                 and node.replica is not None
@@ -513,6 +520,19 @@ class Simulation:
         if self.lost():
             self.after(self.delay(), failed)
         else:
+            self.after(self.delay(), arrives)
+
+    def ask_pending_before(self, node: Node, chunk: bytes, heard: Callable[[int], None]) -> None:
+        before = self.nodes[self.nodes.index(node) - 1]
+
+        def arrives() -> None:
+            if before.replica is None or not before.ready:
+                return
+            state = before.store.state(chunk)
+            left = state.pending_version if state is not None else 0
+            self.after(self.delay(), lambda: heard(left))
+
+        if not self.lost():
             self.after(self.delay(), arrives)
 
     def read(self, node: Node, chunk: bytes, heard: Callable[[Content], None], failed: Callable[[], None]) -> None:

@@ -123,8 +123,11 @@ def bench(
 def _measure_places(paths: tuple[Path, ...], repeat: int, quick: bool, json_path: Path | None) -> None:
     from benchmarks import places
 
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes everything that was made
-    comparison, report, machine = places.measure(paths, repeat, quick)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes what was made
+    try:
+        comparison, report, machine = places.measure(paths, repeat, quick)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if json_path is not None and str(json_path) != "-":
         json_path.write_text(report)
     if str(json_path) == "-":

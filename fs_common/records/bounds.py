@@ -15,3 +15,5 @@ Identifier = Annotated[bytes, msgspec.Meta(max_length=16)]
 """Of a client, a session, a request: 16 bytes, or none; part of a key of the metadata store."""
 Place = Annotated[bytes, msgspec.Meta(max_length=255)]
 """A name at which a listing goes on; part of a key, too. Names that are looked up are told to be too long instead."""
+Word = Annotated[int, msgspec.Meta(ge=0)]
+"""64 bits, as a kernel or a client names something; msgpack has no larger number."""

@@ -4,7 +4,7 @@ import enum
 
 import msgspec
 
-from fs_common.records.bounds import Identifier, Number
+from fs_common.records.bounds import Identifier, Number, Word
 from fs_common.records.meta import Attributes
 
 
@@ -34,7 +34,7 @@ class Lock(msgspec.Struct, frozen=True, array_like=True):
 
     inode: Number
     client: Identifier
-    owner: Number
+    owner: Word
     """64 bits, named by the client: who has the lock on it."""
     kind: int
     """`LockKind`"""
@@ -64,7 +64,7 @@ class GetLock(msgspec.Struct, frozen=True, array_like=True):
 
     inode: Number
     client: Identifier
-    owner: Number
+    owner: Word
     kind: int
     type: int
     start: Number = 0
@@ -85,7 +85,7 @@ class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
 
     inode: Number
     client: Identifier
-    owner: Number
+    owner: Word
     kind: int
     request: Identifier
 

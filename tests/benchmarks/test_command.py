@@ -1,6 +1,7 @@
 """The command from end to end, on a cluster that runs in this process: figures, limits, and valid JSON of both."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_directories_side_by_side(tmp_path: Path) -> None:
         assert set(row["systems"]) == {"path1", "path2"}, row["name"]
         assert all(len(system["runs"]) == 1 for system in row["systems"].values())
     assert "The same calls in each directory" in result.stdout
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "who called it has its own handlers again"
     assert [list(place.iterdir()) for place in places] == [[], []], "what was made is removed"
 
 

@@ -71,6 +71,17 @@ def test_a_number_that_is_none_of_an_inode_makes_no_record(record: type[msgspec.
         decoder(record)(body)
 
 
+def test_an_owner_of_a_lock_is_any_64_bits() -> None:
+    """The kernel names the owners of a mount's locks, and half of its names have the highest bit."""
+    owner = 2**64 - 1
+    for request in (
+        locks.Lock(1, b"", owner, 1, 0, b""),
+        locks.GetLock(1, b"", owner, 1, 0),
+        locks.ReleaseLocks(1, b"", owner, 1, b""),
+    ):
+        assert decoder(type(request))(msgspec.msgpack.encode(request)) == request
+
+
 @pytest.mark.parametrize(
     ("record", "name"), [(meta.Close, "session"), (meta.Mkdir, "request"), (meta.Readdir, "after")]
 )

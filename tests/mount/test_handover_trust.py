@@ -14,6 +14,7 @@ import pytest
 from fs_client.fuse import daemon as daemons
 from fs_client.fuse import handover, sockets
 from fs_client.fuse.handover import State
+from fs_client.fuse.options import NO_PORT
 from fs_client.fuse.sockets import Role
 from fs_common.errors import EmberError
 from tests.support import run
@@ -138,7 +139,7 @@ def test_whatever_goes_wrong_the_old_daemon_serves_on(error: BaseException, monk
     mount = SimpleNamespace(channel=channel, quiet=nothing, following=following)
     one = object.__new__(daemons._Daemon)
     one.mount = mount  # type: ignore[assignment]
-    one._settings = SimpleNamespace(mountpoint="/a")  # type: ignore[assignment]
+    one._settings = SimpleNamespace(mountpoint="/a", metrics_port=NO_PORT)  # type: ignore[assignment]
     one._descriptor = 7
     opened: list[Any] = []
     monkeypatch.setattr(one, "_flush", flush, raising=False)

@@ -135,10 +135,10 @@ def test_without_memory_for_what_lies_between_it_is_refused_and_may_come_again(t
     async def scenario() -> None:
         async with chain_of(tmp_path) as chain:
             memory = chain.daemons[1]._memory
-            limit, memory._limit_bytes = memory._limit_bytes, CHUNK // 2
+            limit, memory.limit_bytes = memory.limit_bytes, CHUNK // 2
             with refused(Code.BUSY):
                 await scatter(chain, [(1, b"x"), (CHUNK - 2, b"y")], sequence=50)
-            memory._limit_bytes = limit
+            memory.limit_bytes = limit
             assert await scatter(chain, [(1, b"x"), (CHUNK - 2, b"y")], sequence=50) == (1, CHUNK - 1)
 
     run(scenario())

@@ -15,13 +15,11 @@ Decoding any bytes gives an identity or PASS_REFUSED. Pure.
 Page: docs/SECURITY.md.
 """
 
-import struct
 from typing import Final
 
-import msgspec
-
 from fs_common.security.identity import Identity
-from fs_common.security.keys import MAC_BYTES, Key, KeyRing, refuse_pass, same
+from fs_common.security.keys import Key, KeyRing, refuse_pass
+from fs_common.security.sealed import kind_of, seal, unseal
 
 PASS_VERSION: Final = 1
 PASS_BYTES_MAX: Final = 2048
@@ -29,39 +27,24 @@ PASS_BYTES_MAX: Final = 2048
 GROUPS_MAX: Final = 256
 NAME_LENGTH_MAX: Final = 64
 
-_PURPOSE: Final = b"emberfs pass"
-_HEADER: Final = struct.Struct("<BIH")
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Identity).decode
-
-assert _HEADER.size == 7
+_PASS: Final = kind_of(
+    Identity,
+    "pass",
+    "identity",
+    version=PASS_VERSION,
+    purpose=b"emberfs pass",
+    length="H",
+    bytes_max=PASS_BYTES_MAX,
+)
 
 
 def make_pass(key: Key, identity: Identity) -> bytes:
     """The pass that shows `identity`, under `key`."""
-    record = _encode(identity)
-    signed = _HEADER.pack(PASS_VERSION, key.id, len(record)) + record
-    return signed + key.mac(_PURPOSE, signed)
+    return seal(_PASS, key, identity)
 
 
 def check_pass(ring: KeyRing, shown: bytes) -> Identity:
     """Whom a pass shows. Raises PASS_REFUSED: it is none, or not valid (any more)."""
     if not shown:
         raise refuse_pass("this cluster has security on, and the caller shows no pass: connect with a token")
-    if len(shown) > PASS_BYTES_MAX or len(shown) < _HEADER.size + MAC_BYTES:
-        raise refuse_pass(f"the pass is malformed: it has {len(shown)} bytes")
-    version, number, length = _HEADER.unpack_from(shown)
-    if version != PASS_VERSION:
-        raise refuse_pass(f"the pass has version {version}, this release knows {PASS_VERSION}; upgrade the older side")
-    end = _HEADER.size + length
-    if len(shown) != end + MAC_BYTES:
-        raise refuse_pass(f"the pass is malformed: its length says {length}")
-    key = ring.key(number)
-    if key is None:
-        raise refuse_pass(f"the pass was made under key {number}, which is not in use here (any more, or yet)")
-    if not same(key.mac(_PURPOSE, shown[:end]), shown[end:]):
-        raise refuse_pass(f"the pass is not of this cluster, or was changed: key {number} does not vouch for it")
-    try:
-        return _decode(shown[_HEADER.size : end])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise refuse_pass(f"the pass holds no identity: {error}") from None
+    return unseal(_PASS, ring, shown)

@@ -70,6 +70,7 @@ class EngineStore:
         disk: Disk,
         directory: Path,
         opened: Opened,
+        space: FileSystemSpace,
         threaded: bool,
     ) -> None:
         self._loop = loop
@@ -93,7 +94,7 @@ class EngineStore:
         self.whole = mark.whole
         self.recovered = opened.recovered.sequence
         self.low_space = ""
-        self._file_system: FileSystemSpace | None = None
+        self._file_system = space
         """As `look` found it last: on the event loop nobody asks a disk that may not answer."""
         opened.table.damaged = self._on_damage
         self._closing = False
@@ -196,7 +197,7 @@ class EngineStore:
 
     def space(self) -> Space:
         slots = self._slots
-        disk = self._file_system or self._disk.space(self._directory)
+        disk = self._file_system
         capacity = slots.capacity_bytes or disk.total_bytes
         # Storage that block files have and no block uses is free, too.
         free = disk.free_bytes + max(0, self._blocks.allocated_bytes() - slots.used_bytes)
@@ -614,19 +615,28 @@ async def open_store(
     path = Path(directory)
     loop = asyncio.get_running_loop()
     settings = Settings(target, capacity_bytes, records_cached, checkpoint_interval_s, make)
-    if threaded:
-        opening = loop.run_in_executor(None, open_target, disk, path, settings, open_index, clock)
+
+    def open_and_look() -> tuple[Opened, FileSystemSpace]:
+        opened = open_target(disk, path, settings, open_index, clock)
         try:
-            opened = await asyncio.shield(opening)
+            return opened, disk.space(path)
+        except OSError as error:
+            opened.close(disk)
+            raise EmberError(Code.DISK_FAILED, f"{path}: {error.strerror or error}") from None
+
+    if threaded:
+        opening = loop.run_in_executor(None, open_and_look)
+        try:
+            opened, space = await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(partial(_close_unwanted, disk))
             raise
     else:
-        opened = open_target(disk, path, settings, open_index, clock)
-    return EngineStore(loop, disk, path, opened, threaded)
+        opened, space = open_and_look()
+    return EngineStore(loop, disk, path, opened, space, threaded)
 
 
-def _close_unwanted(disk: Disk, opening: asyncio.Future[Opened]) -> None:
+def _close_unwanted(disk: Disk, opening: asyncio.Future[tuple[Opened, FileSystemSpace]]) -> None:
     """Whoever opened has given up meanwhile."""
     if opening.exception() is None:
-        opening.result().close(disk)
+        opening.result()[0].close(disk)

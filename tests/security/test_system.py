@@ -252,6 +252,8 @@ def test_info_tells_users_where_their_files_lie_and_administrators_what_replicas
             await fs.write_file("/open/iris", b"i" * 1000)
 
     run(write())
+    # A test before may have killed a daemon.
+    wait_until(lambda: _is_healthy(secured), "all replicas serve")
     told = secured.emberfs("info", "ember:/open/iris", token=token)
     assert "told to administrators alone" in told and "@1 " in told and "(?)" not in told
     assert " 1000 " in secured.emberfs("info", "ember:/open/iris")
@@ -323,6 +325,12 @@ def _rotated(secured: Secured) -> bool:
     )  # fmt: skip
     assert done.returncode == 0 or "has not reached every storage daemon" in done.stderr, done.stderr
     return done.returncode == 0
+
+
+def _is_healthy(secured: Secured) -> bool:
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), EMBERFS_TOKEN_FILE=str(secured.first("admin")))
+    command = [sys.executable, "-m", "fs_client.cli", "status", secured.address]
+    return subprocess.run(command, capture_output=True, env=environment, timeout=WAIT_S).returncode == 0
 
 
 def _restart(secured: Secured) -> None:

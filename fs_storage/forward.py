@@ -287,18 +287,13 @@ class Forwarder:
         address = self._targets.address(position.predecessor.node)
         await self._askers.call(address, AT_VERSION, AtVersion(position.chain, position.version), timeout=timeout)
 
-    async def committed_versions(self, target: Target, chunks: list[bytes], timeout: float) -> list[Told]:
-        """What the tail of `target`'s chain has committed of `chunks`. Raises CHAIN_BROKEN, NOT_SERVING."""
-        position = target.position
-        if position is None:
-            raise EmberError(Code.NOT_SERVING, target.why_not())
+    async def committed_versions(self, position: Position, chunks: list[bytes], timeout: float) -> list[Told]:
+        """What the tail of a chain has committed of `chunks`, to a replica at `position`. Raises CHAIN_BROKEN,
+        NOT_SERVING."""
         return await self._versions(position, position.tail.node, chunks, False, timeout)
 
-    async def pending_before(self, target: Target, chunks: list[bytes], timeout: float) -> list[Told]:
-        """What the predecessor of `target` has pending of `chunks`. Raises the same, of a target that has one."""
-        position = target.position
-        if position is None:
-            raise EmberError(Code.NOT_SERVING, target.why_not())
+    async def pending_before(self, position: Position, chunks: list[bytes], timeout: float) -> list[Told]:
+        """What the predecessor of a replica at `position` has pending of `chunks`. Raises the same."""
         assert position.predecessor is not None
         return await self._versions(position, position.predecessor.node, chunks, True, timeout)
 

@@ -254,8 +254,11 @@ class Reads:
             chunks = list({left.chunk for left in group})
             before = [target.store.state(chunk) for chunk in chunks]
             try:
+                position = target.position
+                if position is None:
+                    raise EmberError(Code.NOT_SERVING, target.why_not())
                 timeout = min(call.deadline - loop.time(), ASK_S_MAX)
-                told = await self._forwarder.committed_versions(target, chunks, timeout)
+                told = await self._forwarder.committed_versions(position, chunks, timeout)
             except EmberError as error:
                 for left in group:
                     batch.fail(left.at, error)

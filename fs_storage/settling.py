@@ -78,15 +78,18 @@ class Settling(Rounds):
             return
         if not position.is_tail:
             asked = [target.store.digest(chunk, pending=True) for chunk in chunks]
-            told = await self._forwarder.committed_versions(target, chunks, TIMEOUT_S)
+            told = await self._forwarder.committed_versions(position, chunks, TIMEOUT_S)
             unknown = [chunk for chunk, of_tail in zip(chunks, told, strict=True) if not of_tail.version]
             if unknown and not position.is_head:
                 # A tail that has nothing may have forgotten a removal, or never had it. Who is past it knows.
-                before = await self._forwarder.pending_before(target, unknown, TIMEOUT_S)
+                before = await self._forwarder.pending_before(position, unknown, TIMEOUT_S)
                 waits = {chunk for chunk, left in zip(unknown, before, strict=True) if left.version}
                 asked = [
                     NOTHING_DIGEST if chunk in waits else digest for chunk, digest in zip(chunks, asked, strict=True)
                 ]
+            if target.position is not position:
+                # Who was asked may be another's predecessor or tail by now: the next round asks those of then.
+                return
             await self._updates.confirm(target, list(zip(chunks, asked, told, strict=True)), TIMEOUT_S)
             chunks = [chunk for chunk in chunks if chunk in target.replica.unsettled]
         if chunks and (position.is_head or position.is_tail):

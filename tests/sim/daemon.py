@@ -312,12 +312,12 @@ class Daemon(Process):
 
     async def _read(self, chain: int, chain_version: int, chunk: bytes) -> tuple[int, Content]:
         target = self.target(chain)
-        self.require(target, chain_version)
+        position = self.require(target, chain_version)
         if chunk not in target.uncertain:
             told = self.tells(target, chunk, None)
         else:
             before = target.store.state(chunk)
-            tail = await self.ask_tail(target, chunk, 2_000.0)
+            tail = await self.ask_tail(position, chunk, 2_000.0)
             self.require(target, chain_version)
             told = self.tells(target, chunk, tail, before.version if before is not None else 0)
         return told
@@ -349,20 +349,14 @@ class Daemon(Process):
         self.checks.behind(target, tail)
         raise EmberError(Code.NOT_SERVING, f"target {target.id} misses version {tail.version}")
 
-    async def ask_tail(self, target: Target, chunk: bytes, timeout_ms: float) -> Told:
-        position = target.position
-        if position is None:
-            raise EmberError(Code.NOT_SERVING, "no place")
+    async def ask_tail(self, position: Position, chunk: bytes, timeout_ms: float) -> Told:
         name = f"n{position.tail.node}"
         told: Told = await self.network.call(
             self, name, "committed", position.chain, position.version, chunk, timeout_ms=timeout_ms
         )
         return told
 
-    async def ask_pending_before(self, target: Target, chunk: bytes, timeout_ms: float) -> int:
-        position = target.position
-        if position is None:
-            raise EmberError(Code.NOT_SERVING, "no place")
+    async def ask_pending_before(self, position: Position, chunk: bytes, timeout_ms: float) -> int:
         assert position.predecessor is not None
         name = f"n{position.predecessor.node}"
         left: int = await self.network.call(

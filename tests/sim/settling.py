@@ -72,12 +72,12 @@ class Settling:
         if not position.is_tail:
             asked = target.store.digest(chunk, pending=True)
             try:
-                told = await daemon.ask_tail(target, chunk, TIMEOUT_MS)
+                told = await daemon.ask_tail(position, chunk, TIMEOUT_MS)
             except EmberError:
                 return
             if not told.version and not position.is_head:
                 try:
-                    left = await daemon.ask_pending_before(target, chunk, TIMEOUT_MS)
+                    left = await daemon.ask_pending_before(position, chunk, TIMEOUT_MS)
                 except EmberError:
                     return
                 if left:

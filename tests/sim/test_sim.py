@@ -21,6 +21,11 @@ def test_a_removal_that_was_lost_on_its_way_to_the_tail_is_not_stored() -> None:
     World(246989).run()
 
 
+def test_a_middle_that_becomes_the_head_while_it_asks_has_no_predecessor() -> None:
+    """What it was going to ask one about is settled in its next round, as a head does."""
+    World(1002710).run()
+
+
 def test_the_same_seed_is_the_same_run() -> None:
     runs = []
     for _ in range(2):

@@ -151,10 +151,11 @@ def speaks_tls(engine: Engine) -> None:
     engine.compose("down", "--volumes")
 
 
-def stopped(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
+def stopped(engine: Engine, process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     """What a workload that was told to stop has said."""
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, output + errors
+    if process.returncode:
+        pytest.fail(output[-200:] + errors + engine.compose("logs", "--timestamps", "--no-color", "--tail", "80"))
     return [json.loads(line) for line in output.splitlines()]
 
 
@@ -186,7 +187,7 @@ def test_the_cluster_outlives_what_happens_to_its_containers(engine: Engine) -> 
         finally:
             for service in ("client", "mount"):
                 engine.inside(service, "touch", STOP, code=None)
-        epochs, written = stopped(training), stopped(writing)
+        epochs, written = stopped(engine, training), stopped(engine, writing)
     assert len(epochs) >= 2 and all(epoch["samples"] == FILES for epoch in epochs)
     assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
     count = written[-1]["written"]

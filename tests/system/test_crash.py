@@ -69,8 +69,9 @@ def _create(writers: Writers, fs: fs_client.FileSystem, number: int, count: int)
         fs.mkdir(path)
     elif count % 10 == 8:
         old, path = f"/names/{number}-{count - 1}", path + ".renamed"
-        fs.rename(old, path)
+        # Until the new name is acknowledged nothing is promised about the old one either.
         writers.acknowledged.pop(old)
+        fs.rename(old, path)
     else:
         fs.open(path, "xb").close()
     writers.note(path, b"", enough=300)

@@ -18,6 +18,7 @@ Called by: the processes of the daemons, which give it an ASGI application. Page
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import socket
@@ -48,6 +49,8 @@ CONNECTIONS_MAX = 256
 its caller; when all are in work they are answered 503."""
 KEEP_ALIVE_S = 30
 """How long an idle connection stays open; longer than the pause between two looks of who collects figures."""
+HANDSHAKE_S = 10.0
+"""How long a TLS handshake may take, as on the data plane; uvloop's own default is a minute."""
 GRACE_S = 1
 """How long requests in work may take at the end. Who waits for the caller to go is told at once that he has."""
 THREAD_S = 5.0
@@ -182,6 +185,20 @@ class HttpServer:
         ending = self._ending
 
         class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                # uvicorn's own bounds no handshake, during which a connection is not one of its connections yet.
+                config = self.config
+                patience_s = HANDSHAKE_S if config.ssl is not None else None
+                await self.lifespan.startup()
+                make = functools.partial(BoundedConnection, config, self.server_state, app_state=self.lifespan.state)
+                self.servers = [
+                    await asyncio.get_running_loop().create_server(
+                        make, sock=each, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=patience_s
+                    )
+                    for each in sockets or ()
+                ]
+                self.started = True
+
             async def main_loop(self) -> None:
                 # uvicorn's own looks ten times a second whether it is to end: as often the data plane's loop would be
                 # interrupted.

@@ -14,6 +14,8 @@ from fs_common.daemon_pages import DaemonPages, Readiness
 from fs_common.errors import Code, EmberError
 from fs_common.http_ports import ABOVE_METADATA, ABOVE_STORAGE, port_of, port_problem
 from fs_common.http_server import TEXT, App, HttpServer, LoopBridge, Receive, Scope, Send, respond
+from fs_common.tls.files import TlsFiles
+from tests.certificates import daemon_files
 from tests.support import run
 
 SERVES = Readiness(waits_for=[], details={"lease_left_s": 7.5})
@@ -38,9 +40,11 @@ def pages(readiness: Callable[[], Readiness] = lambda: SERVES, rest: App | None 
     return DaemonPages(LoopBridge(asyncio.get_running_loop()), readiness, identity={"role": "storage"}, rest=rest)
 
 
-def serving(app: Callable[[], App], scenario: Callable[[HttpServer], Awaitable[None]]) -> None:
+def serving(
+    app: Callable[[], App], scenario: Callable[[HttpServer], Awaitable[None]], tls: TlsFiles | None = None
+) -> None:
     async def whole() -> None:
-        server = HttpServer(app(), "127.0.0.1", 0)
+        server = HttpServer(app(), "127.0.0.1", 0, tls)
         server.start()
         try:
             await scenario(server)
@@ -180,6 +184,16 @@ def test_strangers_who_only_connect_keep_nobody_out(monkeypatch: pytest.MonkeyPa
                 stranger.close()
 
     serving(pages, scenario)
+
+
+@pytest.mark.parametrize("sent", ["", "\x16\x03\x01\x02\x00\x01"])
+def test_who_begins_no_handshake_or_ends_none_is_cut_off(sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "HANDSHAKE_S", 0.05)
+
+    async def scenario(server: HttpServer) -> None:
+        assert await asyncio.to_thread(ended, server.port, sent) == b""
+
+    serving(pages, scenario, tls=daemon_files("meta"))
 
 
 def ended(port: int, sent: str) -> bytes:

@@ -428,6 +428,7 @@ class Channel:
         try:
             result = await coroutine
         except OSError as error:
+            self._log.failed(request, error)
             self.fail(request, error.errno or errno.EIO)
         except asyncio.CancelledError:
             # Whoever cancels a task has answered before. EINTR would make programs try again for ever.
@@ -505,6 +506,7 @@ class Channel:
     def _fail_with(self, request: Request, error: BaseException) -> None:
         """A handler raised before it waited for anything."""
         if isinstance(error, OSError):
+            self._log.failed(request, error)
             self.fail(request, error.errno or errno.EIO)
             return
         if isinstance(error, asyncio.CancelledError):

@@ -1,4 +1,5 @@
-"""What a mount says of single requests of the kernel: each at debug level, and those that took long.
+"""What a mount says of single requests of the kernel: each at debug level, those that took long, and why a program was
+told EIO or ETIMEDOUT, which say nothing of the cause.
 
 What a request was about is taken from its bytes only when a line is written. Otherwise a request costs one comparison
 (`tell_ns`).
@@ -16,6 +17,7 @@ from fs_client.fuse.abi import Opcode
 from fs_client.fuse.kernel_request import Request
 from fs_client.fuse.requests import ProtocolError
 from fs_common.slow_operations import SlowOperations
+from fs_common.telemetry import LimitedLog
 from fs_common.tracing import shown
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,13 @@ class OperationLog:
         self.debug = logger.isEnabledFor(logging.DEBUG)
         self.tell_ns = -1 if self.debug else slow.threshold_ns
         """A request that took longer is told of (`tell`)."""
+        self._failures = LimitedLog(logger)
+
+    def failed(self, request: Request, error: OSError) -> None:
+        """A request is about to be answered with the error."""
+        if error.errno in (errno.EIO, errno.ETIMEDOUT, None):
+            said = (request.name.lower(), about(request), request.pid, error)
+            self._failures.line(logging.WARNING, "%s of %s for pid %d failed: %s", *said)
 
     def tell(self, request: Request, elapsed_ns: int, code: int) -> None:
         """`code`: the errno that it was answered with; 0: none."""

@@ -1,5 +1,6 @@
 """What a mount says of single requests: each at debug level, those that took long, and nothing else."""
 
+import asyncio
 import errno
 import logging
 from typing import Any
@@ -97,3 +98,30 @@ def test_nothing_is_said_otherwise(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         run(scenario())
     assert not [record for record in caplog.records if record.name == LOGGER]
+
+
+def test_why_a_program_was_told_of_an_input_output_error_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a handler that fails at once, and of one that has waited. What names alone explain is no line."""
+
+    def lookup(asked: Request) -> bytes:
+        raise OSError(errno.ENOENT, "not there")
+
+    def read(asked: Request) -> bytes:
+        raise OSError(errno.EIO, "a replica is gone")
+
+    async def fsync(asked: Request) -> None:
+        await asyncio.sleep(0)
+        raise OSError(errno.EIO, "its daemons lost what was written")
+
+    async def scenario() -> None:
+        handlers: dict[int, Any] = {Opcode.LOOKUP: lookup, Opcode.READ: read, Opcode.FSYNC: fsync}
+        async with connected(handlers, log=OperationLog(SlowOperations(60_000))) as (_, kernel):
+            for opcode, body in ((Opcode.LOOKUP, b"gone\0"), (Opcode.READ, bytes(40)), (Opcode.FSYNC, bytes(16))):
+                kernel.send(opcode, body)
+                await kernel.answer()
+
+    with caplog.at_level(logging.INFO):
+        run(scenario())
+    read_line, fsync_line = [record.message for record in caplog.records if record.name == LOGGER]
+    assert read_line.startswith("read of inode") and read_line.endswith("[Errno 5] a replica is gone")
+    assert fsync_line.startswith("fsync of inode") and fsync_line.endswith("its daemons lost what was written")

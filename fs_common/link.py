@@ -68,8 +68,12 @@ class Link(Protocol):
     def within_frame(self) -> bool:
         """A frame has begun to arrive, and the rest of it is still to come."""
 
-    def send(self, frame: bytes, *, urgent: bool = False) -> None:
-        """A frame without payload (header and body). `urgent`: do not wait for others to go along with it."""
+    def send(self, frame: bytes, *, into: Sequence[memoryview] = (), urgent: bool = False) -> Outgoing | None:
+        """A frame without payload (header and body). `urgent`: do not wait for others to go along with it.
+
+        `into`: of a request, where the payload of its answer will land. Where the other side writes there itself, this
+        memory is lent to it until the answer has come, or `withdraw` takes it back. None: nothing is lent.
+        """
 
     def send_with_payload(
         self,
@@ -78,18 +82,32 @@ class Link(Protocol):
         payload_length: int,
         release: Callable[[], None] | None,
         *,
+        into: Sequence[memoryview] = (),
+        lengths: Sequence[int] | None = None,
         urgent: bool = False,
     ) -> Outgoing:
-        """`release` is called once: when the parts are sent, withdrawn or dropped."""
+        """`release` is called once: when the parts are sent, withdrawn or dropped.
+
+        `into`: as for `send`. Where the other side fetches the parts itself, they are lent to it as well.
+        `lengths`: of an answer whose record has them; they say where its payload lands (`landing.filled`).
+        """
 
     def set_bounds(self, body_bytes_max: int, payload_bytes_max: int) -> None:
         """What the next frames may have at most; at first the bounds of `limits`."""
 
     def withdraw(self, outgoing: Outgoing) -> None:
-        """Stop using the memory of a frame now; a frame that has begun is completed from a copy."""
+        """Stop using the memory of a frame now, and what was lent with it.
 
-    def discard_payload(self) -> None:
-        """Stop using the memory that a payload is landing in now; throw the rest away."""
+        A frame that has begun is completed from a copy. Memory that the other side may be using can only be taken back
+        by ending the link: `link_lost` is called before this returns.
+        """
+
+    def discard_payload(self, release: Callable[[], None] | None = None) -> None:
+        """Throw the rest of the payload that is landing away.
+
+        `release` gives its memory back: called once nothing touches it any more, at the latest before `link_lost`.
+        Where this process itself moves the bytes, that is at once.
+        """
 
     def probe(self) -> None:
         """Take what has arrived and was not looked at yet. May end the link."""

@@ -25,6 +25,7 @@ from fs_common import frames
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError, Retry, code_of
 from fs_common.frames import FrameError
+from fs_common.landing import filled
 from fs_common.latency import Latency
 from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
 from fs_common.link import Link
@@ -330,7 +331,7 @@ class _Pending:
         self.into = into
         self.deadline = deadline
         self.outgoing: Outgoing | None = None
-        """Set while the request has payload in the caller's memory."""
+        """Set while the link uses the caller's memory, or has lent it to the other side."""
         self.response: Any = None
         """Decoded, while its payload is landing."""
 
@@ -463,9 +464,11 @@ class Peer:
             if self._sweep is None:
                 self._sweep = self._loop.call_later(SWEEP_INTERVAL_S, self._on_sweep)
             if payload_length:
-                pending.outgoing = self._link.send_with_payload(frame, send, payload_length, None, urgent=urgent)
+                pending.outgoing = self._link.send_with_payload(
+                    frame, send, payload_length, None, into=into, urgent=urgent
+                )
             else:
-                self._link.send(frame, urgent=urgent)
+                pending.outgoing = self._link.send(frame, into=into, urgent=urgent)
             return await pending.future
         finally:
             self._detach(number, pending)
@@ -675,22 +678,8 @@ class Peer:
 
 def _destination(into: Sequence[memoryview], response: Any, length: int) -> Sequence[memoryview] | None:
     """The views a payload of `length` bytes fills, or None if it does not fit them."""
-    total = sum(map(len, into))
-    if length == total:
+    sizes = list(map(len, into))
+    if length == sum(sizes):
         return into
-    if length > total:
-        return None
-    lengths: Sequence[int] | None = getattr(response, "lengths", None)
-    if lengths is None:
-        views: list[memoryview] = []
-        for view in into:
-            views.append(view[:length])
-            length -= len(views[-1])
-            if not length:
-                break
-        return views
-    if len(lengths) != len(into) or sum(lengths) != length:
-        return None
-    if any(not 0 <= size <= len(view) for size, view in zip(lengths, into, strict=True)):
-        return None
-    return [view[:size] for size, view in zip(lengths, into, strict=True) if size]
+    taken = filled(sizes, getattr(response, "lengths", None), length)
+    return None if taken is None else [view[:size] for size, view in zip(taken, into, strict=True) if size]

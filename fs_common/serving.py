@@ -186,7 +186,8 @@ class ServingConnection:
         """The request whose payload is landing is refused. The rest of it is read and goes nowhere."""
         active = self._landed()
         if active is not None:
-            self._link.discard_payload()
+            release, active.release = active.release, None
+            self._link.discard_payload(release)
             active.registration.calls += 1
             self._fail(active, code, message)
 
@@ -466,7 +467,7 @@ class ServingConnection:
         allocated, active.release = active.release, None
         if allocated is not None:
             release = partial(_release_both, release, allocated)
-        self._link.send_with_payload(frame, parts, length, release)
+        self._link.send_with_payload(frame, parts, length, release, lengths=getattr(reply.body, "lengths", None))
         self._finish(active)
 
     def _fail_with(self, active: _Active, error: BaseException) -> None:

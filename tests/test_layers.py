@@ -22,6 +22,7 @@ SEEN_BY = {
 PURE = (
     "fs_common/frames.py",
     "fs_common/wire.py",
+    "fs_common/landing.py",
     "fs_common/layout.py",
     "fs_common/checksums.py",
     "fs_common/checksum_combine.py",

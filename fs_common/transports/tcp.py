@@ -111,7 +111,7 @@ class TcpLink:
     def within_frame(self) -> bool:
         return self._reader.within_frame
 
-    def send(self, frame: bytes, *, urgent: bool = False) -> None:
+    def send(self, frame: bytes, *, into: Sequence[memoryview] = (), urgent: bool = False) -> None:
         if self._over:
             return
         self._writer.append(frame)
@@ -127,6 +127,8 @@ class TcpLink:
         payload_length: int,
         release: Callable[[], None] | None,
         *,
+        into: Sequence[memoryview] = (),
+        lengths: Sequence[int] | None = None,
         urgent: bool = False,
     ) -> Outgoing:
         outgoing = self._writer.append_with_payload(frame, parts, payload_length, release)
@@ -148,8 +150,10 @@ class TcpLink:
         self._reader.body_bytes_max = body_bytes_max
         self._reader.payload_bytes_max = payload_bytes_max
 
-    def discard_payload(self) -> None:
+    def discard_payload(self, release: Callable[[], None] | None = None) -> None:
         self._reader.discard_payload()
+        if release is not None:
+            release()
 
     def probe(self) -> None:
         if self._reading and not self._over:

@@ -34,11 +34,14 @@ class HandLink:
         """(request, code) of error frames."""
         self.answers: list[int] = []
         self.discarded = 0
+        self.keeps = False
+        """Somebody else is still writing into the memory of a payload that is thrown away."""
+        self.kept: list[Callable[[], None]] = []
         self.paused = False
         self.lost: EmberError | None = None
         self.receiver: ServingConnection | None = None
 
-    def send(self, frame: bytes, *, urgent: bool = False) -> None:
+    def send(self, frame: bytes, *, into: Sequence[memoryview] = (), urgent: bool = False) -> None:
         header = frames.unpack(frame)
         if header.kind == frames.ERROR:
             body = msgspec.msgpack.decode(frame[frames.HEADER_SIZE :], type=ErrorBody)
@@ -53,6 +56,8 @@ class HandLink:
         payload_length: int,
         release: Callable[[], None] | None,
         *,
+        into: Sequence[memoryview] = (),
+        lengths: Sequence[int] | None = None,
         urgent: bool = False,
     ) -> Outgoing:
         raise AssertionError("no answer of these tests has payload")
@@ -63,8 +68,16 @@ class HandLink:
 
     def withdraw(self, outgoing: Outgoing) -> None: ...
 
-    def discard_payload(self) -> None:
+    def discard_payload(self, release: Callable[[], None] | None = None) -> None:
         self.discarded += 1
+        if release is not None:
+            self.kept.append(release)
+            if not self.keeps:
+                self.give_back()
+
+    def give_back(self) -> None:
+        while self.kept:
+            self.kept.pop()()
 
     def probe(self) -> None: ...
 
@@ -203,6 +216,31 @@ def test_memory_that_waits_for_slow_payloads_is_there_for_others() -> None:
             caller.leaves()
         assert world.free == 64 * MIB
         assert not world.service.slow
+
+    run(main())
+
+
+@pytest.mark.parametrize("why", ["deadline", "others"])
+def test_memory_that_is_still_written_to_is_given_back_by_the_link(why: str) -> None:
+    """A device may go on writing into it after the request was refused."""
+
+    async def main() -> None:
+        world = World(MIB)
+        caller = world.connect()
+        caller.link.keeps = True
+        assert caller.begins(2, MIB, deadline_ms=1 if why == "deadline" else 0)
+        if why == "deadline":
+            world.now = asyncio.get_running_loop().time() + 1.0
+            world.look(caller)
+        else:
+            caller.connection.yield_memory()
+        assert caller.link.errors == [(2, Code.TIMED_OUT if why == "deadline" else Code.BUSY)]
+        assert world.free == 0
+        caller.link.give_back()
+        assert world.free == MIB
+        caller.ends()
+        caller.leaves()
+        assert world.free == MIB
 
     run(main())
 

@@ -35,9 +35,10 @@ class IdleLink:
         self.discarded = 0
         self.on_probe: Callable[[], None] = lambda: None
 
-    def send(self, frame: bytes, *, urgent: bool = False) -> None:
+    def send(self, frame: bytes, *, into: Sequence[memoryview] = (), urgent: bool = False) -> Outgoing | None:
         self.sent.append(frame)
         self.urgent.append(urgent)
+        return None
 
     def send_with_payload(
         self,
@@ -46,6 +47,8 @@ class IdleLink:
         payload_length: int,
         release: Callable[[], None] | None,
         *,
+        into: Sequence[memoryview] = (),
+        lengths: Sequence[int] | None = None,
         urgent: bool = False,
     ) -> Outgoing:
         self.sent.append(frame)
@@ -56,8 +59,10 @@ class IdleLink:
     def withdraw(self, outgoing: Outgoing) -> None:
         outgoing.done = True
 
-    def discard_payload(self) -> None:
+    def discard_payload(self, release: Callable[[], None] | None = None) -> None:
         self.discarded += 1
+        if release is not None:
+            release()
 
     def probe(self) -> None:
         self.on_probe()
@@ -154,6 +159,62 @@ def test_an_abandoned_call_gives_its_memory_back_while_its_payload_lands() -> No
         task = await start(peer.call(PING, Ping(), timeout=TIMEOUT))
         peer.frame_begun(response(request, Ping()))
         return await task
+
+    run(main())
+
+
+class LendingLink(IdleLink):
+    """Lends the memory of calls to the other side, and can take it back only by its own end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lent: list[tuple[list[memoryview], Outgoing]] = []
+        self.peer: Peer | None = None
+        self.withdrawn: list[Outgoing] = []
+
+    def send(self, frame: bytes, *, into: Sequence[memoryview] = (), urgent: bool = False) -> Outgoing | None:
+        super().send(frame, urgent=urgent)
+        self.lent.append((list(into), Outgoing(0, None)))
+        return self.lent[-1][1]
+
+    def withdraw(self, outgoing: Outgoing) -> None:
+        self.withdrawn.append(outgoing)
+        for _, lent in self.lent:
+            lent.done = True
+        assert self.peer is not None
+        self.peer.link_lost(EmberError(Code.PEER_GONE, "ended to take memory back"))
+
+
+def test_memory_that_is_lent_is_taken_back_when_a_call_ends_before_its_answer() -> None:
+    async def main() -> None:
+        link = LendingLink()
+        peer = link.peer = Peer(link, asyncio.get_running_loop())
+        into = memory(8)
+        ended = await start(peer.call(READ_CHUNKS, read_request(8), into=into, timeout=TIMEOUT))
+        beside = await start(peer.call(PING, Ping(), timeout=TIMEOUT))
+        assert link.lent[0][0][0].obj is into[0].obj
+        ended.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ended
+        assert link.withdrawn == [link.lent[0][1]]
+        with pytest.raises(EmberError) as caught:
+            await beside
+        assert caught.value.code is Code.PEER_GONE
+        assert peer.closed
+
+    run(main())
+
+
+def test_memory_that_is_lent_comes_back_with_the_answer() -> None:
+    async def main() -> None:
+        link = LendingLink()
+        peer = link.peer = Peer(link, asyncio.get_running_loop())
+        call = await start(peer.call(READ_CHUNKS, read_request(8), into=memory(8), timeout=TIMEOUT))
+        link.lent[0][1].done = True
+        peer.frame_begun(response(1, ReadChunksReply([0], [])))
+        assert await call == ReadChunksReply([0], [])
+        assert link.withdrawn == []
+        end(peer)
 
     run(main())
 

@@ -31,6 +31,8 @@ PURE = (
     "fs_common/checks.py",
     "fs_common/channels.py",
     "fs_common/tls/names.py",
+    "fs_common/transports/rdma/stream.py",
+    "fs_common/transports/rdma/plan.py",
     "fs_common/chain_words.py",
     "fs_common/cluster_words.py",
     "fs_common/quantities.py",

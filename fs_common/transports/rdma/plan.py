@@ -1,0 +1,143 @@
+"""Which READs and WRITEs move a payload, which of them are signalled, and how many may be outstanding.
+
+`moves` lays the pieces of one side against those of the other: neighbours, local and remote, become one piece of work.
+
+`WorkLedger` numbers what is posted. Work completes in the order in which it was posted, so the completion of a number
+says that all before it are complete as well: of many only one is signalled. What is to be done when some work is
+complete (memory that is free then, a slot) waits under its number.
+
+Invariants of the ledger:
+
+* No more than `depth` works are outstanding: each takes its place in the send queue until a signalled one behind it, or
+  itself, has completed.
+* Of `SIGNAL_EVERY` works in a row one is signalled.
+
+Pure. Called by `link.RdmaLink`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from fs_common.checks import check
+from fs_common.limits import MIB
+
+WORK_BYTES_MAX = 1 * MIB
+"""Of one READ or WRITE. Devices take at least 8 MiB; a longer one would cost next to nothing less."""
+SIGNAL_EVERY = 32
+"""Works from one signalled to the next: a completion costs about as much as posting one."""
+CHAIN_MAX = 32
+"""Works posted together."""
+
+
+class Move(NamedTuple):
+    """One piece of work: `length` bytes between local and remote memory."""
+
+    address: int
+    length: int
+    lkey: int
+    remote_address: int
+    rkey: int
+
+
+Piece = tuple[int, int, int]
+"""Memory: address, length, key."""
+
+
+def moves(local: Sequence[Piece], remote: Sequence[Piece], bytes_max: int = WORK_BYTES_MAX) -> list[Move]:
+    """The work that moves the bytes of `local`, in order, to or from those of `remote`. Both are equally long together;
+    pieces may be empty."""
+    found: list[Move] = []
+    here = there = length = lkey = rkey = 0
+    """The move that grows."""
+    remote_at = 0
+    remote_address, remote_left, remote_key = 0, 0, 0
+    for address, left, key in local:
+        while left:
+            while not remote_left:
+                remote_address, remote_left, remote_key = remote[remote_at]
+                remote_at += 1
+            size = left if left < remote_left else remote_left
+            room = bytes_max - length
+            if (
+                length
+                and room
+                and here + length == address
+                and there + length == remote_address
+                and lkey == key
+                and rkey == remote_key
+            ):
+                if size > room:
+                    size = room
+                length += size
+            else:
+                if length:
+                    found.append(Move(here, length, lkey, there, rkey))
+                if size > bytes_max:
+                    size = bytes_max
+                here, there, length, lkey, rkey = address, remote_address, size, key, remote_key
+            address += size
+            left -= size
+            remote_address += size
+            remote_left -= size
+    if length:
+        found.append(Move(here, length, lkey, there, rkey))
+    check(not remote_left and not any(size for _, size, _ in remote[remote_at:]), "both sides are equally long")
+    return found
+
+
+class WorkLedger:
+    """What is posted to one send queue and not known to be complete."""
+
+    def __init__(self, depth: int) -> None:
+        check(depth > SIGNAL_EVERY, "a full send queue has a signalled work in it", depth)
+        self._depth = depth
+        self.posted = 0
+        """Number of the last work."""
+        self.complete = 0
+        """All works up to this number are complete."""
+        self._signalled = 0
+        """Number of the last one that is."""
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+
+    @property
+    def room(self) -> int:
+        """Works that may be posted now."""
+        return self._depth - (self.posted - self.complete)
+
+    @property
+    def unsignalled(self) -> bool:
+        """Of what is posted last no completion will tell."""
+        return self._signalled != self.posted
+
+    def post(self, *, signalled: bool = False) -> bool:
+        """Number the next work: `posted`. Returns whether it is signalled; `signalled`: it has to be."""
+        check(self.posted - self.complete < self._depth, "there is room in the send queue", self.posted)
+        self.posted += 1
+        if signalled or self.posted - self._signalled >= SIGNAL_EVERY:
+            self._signalled = self.posted
+            return True
+        return False
+
+    def signal_last(self) -> None:
+        """The last work, numbered and not yet given to the device, is signalled after all."""
+        self._signalled = self.posted
+
+    def when_complete(self, callback: Callable[[], None]) -> None:
+        """Call it when the work numbered last is complete: by what is signalled, or at the end."""
+        self._waiting.append((self.posted, callback))
+
+    def completed(self, number: int) -> None:
+        """The signalled work of this number is complete."""
+        check(self.complete < number <= self.posted, "a work completes once", number)
+        self.complete = number
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= number:
+            waiting.popleft()[1]()
+
+    def end(self) -> None:
+        """The queue pair is gone: nothing is outstanding any more."""
+        self.complete = self.posted
+        waiting = self._waiting
+        while waiting:
+            waiting.popleft()[1]()

@@ -1,0 +1,308 @@
+"""What is said by SEND and RECV: envelopes of frames, the messages that they are cut into, and credits.
+
+An *envelope* is a frame without its payload, and where its payload lies. Integers are little-endian:
+
+    offset  size  field
+    0       2     sends          descriptors of what a request sends; 0 in all other frames
+    2       2     intos          descriptors of where a request's answer goes; 0 in all other frames
+    4       4     frame length   bytes of frame header and body
+    8       16n   descriptors    the sends, then the intos: address 8, length 4, rkey 4
+    8+16n         frame          header (`frames.py`) and body
+
+Envelopes follow one another without a gap. This stream is cut into *messages*, each sent into one slot:
+
+    offset  size  field
+    0       4     sequence       number of the message, from 0 on, modulo 2**32
+    4       2     credits        slots that the sender has emptied since it said so last
+    6       1     flags          1: needs a credit (it has content); 2: the last one, nothing follows
+    7       1     zero
+    8             content        a piece of the stream; nothing in a message that carries credits only
+
+Credits: the receiver posts `RECEIVE_SLOTS` slots. A message with content takes one of the `CREDITS` that its sender
+has, so who does not read is sent no more than he has room for. Messages that carry credits only take none: they are
+sent when `CREDITS_OWED_MAX` are owed, so no more than `SPARE_SLOTS` are on their way. The last message takes the last
+slot.
+
+Any bytes give envelopes or a `FrameError` that names the bad field. Pure.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fs_common import frames
+from fs_common.checks import check
+from fs_common.frames import FrameError
+from fs_common.limits import BODY_BYTES_MAX, KIB, PAYLOAD_BYTES_MAX
+from fs_common.wire import Frame
+
+SLOT_BYTES = 8 * KIB
+CREDITS = 16
+"""Messages with content that may be on their way to one side."""
+CREDITS_OWED_MAX = CREDITS // 2
+"""From so many on they are given back by a message of their own."""
+SPARE_SLOTS = CREDITS // CREDITS_OWED_MAX
+"""For messages that carry credits only: each gives back half of all that there are."""
+RECEIVE_SLOTS = CREDITS + SPARE_SLOTS + 1
+DESCRIPTORS_MAX = 2**13
+"""Of either kind, in one envelope."""
+
+CONTENT = 1
+LAST = 2
+
+_MESSAGE = struct.Struct("<IHBB")
+_PREFIX = struct.Struct("<HHI")
+_DESCRIPTOR = struct.Struct("<QII")
+MESSAGE_HEADER_BYTES = _MESSAGE.size
+PREFIX_BYTES = _PREFIX.size
+DESCRIPTOR_BYTES = _DESCRIPTOR.size
+CONTENT_BYTES_MAX = SLOT_BYTES - MESSAGE_HEADER_BYTES
+
+assert (MESSAGE_HEADER_BYTES, PREFIX_BYTES, DESCRIPTOR_BYTES) == (8, 8, 16)
+
+_SEQUENCES = 2**32
+_ADDRESSES = 2**64
+
+
+class Descriptor(NamedTuple):
+    """Memory that is lent to the other side."""
+
+    address: int
+    length: int
+    """Bytes, < 2**32."""
+    rkey: int
+
+
+class Envelope(NamedTuple):
+    """A frame that has arrived, and where its payload lies. `frame.body` is valid until the reader is used again."""
+
+    frame: Frame
+    sends: Sequence[tuple[int, int, int]]
+    """`Descriptor`s, plain: what the frame's payload is read from. Together as long as it, in a request."""
+    intos: Sequence[tuple[int, int, int]]
+    """Where the answer's payload is written to."""
+
+
+def pack_envelope(
+    frame: bytes, sends: Sequence[tuple[int, int, int]] = (), intos: Sequence[tuple[int, int, int]] = ()
+) -> bytes:
+    """`frame`: header and body. The caller keeps the descriptors within `DESCRIPTORS_MAX`."""
+    prefix = _PREFIX.pack(len(sends), len(intos), len(frame))
+    if not sends and not intos:
+        return prefix + frame
+    pack = _DESCRIPTOR.pack
+    return b"".join((prefix, *[pack(*one) for one in sends], *[pack(*one) for one in intos], frame))
+
+
+class MessageWriter:
+    """Cuts the stream of envelopes into messages, as credits allow."""
+
+    def __init__(self) -> None:
+        self._pending: deque[bytes | memoryview] = deque()
+        self._sequence = 0
+        self.pending_bytes = 0
+        """Of the stream, not yet in messages."""
+        self.credits = CREDITS
+        """Messages with content that may be sent."""
+
+    def append(self, envelope: bytes) -> None:
+        self._pending.append(envelope)
+        self.pending_bytes += len(envelope)
+
+    def write(self, slot: memoryview, owed: int, *, last: bool = False) -> int:
+        """The next message, into `slot`: as much of the stream as fits. Returns its bytes. `owed` slots are given back
+        by it. It takes a credit if there is something of the stream to send."""
+        size = MESSAGE_HEADER_BYTES
+        flags = LAST if last else 0
+        if self.pending_bytes:
+            check(self.credits > 0, "a message with content takes a credit", self.credits)
+            self.credits -= 1
+            flags |= CONTENT
+            pending = self._pending
+            room = CONTENT_BYTES_MAX
+            while pending and room:
+                piece = pending[0]
+                length = len(piece)
+                if length <= room:
+                    slot[size : size + length] = piece
+                    pending.popleft()
+                else:
+                    length = room
+                    rest = memoryview(piece)
+                    slot[size:SLOT_BYTES] = rest[:room]
+                    pending[0] = rest[room:]
+                size += length
+                room -= length
+            self.pending_bytes -= size - MESSAGE_HEADER_BYTES
+        _MESSAGE.pack_into(slot, 0, self._sequence, owed, flags, 0)
+        self._sequence = (self._sequence + 1) % _SEQUENCES
+        return size
+
+    def give(self, credits: int) -> None:
+        """The other side has emptied so many slots. Raises `FrameError`: there are not so many."""
+        self.credits += credits
+        if self.credits > CREDITS:
+            raise FrameError("credits", f"{credits} were given back, which makes {self.credits} of {CREDITS}")
+
+    def drop(self) -> None:
+        """Nothing more will be sent."""
+        self._pending.clear()
+        self.pending_bytes = 0
+
+
+class Message(NamedTuple):
+    """One that has arrived. `content` is a view of its slot."""
+
+    credits: int
+    flags: int
+    content: memoryview
+
+
+class MessageReader:
+    """Takes messages in their order."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._unread = 0
+        """Messages with content whose slots are not given back."""
+        self._last = False
+
+    def read(self, slot: memoryview) -> Message:
+        """`slot`: as long as what has arrived. Raises `FrameError`."""
+        if not MESSAGE_HEADER_BYTES <= len(slot) <= SLOT_BYTES:
+            raise FrameError("message length", f"{len(slot)} bytes are none of {MESSAGE_HEADER_BYTES} to {SLOT_BYTES}")
+        sequence, credits, flags, zero = _MESSAGE.unpack_from(slot)
+        if sequence != self._sequence:
+            raise FrameError("sequence", f"message {sequence} came where {self._sequence} was due")
+        content = slot[MESSAGE_HEADER_BYTES:]
+        if flags > CONTENT | LAST or zero or bool(flags & CONTENT) != bool(content):
+            raise FrameError("flags", f"{flags}, {zero} of a message with {len(content)} bytes of content")
+        if self._last:
+            raise FrameError("flags", "a message came after the last one")
+        if flags & CONTENT:
+            self._unread += 1
+            if self._unread > CREDITS:
+                raise FrameError("credits", f"more than {CREDITS} messages came that were not read")
+        self._last = flags & LAST != 0
+        self._sequence = (sequence + 1) % _SEQUENCES
+        return Message(credits, flags, content)
+
+    def given_back(self, credits: int) -> None:
+        """The other side is told that so many slots are empty again."""
+        self._unread -= credits
+
+
+class EnvelopeReader:
+    """Envelopes out of contents of messages.
+
+    The loop of the owner: `feed` one content, then `next_envelope` until it gives None: the content is of no use then.
+    After a `FrameError` the reader is of no use.
+    """
+
+    def __init__(self, body_bytes_max: int = BODY_BYTES_MAX, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+        self.body_bytes_max = body_bytes_max
+        self.payload_bytes_max = payload_bytes_max
+        self._view = memoryview(b"")
+        """What was fed; `_start` bytes of it are taken."""
+        self._start = 0
+        self._cut = bytearray()
+        """The beginning of an envelope that was cut, up to `_filled`; as long as the envelope once its length is known.
+        """
+        self._filled = 0
+
+    @property
+    def within_envelope(self) -> bool:
+        """An envelope has begun to arrive, and the rest of it is still to come."""
+        return self._filled > 0
+
+    def feed(self, content: memoryview) -> None:
+        check(self._start == len(self._view), "a content is taken to its end before the next", self._start)
+        self._view = content
+        self._start = 0
+
+    def release(self) -> None:
+        """The connection is over."""
+        self._view = memoryview(b"")
+        self._cut = bytearray()
+        self._start = self._filled = 0
+
+    def next_envelope(self) -> Envelope | None:
+        """None: another content is needed. Raises `FrameError`."""
+        if self._filled:
+            return self._next_of_cut()
+        view, start = self._view, self._start
+        left = len(view) - start
+        if left >= PREFIX_BYTES:
+            length = self._envelope_length(view, start)
+            if length <= left:
+                self._start = start + length
+                return self._parse(view[start : start + length])
+            self._cut = bytearray(length)
+        elif left:
+            self._cut = bytearray(PREFIX_BYTES)
+        else:
+            return None
+        self._cut[:left] = view[start:]
+        self._filled = left
+        self._start = len(view)
+        return None
+
+    def _next_of_cut(self) -> Envelope | None:
+        if self._filled < PREFIX_BYTES:
+            self._fill(PREFIX_BYTES)
+            if self._filled < PREFIX_BYTES:
+                return None
+            length = self._envelope_length(self._cut, 0)
+            self._cut.extend(bytes(length - PREFIX_BYTES))
+        self._fill(len(self._cut))
+        if self._filled < len(self._cut):
+            return None
+        # The envelope keeps these bytes; the next one that is cut has others.
+        whole, self._cut, self._filled = self._cut, bytearray(), 0
+        return self._parse(memoryview(whole))
+
+    def _fill(self, end: int) -> None:
+        """Take what there is, until so many bytes of the cut envelope are here."""
+        taken = self._view[self._start : self._start + end - self._filled]
+        self._cut[self._filled : self._filled + len(taken)] = taken
+        self._filled += len(taken)
+        self._start += len(taken)
+
+    def _envelope_length(self, source: memoryview | bytearray, start: int) -> int:
+        sends, intos, frame_length = _PREFIX.unpack_from(source, start)
+        if sends > DESCRIPTORS_MAX or intos > DESCRIPTORS_MAX:
+            raise FrameError("descriptors", f"{sends} and {intos} are over the bound of {DESCRIPTORS_MAX}")
+        if not frames.HEADER_SIZE <= frame_length <= frames.HEADER_SIZE + self.body_bytes_max:
+            raise FrameError("frame length", f"{frame_length} bytes, with a body of at most {self.body_bytes_max}")
+        length: int = PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES + frame_length
+        return length
+
+    def _parse(self, whole: memoryview) -> Envelope:
+        sends, intos, frame_length = _PREFIX.unpack_from(whole)
+        begin = len(whole) - frame_length
+        header = frames.unpack(whole, begin, self.body_bytes_max, self.payload_bytes_max)
+        if header.body_length != frame_length - frames.HEADER_SIZE:
+            raise FrameError("frame length", f"{frame_length} bytes, of a frame with a body of {header.body_length}")
+        frame = Frame(
+            header.kind,
+            header.method,
+            header.request,
+            whole[begin + frames.HEADER_SIZE :],
+            header.payload_length,
+            header.deadline_ms,
+            header.trace,
+        )
+        sent: list[tuple[int, int, int]] = []
+        wanted: list[tuple[int, int, int]] = []
+        if sends or intos:
+            if header.kind != frames.REQUEST:
+                raise FrameError("descriptors", "a frame that is no request lends memory")
+            middle = PREFIX_BYTES + sends * DESCRIPTOR_BYTES
+            sent = list(_DESCRIPTOR.iter_unpack(whole[PREFIX_BYTES:middle]))
+            wanted = list(_DESCRIPTOR.iter_unpack(whole[middle:begin]))
+            if max([address + length for address, length, _ in sent + wanted]) > _ADDRESSES:
+                raise FrameError("descriptors", "memory is lent that reaches beyond all addresses")
+        if header.kind == frames.REQUEST and sum([length for _, length, _ in sent]) != header.payload_length:
+            raise FrameError("descriptors", f"those of the payload are not of {header.payload_length} bytes together")
+        return Envelope(frame, sent, wanted)

@@ -1,0 +1,599 @@
+"""Registered memory of one open device: what an adapter may move bytes to and from.
+
+Three kinds of regions:
+
+* Lasting: memory that was announced by `fs_common.lasting`. Registered when it is first used, found by address.
+* Kept: of `bytes` and numpy arrays that own their memory, registered for a call and kept for the next one that uses
+  them, within `CACHE_BYTES_MAX` and `CACHE_AGE_S`. An export pins them; their owners notice no more of it than that
+  their memory goes a little later.
+* For one use alone: everything else. A bytearray can be resized and an `mmap` closed as soon as its use is over.
+
+Invariants:
+
+* No region outlives its memory: each holds its memory (a memoryview or the object itself) until it is deregistered. Of
+  memory by address alone the owner's word stands: `lasting.Lasting.close` refuses while it is in use.
+* What is used stays registered: a region has a count of uses; one that is over is deregistered with its last use.
+* A region that is over is found by nobody any more, from the moment on that its end was told.
+* In a forked child nothing is deregistered: what is registered is the parent's.
+
+`local` and `remote` take the views of a whole call at once. In the common case, all of them in one region, no bytecode
+runs for each view: `c_char.from_buffer` and `addressof`, mapped, cost 150 ns a view, half of what a fake of the
+interpreter's own structures would save is lost again in the loop around it; numpy costs 3,600 ns, `PyObject_GetBuffer`
+2,100 ns and is used for memory that cannot be written to, which comes in few parts.
+
+Any thread may tell of lasting memory; everything else runs on the device's loop.
+
+Concurrency: docs/concurrency/rdma.md.
+"""
+
+import ctypes
+import os
+import sys
+import threading
+import weakref
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import add
+from typing import Any, NamedTuple, Protocol
+
+from fs_common import lasting
+from fs_common.checks import check
+from fs_common.errors import Code, EmberError
+from fs_common.lasting import Lasting
+from fs_common.limits import KIB, MIB
+from fs_common.transports.rdma import locked_memory
+
+LOCAL_READ = 0
+"""Every region allows it."""
+LOCAL_WRITE = 1
+REMOTE_WRITE = 2
+REMOTE_READ = 4
+"""Rights, as in verbs."""
+ALL_RIGHTS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
+
+CACHE_BYTES_MAX = 256 * MIB
+CACHE_REGIONS_MAX = 1024
+CACHE_AGE_S = 5.0
+"""Since their last use: so long an array that nobody else holds may keep its memory."""
+CACHE_LOOK_S = 1.0
+SPAN_SLACK_BYTES = 256 * KIB
+"""Views of one object are registered together if that covers no more than twice their bytes and this."""
+
+
+class Region(Protocol):
+    """A registration, by the adaptor."""
+
+    @property
+    def lkey(self) -> int: ...
+
+    @property
+    def rkey(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Registrar(Protocol):
+    """What this needs of an open device."""
+
+    def register(self, address: int, length: int, access: int, dmabuf: int | None = None) -> Region: ...
+
+
+class Timers(Protocol):
+    """What this needs of an event loop."""
+
+    def time(self) -> float: ...
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Any: ...
+
+
+class MemoryRefused(EmberError):
+    """Memory could not be registered; nothing was sent. Its text says how much, what the limit is, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.UNREACHABLE, message)
+
+
+class _Entry:
+    """Memory that is, or can be, registered."""
+
+    __slots__ = (
+        "address",
+        "dmabuf",
+        "end",
+        "kept_since",
+        "lasts",
+        "lkey",
+        "over",
+        "pin",
+        "region",
+        "rights",
+        "rkey",
+        "told_by",
+        "uses",
+    )
+
+    def __init__(self, address: int, length: int, rights: int, pin: object, dmabuf: int | None = None) -> None:
+        self.address = address
+        self.end = address + length
+        self.rights = rights
+        self.pin = pin
+        """Holds the memory; None: nothing does."""
+        self.dmabuf = dmabuf
+        self.region: Region | None = None
+        """None: not registered, as yet or any more."""
+        self.lkey = 0
+        self.rkey = 0
+        self.uses = 0
+        """By work that may be outstanding."""
+        self.over = False
+        """Nothing new may use it; it goes with its last use."""
+        self.lasts = False
+        self.told_by = 0
+        """Id of the `Lasting`."""
+        self.kept_since: float | None = None
+        """When its last use ended, of one that is kept; None: it is not, or is in use."""
+
+
+class Use:
+    """Of the memory of one call or one piece of work: it stays registered until `release`."""
+
+    __slots__ = ("_entries", "_memory")
+
+    def __init__(self, memory: "RegisteredMemory", entries: Sequence[_Entry]) -> None:
+        self._memory = memory
+        self._entries: Sequence[_Entry] | None = entries
+
+    def release(self) -> None:
+        """No work with this memory is outstanding any more, or its queue pair is destroyed. Called once."""
+        entries, self._entries = self._entries, None
+        check(entries is not None, "a use of registered memory is released once")
+        assert entries is not None
+        self._memory._released(entries)
+
+
+class Lent(NamedTuple):
+    """Registered memory, view by view; an empty view has address and key 0."""
+
+    addresses: list[int]
+    lengths: list[int]
+    keys: Sequence[int]
+    """Local or remote ones, as was asked for."""
+    use: Use
+
+
+class RegisteredMemory:
+    """All regions of one open device. Made when it is opened; `close` before the device is."""
+
+    def __init__(self, device: Registrar, timers: Timers, name: str = "") -> None:
+        self.name = name
+        """Of the device, for messages."""
+        self.regions = 0
+        """Registered now."""
+        self.bytes = 0
+        """In them; memory that two regions cover counts twice."""
+        self.registrations = 0
+        """So far."""
+        self.refusals = 0
+        """Registrations that failed."""
+        self.kept_bytes = 0
+        """In regions that are kept for the next use."""
+        self._device = device
+        self._timers = timers
+        self._lock = threading.Lock()
+        """Guards everything below, and the entries. Held for a few instructions, or for one registration. Who tells of
+        lasting memory never waits for it: that may be a finalizer, in the midst of what is guarded."""
+        self._told: deque[tuple[int, _Entry | None]] = deque()
+        """Lasting memory that began or (None) ended, by id; taken in by whoever has the lock, in order."""
+        self._lasting: dict[int, _Entry] = {}
+        """By id of the `Lasting`."""
+        self._starts: list[int] = []
+        """Addresses of `_index`'s entries."""
+        self._index: list[_Entry] = []
+        """Entries that may be found, in order of address and end."""
+        self._kept: OrderedDict[int, _Entry] = OrderedDict()
+        """By id of the entry, of those that are kept; the one not used for longest is first."""
+        self._ending: set[_Entry] = set()
+        """Over, and in use."""
+        self._timer: Any = None
+        self._closed = False
+        self._foreign = False
+        """This is a forked child; all regions are the parent's."""
+        _all.add(self)
+        lasting.attach(self)
+
+    # --- for links --------------------------------------------------------------------------------------------------
+
+    def local(self, views: Sequence[memoryview | bytes], rights: int = LOCAL_WRITE) -> Lent:
+        """Memory for work of this side: with local keys. `rights` LOCAL_READ: it is only read.
+
+        Raises `MemoryRefused`. The caller holds the views at least until it releases the use.
+        """
+        return self._lend(views, rights, remote=False)
+
+    def remote(self, views: Sequence[memoryview | bytes], rights: int) -> Lent:
+        """Memory for the other side to use: with remote keys. `rights`: REMOTE_READ, or REMOTE_WRITE to be filled.
+
+        Raises `MemoryRefused`. The caller holds the views at least until it releases the use.
+        """
+        return self._lend(views, rights, remote=True)
+
+    def _lend(self, views: Sequence[memoryview | bytes], rights: int, *, remote: bool) -> Lent:
+        lengths = list(map(len, views))
+        try:
+            addresses = list(map(_addressof, map(_from_buffer, views)))
+        except (TypeError, ValueError):  # read-only, or empty
+            addresses = list(map(address_of, views))
+        if self._told:
+            self._take_in()
+        if addresses:
+            low = min(addresses)
+            high = max(map(add, addresses, lengths))
+            with self._lock:
+                entry = self._find(low, high, rights)
+                if entry is not None:
+                    self._use(entry)
+                    keys = [entry.rkey if remote else entry.lkey] * len(addresses)
+                    return Lent(addresses, lengths, keys, Use(self, (entry,)))
+        return self._lend_each(views, addresses, lengths, rights, remote=remote)
+
+    def _lend_each(
+        self,
+        views: Sequence[memoryview | bytes],
+        addresses: list[int],
+        lengths: list[int],
+        rights: int,
+        *,
+        remote: bool,
+    ) -> Lent:
+        """Each view in its own region, found or made."""
+        keys = [0] * len(views)
+        used: dict[int, _Entry] = {}
+        unknown: dict[int, tuple[object, bool, list[int]]] = {}
+        """By id of the object that has the memory: it, whether it may be kept, and which views are of it."""
+        with self._lock:
+            try:
+                for i, (address, length) in enumerate(zip(addresses, lengths, strict=True)):
+                    if not length:
+                        continue
+                    entry = self._find(address, address + length, rights)
+                    if entry is None:
+                        owner, keep = _owner(views[i])
+                        unknown.setdefault(id(owner), (owner, keep, []))[2].append(i)
+                        continue
+                    if id(entry) not in used:
+                        used[id(entry)] = entry
+                        self._use(entry)
+                    keys[i] = entry.rkey if remote else entry.lkey
+                for owner, keep, members in unknown.values():
+                    for low, high, group in _spans(members, addresses, lengths):
+                        pins = [views[i] for i in group]
+                        entry = self._register_span(low, high - low, rights, owner, pins, keep=keep)
+                        used[id(entry)] = entry
+                        key = entry.rkey if remote else entry.lkey
+                        for i in group:
+                            keys[i] = key
+            except BaseException:
+                self._release_all(used.values())
+                raise
+        return Lent(addresses, lengths, keys, Use(self, tuple(used.values())))
+
+    def _find(self, low: int, high: int, rights: int) -> _Entry | None:
+        """An entry that covers these bytes with these rights."""
+        index = self._index
+        i = bisect_right(self._starts, low)
+        # Regions may overlap, so the nearest before it need not be the one. What is not found is registered once more.
+        if i:
+            entry = index[i - 1]
+            if high <= entry.end and not rights & ~entry.rights:
+                return entry
+            if i > 1 and high <= (entry := index[i - 2]).end and not rights & ~entry.rights:
+                return entry
+        return None
+
+    def _use(self, entry: _Entry) -> None:
+        if entry.region is None:
+            self._register(entry)
+        entry.uses += 1
+        if entry.kept_since is not None:
+            entry.kept_since = None
+            self._kept.move_to_end(id(entry))
+
+    def _register_span(
+        self, address: int, length: int, rights: int, owner: object, views: Sequence[object], *, keep: bool
+    ) -> _Entry:
+        """A region, with one use, for memory that nobody announced."""
+        # What the other side may write to has to be writable for the adapter as well.
+        if rights & REMOTE_WRITE:
+            rights |= LOCAL_WRITE
+        keep = keep and length <= CACHE_BYTES_MAX
+        if keep:
+            self._make_room(length)
+        entry = _Entry(address, length, rights, owner if keep else views)
+        self._register(entry)
+        entry.uses = 1
+        if keep:
+            self._kept[id(entry)] = entry
+            self.kept_bytes += length
+            self._insert(entry)
+            if self._timer is None:
+                self._timer = self._timers.call_later(CACHE_LOOK_S, self._look)
+        else:
+            entry.over = True
+        return entry
+
+    def _released(self, entries: Iterable[_Entry]) -> None:
+        if self._closed or self._foreign:
+            return
+        with self._lock:
+            self._release_all(entries)
+        if self._told:
+            self._take_in()
+
+    def _release_all(self, entries: Iterable[_Entry]) -> None:
+        for entry in entries:
+            entry.uses -= 1
+            if not entry.uses:
+                if entry.over:
+                    self._deregister(entry)
+                elif not entry.lasts:
+                    entry.kept_since = self._timers.time()
+
+    # --- what is kept -----------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """End what was not used for too long; look again while something is kept."""
+        with self._lock:
+            old = self._timers.time() - CACHE_AGE_S
+            for entry in tuple(self._kept.values()):
+                if entry.kept_since is not None and entry.kept_since <= old:
+                    self._end(entry)
+            self._timer = self._timers.call_later(CACHE_LOOK_S, self._look) if self._kept else None
+
+    def _make_room(self, length: int) -> None:
+        """What is in use counts, but stays."""
+        if self.kept_bytes + length <= CACHE_BYTES_MAX and len(self._kept) < CACHE_REGIONS_MAX:
+            return
+        for entry in tuple(self._kept.values()):
+            if not entry.uses:
+                self._end(entry)
+                if self.kept_bytes + length <= CACHE_BYTES_MAX and len(self._kept) < CACHE_REGIONS_MAX:
+                    return
+
+    # --- lasting memory ---------------------------------------------------------------------------------------------
+
+    def began(self, memory: Lasting) -> None:
+        view = memory.view
+        if not memory.length:
+            return
+        if view is None:
+            entry = _Entry(memory.address, memory.length, ALL_RIGHTS, None, memory.dmabuf)
+        else:
+            entry = _Entry(address_of(view), memory.length, REMOTE_READ if view.readonly else ALL_RIGHTS, view)
+        entry.lasts = True
+        self._told.append((id(memory), entry))
+        self._take_in()
+
+    def ended(self, memory: Lasting) -> None:
+        self._told.append((id(memory), None))
+        self._take_in()
+
+    def holds(self, memory: Lasting) -> bool:
+        with self._lock:
+            self._take_in_locked()
+            return id(memory) in self._lasting or any(entry.told_by == id(memory) for entry in self._ending)
+
+    def prepare(self, memory: Lasting) -> None:
+        """Register it now. Raises `MemoryRefused`."""
+        with self._lock:
+            self._take_in_locked()
+            entry = self._lasting.get(id(memory))
+        if entry is None or entry.region is not None:
+            return
+        # That takes long for much memory, and others need the lock.
+        region = self._ask(entry)
+        with self._lock:
+            if entry.region is None and not entry.over:
+                self._registered(entry, region)
+                return
+        region.close()
+
+    def _take_in(self) -> None:
+        """Unless somebody has the lock: he does it, having given it back."""
+        while self._told and self._lock.acquire(blocking=False):
+            try:
+                self._take_in_locked()
+            finally:
+                self._lock.release()
+
+    def _take_in_locked(self) -> None:
+        while self._told:
+            number, entry = self._told.popleft()
+            if entry is None:
+                known = self._lasting.pop(number, None)
+                if known is not None:
+                    self._end(known)
+            elif number not in self._lasting:
+                entry.told_by = number
+                self._lasting[number] = entry
+                self._insert(entry)
+
+    # --- regions ----------------------------------------------------------------------------------------------------
+
+    def _insert(self, entry: _Entry) -> None:
+        i = bisect_right(self._starts, entry.address)
+        while i and self._index[i - 1].address == entry.address and self._index[i - 1].end > entry.end:
+            i -= 1
+        self._starts.insert(i, entry.address)
+        self._index.insert(i, entry)
+
+    def _end(self, entry: _Entry) -> None:
+        """Nobody finds it any more; it goes now, or with its last use."""
+        i = bisect_left(self._starts, entry.address)
+        while self._index[i] is not entry:
+            i += 1
+        del self._starts[i], self._index[i]
+        entry.over = True
+        if self._kept.pop(id(entry), None) is not None:
+            self.kept_bytes -= entry.end - entry.address
+        if entry.uses:
+            self._ending.add(entry)
+        else:
+            self._deregister(entry)
+
+    def _register(self, entry: _Entry) -> None:
+        self._registered(entry, self._ask(entry))
+
+    def _ask(self, entry: _Entry) -> Region:
+        check(not self._closed, "memory is registered with an open device", self.name)
+        length = entry.end - entry.address
+        try:
+            return self._device.register(entry.address, length, entry.rights, entry.dmabuf)
+        except Exception as error:
+            self.refusals += 1
+            number = getattr(error, "number", 0)
+            raise MemoryRefused(locked_memory.refusal(self.name, length, self.bytes, number, str(error))) from error
+
+    def _registered(self, entry: _Entry, region: Region) -> None:
+        entry.region = region
+        entry.lkey = region.lkey
+        entry.rkey = region.rkey
+        self.regions += 1
+        self.bytes += entry.end - entry.address
+        self.registrations += 1
+
+    def _deregister(self, entry: _Entry) -> None:
+        region, entry.region = entry.region, None
+        if region is not None:
+            self.regions -= 1
+            self.bytes -= entry.end - entry.address
+            region.close()
+        self._ending.discard(entry)
+        entry.pin = None
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """This is a forked child: all of it is the parent's, and stays as it is, for ever."""
+        self._lock = threading.Lock()
+        self._foreign = True
+        self._told.clear()
+
+    def close(self) -> None:
+        """Deregister everything. All queue pairs of the device are destroyed: nothing is in use, whatever the counts
+        say. Idempotent."""
+        lasting.detach(self)
+        with self._lock:
+            if self._closed or self._foreign:
+                return
+            self._take_in_locked()
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            for entry in [*self._index, *self._ending]:
+                entry.over = True
+                self._deregister(entry)
+            self._lasting.clear()
+            self._kept.clear()
+            self._starts.clear()
+            self._index.clear()
+            self.kept_bytes = 0
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "rdma_regions": self.regions,
+            "rdma_registered_bytes": self.bytes,
+            "rdma_kept_bytes": self.kept_bytes,
+            "rdma_registrations": self.registrations,
+            "rdma_registrations_refused": self.refusals,
+        }
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------
+
+_addressof = ctypes.addressof
+_from_buffer = ctypes.c_char.from_buffer
+
+
+class _Buffer(ctypes.Structure):
+    """`Py_buffer`; only its beginning matters here."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("rest", ctypes.c_uint8 * 128))
+
+
+_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]
+_release_buffer = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = [ctypes.POINTER(_Buffer)]
+
+
+def address_of(memory: memoryview | bytes) -> int:
+    """Of its first byte; 0 for an empty one. Whoever wants to use it holds the memory."""
+    if not len(memory):
+        return 0
+    if type(memory) is memoryview and not memory.readonly:
+        return _addressof(_from_buffer(memory))
+    buffer = _Buffer()
+    _get_buffer(memory, buffer, 0)
+    address: int = buffer.address
+    _release_buffer(buffer)
+    return address
+
+
+def _owner(view: memoryview | bytes) -> tuple[object, bool]:
+    """The object whose memory it is, and whether its region may be kept when the call is over.
+
+    Views of one owner lie in one piece of memory. `bytes` never move. A numpy array that owns its memory moves only by
+    `resize`, which refuses while anybody else refers to it.
+    """
+    owner: Any = view.obj if type(view) is memoryview else view
+    if type(owner) is bytes:
+        return owner, True
+    if owner is None:  # nobody says whose it is: it is alone
+        return view, False
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(owner, numpy.ndarray):
+        return owner, False
+    while isinstance(owner, numpy.ndarray) and owner.base is not None:
+        owner = owner.base
+    if isinstance(owner, numpy.ndarray):
+        return owner, bool(owner.flags.owndata)
+    if type(owner) is memoryview and owner.obj is not None:
+        owner = owner.obj
+    return owner, type(owner) is bytes
+
+
+def _spans(members: list[int], addresses: list[int], lengths: list[int]) -> list[tuple[int, int, list[int]]]:
+    """The views of one owner as regions to be made: (from, to, which of them)."""
+    spans: list[tuple[int, int, list[int]]] = []
+    low = high = total = 0
+    group: list[int] = []
+    for i in sorted(members, key=addresses.__getitem__):
+        end = max(high, addresses[i] + lengths[i])
+        if group and end - low <= 2 * (total + lengths[i]) + SPAN_SLACK_BYTES:
+            group.append(i)
+            high = end
+            total += lengths[i]
+            continue
+        if group:
+            spans.append((low, high, group))
+        low, high, total, group = addresses[i], addresses[i] + lengths[i], lengths[i], [i]
+    if group:
+        spans.append((low, high, group))
+    return spans
+
+
+# --- forks ----------------------------------------------------------------------------------------------------------
+
+_all: "weakref.WeakSet[RegisteredMemory]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """What the child inherits is never touched: closing a region here would end the parent's."""
+    for memory in tuple(_all):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+        memory.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

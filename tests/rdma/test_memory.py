@@ -1,0 +1,311 @@
+"""Registered memory: what is registered when, that no region outlives its memory, and the bounds."""
+
+import ctypes
+import gc
+import mmap
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from fs_common.errors import Code, EmberError
+from fs_common.lasting import lasting, lasting_address
+from fs_common.limits import KIB, MIB
+from fs_common.transports.rdma import memory as registered
+from fs_common.transports.rdma.memory import (
+    ALL_RIGHTS,
+    LOCAL_WRITE,
+    REMOTE_READ,
+    REMOTE_WRITE,
+    MemoryRefused,
+    RegisteredMemory,
+    address_of,
+)
+
+
+class FakeRegion:
+    def __init__(self, device: "FakeDevice", address: int, length: int, access: int) -> None:
+        self.device, self.address, self.length, self.access = device, address, length, access
+        device.number += 1
+        self.lkey, self.rkey = device.number, device.number + 1_000_000
+        device.regions.append(self)
+
+    def close(self) -> None:
+        self.device.regions.remove(self)
+
+
+class Refused(Exception):
+    number = 12
+
+
+class FakeDevice:
+    def __init__(self) -> None:
+        self.regions: list[FakeRegion] = []
+        self.number = 0
+        self.full = False
+
+    def register(self, address: int, length: int, access: int, dmabuf: int | None = None) -> FakeRegion:
+        if self.full:
+            raise Refused("Cannot allocate memory")
+        return FakeRegion(self, address, length, access)
+
+
+class FakeTimers:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pending: list[tuple[float, object]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback):
+        entry = (self.now + delay, callback)
+        self.pending.append(entry)
+        timers = self
+
+        class Handle:
+            def cancel(self) -> None:
+                timers.pending.remove(entry)
+
+        return Handle()
+
+    def go_to(self, now: float) -> None:
+        self.now = now
+        while due := [entry for entry in self.pending if entry[0] <= now]:
+            for entry in due:
+                self.pending.remove(entry)
+                entry[1]()
+                if self.pending and self.pending[-1][0] <= now:
+                    break
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def timers() -> FakeTimers:
+    return FakeTimers()
+
+
+@pytest.fixture
+def memory(device: FakeDevice, timers: FakeTimers) -> Iterator[RegisteredMemory]:
+    memory = RegisteredMemory(device, timers, "soft0")
+    yield memory
+    memory.close()
+    assert not device.regions
+
+
+def test_lasting_memory_is_registered_once_when_it_is_first_used(memory, device) -> None:
+    arena = memoryview(mmap.mmap(-1, MIB))
+    with lasting(arena) as lasts:
+        assert not device.regions
+        views = [arena[i * 4 * KIB : (i + 1) * 4 * KIB] for i in range(256)]
+        lent = memory.remote(views, REMOTE_WRITE)
+        assert lent.addresses == [address_of(view) for view in views]
+        assert lent.lengths == [4 * KIB] * 256
+        assert list(lent.keys) == [device.regions[0].rkey] * 256
+        lent.use.release()
+        local = memory.local(views[3:5])
+        assert list(local.keys) == [device.regions[0].lkey] * 2
+        local.use.release()
+        assert (memory.regions, memory.bytes, memory.registrations) == (1, MIB, 1)
+        del views, lasts
+    assert not device.regions
+
+
+def test_memory_that_lasted_before_the_device_was_opened_is_known_to_it(device, timers) -> None:
+    arena = memoryview(mmap.mmap(-1, MIB))
+    with lasting(arena):
+        memory = RegisteredMemory(device, timers)
+        memory.local([arena[:10]]).use.release()
+        assert device.regions[0].length == MIB
+        memory.close()
+        assert not device.regions
+
+
+def test_an_end_waits_for_the_last_use_and_nothing_new_finds_it(memory, device) -> None:
+    underlying = mmap.mmap(-1, MIB)
+    lasts = lasting(underlying)
+    view = memoryview(underlying)
+    first, second = memory.local([view[:1]]).use, memory.local([view[1:2]]).use
+    lasts.close()
+    assert len(device.regions) == 1
+    third = memory.local([view[2:3]])
+    assert [region.length for region in device.regions] == [MIB, 1]
+    third.use.release()
+    first.release()
+    view.release()
+    with pytest.raises(BufferError):
+        underlying.close()
+    second.release()
+    assert not device.regions
+    underlying.close()
+
+
+def test_dropped_lasting_memory_is_deregistered_before_it_goes(memory, device) -> None:
+    arena = memoryview(mmap.mmap(-1, MIB))
+    lasts = lasting(arena)
+    memory.local([arena[:1]]).use.release()
+    del arena
+    assert len(device.regions) == 1
+    del lasts
+    assert not device.regions
+
+
+def test_a_finalizer_in_the_midst_of_a_registration_waits_for_nobody(memory, device) -> None:
+    holder = [lasting(bytearray(100))]
+    memory.local([holder[0].view]).use.release()
+    other = memoryview(bytearray(10))
+    register = device.register
+
+    def dropping(*arguments):
+        holder.clear()
+        return register(*arguments)
+
+    device.register = dropping
+    memory.local([other]).use.release()
+    assert not holder
+    memory.local([other]).use.release()
+    assert not device.regions
+
+
+def test_other_memory_is_registered_for_the_call_alone(memory, device) -> None:
+    data = bytearray(1000)
+    lent = memory.remote([memoryview(data)], REMOTE_WRITE)
+    assert device.regions[0].access == REMOTE_WRITE | LOCAL_WRITE
+    with pytest.raises(BufferError):
+        data.extend(b"x")
+    lent.use.release()
+    assert not device.regions
+    del lent
+    data.extend(b"x")
+    mapped = mmap.mmap(-1, 4096)
+    with memoryview(mapped) as view:
+        memory.remote([view], REMOTE_READ).use.release()
+    mapped.close()
+
+
+def test_bytes_and_arrays_are_kept_for_the_next_call(memory, device, timers) -> None:
+    array = np.zeros(1000, np.uint8)
+    data = bytes(100)
+    for _ in range(2):
+        memory.remote([memoryview(array)], REMOTE_WRITE).use.release()
+        memory.remote([data], REMOTE_READ).use.release()
+        memory.remote([memoryview(data)[10:]], REMOTE_READ).use.release()
+    assert memory.registrations == 2
+    assert memory.kept_bytes == 1100
+    timers.go_to(registered.CACHE_AGE_S - 1)
+    use = memory.remote([memoryview(array)[5:10]], REMOTE_WRITE).use
+    timers.go_to(3 * registered.CACHE_AGE_S)
+    assert [region.length for region in device.regions] == [1000]
+    use.release()
+    timers.go_to(5 * registered.CACHE_AGE_S)
+    assert not device.regions
+    assert not timers.pending
+
+
+def test_an_array_over_memory_of_another_is_not_kept(memory, device) -> None:
+    data = bytearray(100)
+    memory.remote([memoryview(np.frombuffer(data, np.uint8))], REMOTE_WRITE).use.release()
+    assert not device.regions
+    gc.collect()
+    data.extend(b"x")
+    memory.remote([memoryview(np.frombuffer(bytes(100), np.uint8))], REMOTE_READ).use.release()
+    assert len(device.regions) == 1
+
+
+def test_rights_are_no_more_than_asked_for(memory, device) -> None:
+    array = np.zeros(1000, np.uint8)
+    memory.remote([memoryview(array)], REMOTE_READ).use.release()
+    assert device.regions[0].access == REMOTE_READ
+    lent = memory.remote([memoryview(array)], REMOTE_WRITE)
+    assert device.regions[1].access == REMOTE_WRITE | LOCAL_WRITE
+    assert list(lent.keys) == [device.regions[1].rkey]
+    lent.use.release()
+
+
+def test_what_is_kept_is_bounded(memory, device, monkeypatch) -> None:
+    monkeypatch.setattr(registered, "CACHE_BYTES_MAX", 1000)
+    monkeypatch.setattr(registered, "CACHE_REGIONS_MAX", 5)
+    arrays = [np.zeros(300, np.uint8) for _ in range(20)]
+    for array in arrays:
+        memory.remote([memoryview(array)], REMOTE_WRITE).use.release()
+        assert memory.kept_bytes <= 1000
+        assert memory.bytes == memory.kept_bytes
+    assert {region.address for region in device.regions} == {array.ctypes.data for array in arrays[-3:]}
+    small = [bytes([i]) * 10 for i in range(10)]
+    for data in small:
+        memory.remote([data], REMOTE_READ).use.release()
+    assert len(device.regions) == 5
+    large = np.zeros(1001, np.uint8)
+    memory.remote([memoryview(large)], REMOTE_WRITE).use.release()
+    assert 1001 not in {region.length for region in device.regions}
+
+
+def test_views_of_one_object_share_regions_unless_they_lie_far_apart(memory, device) -> None:
+    data = bytearray(8 * MIB)
+    view = memoryview(data)
+    near = [view[i * 8 * KIB : i * 8 * KIB + 4 * KIB] for i in range(100)]
+    lent = memory.remote([*near, view[-10:]], REMOTE_WRITE)
+    assert sorted(region.length for region in device.regions) == [10, 99 * 8 * KIB + 4 * KIB]
+    assert len(set(lent.keys)) == 2
+    lent.use.release()
+    separate = [memoryview(bytearray(10)) for _ in range(3)]
+    lent = memory.remote(separate, REMOTE_WRITE)
+    assert len(device.regions) == 3
+    lent.use.release()
+
+
+def test_empty_views_need_no_region(memory, device) -> None:
+    data = memoryview(bytearray(10))
+    lent = memory.remote([data[:0], data[2:4], b""], REMOTE_READ)
+    assert lent.lengths == [0, 2, 0]
+    assert lent.addresses == [0, address_of(data) + 2, 0]
+    assert [bool(key) for key in lent.keys] == [False, True, False]
+    lent.use.release()
+    memory.remote([], REMOTE_READ).use.release()
+    assert not device.regions
+
+
+def test_a_refusal_says_what_to_do_and_leaves_nothing_behind(memory, device) -> None:
+    array = np.zeros(1000, np.uint8)
+    kept = memory.remote([memoryview(array)], REMOTE_WRITE).use
+    device.full = True
+    with pytest.raises(MemoryRefused, match="soft0: cannot register") as caught:
+        memory.remote([memoryview(array), memoryview(bytearray(3000))], REMOTE_WRITE)
+    assert caught.value.code is Code.UNREACHABLE
+    kept.release()
+    assert memory.refusals == 1
+    with lasting(bytearray(10)) as lasts, pytest.raises(MemoryRefused):
+        lasts.prepare()
+
+
+def test_prepared_memory_is_registered_before_it_is_used(memory, device) -> None:
+    with lasting(bytearray(10)) as lasts:
+        lasts.prepare()
+        lasts.prepare()
+        assert [region.access for region in device.regions] == [ALL_RIGHTS]
+    assert not device.regions
+
+
+def test_memory_by_address_cannot_be_closed_while_it_is_in_use(memory, device) -> None:
+    owned = (ctypes.c_char * 4096)()
+    lasts = lasting_address(ctypes.addressof(owned), 4096)
+    use = memory.local([memoryview(owned)[:10]]).use
+    with pytest.raises(EmberError) as caught:
+        lasts.close()
+    assert caught.value.code is Code.BUSY
+    use.release()
+    assert not device.regions
+    lasts.close()
+
+
+def test_ten_thousand_uses_leave_nothing(memory, device) -> None:
+    data = bytearray(100)
+    for _ in range(10_000):
+        memory.local([memoryview(data)]).use.release()
+        lasting(data).close()
+    assert not device.regions
+    assert (memory.regions, memory.bytes, len(memory._index), len(memory._lasting)) == (0, 0, 0, 0)

@@ -47,7 +47,9 @@ class Lasting:
 
     __slots__ = ("__weakref__", "address", "dmabuf", "length", "view")
 
-    def __init__(self, view: memoryview | None, address: int = 0, length: int = 0, dmabuf: int | None = None) -> None:
+    def __init__(
+        self, view: memoryview | None, address: int = 0, length: int = 0, dmabuf: tuple[int, int] | None = None
+    ) -> None:
         self.view = view
         """Holds the memory; None: it is a device's, or the owner's word is all there is."""
         self.address = address
@@ -55,7 +57,8 @@ class Lasting:
         self.length = length if view is None else len(view)
         """Bytes."""
         self.dmabuf = dmabuf
-        """File descriptor by which its device shares it; None: memory of this process."""
+        """File descriptor by which its device shares it, and where in that the memory begins; None: memory that the
+        processor has."""
 
     def prepare(self) -> None:
         """Register it with the devices that are open, instead of when it is first used. Raises `EmberError`."""
@@ -110,8 +113,11 @@ def lasting(memory: Any) -> Lasting:
     return _announce(Lasting(view))
 
 
-def lasting_address(address: int, length: int, dmabuf: int | None = None) -> Lasting:
-    """Announce `length` bytes at `address`, which the caller keeps there until the `Lasting` is closed."""
+def lasting_address(address: int, length: int, dmabuf: tuple[int, int] | None = None) -> Lasting:
+    """Announce `length` bytes at `address`, which the caller keeps there until the `Lasting` is closed.
+
+    `dmabuf`: descriptor and offset, where it is another device's memory; it stays open as long.
+    """
     return _announce(Lasting(None, address, length, dmabuf))
 
 

@@ -1,6 +1,7 @@
 """Registered memory: what is registered when, that no region outlives its memory, and the bounds."""
 
 import ctypes
+import errno
 import gc
 import mmap
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from fs_common.transports.rdma.memory import (
     RegisteredMemory,
     address_of,
 )
+from fs_common.transports.rdma.verbs import VerbsError
 
 
 class FakeRegion:
@@ -34,10 +36,6 @@ class FakeRegion:
         self.device.regions.remove(self)
 
 
-class Refused(Exception):
-    number = 12
-
-
 class FakeDevice:
     def __init__(self) -> None:
         self.regions: list[FakeRegion] = []
@@ -46,7 +44,7 @@ class FakeDevice:
 
     def register(self, address: int, length: int, access: int, dmabuf: int | None = None) -> FakeRegion:
         if self.full:
-            raise Refused("Cannot allocate memory")
+            raise VerbsError("Cannot allocate memory", errno.ENOMEM)
         return FakeRegion(self, address, length, access)
 
 
@@ -273,7 +271,7 @@ def test_a_refusal_says_what_to_do_and_leaves_nothing_behind(memory, device) -> 
     array = np.zeros(1000, np.uint8)
     kept = memory.remote([memoryview(array)], REMOTE_WRITE).use
     device.full = True
-    with pytest.raises(MemoryRefused, match="soft0: cannot register") as caught:
+    with pytest.raises(MemoryRefused, match=r"soft0: 3\.0K of memory cannot be registered") as caught:
         memory.remote([memoryview(array), memoryview(bytearray(3000))], REMOTE_WRITE)
     assert caught.value.code is Code.UNREACHABLE
     kept.release()

@@ -5,6 +5,7 @@ import errno
 import resource
 
 from fs_common.quantities import human_size
+from fs_common.transports.rdma.verbs import VerbsError
 
 ADVICE = (
     "raise it (LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container, /etc/security/limits.conf"
@@ -27,15 +28,12 @@ def limit_bytes() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def refusal(device: str, asked_bytes: int, registered_bytes: int, number: int, reason: str) -> str:
+def refusal(device: str, asked_bytes: int, registered_bytes: int, error: VerbsError) -> str:
     """Why memory could not be registered, in one line."""
-    what = f"{device}: cannot register {human_size(asked_bytes)} of memory"
+    what = f"{device}: {human_size(asked_bytes)} of memory cannot be registered beside {human_size(registered_bytes)}"
     limit = limit_bytes()
-    if number in (errno.ENOMEM, errno.EAGAIN) and limit is not None:
-        return (
-            f"{what}: {human_size(registered_bytes)} are registered, and this process may lock {human_size(limit)}"
-            f" (RLIMIT_MEMLOCK, `ulimit -Hl`); {ADVICE}"
-        )
-    if number == errno.ENOMEM:
-        return f"{what} beside the {human_size(registered_bytes)} that are: no room ({reason})"
-    return f"{what}: {reason}"
+    if error.number in (errno.ENOMEM, errno.EAGAIN) and limit is not None:
+        return f"{what}: this process may lock {human_size(limit)} (RLIMIT_MEMLOCK, `ulimit -Hl`); {ADVICE}"
+    if error.number == errno.ENOMEM:
+        return f"{what}: the adapter or the kernel has no room for more ({error}); use fewer or smaller buffers"
+    return f"{what}: {error}"

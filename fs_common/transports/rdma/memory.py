@@ -43,13 +43,14 @@ from fs_common.errors import Code, EmberError
 from fs_common.lasting import Lasting
 from fs_common.limits import KIB, MIB
 from fs_common.transports.rdma import locked_memory
+from fs_common.transports.rdma.verbs import Access, DmaBuf, Region, VerbsError
 
 LOCAL_READ = 0
 """Every region allows it."""
-LOCAL_WRITE = 1
-REMOTE_WRITE = 2
-REMOTE_READ = 4
-"""Rights, as in verbs."""
+LOCAL_WRITE = int(Access.LOCAL_WRITE)
+REMOTE_WRITE = int(Access.REMOTE_WRITE)
+REMOTE_READ = int(Access.REMOTE_READ)
+"""Rights, as plain numbers: combining flags of an enum takes longer than finding a region."""
 ALL_RIGHTS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
 
 CACHE_BYTES_MAX = 256 * MIB
@@ -61,22 +62,10 @@ SPAN_SLACK_BYTES = 256 * KIB
 """Views of one object are registered together if that covers no more than twice their bytes and this."""
 
 
-class Region(Protocol):
-    """A registration, by the adaptor."""
-
-    @property
-    def lkey(self) -> int: ...
-
-    @property
-    def rkey(self) -> int: ...
-
-    def close(self) -> None: ...
-
-
 class Registrar(Protocol):
-    """What this needs of an open device."""
+    """What this needs of an open device; a `verbs.Context` is one."""
 
-    def register(self, address: int, length: int, access: int, dmabuf: int | None = None) -> Region: ...
+    def register(self, address: int, length: int, access: Access, dmabuf: DmaBuf | None = None) -> Region: ...
 
 
 class Timers(Protocol):
@@ -109,11 +98,14 @@ class _Entry:
         "region",
         "rights",
         "rkey",
+        "shift",
         "told_by",
         "uses",
     )
 
-    def __init__(self, address: int, length: int, rights: int, pin: object, dmabuf: int | None = None) -> None:
+    def __init__(
+        self, address: int, length: int, rights: int, pin: object, dmabuf: tuple[int, int] | None = None
+    ) -> None:
         self.address = address
         self.end = address + length
         self.rights = rights
@@ -124,6 +116,8 @@ class _Entry:
         """None: not registered, as yet or any more."""
         self.lkey = 0
         self.rkey = 0
+        self.shift = 0
+        """What keys and work requests count from may be another address, of a dma-buf's memory."""
         self.uses = 0
         """By work that may be outstanding."""
         self.over = False
@@ -160,6 +154,10 @@ class Lent(NamedTuple):
     keys: Sequence[int]
     """Local or remote ones, as was asked for."""
     use: Use
+
+    def pieces(self) -> list[tuple[int, int, int]]:
+        """(address, length, key) of each view."""
+        return list(zip(self.addresses, self.lengths, self.keys, strict=True))
 
 
 class RegisteredMemory:
@@ -233,6 +231,8 @@ class RegisteredMemory:
                 entry = self._find(low, high, rights)
                 if entry is not None:
                     self._use(entry)
+                    if entry.shift:
+                        addresses = [address + entry.shift for address in addresses]
                     keys = [entry.rkey if remote else entry.lkey] * len(addresses)
                     return Lent(addresses, lengths, keys, Use(self, (entry,)))
         return self._lend_each(views, addresses, lengths, rights, remote=remote)
@@ -265,6 +265,7 @@ class RegisteredMemory:
                         used[id(entry)] = entry
                         self._use(entry)
                     keys[i] = entry.rkey if remote else entry.lkey
+                    addresses[i] = address + entry.shift
                 for owner, keep, members in unknown.values():
                     for low, high, group in _spans(members, addresses, lengths):
                         pins = [views[i] for i in group]
@@ -447,15 +448,16 @@ class RegisteredMemory:
     def _ask(self, entry: _Entry) -> Region:
         check(not self._closed, "memory is registered with an open device", self.name)
         length = entry.end - entry.address
+        dmabuf = None if entry.dmabuf is None else DmaBuf(*entry.dmabuf)
         try:
-            return self._device.register(entry.address, length, entry.rights, entry.dmabuf)
-        except Exception as error:
+            return self._device.register(entry.address, length, Access(entry.rights), dmabuf)
+        except VerbsError as error:
             self.refusals += 1
-            number = getattr(error, "number", 0)
-            raise MemoryRefused(locked_memory.refusal(self.name, length, self.bytes, number, str(error))) from error
+            raise MemoryRefused(locked_memory.refusal(self.name, length, self.bytes, error)) from error
 
     def _registered(self, entry: _Entry, region: Region) -> None:
         entry.region = region
+        entry.shift = region.address - entry.address
         entry.lkey = region.lkey
         entry.rkey = region.rkey
         self.regions += 1
@@ -590,9 +592,8 @@ _all: "weakref.WeakSet[RegisteredMemory]" = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """What the child inherits is never touched: closing a region here would end the parent's."""
+    """What the child inherits is the parent's, and its locks may be held by threads that the child does not have."""
     for memory in tuple(_all):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
         memory.abandon()
 
 

@@ -5,7 +5,8 @@ viewer, and each viewer is sent, at its own pace, what has changed since it was 
 and larger changes, and costs no memory.
 
 A viewer's token is looked at again every `CHECK_S`: with one that was revoked or has expired the feed ends, and the
-page, which opens another one, is asked for a token. A feed ends by itself after `FEED_S`: none goes on for ever.
+page, which opens another one, is asked for a token. A feed ends by itself after `FEED_S`: none goes on for ever. How
+many there are, and how many of them one viewer has, is bounded (`viewers`).
 
 Runs on the HTTP thread's loop. Task: `_follow`, from the first viewer to the last. Page: docs/concurrency/http.md.
 """
@@ -13,7 +14,7 @@ Runs on the HTTP thread's loop. Task: `_follow`, from the first viewer to the la
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -27,10 +28,10 @@ from fs_meta.http.callers import Reader, TheBackend
 from fs_meta.http.history import Piece
 from fs_meta.http.observing import Observation, Observer
 from fs_meta.http.shown import events_of, piece_of
+from fs_meta.http.viewers import Viewers, holder_of
 
 T = TypeVar("T")
 
-VIEWERS_MAX: Final = 32
 FEED_S: Final = 300.0
 CHECK_S: Final = 3.0
 AGAIN_S: Final = 1.0
@@ -59,7 +60,7 @@ class Live:
         self._ask = ask
         self._clock = clock
         self._feed_s = feed_s
-        self._viewers = 0
+        self._viewers = Viewers(self._wake)
         self._number = 0
         """Of the newest look; every event has the number of the look in which it changed."""
         self._events: dict[str, tuple[int, bytes]] = {}
@@ -73,22 +74,20 @@ class Live:
         """Set, and replaced, when there is a new look."""
         self._following: tuple[asyncio.Task[None], asyncio.Event] | None = None
 
-    @property
-    def full(self) -> bool:
-        return self._viewers >= VIEWERS_MAX
-
     async def feed(
-        self, *, administrator: bool = True, known: Callable[[], Awaitable[bool]] | None = None
-    ) -> AsyncIterator[bytes]:
-        """What one viewer is sent, until it goes, `FEED_S` are over, or `known()`, who it is, is not true any more."""
+        self, holder: str, *, administrator: bool = True, known: Callable[[], Awaitable[bool]] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """What one viewer, one of `holder`, is sent, until it goes, `FEED_S` are over, its place is somebody else's, or
+        `known()`, who it is, is not true any more. Raises BUSY, before anything."""
         hidden = () if administrator else FOR_ADMINISTRATORS
-        self._begin()
+        place = self._viewers.enter(holder)
         try:
+            self._begin()
             until_s = self._clock() + self._feed_s
             yield _event("hello", _encode({"release": RELEASE}))
             seen, samples_from = 0, 0
             checked_s = self._clock()
-            while self._clock() < until_s:
+            while self._clock() < until_s and not place.over:
                 if known is not None and self._clock() >= checked_s + CHECK_S:
                     if not await known():
                         return
@@ -107,6 +106,7 @@ class Live:
                     async with asyncio.timeout(min(CHECK_S, until_s - self._clock())):
                         await news.wait()
         finally:
+            self._viewers.leave(place)
             self._end()
 
     def _since(self, seen: int, hidden: Collection[str]) -> list[bytes]:
@@ -142,13 +142,11 @@ class Live:
     # -- the look that all share -----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._viewers += 1
         if self._following is None:
             stop = asyncio.Event()
             self._following = keep(lambda: self._follow(stop), "console: look", end_on=(), stop=stop), stop
 
     def _end(self) -> None:
-        self._viewers -= 1
         if not self._viewers and self._following is not None:
             task, stop = self._following
             self._following = None
@@ -202,6 +200,9 @@ class Live:
             self._whole_from = number
         self._samples = (seen.samples, seen.now_s)
         self._number = number
+        self._wake()
+
+    def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -217,8 +218,6 @@ router = APIRouter(include_in_schema=False)  # it never ends, and its events are
 async def live(request: Request, backend: TheBackend, caller: Reader) -> StreamingResponse:
     """What changes in the cluster, as server-sent events, while the connection is open; a few minutes at most."""
     feed: Live = request.app.state.live
-    if feed.full:
-        raise EmberError(Code.BUSY, f"{VIEWERS_MAX} people look at the console already: close one of its pages")
     text = request.headers.get("authorization", "").partition(" ")[2].strip()
 
     async def known() -> bool:
@@ -229,9 +228,20 @@ async def live(request: Request, backend: TheBackend, caller: Reader) -> Streami
             return error.code is not Code.UNAUTHENTICATED
         return True
 
+    host = request.client.host if request.client is not None else ""
     sent = feed.feed(
+        holder_of(None if caller is None else caller.name, host),
         administrator=caller is None or caller.admin,
         known=None if caller is None else known,
     )
+    # Before the response has begun, so that who is refused gets a problem.
+    first = await anext(sent)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(sent, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_whole(first, sent), media_type="text/event-stream", headers=headers)
+
+
+async def _whole(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(rest):
+        yield first
+        async for part in rest:
+            yield part

@@ -12,6 +12,7 @@ from fs_common.release import RELEASE
 from fs_meta.http.history import Piece
 from fs_meta.http.live import Live
 from fs_meta.http.observing import Observation, Observer
+from fs_meta.http.viewers import VIEWERS_MAX, Viewers, holder_of
 from tests.console.played import observation
 
 
@@ -54,8 +55,8 @@ def live_of(observer: PlayedObserver, **named: Any) -> Live:
 
 
 class Viewer:
-    def __init__(self, live: Live, **named: bool) -> None:
-        self.feed: AsyncIterator[bytes] = live.feed(**named)
+    def __init__(self, live: Live, holder: str = "ada", **named: bool) -> None:
+        self.feed: AsyncIterator[bytes] = live.feed(holder, **named)
 
     async def event(self) -> tuple[str, Any]:
         async with asyncio.timeout(10):
@@ -159,7 +160,9 @@ def test_a_feed_ends_by_itself_so_that_the_next_one_shows_its_token_again() -> N
     async def body() -> None:
         observer = PlayedObserver()
         live = live_of(observer, feed_s=0.0)
-        assert [part async for part in live.feed()] == [b'event: hello\ndata: {"release":"%s"}\n\n' % RELEASE.encode()]
+        assert [part async for part in live.feed("ada")] == [
+            b'event: hello\ndata: {"release":"%s"}\n\n' % RELEASE.encode()
+        ]
         assert live._following is None
 
     asyncio.run(body())
@@ -188,25 +191,59 @@ def test_the_feed_of_a_token_that_was_revoked_ends(monkeypatch: pytest.MonkeyPat
         async def known() -> bool:
             return next(answers)
 
-        parts = [part async for part in live.feed(known=known)]
+        parts = [part async for part in live.feed("ada", known=known)]
         assert len(parts) == 1 and next(answers, None) is None
         assert live._following is None
 
     asyncio.run(body())
 
 
-def test_there_is_an_end_to_viewers() -> None:
+def test_nobody_has_all_places_and_who_has_the_most_makes_room() -> None:
     async def body() -> None:
-        observer = PlayedObserver()
-        live = live_of(observer)
-        viewers = []
-        while not live.full:
-            viewers.append(Viewer(live))
-            await viewers[-1].event()
-        assert len(viewers) == 32
-        await viewers[0].close()
-        assert not live.full
-        for viewer in viewers[1:]:
+        live = live_of(PlayedObserver())
+
+        async def look(holder: str) -> Viewer:
+            viewer = Viewer(live, holder)
+            assert (await viewer.event())[0] == "hello"
+            return viewer
+
+        greedy = {holder: [await look(holder) for _ in range(8)] for holder in ("ada", "bob", "cyd", "dan")}
+        for holder in greedy:
+            with pytest.raises(EmberError) as refused:
+                await look(holder)
+            assert refused.value.code is Code.BUSY and holder in str(refused.value)
+
+        others = [await look("eve"), await look("eve")]
+        for holder in ("ada", "bob"):
+            with pytest.raises(StopAsyncIteration):
+                await greedy[holder][0].event()
+        others += [await look(f"user {number}") for number in range(22)]
+        for viewers in greedy.values():
+            for viewer in viewers[:6]:
+                with pytest.raises(StopAsyncIteration):
+                    await viewer.event()
+        assert len(live._viewers) == len(others) + 2 * len(greedy), "the others are there"
+        others += [await look("the last one")]
+        for viewer in [*others, *(viewer for viewers in greedy.values() for viewer in viewers)]:
             await viewer.close()
+        assert live._following is None
+        await (await look("ada")).close()
 
     asyncio.run(body())
+
+
+def test_those_who_are_as_many_as_there_are_places_keep_theirs() -> None:
+    viewers = Viewers(lambda: None)
+    places = [viewers.enter(f"user {number}") for number in range(VIEWERS_MAX)]
+    with pytest.raises(EmberError, match="close one of its pages"):
+        viewers.enter("one more")
+    viewers.leave(places[0])
+    viewers.enter("one more")
+    assert not any(place.over for place in places)
+
+
+def test_where_nobody_says_who_he_is_an_address_stands_for_him() -> None:
+    assert holder_of("ada", "10.0.0.1") == holder_of("ada", "10.0.0.2") != holder_of("bob", "10.0.0.1")
+    assert holder_of(None, "10.0.0.1") == holder_of(None, "::ffff:10.0.0.1") != holder_of(None, "10.0.0.2")
+    assert holder_of(None, "fd00::1") == holder_of(None, "fd00::2") != holder_of(None, "fd00:0:0:1::1")
+    assert holder_of(None, "") == ""

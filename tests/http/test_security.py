@@ -1,15 +1,19 @@
 """Who may do what over HTTP: every operation of the API, as every kind of caller."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
 from fs_common.ids import ROOT_INODE
 from fs_common.records import meta
 from fs_common.security.tokens import make_token, token_text
 from fs_meta.http.problems import MEDIA_TYPE
+from fs_meta.http.viewers import OF_ONE_MAX
 from fs_meta.ops.create import create
 from fs_meta.ops.mkdir import mkdir
 from fs_meta.users.records import UserFlags
@@ -99,6 +103,28 @@ def test_names_are_seen_with_the_rights_of_the_caller(guarded: World) -> None:
         for path in ("/files?path=/alice", "/files?path=/alice/secret", "/layout?path=/alice/secret"):
             assert status(guarded, "GET", path, guarded.tokens[name]) == expected, (name, path)
     assert guarded.get("/files?path=/", token=guarded.tokens["alice"])["entries"]
+
+
+def test_a_user_has_some_feeds_of_the_console_and_leaves_others_theirs(guarded: World) -> None:
+    async def looks(address: str) -> None:
+        async with AsyncExitStack() as open_ones:
+            client = await open_ones.enter_async_context(httpx.AsyncClient(base_url=address, timeout=30))
+
+            async def look(user: str) -> httpx.Response:
+                headers = {"authorization": f"Bearer {guarded.tokens[user]}"}
+                return await open_ones.enter_async_context(client.stream("GET", "/api/v1/live", headers=headers))
+
+            feeds = [(await look("alice")).aiter_text() for _ in range(OF_ONE_MAX)]  # kept: one that is not, is closed
+            for feed in feeds:
+                assert (await anext(feed)).startswith("event: hello")
+            refused = await look("alice")
+            await refused.aread()
+            assert (refused.status_code, refused.headers["content-type"]) == (503, MEDIA_TYPE)
+            assert "retry-after" in refused.headers and "user 'alice' has" in refused.json()["detail"]
+            assert (await look("carol")).status_code == 200
+
+    with guarded.served() as address:
+        asyncio.run(looks(address))
 
 
 def test_users_and_tokens_come_and_go() -> None:

@@ -45,8 +45,14 @@ def client_files() -> TlsFiles:
 class TlsTransport:
     """`tcp` with TLS, for tests that are given a transport."""
 
+    gives_up_alone = True
+    lands_in_pieces = True
+
     async def serve(self, service: Service, host: str, port: int) -> tcp.Server:
         return await tcp.serve(service, host, port, tls=daemon_files(f"storage-{NODE}"))
 
     async def connect(self, *where: Any, **how: Any) -> Peer:
         return await tcp.connect(*where, **how, tls=client_files())
+
+    def held(self) -> dict[str, int]:
+        return {}

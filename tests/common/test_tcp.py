@@ -1,4 +1,7 @@
-"""What happens on the wire: peers that misbehave, stop, vanish or never speak our protocol at all."""
+"""What happens on a TCP connection: strangers, bytes that come in pieces, ends and resets.
+
+What holds over any transport is in `contract`.
+"""
 
 import asyncio
 import gc
@@ -15,8 +18,7 @@ import pytest
 
 from fs_common import frames
 from fs_common import serving as serving_module
-from fs_common.errors import Code, EmberError, Retry
-from fs_common.limits import BODY_BYTES_MAX, PAYLOAD_BYTES_MAX
+from fs_common.errors import Code, EmberError
 from fs_common.methods import HELLO, PING, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.records.session import ErrorBody, Ping
 from fs_common.records.storage import ReadChunksReply, UpdateChunks, UpdateChunksReply
@@ -118,54 +120,6 @@ def test_a_stranger_who_says_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch)
     run(main())
 
 
-@pytest.mark.parametrize(
-    ("body_length", "payload_length", "field"),
-    [
-        (BODY_BYTES_MAX + 1, 0, "body length"),
-        (2**32 - 1, 0, "body length"),
-        (0, PAYLOAD_BYTES_MAX + 1, "payload length"),
-        (2**32 - 1, 2**32 - 1, "body length"),
-    ],
-)
-def test_lengths_over_their_bounds_end_the_connection(body_length: int, payload_length: int, field: str) -> None:
-    async def main() -> None:
-        async with serving(service()) as server, raw_client(server.port) as client:
-            await client.greet()
-            client.writer.write(frames.pack(frames.REQUEST, PING.number, 2, body_length, payload_length))
-            answer = await client.read()
-            assert answer.header.request == 0
-            assert field in answer.error.message
-            assert await client.at_end()
-
-    run(main())
-
-
-def test_requests_before_the_bad_frame_are_answered() -> None:
-    async def main() -> None:
-        async with serving(service()) as server, raw_client(server.port) as client:
-            await client.greet()
-            client.request(PING, 2, Ping(b"fine"))
-            client.writer.write(b"not a frame at all, but long enough to be looked at")
-            assert (await client.read()).header.request == 2
-            assert (await client.read()).error.code == Code.BAD_FRAME.value.number
-            assert await client.at_end()
-
-    run(main())
-
-
-def test_a_record_of_garbage_does_not_end_the_connection() -> None:
-    async def main() -> None:
-        async with serving(service()) as server, raw_client(server.port) as client:
-            await client.greet()
-            client.request(PING, 2, b"\xc1\xc1\xc1")
-            answer = await client.read()
-            assert (answer.header.request, answer.error.code) == (2, Code.BAD_BODY.value.number)
-            client.request(PING, 3, Ping(b"still"))
-            assert (await client.read()).header.request == 3
-
-    run(main())
-
-
 # Ends of a connection, as a server sees them
 
 
@@ -200,19 +154,6 @@ def test_a_record_of_any_depth_is_a_record(place: str, nest: bytes, caplog: pyte
 
     run(main())
     assert "Traceback" not in caplog.text
-
-
-def test_an_answer_of_any_depth_is_an_answer() -> None:
-    async def main() -> None:
-        async with raw_server() as (peer, server):
-            call = asyncio.ensure_future(peer.call(PING, Ping(), timeout=TIMEOUT))
-            request = (await server.read()).header.request
-            server.write(frames.RESPONSE, PING.number, request, b"\x92\xc4\x00" + NESTED)
-            with pytest.raises(EmberError, match="malformed") as caught:
-                await call
-            assert caught.value.retry is Retry.MAYBE_APPLIED
-
-    run(main())
 
 
 @pytest.mark.parametrize("end", ["between frames", "within a body", "within a payload"])
@@ -545,22 +486,6 @@ def test_a_request_whose_deadline_passed_on_the_way_is_not_worked_on() -> None:
     run(main())
 
 
-def test_a_request_that_crosses_goodbye_is_refused_not_lost() -> None:
-    async def main() -> None:
-        async with serving(service()) as server, raw_client(server.port) as client:
-            await client.greet()
-            closing = asyncio.ensure_future(server.close(grace_s=TIMEOUT))
-            assert (await client.read()).header.kind == frames.GOODBYE
-            client.request(PING, 2, Ping())
-            answer = await client.read()
-            assert (answer.header.request, answer.error.code) == (2, Code.CLOSING.value.number)
-            client.writer.write_eof()
-            assert await client.at_end()
-            await closing
-
-    run(main())
-
-
 def test_callers_who_ignore_goodbye_are_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_module, "GOODBYE_PATIENCE_S", 0.0)
     monkeypatch.setattr(tcp, "LINGER_S", 0.0)
@@ -650,31 +575,6 @@ def test_a_server_that_vanishes_within_an_answer_fails_all_calls() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("kind", ["garbage", "request", "error about the connection", "malformed error"])
-def test_a_server_that_breaks_the_protocol_fails_all_calls(kind: str) -> None:
-    async def main() -> None:
-        async with raw_server() as (peer, server):
-            call = asyncio.ensure_future(peer.call(PING, Ping(), timeout=1000))
-            request = (await server.read()).header.request
-            match kind:
-                case "garbage":
-                    server.writer.write(b"Connection closed by foreign host, and so on")
-                case "request":
-                    server.request(PING, 1, Ping())
-                case "error about the connection":
-                    server.write(frames.ERROR, 0, 0, ErrorBody(Code.BAD_FRAME.value.number, "you are to blame"))
-                case "malformed error":
-                    server.write(frames.ERROR, PING.number, request, b"\xc1")
-            with pytest.raises(EmberError) as caught:
-                await call
-            # Whatever is wrong with the connection, nobody knows what became of the request.
-            assert caught.value.code is Code.PEER_GONE
-            assert caught.value.retry is Retry.MAYBE_APPLIED
-            assert peer.closed
-
-    run(main())
-
-
 def test_answers_to_nobody_are_ignored() -> None:
     async def main() -> None:
         async with raw_server() as (peer, server):
@@ -703,17 +603,6 @@ def test_an_early_error_takes_back_the_rest_of_the_requests_payload() -> None:
                 await call
             data[:] = b"!" * len(data)
             assert await server.reader.readexactly(header.payload_length) == b"\x01" * len(data)
-
-    run(main())
-
-
-def test_goodbye_with_nothing_in_work_ends_the_connection() -> None:
-    async def main() -> None:
-        async with raw_server() as (peer, server):
-            server.write(frames.GOODBYE, 0, 0)
-            assert await server.at_end()
-            server.writer.write_eof()
-            await until(lambda: peer.closed)
 
     run(main())
 

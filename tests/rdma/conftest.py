@@ -1,8 +1,12 @@
 """Tests of RDMA. Those marked `rdma` use devices: without them they are skipped; `tests/rdma/run.sh` has a guest."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from fs_common.transports.rdma.verbs import Binding
+from tests.rdma.soft_verbs import Fabric
 
 DEVICES = "/sys/class/infiniband"
 
@@ -24,3 +28,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"needs {needed} RDMA device(s), and this machine has {count}: tests/rdma/run.sh has a guest with them"
             )
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(
+    params=[
+        "soft",
+        "soft-1",
+        "soft-2",
+        pytest.param("pyverbs", marks=pytest.mark.rdma),
+        pytest.param("ibverbs", marks=pytest.mark.rdma),
+    ]
+)
+def binding(request: pytest.FixtureRequest) -> Iterator[Binding]:
+    """Each binding that can be had: in memory in order, in memory by two seeds, and the real ones."""
+    kind, _, seed = request.param.partition("-")
+    if kind != "soft":
+        pytest.importorskip(kind)
+        raise NotImplementedError
+        return
+    fabric = Fabric({"soft0": "10.77.0.1"}, seed=int(seed) if seed else None, late_turns=20)
+    yield fabric.binding()
+    assert fabric.counts() == (0, 0, 0), "everything is closed"
+    assert not fabric.faults

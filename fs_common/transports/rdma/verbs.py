@@ -25,7 +25,7 @@ that never repeat tell them apart.
 """
 
 from collections.abc import Sequence
-from enum import Enum, IntFlag, StrEnum
+from enum import Enum, IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Protocol
 
@@ -48,13 +48,13 @@ class Access(IntFlag):
     REMOTE_READ = 4
 
 
-class Kind(Enum):
-    """What a work request is, and what a completion is of."""
+class Kind(IntEnum):
+    """What a work request is, in the library's numbers; and what a completion is of."""
 
-    SEND = "send"
-    WRITE = "write"
-    READ = "read"
-    RECEIVE = "receive"
+    WRITE = 0
+    SEND = 2
+    READ = 4
+    RECEIVE = 128
     """Only of completions."""
 
 

@@ -33,6 +33,7 @@ PURE = (
     "fs_common/tls/names.py",
     "fs_common/transports/rdma/stream.py",
     "fs_common/transports/rdma/plan.py",
+    "fs_common/transports/rdma/devices.py",
     "fs_common/chain_words.py",
     "fs_common/cluster_words.py",
     "fs_common/quantities.py",

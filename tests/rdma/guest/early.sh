@@ -10,7 +10,7 @@ $b mount -t tmpfs space /space
 $b mkdir /space/upper /space/work
 $b mount -t ext4 -o ro /dev/vda /lower &&
     $b mount -t overlay -o lowerdir=/lower,upperdir=/space/upper,workdir=/space/work root /new &&
-    $b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none control /new/control || {
+    $b mount -t 9p -o trans=virtio,version=9p2000.L,msize=65536,cache=none control /new/control || {
     echo "no root file system"
     $b poweroff -f
 }

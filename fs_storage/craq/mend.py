@@ -103,7 +103,9 @@ def plan(mine: Held, others: Sequence[Other]) -> list[Step]:
     if mine.pending_version and not steps:
         follows = mine.pending_version == version + 1 or (nothing and mine.pending_version > version)
         if not follows:
-            steps.append(Drop(mine.pending_version))
+            # Whoever has been told of what is pending here is told what became of it: a removal stays for a while.
+            forgets = nothing and version > mine.version
+            steps.append(Remove(version) if forgets else Drop(mine.pending_version))
             mine = mine._replace(pending_version=0)
     pending = _pending(mine, others, version, nothing)
     if pending is not None:

@@ -167,6 +167,13 @@ def test_only_what_follows_from_what_is_committed_is_taken_as_pending() -> None:
     assert plan(Held(CHUNK), [first]) == [Pull(0, 1, 11, 0, False, 0, True)]
 
 
+def test_what_was_removed_since_it_was_pending_is_a_removal_that_is_known() -> None:
+    """The last replica had committed what is pending here, and readers have seen it."""
+    before = Other(Held(CHUNK, 1, 11, pending_version=2, pending_digest=digest(2), pending_removed=True), 0, False)
+    tail = Held(CHUNK, 0, pending_version=1, pending_digest=11)
+    assert plan(tail, [before]) == [Remove(2)]
+
+
 def test_what_only_a_replica_before_it_has_pending_is_not_taken() -> None:
     head = Held(CHUNK, 1, 11, pending_version=2, pending_digest=21)
     assert plan(Held(CHUNK, 1, 11), [Other(head, 0, False)]) == []

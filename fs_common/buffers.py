@@ -1,4 +1,5 @@
-"""Recycled buffers for payloads: fresh memory costs a page fault for every 4 KiB of it.
+"""Recycled buffers for payloads: fresh memory costs a page fault for every 4 KiB of it, and a registration where a
+transport needs one.
 
 Invariant: `outstanding_bytes` is the sum of the sizes of buffers taken and not released; a buffer is released once.
 
@@ -8,6 +9,7 @@ Used from one thread (the event loop).
 import mmap
 
 from fs_common.checks import check
+from fs_common.lasting import Lasting, lasting
 from fs_common.limits import MIB
 
 SIZE_MIN = mmap.PAGESIZE
@@ -18,10 +20,12 @@ class Buffer:
 
     __slots__ = ("_memory", "_pool", "view")
 
-    def __init__(self, pool: "BufferPool", memory: memoryview, size: int) -> None:
+    def __init__(self, pool: "BufferPool", memory: Lasting, size: int) -> None:
         self._pool: BufferPool | None = pool
         self._memory = memory
-        self.view = memory[:size]
+        view = memory.view
+        assert view is not None
+        self.view = view[:size]
 
     def release(self) -> None:
         """Give it back. Its memory must not be used any more, nor views of it."""
@@ -39,7 +43,7 @@ class BufferPool:
         self.kept_bytes = 0
         """In free lists."""
         self.outstanding_bytes = 0
-        self._free: dict[int, list[memoryview]] = {}
+        self._free: dict[int, list[Lasting]] = {}
 
     def take(self, size: int) -> Buffer:
         """A buffer of `size` bytes (>= 1) with arbitrary content."""
@@ -50,13 +54,15 @@ class BufferPool:
             memory = free.pop()
             self.kept_bytes -= size_class
         else:
-            memory = memoryview(mmap.mmap(-1, size_class))
+            memory = lasting(mmap.mmap(-1, size_class))
         self.outstanding_bytes += size_class
         return Buffer(self, memory, size)
 
-    def _put_back(self, memory: memoryview) -> None:
-        size_class = len(memory)
+    def _put_back(self, memory: Lasting) -> None:
+        size_class = memory.length
         self.outstanding_bytes -= size_class
         if self.kept_bytes + size_class <= self.kept_bytes_max:
             self.kept_bytes += size_class
             self._free.setdefault(size_class, []).append(memory)
+        else:
+            memory.close()

@@ -14,6 +14,7 @@ import mmap
 from collections.abc import Callable
 
 from fs_common.checks import check
+from fs_common.lasting import lasting
 from fs_common.limits import MIB
 
 ARENA_SIZE_MIN = 4 * MIB
@@ -23,10 +24,11 @@ _PAGE_MASK = mmap.PAGESIZE - 1
 
 
 class _Arena:
-    __slots__ = ("first_room", "memory", "users")
+    __slots__ = ("first_room", "lasts", "memory", "users")
 
     def __init__(self, size: int, write_bytes_max: int) -> None:
         self.memory = memoryview(mmap.mmap(-1, size))
+        self.lasts = lasting(self.memory)
         self.first_room = self.memory[:write_bytes_max]
         self.users = 0
         """Payloads that are not released."""

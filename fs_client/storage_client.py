@@ -25,6 +25,8 @@ UPDATE_TRY_S = 10.0
 """An update has no other server to go to, and sending it again makes a busy chain busier."""
 SLOWEST_BYTES_PER_S = 16 << 20
 """A try may take as long as its bytes take at this rate."""
+PERMITS_SHOWN_MAX = 3
+"""For one try: a permit is the connection's, which may have ended when the request comes behind it."""
 SERVER_GONE = frozenset({Code.PEER_GONE, Code.UNREACHABLE, Code.TIMED_OUT, Code.CLOSING})
 """Errors that speak of the server, not of the request: others will fare no better there."""
 
@@ -61,12 +63,13 @@ class StorageClient:
         timeout = max(min(try_s + size / SLOWEST_BYTES_PER_S, left_s), 0.001)
         if flight is None:
             flight = Flight(server)
-        try:
-            return await self._try(server, method, request, send, into, timeout, flight)
-        except EmberError as error:
-            if error.code is not Code.PERMIT_NEEDED:
-                raise
-        await self._show_permit(server, method, files_of(request), timeout)
+        for _ in range(PERMITS_SHOWN_MAX):
+            try:
+                return await self._try(server, method, request, send, into, timeout, flight)
+            except EmberError as error:
+                if error.code is not Code.PERMIT_NEEDED:
+                    raise
+            await self._show_permit(server, method, files_of(request), timeout)
         return await self._try(server, method, request, send, into, timeout, flight)
 
     async def _show_permit(self, server: Server, method: Method, files: list[int], timeout: float) -> None:

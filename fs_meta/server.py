@@ -206,7 +206,7 @@ class MetaServer:
         if users.enabled:
             await users.expire()
             vouching = users.vouching
-            if now_ns - vouching.record.rotated_ns >= self._rotate_every_ns and vouching.settled:
+            if now_ns - vouching.record.rotated_ns >= self._rotate_every_ns and vouching.spread:
                 await users.rotate_keys(now_ns)
 
     async def _upkeep(self) -> None:

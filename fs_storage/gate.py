@@ -6,7 +6,8 @@ and serves nothing.
 
 Invariants:
 * with security on, every session has an identity that a pass has shown;
-* a session that was admitted stays when the keys change: only its token's revocation ends it.
+* a session ends with its token, and with the key under which its pass was made: a revoked token is listed no longer
+  than that. Its caller comes again with a newer pass.
 
 Used from the daemon's loop. Called by: `service.Daemon`.
 Page: docs/SECURITY.md.
@@ -26,7 +27,7 @@ from fs_common.records.session import Hello, Welcome
 from fs_common.rpc import ANYBODY, Admission, Call, Handler, Reply, Service
 from fs_common.security.identity import CLIENT, META, STORAGE, Identity
 from fs_common.security.keys import KeyRing, refuse_pass
-from fs_common.security.passes import check_pass
+from fs_common.security.passes import check_pass, key_of
 
 TARGETS_OF_NODE: Final = 100
 """A target's id is its node's times this, and a number (`fs_common.ids.TargetId`)."""
@@ -98,6 +99,8 @@ class Gate:
                 session.end(refuse_pass("security was turned on: connect with a pass"))
             elif identity.token in security.revoked:
                 session.end(_revoked(identity))
+            elif security.ring.key(key_of(session.hello.shown_pass)) is None:
+                session.end(refuse_pass("the key under which the pass was made is not in use any more: show a new one"))
 
     @property
     def ring(self) -> KeyRing | None:

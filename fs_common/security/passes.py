@@ -48,3 +48,9 @@ def check_pass(ring: KeyRing, shown: bytes) -> Identity:
     if not shown:
         raise refuse_pass("this cluster has security on, and the caller shows no pass: connect with a token")
     return unseal(_PASS, ring, shown)
+
+
+def key_of(shown: bytes) -> int:
+    """Id of the key that a pass was made under, which `check_pass` has taken."""
+    number: int = _PASS.header.unpack_from(shown)[1]
+    return number

@@ -153,20 +153,32 @@ def test_what_each_may_call(identity: Identity, may: set[str], may_not: set[str]
     run(main())
 
 
-def test_a_session_stays_when_keys_change_and_ends_with_its_token() -> None:
+def test_a_session_ends_with_its_token_or_the_key_of_its_pass() -> None:
     async def main() -> None:
         async with guarded(Guarded()) as daemon:
             daemon.gate.adopt(on())
             ada, admin = await daemon.connect(hello_of(ADA)), await daemon.connect(hello_of(ADMIN))
-            later = RING.rotated(b"b" * 32).rotated(b"c" * 32)
+            both = RING.rotated(b"b" * 32)
+            daemon.gate.adopt(on(both))
+            assert len(daemon.service.sessions) == 2, "a rotation leaves the key before"
+            node = await daemon.connect(hello_of(NODE_3, both))
+
+            later = both.rotated(b"c" * 32)
             daemon.gate.adopt(on(later))
-            assert len(daemon.service.sessions) == 2
+            assert [session.identity for session in daemon.service.sessions] == [NODE_3]
+            for gone in (ada, admin):
+                with pytest.raises(EmberError):
+                    await gone.call(methods.SPACE_INFO, methods.SPACE_INFO.request(), timeout=TIMEOUT)
+            with pytest.raises(EmberError, match="reached"):
+                await node.call(
+                    methods.PULL_VERSION, methods.PULL_VERSION.request(1, 1, b"", 1, False), timeout=TIMEOUT
+                )
             assert (await daemon.refusal(hello_of(ADA))).code is Code.PASS_REFUSED
-            await daemon.connect(hello_of(ADA, later))
+
+            ada, admin = await daemon.connect(hello_of(ADA, later)), await daemon.connect(hello_of(ADMIN, later))
             daemon.gate.adopt(on(later, ADA.token))
-            assert [session.identity for session in daemon.service.sessions] == [ADMIN]
-            with pytest.raises(EmberError):
-                await ada.call(methods.SPACE_INFO, methods.SPACE_INFO.request(), timeout=TIMEOUT)
+            left = [session.identity for session in daemon.service.sessions]
+            assert len(left) == 2 and NODE_3 in left and ADMIN in left
             with pytest.raises(EmberError, match="reached"):
                 await admin.call(methods.SPACE_INFO, methods.SPACE_INFO.request(), timeout=TIMEOUT)
             refused = await daemon.refusal(hello_of(ADA, later))

@@ -296,17 +296,33 @@ def test_a_revoked_token_is_void_for_those_who_are_connected(secured: Secured) -
 
 
 def test_keys_are_rotated_under_clients_that_go_on(secured: Secured) -> None:
+    """Connections end with the keys that made their passes; programs do not notice."""
     token = secured.user("frank", User(60006, 60006, []))
 
     def rotate() -> None:
         wait_until(lambda: _rotated(secured), "the last key is everywhere")
 
     async def main() -> None:
+        data = os.urandom(1_500_000)
+        over = asyncio.Event()
+
+        async def work(name: str) -> int:
+            rounds = 0
+            while not over.is_set():
+                await fs.write_file(name, data)
+                assert await fs.read_file(name) == data
+                rounds += 1
+            return rounds
+
         async with await aio.connect(secured.address, token_file=token) as fs:
             await fs.write_file("/open/franks", b"f" * 100)
-            for _ in range(3):
-                await asyncio.to_thread(rotate)
-                assert await fs.read_file("/open/franks") == b"f" * 100
+            async with asyncio.TaskGroup() as group:
+                working = [group.create_task(work(f"/open/franks{number}")) for number in range(3)]
+                for _ in range(4):
+                    await asyncio.to_thread(rotate)
+                over.set()
+            assert all(task.result() for task in working)
+            assert await fs.read_file("/open/franks") == b"f" * 100
             # A daemon that was killed knows none of the old connections: the client comes with a pass that is void.
             name = secured.cluster.record.storage[0].name
             await asyncio.to_thread(kill, secured.cluster, name)
@@ -316,6 +332,7 @@ def test_keys_are_rotated_under_clients_that_go_on(secured: Secured) -> None:
                 assert await fs.read_file(f"/open/frank{number}") == b"g" * 1000
 
     run(main(), 4 * WAIT_S)
+    wait_until(lambda: _is_healthy(secured), "all replicas serve")
 
 
 def _rotated(secured: Secured) -> bool:

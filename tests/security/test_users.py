@@ -8,9 +8,9 @@ import pytest
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.meta import User
-from fs_common.security.identity import Grants, Identity
+from fs_common.security.identity import STORAGE, Grants, Identity
 from fs_common.security.keys import Key
-from fs_common.security.passes import check_pass
+from fs_common.security.passes import check_pass, key_of
 from fs_common.security.tokens import make_token, parse_token, token_text
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.users import records
@@ -293,13 +293,52 @@ def test_a_new_key_makes_passes_once_every_daemon_has_it() -> None:
         assert vouching.signing.id == 1 and vouching.record.rotated_ns == 5
         vouching.heard(1, vouching.version)
         assert vouching.signing.id == 1
-        with pytest.raises(EmberError, match="has not reached every") as caught:
-            await users.rotate_keys(6)
-        assert caught.value.code is Code.BUSY
+        await refused_to_rotate(users)
         up.remove(2)
         assert vouching.signing.id == 2, "who is down hears of it when it comes back"
+        vouching.heard(1, vouching.version)
         await users.rotate_keys(6)
         assert [key.id for key in vouching.record.ring.keys] == [2, 3]
+
+    run(main())
+
+
+async def refused_to_rotate(users: Users) -> None:
+    with pytest.raises(EmberError, match="has not reached every") as caught:
+        await users.rotate_keys(6)
+    assert caught.value.code is Code.BUSY
+
+
+def test_no_key_goes_before_each_daemon_has_a_pass_under_the_next() -> None:
+    """Sessions end with the key of their pass: a daemon that still had one of the old key would be shut out by those
+    that hear of the rotation before it does."""
+
+    async def main() -> None:
+        users = (await World().begun()).users
+        vouching = users.vouching
+        vouching.up_nodes = lambda: (1, 2)
+        given: dict[int, int] = {}
+
+        def heartbeat(node: int, has: int) -> int:
+            vouching.heard(node, has)
+            if vouching.version != has:
+                given[node] = key_of(vouching.give(Identity(STORAGE, bytes(16), node=node)))
+            return vouching.version
+
+        has = {node: heartbeat(node, 0) for node in (1, 2)}
+        for rotation in (2, 3, 4):
+            await users.rotate_keys(0)
+            assert vouching.record.ring.oldest.id <= min(given.values()), "both may still connect"
+            has = {node: heartbeat(node, has[node]) for node in (1, 2)}
+            await refused_to_rotate(users)
+            has = {node: heartbeat(node, has[node]) for node in (1, 2)}
+            await refused_to_rotate(users)
+            has = {node: heartbeat(node, has[node]) for node in (1, 2)}
+            has = {node: heartbeat(node, has[node]) for node in (1, 2)}
+            assert given == {1: rotation, 2: rotation}
+        vouching.heard(1, 0)
+        assert vouching.signing.id == 4, "one that starts again hears of the key before anybody comes to it"
+        await refused_to_rotate(users)
 
     run(main())
 

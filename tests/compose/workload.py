@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 FEATURES = 16
@@ -84,7 +85,9 @@ def train(folder, stop):
 def write(folder, stop):
     os.makedirs(folder, exist_ok=True)
     number = 0
+    slowest = 0.0
     while not os.path.exists(stop):
+        began = time.monotonic()
         data = os.urandom(WRITTEN_BYTES)
         new, path = f"{folder}/new", f"{folder}/{name_of(data)}.written"
         with open(new, "wb") as file:
@@ -95,9 +98,10 @@ def write(folder, stop):
         with open(path, "rb") as file:
             require(file.read(), path)
         number += 1
+        slowest = max(slowest, time.monotonic() - began)
         if number % 10 == 0:
             say(written=number)
-    say(written=number)
+    say(written=number, slowest_s=round(slowest, 1))
 
 
 def check(folder, files):

@@ -32,6 +32,7 @@ from fs_client.namespace import Namespace
 from fs_client.options import DEFAULT_TIMEOUT_S, Options, client_tls, make_options
 from fs_client.paths import Path, encode
 from fs_client.read_ranges import RangeError, RangeReader
+from fs_client.registered_buffer import RegisteredBuffer, register, register_address
 from fs_client.routing_cache import RoutingCache
 from fs_client.settle import ended
 from fs_client.storage_client import StorageClient
@@ -314,6 +315,16 @@ class AsyncFileSystem(Namespace):
             raise to_os_error(error, _path_of(ranges[error.number][0])) from error
         except EmberError as error:
             raise to_os_error(error) from error
+
+    @staticmethod
+    def register(buffer: Any) -> RegisteredBuffer:
+        """See `FileSystem.register`."""
+        return register(buffer)
+
+    @staticmethod
+    def register_address(address: int, length: int, *, dmabuf: tuple[int, int] | None = None) -> RegisteredBuffer:
+        """See `FileSystem.register_address`."""
+        return register_address(address, length, dmabuf)
 
     async def _resolve(self, ranges: Sequence[tuple[Readable, int, int]]) -> list[tuple[FileRef, int, int]]:
         """The same ranges with references for files and Python's own numbers; paths are looked up in one batch."""

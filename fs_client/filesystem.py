@@ -23,6 +23,7 @@ from fs_client.integers import integer
 from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
 from fs_client.paths import Path
 from fs_client.raw_file import BUFFER_SIZE, RawFile
+from fs_client.registered_buffer import RegisteredBuffer, register, register_address
 from fs_client.stat_result import DirEntry, StatResult
 from fs_common.layout import Layout
 from fs_common.records import meta
@@ -215,6 +216,34 @@ class FileSystem:
                 known = [(_source(file), offset, length) for file, offset, length in ranges]
                 break
         return self._call(AsyncFileSystem.read_ranges, known, into)
+
+    @staticmethod
+    def register(buffer: Any) -> RegisteredBuffer:
+        """Say that `buffer` will be read into, or written from, again and again until this is closed.
+
+        Over RDMA it is registered with the adapter once, instead of for each call; over TCP nothing is done. It serves
+        all file systems of this process. Pass `buffer` itself, or parts of it, to the calls.
+
+            with fs.register(arena):
+                while ...:
+                    fs.read_ranges(ranges, into=arena)
+
+        `buffer` is held until the end: a bytearray cannot be resized, an `mmap` not be closed. Raises OSError (ENOMEM)
+        if an adapter refuses it, saying why; TypeError and ValueError for what is no contiguous buffer.
+        """
+        return register(buffer)
+
+    @staticmethod
+    def register_address(address: int, length: int, *, dmabuf: tuple[int, int] | None = None) -> RegisteredBuffer:
+        """`register` for memory that no Python object stands for, as that of a GPU; its `view` is for the calls.
+
+        `length` bytes from `address` on, which this process can read and write: every byte is verified where it has
+        arrived, and holes are made zeros. `dmabuf`: descriptor of a dma-buf that exports the memory, and the offset in
+        it; adapters register that instead of the pages of the processor.
+
+        The caller keeps memory and descriptor until `close` has returned, which refuses while calls use them.
+        """
+        return register_address(address, length, dmabuf)
 
     def ref(self, path: Path) -> FileRef:
         """A light, picklable reference to a file, for `read_ranges`."""

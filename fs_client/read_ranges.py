@@ -44,6 +44,7 @@ from fs_client.settle import ended, run_all
 from fs_client.storage_client import READ_TRY_S, SERVER_GONE, StorageClient
 from fs_common import checksums, tracing
 from fs_common.errors import Code, EmberError, Retry, code_of
+from fs_common.lasting import Lasting, passing
 from fs_common.limits import MIB, READ_ITEMS_MAX
 from fs_common.methods import READ_CHUNKS, SUSPECT_CHUNKS
 from fs_common.records.scrubbing import SuspectChunk, SuspectChunks
@@ -94,6 +95,7 @@ class RangeReader:
             ranges = [(file, offset, min(length, max(file.length - offset, 0))) for file, offset, length in ranges]
             into = allocate(sum(max(length, 0) for _, _, length in ranges))
         mine = tracing.begin()
+        lent: Lasting | None = None
         try:
             while True:
                 known = self._routing.routing.version
@@ -103,11 +105,15 @@ class RangeReader:
                 except EmberError as error:
                     if not await attempts.after_change(error, self._routing, known):
                         raise
+            if len(frames) > 1:
+                lent = passing(into[: sum(length for _, _, length in ranges)])
             await self._fetch_all(frames, failed, ranges, attempts)
             while failed:
                 failed, known = await self._try_again(failed, ranges, attempts, known)
             return results
         finally:
+            if lent is not None:
+                lent.close()
             if mine:
                 tracing.end()
 

@@ -14,7 +14,7 @@ Invariants:
 
 Any thread may call everything here; finalizers too. Knows no verbs.
 
-Concurrency: docs/concurrency/rdma.md.
+Concurrency: docs/concurrency/registered_memory.md.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Keeper(Protocol):
 class Lasting:
     """Memory of which its owner says that it lasts until `close`, or until nobody holds this object."""
 
-    __slots__ = ("__weakref__", "address", "dmabuf", "length", "view")
+    __slots__ = ("__weakref__", "address", "dmabuf", "length", "passing", "view")
 
     def __init__(
         self, view: memoryview | None, address: int = 0, length: int = 0, dmabuf: tuple[int, int] | None = None
@@ -54,6 +54,8 @@ class Lasting:
         """Holds the memory; None: it is a device's, or the owner's word is all there is."""
         self.address = address
         """Of memory without a view."""
+        self.passing = False
+        """It lasts for one operation of several calls; see `passing`."""
         self.length = length if view is None else len(view)
         """Bytes."""
         self.dmabuf = dmabuf
@@ -107,10 +109,23 @@ def lasting(memory: Any) -> Lasting:
 
     It is held until the `Lasting` is closed or dropped: a bytearray cannot be resized, an `mmap` not be closed.
     """
-    view = memory if type(memory) is memoryview else memoryview(memory)
+    view = memoryview(memory)  # its own, which nobody else releases
     if view.ndim != 1 or view.itemsize != 1:
         view = view.cast("B")
     return _announce(Lasting(view))
+
+
+def passing(view: memoryview) -> Lasting | None:
+    """Announce memory that one operation of several calls fills: it is registered as a whole, not piece by piece.
+
+    What could be kept registered after a single call is kept after this, too. None: no device is open, and memory for
+    one operation is of no interest to one that will be.
+    """
+    if not _keepers or not view:
+        return None
+    memory = Lasting(memoryview(view))
+    memory.passing = True
+    return _announce(memory)
 
 
 def lasting_address(address: int, length: int, dmabuf: tuple[int, int] | None = None) -> Lasting:

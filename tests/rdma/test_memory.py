@@ -4,15 +4,19 @@ import ctypes
 import errno
 import gc
 import mmap
+import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fs_client import FileSystem
 from fs_common.errors import Code, EmberError
-from fs_common.lasting import lasting, lasting_address
+from fs_common.lasting import lasting, lasting_address, passing
 from fs_common.limits import KIB, MIB
 from fs_common.transports.rdma import memory as registered
+from fs_common.transports.rdma.addresses import address_of
 from fs_common.transports.rdma.memory import (
     ALL_RIGHTS,
     LOCAL_WRITE,
@@ -20,32 +24,16 @@ from fs_common.transports.rdma.memory import (
     REMOTE_WRITE,
     MemoryRefused,
     RegisteredMemory,
-    address_of,
 )
-from fs_common.transports.rdma.verbs import VerbsError
+from tests.rdma.soft_verbs import Fabric, SoftContext, SoftRegion
 
 
-class FakeRegion:
-    def __init__(self, device: "FakeDevice", address: int, length: int, access: int) -> None:
-        self.device, self.address, self.length, self.access = device, address, length, access
-        device.number += 1
-        self.lkey, self.rkey = device.number, device.number + 1_000_000
-        device.regions.append(self)
+class Opened(SoftContext):
+    """A device in memory. It finds out about memory that goes before its region (`Fabric.faults`)."""
 
-    def close(self) -> None:
-        self.device.regions.remove(self)
-
-
-class FakeDevice:
-    def __init__(self) -> None:
-        self.regions: list[FakeRegion] = []
-        self.number = 0
-        self.full = False
-
-    def register(self, address: int, length: int, access: int, dmabuf: int | None = None) -> FakeRegion:
-        if self.full:
-            raise VerbsError("Cannot allocate memory", errno.ENOMEM)
-        return FakeRegion(self, address, length, access)
+    @property
+    def regions(self) -> list[SoftRegion]:
+        return list(self.by_lkey.values())
 
 
 class FakeTimers:
@@ -67,6 +55,9 @@ class FakeTimers:
 
         return Handle()
 
+    def call_soon_threadsafe(self, callback) -> None:
+        callback()
+
     def go_to(self, now: float) -> None:
         self.now = now
         while due := [entry for entry in self.pending if entry[0] <= now]:
@@ -78,8 +69,12 @@ class FakeTimers:
 
 
 @pytest.fixture
-def device() -> FakeDevice:
-    return FakeDevice()
+def device() -> Iterator[Opened]:
+    fabric = Fabric()
+    opened = Opened(fabric, "soft0")
+    yield opened
+    opened.close()
+    assert not fabric.faults
 
 
 @pytest.fixture
@@ -88,7 +83,7 @@ def timers() -> FakeTimers:
 
 
 @pytest.fixture
-def memory(device: FakeDevice, timers: FakeTimers) -> Iterator[RegisteredMemory]:
+def memory(device: Opened, timers: FakeTimers) -> Iterator[RegisteredMemory]:
     memory = RegisteredMemory(device, timers, "soft0")
     yield memory
     memory.close()
@@ -167,6 +162,25 @@ def test_a_finalizer_in_the_midst_of_a_registration_waits_for_nobody(memory, dev
     assert not holder
     memory.local([other]).use.release()
     assert not device.regions
+
+
+def test_views_that_their_owner_releases_hold_nothing_back(memory, device) -> None:
+    data = bytearray(100)
+    with memoryview(data) as view:
+        lasts = lasting(view)
+        first = memory.local([view[:10]]).use
+    with pytest.raises(BufferError):
+        data.extend(b"x")
+    lasts.close()
+    with pytest.raises(BufferError):
+        data.extend(b"x")
+    first.release()
+    with memoryview(data) as view:
+        second = memory.local([view]).use
+    with pytest.raises(BufferError):
+        data.extend(b"x")
+    second.release()
+    data.extend(b"x")
 
 
 def test_other_memory_is_registered_for_the_call_alone(memory, device) -> None:
@@ -256,6 +270,46 @@ def test_views_of_one_object_share_regions_unless_they_lie_far_apart(memory, dev
     lent.use.release()
 
 
+def test_what_one_operation_fills_is_one_region(memory, device, timers) -> None:
+    arena = memoryview(bytearray(4 * MIB))
+    lasts = passing(arena)
+    far = [arena[:10], arena[-10:]]
+    first = memory.remote(far[:1], REMOTE_WRITE)
+    second = memory.remote(far[1:], REMOTE_WRITE)
+    assert [(region.length, region.access) for region in device.regions] == [(4 * MIB, REMOTE_WRITE | LOCAL_WRITE)]
+    first.use.release()
+    second.use.release()
+    assert memory.regions == 1
+    lasts.close()
+    assert memory.regions == 0
+
+
+def test_an_array_that_an_operation_filled_is_kept_for_the_next(memory, device, timers) -> None:
+    array = np.zeros(MIB, np.uint8)
+    for _ in range(3):
+        view = memoryview(array)
+        lasts = passing(view)
+        memory.remote([view[:10], view[-10:]], REMOTE_WRITE).use.release()
+        lasts.close()
+    assert (memory.registrations, memory.kept_bytes, len(memory._index)) == (1, MIB, 1)
+    timers.go_to(registered.CACHE_AGE_S)
+    timers.go_to(registered.CACHE_AGE_S + registered.CACHE_LOOK_S)
+    assert not device.regions
+
+
+def test_within_lasting_memory_an_operation_registers_nothing(memory, device) -> None:
+    arena = memoryview(bytearray(4 * MIB))
+    with lasting(arena):
+        lasts = passing(arena[10:20])
+        memory.remote([arena[10:12], arena[15:20]], REMOTE_WRITE).use.release()
+        lasts.close()
+        assert [region.length for region in device.regions] == [4 * MIB]
+
+
+def test_without_a_device_an_operation_costs_nothing() -> None:
+    assert passing(memoryview(bytearray(10))) is None
+
+
 def test_empty_views_need_no_region(memory, device) -> None:
     data = memoryview(bytearray(10))
     lent = memory.remote([data[:0], data[2:4], b""], REMOTE_READ)
@@ -270,7 +324,7 @@ def test_empty_views_need_no_region(memory, device) -> None:
 def test_a_refusal_says_what_to_do_and_leaves_nothing_behind(memory, device) -> None:
     array = np.zeros(1000, np.uint8)
     kept = memory.remote([memoryview(array)], REMOTE_WRITE).use
-    device.full = True
+    device.fabric.locked_bytes_max = device.fabric.locked_bytes
     with pytest.raises(MemoryRefused, match=r"soft0: 3\.0K of memory cannot be registered") as caught:
         memory.remote([memoryview(array), memoryview(bytearray(3000))], REMOTE_WRITE)
     assert caught.value.code is Code.UNREACHABLE
@@ -298,6 +352,104 @@ def test_memory_by_address_cannot_be_closed_while_it_is_in_use(memory, device) -
     use.release()
     assert not device.regions
     lasts.close()
+
+
+def test_memory_of_another_device_is_counted_from_where_its_region_begins(timers) -> None:
+    asked = []
+
+    class Exporting:
+        def register(self, address, length, access, dmabuf=None):
+            asked.append((address, length, dmabuf))
+            return SimpleNamespace(address=4096, length=length, lkey=1, rkey=2, close=asked.clear)
+
+    owned = (ctypes.c_char * 10000)()
+    address = ctypes.addressof(owned)
+    memory = RegisteredMemory(Exporting(), timers)
+    with lasting_address(address, 10000, (7, 4096)):
+        view = memoryview(owned).cast("B")
+        for views, addresses in (
+            ([view[100:200], view[300:301]], [4196, 4396]),
+            ([view[100:200], view[:0]], [4196, 0]),
+        ):
+            lent = memory.remote(views, REMOTE_WRITE)
+            assert lent.addresses == addresses
+            lent.use.release()
+        assert asked == [(address, 10000, (7, 4096))]
+    assert not asked
+    memory.close()
+
+
+def test_a_child_leaves_the_regions_of_its_parent_alone(memory, device) -> None:
+    arena = memoryview(mmap.mmap(-1, MIB))
+    lasts = lasting(arena)
+    use = memory.local([arena[:10]]).use
+    child = os.fork()
+    if not child:
+        use.release()
+        lasts.close()
+        memory.close()
+        os._exit(0 if device.regions else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert memory.regions == 1
+    use.release()
+    lasts.close()
+    assert memory.regions == 0
+
+
+def test_memory_that_a_child_inherited_lasts_for_its_own_devices(timers) -> None:
+    arena = memoryview(mmap.mmap(-1, MIB))
+    with lasting(arena):
+        child = os.fork()
+        if not child:
+            fabric = Fabric()
+            memory = RegisteredMemory(SoftContext(fabric, "soft0"), timers)
+            memory.local([arena[:10]]).use.release()
+            os._exit(0 if (memory.regions, memory.bytes) == (1, MIB) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_buffer_that_a_program_registers(memory, device) -> None:
+    mapped = mmap.mmap(-1, MIB)
+    with FileSystem.register(mapped) as buffer:
+        assert [region.length for region in device.regions] == [MIB]
+        assert len(buffer.view) == MIB
+        with pytest.raises(BufferError):
+            mapped.close()
+        part = memoryview(mapped)[100:200]
+        memory.remote([part], REMOTE_WRITE).use.release()
+        assert memory.registrations == 1
+        del part
+    assert not device.regions
+    mapped.close()
+
+
+def test_a_buffer_by_address(memory, device) -> None:
+    owned = (ctypes.c_char * MIB)()
+    buffer = FileSystem.register_address(ctypes.addressof(owned), MIB)
+    buffer.view[:4] = b"abcd"
+    assert owned[:4] == b"abcd"
+    use = memory.remote([buffer.view[10:20]], REMOTE_WRITE).use
+    assert memory.registrations == 1
+    with pytest.raises(OSError) as caught:
+        buffer.close()
+    assert caught.value.errno == errno.EAGAIN
+    use.release()
+    buffer.close()
+    assert not device.regions
+    for address, length in ((0, 10), (10, 0), (1 << 63, 1 << 63 | 1)):
+        with pytest.raises(ValueError, match="no memory"):
+            FileSystem.register_address(address, length)
+    with pytest.raises(ValueError, match="dma-buf"):
+        FileSystem.register_address(4096, 10, dmabuf=(-1, 0))
+
+
+def test_a_buffer_that_is_refused_is_an_ordinary_one(memory, device) -> None:
+    device.fabric.locked_bytes_max = 1000
+    data = bytearray(MIB)
+    with pytest.raises(OSError, match=r"1\.0M of memory cannot be registered") as caught:
+        FileSystem.register(data)
+    assert caught.value.errno == errno.ENOMEM
+    data.extend(b"x")
 
 
 def test_ten_thousand_uses_leave_nothing(memory, device) -> None:

@@ -17,18 +17,15 @@ Invariants:
 * In a forked child nothing is deregistered: what is registered is the parent's.
 
 `local` and `remote` take the views of a whole call at once. In the common case, all of them in one region, no bytecode
-runs for each view: `c_char.from_buffer` and `addressof`, mapped, cost 150 ns a view, half of what a fake of the
-interpreter's own structures would save is lost again in the loop around it; numpy costs 3,600 ns, `PyObject_GetBuffer`
-2,100 ns and is used for memory that cannot be written to, which comes in few parts.
+runs for each view.
 
 Any thread may tell of lasting memory; everything else runs on the device's loop.
 
-Concurrency: docs/concurrency/rdma.md.
+Concurrency: docs/concurrency/registered_memory.md.
 """
 
-import ctypes
+import errno
 import os
-import sys
 import threading
 import weakref
 from bisect import bisect_left, bisect_right
@@ -41,8 +38,9 @@ from fs_common import lasting
 from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_common.lasting import Lasting
-from fs_common.limits import KIB, MIB
+from fs_common.limits import MIB
 from fs_common.transports.rdma import locked_memory
+from fs_common.transports.rdma.addresses import View, address_of, addresses_of, owner_of, spans
 from fs_common.transports.rdma.verbs import Access, DmaBuf, Region, VerbsError
 
 LOCAL_READ = 0
@@ -58,8 +56,6 @@ CACHE_REGIONS_MAX = 1024
 CACHE_AGE_S = 5.0
 """Since their last use: so long an array that nobody else holds may keep its memory."""
 CACHE_LOOK_S = 1.0
-SPAN_SLACK_BYTES = 256 * KIB
-"""Views of one object are registered together if that covers no more than twice their bytes and this."""
 
 
 class Registrar(Protocol):
@@ -75,12 +71,15 @@ class Timers(Protocol):
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Any: ...
 
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> Any: ...
+
 
 class MemoryRefused(EmberError):
     """Memory could not be registered; nothing was sent. Its text says how much, what the limit is, and what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Code.UNREACHABLE, message)
+        self.errno = errno.ENOMEM
 
 
 class _Entry:
@@ -94,6 +93,7 @@ class _Entry:
         "lasts",
         "lkey",
         "over",
+        "passing",
         "pin",
         "region",
         "rights",
@@ -123,6 +123,8 @@ class _Entry:
         self.over = False
         """Nothing new may use it; it goes with its last use."""
         self.lasts = False
+        self.passing = False
+        """It lasts for one operation."""
         self.told_by = 0
         """Id of the `Lasting`."""
         self.kept_since: float | None = None
@@ -202,26 +204,23 @@ class RegisteredMemory:
 
     # --- for links --------------------------------------------------------------------------------------------------
 
-    def local(self, views: Sequence[memoryview | bytes], rights: int = LOCAL_WRITE) -> Lent:
+    def local(self, views: Sequence[View], rights: int = LOCAL_WRITE) -> Lent:
         """Memory for work of this side: with local keys. `rights` LOCAL_READ: it is only read.
 
         Raises `MemoryRefused`. The caller holds the views at least until it releases the use.
         """
         return self._lend(views, rights, remote=False)
 
-    def remote(self, views: Sequence[memoryview | bytes], rights: int) -> Lent:
+    def remote(self, views: Sequence[View], rights: int) -> Lent:
         """Memory for the other side to use: with remote keys. `rights`: REMOTE_READ, or REMOTE_WRITE to be filled.
 
         Raises `MemoryRefused`. The caller holds the views at least until it releases the use.
         """
         return self._lend(views, rights, remote=True)
 
-    def _lend(self, views: Sequence[memoryview | bytes], rights: int, *, remote: bool) -> Lent:
+    def _lend(self, views: Sequence[View], rights: int, *, remote: bool) -> Lent:
         lengths = list(map(len, views))
-        try:
-            addresses = list(map(_addressof, map(_from_buffer, views)))
-        except (TypeError, ValueError):  # read-only, or empty
-            addresses = list(map(address_of, views))
+        addresses = addresses_of(views)
         if self._told:
             self._take_in()
         if addresses:
@@ -239,7 +238,7 @@ class RegisteredMemory:
 
     def _lend_each(
         self,
-        views: Sequence[memoryview | bytes],
+        views: Sequence[View],
         addresses: list[int],
         lengths: list[int],
         rights: int,
@@ -258,7 +257,7 @@ class RegisteredMemory:
                         continue
                     entry = self._find(address, address + length, rights)
                     if entry is None:
-                        owner, keep = _owner(views[i])
+                        owner, keep = owner_of(views[i])
                         unknown.setdefault(id(owner), (owner, keep, []))[2].append(i)
                         continue
                     if id(entry) not in used:
@@ -267,8 +266,8 @@ class RegisteredMemory:
                     keys[i] = entry.rkey if remote else entry.lkey
                     addresses[i] = address + entry.shift
                 for owner, keep, members in unknown.values():
-                    for low, high, group in _spans(members, addresses, lengths):
-                        pins = [views[i] for i in group]
+                    for low, high, group in spans(members, addresses, lengths):
+                        pins = [memoryview(views[i]) for i in group]  # which nobody else releases
                         entry = self._register_span(low, high - low, rights, owner, pins, keep=keep)
                         used[id(entry)] = entry
                         key = entry.rkey if remote else entry.lkey
@@ -314,14 +313,35 @@ class RegisteredMemory:
         self._register(entry)
         entry.uses = 1
         if keep:
-            self._kept[id(entry)] = entry
-            self.kept_bytes += length
+            self._add_kept(entry)
             self._insert(entry)
-            if self._timer is None:
-                self._timer = self._timers.call_later(CACHE_LOOK_S, self._look)
+            self._begin_looking()
         else:
             entry.over = True
         return entry
+
+    def _keep(self, entry: _Entry) -> bool:
+        """The operation is over that the entry was for. Keep it for the next one, if that may be."""
+        length = entry.end - entry.address
+        view = entry.pin
+        if entry.region is None or length > CACHE_BYTES_MAX or type(view) is not memoryview or not owner_of(view)[1]:
+            return False
+        self._make_room(length)
+        entry.lasts = entry.passing = False
+        if not entry.uses:
+            entry.kept_since = self._timers.time()
+        self._add_kept(entry)
+        # This may be another thread's doing.
+        self._timers.call_soon_threadsafe(self._begin_looking)
+        return True
+
+    def _add_kept(self, entry: _Entry) -> None:
+        self._kept[id(entry)] = entry
+        self.kept_bytes += entry.end - entry.address
+
+    def _begin_looking(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = self._timers.call_later(CACHE_LOOK_S, self._look)
 
     def _released(self, entries: Iterable[_Entry]) -> None:
         if self._closed or self._foreign:
@@ -370,8 +390,10 @@ class RegisteredMemory:
         if view is None:
             entry = _Entry(memory.address, memory.length, ALL_RIGHTS, None, memory.dmabuf)
         else:
-            entry = _Entry(address_of(view), memory.length, REMOTE_READ if view.readonly else ALL_RIGHTS, view)
+            rights = REMOTE_READ if view.readonly else LOCAL_WRITE | REMOTE_WRITE if memory.passing else ALL_RIGHTS
+            entry = _Entry(address_of(view), memory.length, rights, view)
         entry.lasts = True
+        entry.passing = memory.passing
         self._told.append((id(memory), entry))
         self._take_in()
 
@@ -412,9 +434,11 @@ class RegisteredMemory:
             number, entry = self._told.popleft()
             if entry is None:
                 known = self._lasting.pop(number, None)
-                if known is not None:
+                if known is not None and not (known.passing and self._keep(known)):
                     self._end(known)
             elif number not in self._lasting:
+                if entry.passing and self._find(entry.address, entry.end, entry.rights) is not None:
+                    continue
                 entry.told_by = number
                 self._lasting[number] = entry
                 self._insert(entry)
@@ -510,80 +534,6 @@ class RegisteredMemory:
             "rdma_registrations": self.registrations,
             "rdma_registrations_refused": self.refusals,
         }
-
-
-# --- addresses ------------------------------------------------------------------------------------------------------
-
-_addressof = ctypes.addressof
-_from_buffer = ctypes.c_char.from_buffer
-
-
-class _Buffer(ctypes.Structure):
-    """`Py_buffer`; only its beginning matters here."""
-
-    _fields_ = (("address", ctypes.c_void_p), ("rest", ctypes.c_uint8 * 128))
-
-
-_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
-_get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int]
-_release_buffer = ctypes.pythonapi.PyBuffer_Release
-_release_buffer.argtypes = [ctypes.POINTER(_Buffer)]
-
-
-def address_of(memory: memoryview | bytes) -> int:
-    """Of its first byte; 0 for an empty one. Whoever wants to use it holds the memory."""
-    if not len(memory):
-        return 0
-    if type(memory) is memoryview and not memory.readonly:
-        return _addressof(_from_buffer(memory))
-    buffer = _Buffer()
-    _get_buffer(memory, buffer, 0)
-    address: int = buffer.address
-    _release_buffer(buffer)
-    return address
-
-
-def _owner(view: memoryview | bytes) -> tuple[object, bool]:
-    """The object whose memory it is, and whether its region may be kept when the call is over.
-
-    Views of one owner lie in one piece of memory. `bytes` never move. A numpy array that owns its memory moves only by
-    `resize`, which refuses while anybody else refers to it.
-    """
-    owner: Any = view.obj if type(view) is memoryview else view
-    if type(owner) is bytes:
-        return owner, True
-    if owner is None:  # nobody says whose it is: it is alone
-        return view, False
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(owner, numpy.ndarray):
-        return owner, False
-    while isinstance(owner, numpy.ndarray) and owner.base is not None:
-        owner = owner.base
-    if isinstance(owner, numpy.ndarray):
-        return owner, bool(owner.flags.owndata)
-    if type(owner) is memoryview and owner.obj is not None:
-        owner = owner.obj
-    return owner, type(owner) is bytes
-
-
-def _spans(members: list[int], addresses: list[int], lengths: list[int]) -> list[tuple[int, int, list[int]]]:
-    """The views of one owner as regions to be made: (from, to, which of them)."""
-    spans: list[tuple[int, int, list[int]]] = []
-    low = high = total = 0
-    group: list[int] = []
-    for i in sorted(members, key=addresses.__getitem__):
-        end = max(high, addresses[i] + lengths[i])
-        if group and end - low <= 2 * (total + lengths[i]) + SPAN_SLACK_BYTES:
-            group.append(i)
-            high = end
-            total += lengths[i]
-            continue
-        if group:
-            spans.append((low, high, group))
-        low, high, total, group = addresses[i], addresses[i] + lengths[i], lengths[i], [i]
-    if group:
-        spans.append((low, high, group))
-    return spans
 
 
 # --- forks ----------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from operator import add
 from typing import Any, NamedTuple, Protocol
 
 from fs_common import lasting
-from fs_common.checks import check
+from fs_common.checks import check, violated
 from fs_common.errors import Code, EmberError
 from fs_common.lasting import Lasting
 from fs_common.limits import MIB
@@ -143,8 +143,8 @@ class Use:
     def release(self) -> None:
         """No work with this memory is outstanding any more, or its queue pair is destroyed. Called once."""
         entries, self._entries = self._entries, None
-        check(entries is not None, "a use of registered memory is released once")
-        assert entries is not None
+        if entries is None:
+            violated("a use of registered memory is released once")
         self._memory._released(entries)
 
 
@@ -197,8 +197,7 @@ class RegisteredMemory:
         """Over, and in use."""
         self._timer: Any = None
         self._closed = False
-        self._foreign = False
-        """This is a forked child; all regions are the parent's."""
+        """Or all of it is a forked child's parent's."""
         _all.add(self)
         lasting.attach(self)
 
@@ -219,21 +218,32 @@ class RegisteredMemory:
         return self._lend(views, rights, remote=True)
 
     def _lend(self, views: Sequence[View], rights: int, *, remote: bool) -> Lent:
+        # Once for every call and every piece of work with payload: flat, and no bytecode for each view.
+        rights = int(rights)
         lengths = list(map(len, views))
         addresses = addresses_of(views)
-        if self._told:
-            self._take_in()
-        if addresses:
-            low = min(addresses)
-            high = max(map(add, addresses, lengths))
-            with self._lock:
-                entry = self._find(low, high, rights)
-                if entry is not None:
+        if not addresses:
+            return Lent([], [], (), Use(self, ()))
+        low = min(addresses)
+        high = max(map(add, addresses, lengths))
+        with self._lock:
+            if self._told:
+                self._take_in_locked()
+            entry: _Entry | None = None
+            i = bisect_right(self._starts, low)
+            if i:
+                entry = self._index[i - 1]
+                if high > entry.end or rights & ~entry.rights or entry.region is None:
+                    entry = self._find(low, high, rights)
+            if entry is not None:
+                if entry.region is None or not entry.lasts:
                     self._use(entry)
-                    if entry.shift:
-                        addresses = [address + entry.shift for address in addresses]
-                    keys = [entry.rkey if remote else entry.lkey] * len(addresses)
-                    return Lent(addresses, lengths, keys, Use(self, (entry,)))
+                else:
+                    entry.uses += 1
+                if entry.shift:
+                    addresses = [address + entry.shift for address in addresses]
+                keys = [entry.rkey if remote else entry.lkey] * len(addresses)
+                return Lent(addresses, lengths, keys, Use(self, (entry,)))
         return self._lend_each(views, addresses, lengths, rights, remote=remote)
 
     def _lend_each(
@@ -344,7 +354,7 @@ class RegisteredMemory:
             self._timer = self._timers.call_later(CACHE_LOOK_S, self._look)
 
     def _released(self, entries: Iterable[_Entry]) -> None:
-        if self._closed or self._foreign:
+        if self._closed:
             return
         with self._lock:
             self._release_all(entries)
@@ -502,7 +512,7 @@ class RegisteredMemory:
     def abandon(self) -> None:
         """This is a forked child: all of it is the parent's, and stays as it is, for ever."""
         self._lock = threading.Lock()
-        self._foreign = True
+        self._closed = True
         self._told.clear()
 
     def close(self) -> None:
@@ -510,7 +520,7 @@ class RegisteredMemory:
         say. Idempotent."""
         lasting.detach(self)
         with self._lock:
-            if self._closed or self._foreign:
+            if self._closed:
                 return
             self._take_in_locked()
             self._closed = True

@@ -7,6 +7,8 @@ repeated request, which finds that its change is done: its first copy may still 
 A restart: promises are in memory. The store remembers that there were some (`schema.FOLLOWED_KEY`), and for the time of
 a lease after a start no change is answered, so that whoever held one has stopped believing.
 
+Waiting for followers has a bound: whoever others have waited for too long is promised nothing for a while (`patience`).
+
 Stores that other processes change at the same time (`exclusive` is False) are not followed: nobody would tell.
 
 Concurrency: docs/concurrency/meta.md.
@@ -24,6 +26,7 @@ from fs_common.records.meta import AttributesReply, Lookup, Mkdir, OpenReply, Re
 from fs_meta import schema
 from fs_meta.kv.interface import KeyValueStore, T, Transaction, TransactionFunction
 from fs_meta.ops.resolve import SELF
+from fs_meta.patience import Patience
 from fs_meta.promises import LEASE_S, Follower, Promises, attributes_of, names_of, removed_by, split, subjects_of
 
 _log = logging.getLogger(__name__)
@@ -32,6 +35,10 @@ HOLD = 4
 """A follower's call is answered after this part of a lease at the latest."""
 STUBBORN = 5
 """Leases after which a follower that goes on calling without taking its news is dropped."""
+PROMPT_S = 0.05
+"""Who takes his news within this time costs nobody anything."""
+TICK_S = 1e-6
+"""A loop's timers are early by less: who waits for less may find that no time has passed."""
 
 
 class Following:
@@ -41,6 +48,7 @@ class Following:
     def __init__(self, kv: KeyValueStore, clock: Callable[[], float], *, lease_s: float = LEASE_S) -> None:
         self.promises = Promises(lambda: secrets.randbits(62) + 1, lease_s=lease_s)
         self.clock = clock
+        self._patience = Patience()
         self._kv = kv
         self._calls: dict[Follower, asyncio.Future[None]] = {}
         """Calls that are here, waiting for news."""
@@ -79,14 +87,16 @@ class Following:
     def follower(self, client: bytes) -> Follower | None:
         return self.promises.follower(client)
 
-    async def follow(self, client: bytes, request: Follow) -> FollowReply:
-        """A follower's call; returns when there is something to tell, or after a while."""
-        if self._closing or not client or not self._kv.exclusive:
+    async def follow(self, client: bytes, request: Follow, holder: str) -> FollowReply:
+        """A follower's call; returns when there is something to tell, or after a while. `holder`: whose it is."""
+        if self._closing or not client or not self._kv.exclusive or self._patience.lost(holder, self.clock()):
+            # Its lease goes on to its end, and no further.
             return FollowReply(0, 0, [], [], 0)
         if not self._marked:
             await self._mark()
         promises = self.promises
         follower = promises.call(client, request.generation, request.heard, self.clock())
+        follower.holder = holder
         self._heard(follower)
         if follower.generation == request.generation and not follower.told:
             await self._hold(follower)
@@ -178,28 +188,49 @@ class Following:
             while (left := self._quiet_until - self.clock()) > 0:
                 await asyncio.sleep(left)  # timers may be early: the loop's time stands still within a turn
             self._quiet_until = 0.0
-        for follower, number in waits.items():
-            await self._wait_for(follower, number)
-
-    async def _wait_for(self, follower: Follower, number: int) -> None:
         patience = self.clock() + STUBBORN * self.promises.lease_s
-        while follower.heard < number:
-            left = min(follower.until, patience) - self.clock()
-            if left <= 0:
-                _log.info("follower %s does not answer: its promises end", shown_client(follower.client))
-                self.promises.drop(follower)
-                self._heard(follower)
-                return
-            heard, timer = _signal(left)
-            waiting = self._waiting.setdefault(follower, set())
-            waiting.add(heard)
-            try:
-                await heard
-            finally:
-                timer.cancel()
-                waiting.discard(heard)
-                if not waiting and self._waiting.get(follower) is waiting:
-                    del self._waiting[follower]
+        for follower, number in waits.items():
+            if follower.heard < number:
+                await self._wait_for(follower, number, patience)
+
+    async def _wait_for(self, follower: Follower, number: int, patience: float) -> None:
+        """`patience`: until when, at most."""
+        holder, free_until = follower.holder, self.clock() + PROMPT_S
+        charged = False
+        try:
+            while follower.heard < number:
+                now = self.clock()
+                left = min(follower.until, patience) - now
+                if left <= 0:
+                    _log.info("follower %s does not answer: its promises end", shown_client(follower.client))
+                    self.promises.drop(follower)
+                    self._heard(follower)
+                    return
+                if not charged:
+                    if now < free_until:
+                        left = min(left, free_until - now)
+                    else:
+                        charged = True
+                        self._patience.begins(holder, now)
+                await self._wait(follower, max(left, TICK_S))
+        finally:
+            if charged:
+                self._patience.ends(holder, self.clock())
+                if self._patience.lost(holder, self.clock()):
+                    _log.warning("%s is promised nothing for a while: others have waited for it too long", holder)
+
+    async def _wait(self, follower: Follower, left_s: float) -> None:
+        """For it to take news, or go."""
+        heard, timer = _signal(left_s)
+        waiting = self._waiting.setdefault(follower, set())
+        waiting.add(heard)
+        try:
+            await heard
+        finally:
+            timer.cancel()
+            waiting.discard(heard)
+            if not waiting and self._waiting.get(follower) is waiting:
+                del self._waiting[follower]
 
     def _heard(self, follower: Follower) -> None:
         for future in self._waiting.get(follower, ()):

@@ -72,11 +72,13 @@ _INODE, _ENTRY, _XATTR = b"IDA"
 class Follower:
     """One client that follows."""
 
-    __slots__ = ("client", "generation", "heard", "held", "number", "told", "until")
+    __slots__ = ("client", "generation", "heard", "held", "holder", "number", "told", "until")
 
     def __init__(self, client: bytes, generation: int) -> None:
         self.client = client
         self.generation = generation
+        self.holder = ""
+        """Who answers for it: a user, a machine."""
         self.until = 0.0
         """End of its lease."""
         self.held: dict[int, None] = {}

@@ -19,6 +19,7 @@ from fs_common.records.following import FollowReply
 from fs_common.records.meta import AttributesReply, Open, OpenReply, ReaddirReply
 from fs_common.records.session import Hello
 from fs_common.rpc import Call, Handler, Reply, ServerSession, Service
+from fs_common.security.identity import Grants
 from fs_meta.clients import Clients
 from fs_meta.following import FollowedStore, Following
 from fs_meta.ops.access import access
@@ -170,7 +171,7 @@ def make_service(
     async def follow(call: Call) -> Reply:
         if following is None:
             return Reply(FollowReply(0, 0, [], [], 0))
-        return Reply(await following.follow(call.session.hello.client, call.request))
+        return Reply(await following.follow(call.session.hello.client, call.request, _holder(call.session)))
 
     service.register(methods.GET_ROUTING, get_routing)
     service.register(methods.FOLLOW, follow)
@@ -191,6 +192,16 @@ def make_service(
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _holder(session: ServerSession) -> str:
+    """Who answers for a follower: its user, wherever he is; of a mount for all users of a machine, the machine, too."""
+    host, identity = session.address.rpartition(":")[0], session.identity
+    if identity is None:
+        return f"a mount at {host}"
+    if identity.grants & Grants.ANY_USER:
+        return f"a mount of {identity} at {host}"
+    return f"user {identity.name!r}"
 
 
 def _own(handler: Handler) -> Handler:

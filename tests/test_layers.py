@@ -47,6 +47,8 @@ PURE = (
     "fs_meta/locks/ranges.py",
     "fs_meta/http/history.py",
     "fs_meta/http/shown.py",
+    "fs_meta/http/viewers.py",
+    "fs_meta/patience.py",
     "fs_meta/kv/journal_format.py",
     "fs_meta/kv/memtable.py",
     "fs_meta/kv/overlay.py",

@@ -23,7 +23,8 @@ from fs_common.records.following import Follow, FollowReply, Promised
 from fs_common.records.locks import Lock, ReleaseLocks
 from fs_common.records.meta import FileType, RenameFlags
 from fs_common.records.session import Empty, Hello
-from fs_common.rpc import Call, Peer, ServerSession, Service
+from fs_common.rpc import Admission, Call, Peer, ServerSession, Service
+from fs_common.security.identity import Grants, Identity
 from fs_common.transports import tcp
 from fs_meta import promises, schema, server
 from fs_meta.clients import Clients
@@ -32,6 +33,7 @@ from fs_meta.following import HOLD, STUBBORN, FollowedStore, Following
 from fs_meta.format import prepare_store
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.kv.open import open_store
+from fs_meta.patience import SHARE, WAITED_MAX_S, Patience
 from fs_meta.promises import LEASE_S, PAUSE_S
 from fs_meta.prune import Pruner
 from fs_meta.service import OPERATIONS, make_service
@@ -57,8 +59,10 @@ class Served:
         self.clients = Clients(30.0)
         self.service: Service = make_service(self.world.context, "test", self.clients, self.following)
 
-    async def call(self, client: bytes, method: Method, request: msgspec.Struct) -> Any:
-        session = ServerSession(Hello([1], "client", client, "test"), "test")
+    async def call(
+        self, client: bytes, method: Method, request: msgspec.Struct, identity: Identity | None = None, host: str = ""
+    ) -> Any:
+        session = ServerSession(Hello([1], "client", client, "test"), f"{host or client.hex()}:1", Admission(identity))
         handler = self.service.registrations[method.number].handler
         answer: Any = handler(Call(request, (), session, math.inf))
         started = eager.start(answer, self.loop)
@@ -459,6 +463,122 @@ def test_a_follower_that_takes_no_news_is_waited_for_some_leases() -> None:
             assert s.loop.time() - begun == pytest.approx(STUBBORN * LEASE_S)
 
     run_virtual(body())
+
+
+class Nuisance:
+    """Comes again and again, and costs others as much as it can. `takes`: the part of a lease after which it takes its
+    news; None: never. `anew`: under another client's id each time."""
+
+    def __init__(self, served: Served, *, takes: float | None, calls: bool, anew: bool, identity: Identity) -> None:
+        self.served = served
+        self.takes = takes
+        self.calls = calls
+        self.anew = anew
+        self.identity = identity
+        self.client = b"n" * 16
+        self.number = 0
+
+    async def run(self, inode: int) -> None:
+        served = self.served
+        while True:
+            if self.anew:
+                self.number += 1
+                self.client = b"n" * 8 + self.number.to_bytes(8, "big")
+            last = FollowReply(0, 0, [], [], 0)
+            for _ in range(3 * STUBBORN):
+                request = Follow(last.generation, 0 if self.takes is None else last.number)
+                last = await served.call(self.client, methods.FOLLOW, request, self.identity, f"host{self.number}")
+                if not last.lease_ms:
+                    break
+                await served.call(self.client, methods.STAT, meta.Stat(inode, b""), self.identity)
+                await asyncio.sleep(LEASE_S * (0.25 if self.takes is None else self.takes))
+                if not self.calls:
+                    break
+            await asyncio.sleep(0.01 if last.lease_ms else 1)
+
+
+PLAIN = Identity("client", b"", "mallory", token="1")
+MANY = Identity("client", b"", "hosts", grants=int(Grants.ANY_USER), token="2")
+
+
+@pytest.mark.parametrize(
+    ("takes", "calls", "anew"),
+    [(None, False, False), (None, False, True), (None, True, False), (None, True, True), (0.95, True, False)],
+    ids=["silent", "silent under many ids", "stubborn", "stubborn under many ids", "as late as it may"],
+)
+def test_what_one_user_makes_others_wait_is_bounded(takes: float | None, calls: bool, anew: bool) -> None:
+    async def body() -> None:
+        async with served() as s:
+            f = await s.world.create(b"f")
+            nuisance = asyncio.create_task(
+                Nuisance(s, takes=takes, calls=calls, anew=anew, identity=PLAIN).run(f.inode)
+            )
+            waited, until = 0.0, s.loop.time() + 3600
+            while s.loop.time() < until:
+                await asyncio.sleep(0.5)
+                begun = s.loop.time()
+                await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+                waited += s.loop.time() - begun
+            await cancelled(nuisance)
+            # Waited for at first, then for the part of the time that is forgiven; one wait may end beyond the bound.
+            assert LEASE_S / 2 < waited < WAITED_MAX_S + 3600 * SHARE + 2 * STUBBORN * LEASE_S
+
+    run_virtual(body())
+
+
+def test_followers_that_do_not_answer_are_waited_for_together() -> None:
+    async def body() -> None:
+        async with served() as s:
+            f = await s.world.create(b"f")
+            stubborn = [await follower(s, bytes([number]) * 16) for number in range(1, 4)]
+            for each in stubborn:
+                await each.lookup(b"f")
+            begun = s.loop.time()
+            change = s.begins(B, methods.SET_ATTR, s.chmod(f.inode))
+            while not change.done():
+                for each in stubborn:
+                    assert (await each.calls()).lease_ms
+                await asyncio.wait([change], timeout=LEASE_S / 2)
+            assert s.loop.time() - begun == pytest.approx(STUBBORN * LEASE_S, abs=LEASE_S)
+
+    run_virtual(body())
+
+
+def test_one_machine_that_is_lost_again_and_again_leaves_others_of_its_token_what_they_have() -> None:
+    async def body() -> None:
+        async with served() as s:
+            f = await s.world.create(b"f")
+
+            async def asks(client: bytes, host: str) -> FollowReply:
+                reply: FollowReply = await s.call(client, methods.FOLLOW, Follow(0, 0), MANY, host)
+                return reply
+
+            lost = b"l" * 16
+            while (await asks(lost, "lost")).lease_ms:
+                await s.call(lost, methods.STAT, meta.Stat(f.inode, b""), MANY, "lost")
+                await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+                await asyncio.sleep(PAUSE_S)
+            assert (await asks(A, "well")).lease_ms
+            # Forgiven after a while.
+            await asyncio.sleep(WAITED_MAX_S / SHARE)
+            assert (await asks(lost, "lost")).lease_ms
+
+    run_virtual(body())
+
+
+def test_a_follower_that_answers_at_once_costs_nothing() -> None:
+    patience = Patience(waited_max_s=10.0, share=0.1)
+    for second in range(1000):
+        patience.begins("a", float(second))
+        patience.ends("a", second + 0.09)
+    assert not patience.lost("a", 1000.0)
+    patience.begins("a", 1000.0)
+    patience.begins("a", 1001.0)
+    patience.ends("a", 1006.0)
+    assert not patience.lost("a", 1009.0), "both wait once"
+    assert patience.lost("a", 1010.5) and not patience.lost("b", 1010.5)
+    patience.ends("a", 1011.0)
+    assert patience.lost("a", 1060.0) and not patience.lost("a", 1072.0)
 
 
 # What is told

@@ -2,8 +2,8 @@
 
 What of it shapes this module:
 
-* Its scatter-gather entries cannot be refilled: each work costs a new one. Requests are made once for each device and used
-  again; one call posts any number of them.
+* Its scatter-gather entries cannot be refilled: each work costs a new one. Requests are made once for each device and
+  used again; one call posts any number of them.
 * It tells no GID's kind, nor how a port's table ends: both are read from /sys.
 * Its device has one number for READs out and served.
 * Its calls release the interpreter; descriptors are non-blocking all the same.

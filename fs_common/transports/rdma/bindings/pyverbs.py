@@ -155,7 +155,7 @@ class DeviceContext:
 
     def take_async_events(self) -> list[AsyncEvent]:
         self._made.check_open()
-        taken = []
+        taken: list[AsyncEvent] = []
         while True:
             try:
                 event = self._context.get_async_event()

@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,12 @@ from fs_common.transports.rdma.verbs import (
     Kind,
     PortState,
     Receive,
+    RemoteEnd,
     Status,
     VerbsError,
 )
-from tests.rdma.adaptors import ALL, HASTY, LIMIT_S, End, Memory, ends, wait
+from fs_common.transports.rdma.verbs import Path as Way
+from tests.rdma.adaptors import ALL, HASTY, LIMIT_S, End, Memory, ends, port_of, wait
 from tests.rdma.soft_verbs import SoftBinding
 
 KIB = 1 << 10
@@ -318,12 +321,9 @@ def port_switch(binding: Binding) -> Iterator[PortSwitch]:
 
 def _connect_to(end: End, number: int) -> None:
     """A queue pair of that number, of another process on the same device."""
-    from fs_common.transports.rdma.verbs import Path as Way
-    from fs_common.transports.rdma.verbs import RemoteEnd
-    from tests.rdma.adaptors import mtu_of, port_of
-
-    port, gid = port_of(end.context)
-    way = Way(port, gid, end.pair.number, mtu_of(end.context), 4, 4, HASTY)
+    device = end.context.device()
+    port, gid = port_of(device)
+    way = Way(port.number, gid, end.pair.number, port.mtu_bytes, 4, 4, HASTY)
     end.pair.connect(way, RemoteEnd(number, number, gid.address))
 
 
@@ -334,8 +334,6 @@ def _readable(descriptor: int, limit_s: float) -> bool:
 @pytest.mark.rdma
 def test_the_root_logger_is_as_it_was() -> None:
     pytest.importorskip("pyverbs")
-    import sys
-
     code = (
         "import logging; from fs_common.transports.rdma import bindings;"
         "binding = bindings.load('pyverbs'); assert binding.devices();"

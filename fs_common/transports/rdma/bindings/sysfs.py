@@ -5,7 +5,7 @@ from pathlib import Path
 from fs_common.transports.rdma.verbs import Gid, GidKind
 
 DEVICES = Path("/sys/class/infiniband")
-HOLE_MOST = 32
+HOLE_MOST = 16
 """A table has hundreds of entries, nearly all empty at its end: so many empty ones in a row are taken for the end."""
 
 
@@ -15,10 +15,9 @@ def gids(device: str, port: int, infiniband: bool, top: Path = DEVICES) -> tuple
     found = []
     index = empty = 0
     while empty < HOLE_MOST:
-        text = _line(folder / "gids" / str(index))
-        kind = _line(folder / "gid_attrs" / "types" / str(index))
-        address = bytes.fromhex(text.replace(":", "")) if text else b""
-        if len(address) == 16 and any(address) and (kind or infiniband):
+        address = bytes.fromhex(_line(folder / "gids" / str(index)).replace(":", ""))
+        kind = _line(folder / "gid_attrs" / "types" / str(index)) if any(address) else ""
+        if any(address) and (kind or infiniband):
             found.append(Gid(index, address, _kind(kind, infiniband)))
             empty = 0
         else:

@@ -289,8 +289,7 @@ class Region(Protocol):
 
     @property
     def address(self) -> int:
-        """Of its first byte, as work requests and the other side say it: the one registered. Only of a dma-buf may it
-        be another, where the binding counts from the buffer's start."""
+        """Of its first byte, as it was registered, and as work requests and the other side say it."""
 
     @property
     def length(self) -> int:
@@ -381,7 +380,7 @@ class Context(Protocol):
         until `Region.close`. With `dmabuf`, memory of another device (a GPU): its `offset` is where `address` lies.
 
         Raises `VerbsError`: ENOMEM where a limit of locked memory is met, EFAULT for memory that is not there,
-        EOPNOTSUPP (or what the driver says) where a dma-buf cannot be used.
+        EOPNOTSUPP (or what the driver says) where the binding or the device takes no dma-buf.
         """
 
     def completion_queue(self, depth: int) -> CompletionQueue:

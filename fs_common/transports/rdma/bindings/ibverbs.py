@@ -87,7 +87,7 @@ class DeviceContext:
         self._domain = self._context.alloc_pd()
         self._made = Made(self._end)
         self._made.own += [self._context, self._domain]
-        self._made.descriptors += [*events, *devices]
+        self._made.descriptors.update(events, devices)
         os.set_blocking(self._context.async_fd, False)
         self._requests: list[Any] = []
         """Send requests of all its queue pairs: posting copies them."""
@@ -187,7 +187,9 @@ class Completions(Part):
         os.set_blocking(self._descriptor, False)
         self._arms = 0
         """Notifications asked for since the last that came; so many may be there, mostly one."""
-        made.descriptors.append(self._descriptor)
+        made.descriptors.add(self._descriptor)
+        self.pairs: dict[int, Pair] = {}
+        """That report into it and are not closed."""
         made.queues[id(self)] = self
 
     def fileno(self) -> int:
@@ -228,13 +230,12 @@ class Completions(Part):
         return [numbers.completion(one.wr_id, one.status, one.opcode, one.byte_len, one.qp_num) for one in taken]
 
     def close(self) -> None:
-        if self.raw is not None:
-            for pair in [one for one in self._made.pairs.values() if isinstance(one, Pair) and one.reports_to(self)]:
-                pair.close()
+        for pair in list(self.pairs.values()):
+            pair.close()
         self._made.close(self._made.queues, self)
 
     def end(self) -> None:
-        self._made.descriptors.remove(self._descriptor)
+        self._made.descriptors.discard(self._descriptor)
         self.raw.close()
         self._channel.close()
 
@@ -268,10 +269,8 @@ class Pair(Part):
         )
         self.number: int = self.raw.qp_num
         self.inline_bytes: int = self.raw.query()[1].max_inline_data
+        completions.pairs[id(self)] = self
         made.pairs[id(self)] = self
-
-    def reports_to(self, completions: Completions) -> bool:
-        return self._completions is completions
 
     def connect(self, path: Path, remote: RemoteEnd) -> None:
         self._check_open()
@@ -349,6 +348,7 @@ class Pair(Part):
         self._made.close(self._made.pairs, self)
 
     def end(self) -> None:
+        del self._completions.pairs[id(self)]
         self.raw.close()
 
     def raws(self) -> list[object]:

@@ -44,7 +44,7 @@ class Made:
         self.pairs: dict[int, Part] = {}
         self.queues: dict[int, Part] = {}
         self.regions: dict[int, Part] = {}
-        self.descriptors: list[int] = []
+        self.descriptors: set[int] = set()
         """Opened with the device and its completion queues."""
         self.own: list[object] = []
         """The binding's objects of the device itself."""

@@ -10,7 +10,7 @@ What of it shapes this module:
   is one for each slot, and each is posted by a call of its own.
 * 44 tells the descriptor neither of a completion channel nor of a device's events: see `descriptors`. No release tells
   which port or queue pair an event is of.
-* An address of a dma-buf counts from the start of its buffer.
+* A dma-buf could be registered only at addresses that count from its start, not at those that its owner knows: refused.
 """
 
 import errno
@@ -22,7 +22,7 @@ from typing import Any
 from pyverbs.addr import GID, AHAttr, GlobalRoute
 from pyverbs.cq import CQ, CompChannel
 from pyverbs.device import Context, get_device_list
-from pyverbs.mr import MR, DmaBufMR
+from pyverbs.mr import MR
 from pyverbs.pd import PD
 from pyverbs.pyverbs_error import PyverbsError
 from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
@@ -105,7 +105,7 @@ class DeviceContext:
         self._context, events, devices = opened_by(lambda: Context(name=name))
         self._domain = PD(self._context)
         self._made.own += [self._context, self._domain]
-        self._made.descriptors += [*events, *devices]
+        self._made.descriptors.update(events, devices)
         if len(events) != 1:
             self.close()
             raise VerbsError(f"the RDMA device {name}: its events have {len(events)} descriptors", errno.EIO)
@@ -122,14 +122,17 @@ class DeviceContext:
 
     def register(self, address: int, length: int, access: Access, dmabuf: DmaBuf | None = None) -> "MemoryRegion":
         self._made.check_open()
-        if address <= 0 and dmabuf is None:
+        if address <= 0:
             raise VerbsError("there is no memory at address 0", errno.EFAULT)
+        if dmabuf is not None:
+            raise VerbsError(
+                "pyverbs cannot register a dma-buf at its addresses: pip install 'emberfs[rdma]', and set "
+                "EMBERFS_RDMA_BINDING=ibverbs",
+                errno.EOPNOTSUPP,
+            )
         try:
-            if dmabuf is None:
-                raw = MR(self._domain, length, int(access), address=address)
-                return MemoryRegion(self._made, raw, address, length)
-            raw = DmaBufMR(self._domain, length, int(access), dmabuf=dmabuf.descriptor, offset=dmabuf.offset)
-            return MemoryRegion(self._made, raw, dmabuf.offset, length)
+            raw = MR(self._domain, length, int(access), address=address)
+            return MemoryRegion(self._made, raw, address, length)
         except PyverbsError as error:
             raise _error(f"{length} bytes cannot be registered with {self.name}", error) from error
 
@@ -208,7 +211,9 @@ class Completions(Part):
             raise
         self._arms = 0
         """Notifications asked for since the last that came; so many may be there, mostly one."""
-        made.descriptors.append(self._descriptor)
+        made.descriptors.add(self._descriptor)
+        self.pairs: dict[int, Pair] = {}
+        """That report into it and are not closed."""
         made.queues[id(self)] = self
 
     def fileno(self) -> int:
@@ -246,15 +251,12 @@ class Completions(Part):
         return [numbers.completion(one.wr_id, one.status, one.opcode, one.byte_len, one.qp_num) for one in taken]
 
     def close(self) -> None:
-        if self.raw is not None:
-            for pair in [
-                pair for pair in self._made.pairs.values() if isinstance(pair, Pair) and pair.reports_to(self)
-            ]:
-                pair.close()
+        for pair in list(self.pairs.values()):
+            pair.close()
         self._made.close(self._made.queues, self)
 
     def end(self) -> None:
-        self._made.descriptors.remove(self._descriptor)
+        self._made.descriptors.discard(self._descriptor)
         self.raw.close()
         self._channel.close()
 
@@ -291,10 +293,8 @@ class Pair(Part):
         self.inline_bytes: int = self.raw.query(numbers.Attribute.CAPACITY)[1].cap.max_inline_data
         self._slots: dict[tuple[int, int, int], tuple[Any, Any]] = {}
         """Receive requests by address, length and key, with their entry."""
+        completions.pairs[id(self)] = self
         made.pairs[id(self)] = self
-
-    def reports_to(self, completions: Completions) -> bool:
-        return self._completions is completions
 
     def connect(self, path: Path, remote: RemoteEnd) -> None:
         self.check_open()
@@ -353,6 +353,7 @@ class Pair(Part):
         self._made.close(self._made.pairs, self)
 
     def end(self) -> None:
+        del self._completions.pairs[id(self)]
         self.raw.close()
         self._drop_slots()
 

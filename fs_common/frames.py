@@ -94,6 +94,11 @@ def pack(
     return covered + _CRC.pack(crc32c(covered))
 
 
+def kind_and_request(frame: bytes) -> tuple[int, int]:
+    """Of a frame that this process has packed."""
+    return frame[5], int.from_bytes(frame[8:12], "little")
+
+
 def unpack(
     buffer: bytes | bytearray | memoryview,
     offset: int = 0,

@@ -10,6 +10,7 @@ from fs_common.records import (
     locks,
     mending,
     meta,
+    rdma,
     resync,
     routing,
     scrubbing,
@@ -32,6 +33,8 @@ STATS = Method("stats", 3, session.Empty, session.Stats)
 GET_PASS = Method("get_pass", 4, session.Empty, session.GivenPass)
 SHOW_PERMIT = Method("show_permit", 6, session.ShowPermit, session.Empty)
 GET_PERMIT = Method("get_permit", 7, session.GetPermit, session.PermitReply)
+RDMA_CONNECT = Method("rdma_connect", 8, rdma.QueuePairEnd, rdma.QueuePairEnd)
+RDMA_READY = Method("rdma_ready", 9, session.Empty, session.Empty)
 SLOW_OPERATIONS = Method("slow_operations", 5, session.Empty, slow.SlowOperationsReply)
 
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
@@ -93,4 +96,6 @@ SCRUB = Method("scrub", 215, scrubbing.Scrub, scrubbing.ScrubReply)
 REFILL_TARGET = Method("refill_target", 216, scrubbing.RefillTarget, session.Empty)
 WARM_CHUNKS = Method("warm_chunks", 217, storage.WarmChunks, storage.WarmChunksReply)
 
+OF_TRANSPORT = frozenset((RDMA_CONNECT.number, RDMA_READY.number))
+"""How a connection goes on, whoever calls: nobody needs a right to them."""
 BY_NUMBER: dict[int, Method] = {value.number: value for value in list(globals().values()) if isinstance(value, Method)}

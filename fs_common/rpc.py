@@ -28,7 +28,7 @@ from fs_common.frames import FrameError
 from fs_common.landing import filled
 from fs_common.latency import Latency
 from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
-from fs_common.link import Link
+from fs_common.link import Link, Receiver
 from fs_common.methods import AT_VERSION, FOLLOW, GET_ROUTING, HELLO, LOCK, PING, SLOW_OPERATIONS, STATS, Method
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
 from fs_common.records.slow import SlowOperationsReply
@@ -118,10 +118,27 @@ class Admission(NamedTuple):
 ANYBODY = Admission()
 
 
+class Movable(Receiver, Protocol):
+    """A serving connection that can go on over another link."""
+
+    @property
+    def link(self) -> Link: ...
+
+    def move(self, link: Link) -> None:
+        """Use `link` from now on: it has taken the place of the one before."""
+
+
+class Prepared(Protocol):
+    """A transport beside the one that a connection began with."""
+
+    def close(self) -> None:
+        """The session is over. Idempotent."""
+
+
 class ServerSession:
     """One caller, from its hello to the end of its connection."""
 
-    __slots__ = ("_end", "address", "closed", "hello", "identity", "methods", "permits")
+    __slots__ = ("_end", "address", "closed", "connection", "hello", "identity", "methods", "permits", "transport")
 
     def __init__(
         self,
@@ -129,6 +146,7 @@ class ServerSession:
         address: str,
         admission: Admission = ANYBODY,
         end: Callable[[EmberError], None] | None = None,
+        connection: "Movable | None" = None,
     ) -> None:
         self.hello = hello
         self.address = address
@@ -139,12 +157,20 @@ class ServerSession:
         """Rights to files that the caller has shown, by inode (`security.permits`). None: none yet."""
         self.closed = False
         """The connection is gone; a reply will reach nobody."""
+        self.connection = connection
+        """None: it is over, or can go on in no other way."""
+        self.transport: Prepared | None = None
+        """What the connection may move to, or has moved to."""
         self._end = end
 
     def over(self) -> None:
         """Called by the connection at its end: nothing keeps it any more."""
         self.closed = True
         self._end = None
+        self.connection = None
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.close()
 
     def end(self, reason: EmberError) -> None:
         """End the connection now: nothing that the caller has sent is answered any more, nothing it sends is looked at.
@@ -237,6 +263,8 @@ class Service:
         """Empty: any caller is welcome."""
         self.node = node
         self.counters = Counters()
+        self.transports: tuple[str, ...] = ()
+        """Data transports it can use beyond the one that callers come by."""
         self.authenticate: Callable[[Hello], Admission] | None = None
         """Called with each hello, first of all; raises `EmberError` to turn the caller away. None: anybody may call
         anything."""
@@ -478,6 +506,15 @@ class Peer:
                 self._admit()
             if self.closing and not self._pending and not self.closed:
                 self._link.close()
+
+    @property
+    def link(self) -> Link:
+        """The one it uses now."""
+        return self._link
+
+    def move(self, link: Link) -> None:
+        """Use `link` from now on: it has taken the place of the one before, whose end it will tell."""
+        self._link = link
 
     @property
     def descriptor(self) -> int | None:

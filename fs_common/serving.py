@@ -26,7 +26,7 @@ from fs_common.errors import Code, EmberError
 from fs_common.frames import FrameError
 from fs_common.limits import BODY_BYTES_MAX, PAYLOAD_BYTES_MAX
 from fs_common.link import Link
-from fs_common.methods import HELLO
+from fs_common.methods import HELLO, OF_TRANSPORT
 from fs_common.records.session import PROTOCOL_VERSION, ErrorBody, Hello, Welcome
 from fs_common.rpc import (
     ANYBODY,
@@ -146,6 +146,18 @@ class ServingConnection:
             if active.task is not None:
                 active.task.cancel()
 
+    @property
+    def link(self) -> Link:
+        """The one it uses now."""
+        return self._link
+
+    def move(self, link: Link) -> None:
+        """Use `link` from now on: it has taken the place of the one before, whose end it will tell."""
+        self._link = link
+        self._looked_bytes = link.received_bytes
+        if self._paused:
+            link.pause_reading()
+
     def in_work(self) -> tuple[int, int, int]:
         """Requests in work, their payload, answers that are not sent yet, in bytes."""
         return len(self._active), self._active_bytes, self._link.unsent_bytes
@@ -219,7 +231,8 @@ class ServingConnection:
             message = f"a {self._service.role} server has no method {frame.method}"
             self._send_error(number, frame.method, Code.UNKNOWN_METHOD, message)
             return None
-        if session.methods is not None and frame.method not in session.methods:
+        methods = session.methods
+        if methods is not None and frame.method not in methods and frame.method not in OF_TRANSPORT:
             message = f"{session.identity} may not call {registration.method.name} of a {self._service.role} server"
             self._send_error(number, frame.method, Code.ACCESS_DENIED, message)
             return None
@@ -295,10 +308,11 @@ class ServingConnection:
         self._stop_patience()
         self._link.set_bounds(BODY_BYTES_MAX, PAYLOAD_BYTES_MAX)
         service = self._service
-        self._session = ServerSession(hello, self._link.name, admission, self._end_session)
+        self._session = ServerSession(hello, self._link.name, admission, self._end_session, self)
         service.sessions.add(self._session)
+        transport = next((name for name in hello.transports if name in service.transports), "tcp")
         welcome = Welcome(
-            PROTOCOL_VERSION, service.role, service.cluster, service.node, given_pass=admission.given_pass, traces=True
+            PROTOCOL_VERSION, service.role, service.cluster, service.node, transport, admission.given_pass, traces=True
         )
         self._send_body(frames.RESPONSE, HELLO.number, frame.request, encode(welcome))
 

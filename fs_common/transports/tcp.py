@@ -89,6 +89,10 @@ class TcpLink:
         self._receiver = receiver
         self._loop.add_reader(self._file, self._on_readable)
 
+    def hand_over(self, receiver: Receiver) -> None:
+        """From now on `receiver` is told what arrives, and of the end."""
+        self._receiver = receiver
+
     # Link
 
     @property

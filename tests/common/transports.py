@@ -10,6 +10,7 @@ from fs_common.serving import ServingConnection
 from fs_common.transports import tcp
 from tests.certificates import TlsTransport
 from tests.common import memory_link
+from tests.rdma.transport import RdmaTransport
 
 
 class RunningServer(Protocol):
@@ -74,5 +75,10 @@ class MemoryTransport:
         return {}
 
 
-CONTRACT: Sequence[tuple[str, Any]] = (("tcp", TcpTransport), ("tls", TlsTransport), ("memory", MemoryTransport))
+CONTRACT: Sequence[tuple[str, Any]] = (
+    ("tcp", TcpTransport),
+    ("tls", TlsTransport),
+    ("memory", MemoryTransport),
+    ("rdma", RdmaTransport),
+)
 """Name and class of each transport that keeps the contract. A new one is one more line."""

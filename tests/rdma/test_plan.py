@@ -1,5 +1,6 @@
 """READs and WRITEs for payloads: every byte once and in its place, few works, few of them signalled."""
 
+from collections import deque
 from itertools import pairwise
 from random import Random
 
@@ -7,7 +8,7 @@ import pytest
 
 from fs_common.checks import InvariantViolation
 from fs_common.limits import KIB, MIB
-from fs_common.transports.rdma.plan import SIGNAL_EVERY, WORK_BYTES_MAX, Move, Piece, WorkLedger, moves
+from fs_common.transports.rdma.plan import SIGNAL_EVERY, WORK_BYTES_MAX, Move, Piece, WorkLedger, moves, take
 
 
 def test_one_piece_is_one_work() -> None:
@@ -79,6 +80,24 @@ def test_every_byte_goes_to_its_place(seed: int) -> None:
             and (first.lkey, first.rkey) == (second.lkey, second.rkey)
         )
         assert not joined or first.length == bytes_max, "neighbours that fit are one work"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pieces_are_taken_off_the_front(seed: int) -> None:
+    random = Random(seed)
+    pieces: list[Piece] = [(i * 100, random.randrange(10), i) for i in range(20)]
+    left = deque(pieces)
+    taken: list[Piece] = []
+    while total := sum(size for _, size, _ in left):
+        size = random.randrange(1, min(total, 25) + 1)
+        some = take(left, size)
+        assert sum(size for _, size, _ in some) == size
+        taken += some
+
+    def each_byte(memory: list[Piece]) -> list[tuple[int, int]]:
+        return [(address + i, key) for address, length, key in memory for i in range(length)]
+
+    assert each_byte(taken) == each_byte(pieces)
 
 
 def test_sides_of_different_length_are_a_defect() -> None:

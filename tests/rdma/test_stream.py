@@ -285,13 +285,7 @@ class Side:
         if not (self.writer.pending_bytes and self.writer.credits) and self.owed < CREDITS_OWED_MAX:
             return None
         slot = memoryview(bytearray(SLOT_BYTES))
-        if not self.writer.credits:
-            # Content that has to wait: credits go alone.
-            held, self.writer._pending, self.writer.pending_bytes = self.writer._pending, deque(), 0
-            size = self.writer.write(slot, self.owed)
-            self.writer._pending, self.writer.pending_bytes = held, sum(map(len, held))
-        else:
-            size = self.writer.write(slot, self.owed)
+        size = self.writer.write(slot, self.owed)
         self.reader.given_back(self.owed)
         self.owed = 0
         return bytes(slot[:size])

@@ -86,6 +86,19 @@ def moves(local: Sequence[Piece], remote: Sequence[Piece], bytes_max: int = WORK
     return found
 
 
+def take(pieces: deque[Piece], size: int) -> list[Piece]:
+    """Take the first `size` bytes off `pieces`, which have them."""
+    taken: list[Piece] = []
+    while size:
+        address, length, key = pieces.popleft()
+        if length > size:
+            pieces.appendleft((address + size, length - size, key))
+            length = size
+        taken.append((address, length, key))
+        size -= length
+    return taken
+
+
 class WorkLedger:
     """What is posted to one send queue and not known to be complete."""
 

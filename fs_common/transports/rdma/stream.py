@@ -111,12 +111,11 @@ class MessageWriter:
         self.pending_bytes += len(envelope)
 
     def write(self, slot: memoryview, owed: int, *, last: bool = False) -> int:
-        """The next message, into `slot`: as much of the stream as fits. Returns its bytes. `owed` slots are given back
-        by it. It takes a credit if there is something of the stream to send."""
+        """The next message, into `slot`: as much of the stream as fits, for a credit; where there is none, or nothing
+        to send, it has no content. `owed` slots are given back by it. Returns its bytes."""
         size = MESSAGE_HEADER_BYTES
         flags = LAST if last else 0
-        if self.pending_bytes:
-            check(self.credits > 0, "a message with content takes a credit", self.credits)
+        if self.pending_bytes and self.credits:
             self.credits -= 1
             flags |= CONTENT
             pending = self._pending

@@ -1,0 +1,620 @@
+"""A link over a queue pair: frames by SEND and RECV, payload by READs and WRITEs that the serving side issues.
+
+It is set up over a `TcpLink` (`setup.py`), which stays, silent: its end is the news of a dead peer. The calling side
+lends memory with each request; the serving side fetches the request's payload (READ), and writes that of the answer
+(WRITE) before it sends the answer.
+
+Invariants:
+
+* What is lent with a request is lent until its answer is here, or the queue pair is over. `withdraw` of a request that
+  has left ends the queue pair before it returns.
+* Memory under a READ or WRITE of this side is given back when that is complete, or the queue pair is destroyed.
+* Nothing is said about a request while a READ of its payload may be under way: the caller would take its memory back.
+* A slot is posted again before the other side is told that it is empty.
+
+Concurrency: docs/concurrency/rdma.md.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from fs_common import frames
+from fs_common.errors import Code, EmberError
+from fs_common.frames import FrameError
+from fs_common.link import Receiver
+from fs_common.telemetry import LimitedLog
+from fs_common.tls.names import Proven
+from fs_common.transports.rdma.endpoint import Endpoint
+from fs_common.transports.rdma.memory import Use
+from fs_common.transports.rdma.outgoing import Answer, Loan, lend
+from fs_common.transports.rdma.plan import CHAIN_MAX, Move, Piece, moves
+from fs_common.transports.rdma.sending import Sender
+from fs_common.transports.rdma.stream import CONTENT, LAST, Envelope, EnvelopeReader, MessageReader
+from fs_common.transports.rdma.verbs import Access, Kind, Receive, VerbsError
+from fs_common.transports.tcp import TcpLink
+from fs_common.wire import Frame, Outgoing, Part
+
+logger = logging.getLogger(__name__)
+_defects = LimitedLog(logger)
+
+POLL_MOST = 64
+TURN_MESSAGES_MAX = 2
+"""Messages that one connection takes in one turn: small frames in them are some milliseconds of work."""
+UNTAKEN_S = 10.0
+"""How long the other side may take nothing of what waits for it. Over TCP the kernel gives up after the same time
+(`tcp.UNACKNOWLEDGED_MS`); here the device of a process that is stopped goes on acknowledging."""
+
+
+class _Landing:
+    """A request whose payload is being fetched."""
+
+    __slots__ = ("at", "discarded", "held", "length", "moves", "number", "release", "use")
+
+    def __init__(self, number: int, length: int, reads: list[Move], use: Use) -> None:
+        self.number = number
+        self.length = length
+        self.moves = reads
+        self.at = 0
+        """Up to here they are numbered."""
+        self.use = use
+        self.discarded = False
+        self.release: Callable[[], None] | None = None
+        """Gives the memory of one that is discarded back."""
+        self.held: list[bytes] = []
+        """What was said about the request meanwhile."""
+
+
+class RdmaLink:
+    """See `link.Link`."""
+
+    def __init__(self, tcp: TcpLink, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = tcp.name
+        self._tcp = tcp
+        self._loop = loop
+        self._endpoint = endpoint
+        self._queue_pair = endpoint.queue_pair
+        self._completions = endpoint.completions
+        self._slots = endpoint.slots
+        self._memory = endpoint.memory
+        self._traffic = endpoint.traffic
+        self._receiver: Receiver | None = None
+        self._move: Callable[[], None] | None = None
+        """Called when the first message comes: the connection is the queue pair's from then on."""
+        self._tcp_ended = False
+
+        # What arrives.
+        self._messages = MessageReader()
+        self._envelopes = EnvelopeReader()
+        self._unread: deque[tuple[int, memoryview]] = deque()
+        """Slots that have arrived, and their content."""
+        self._reading_slot: int | None = None
+        """The one whose content `_envelopes` has."""
+        self._emptied: list[Receive] = []
+        """To be posted again."""
+        self._landing: _Landing | None = None
+        self._intos: dict[int, Sequence[Piece]] = {}
+        """Of requests in work: where their answers go."""
+        self._reading = True
+        self._broken = False
+        """What arrives is no frame: nothing more is looked at."""
+        self._peer_last = False
+        """The other side's last message is here."""
+        self._peer_told = False
+        """And the receiver knows."""
+        self.received_bytes = 0
+
+        # What leaves.
+        self._sender = Sender(endpoint, self._messages, self._flush_later)
+        self._loans: dict[int, Loan] = {}
+        """Requests that are not answered yet, by number."""
+        self._finishing = False
+        self._untaken: asyncio.TimerHandle | None = None
+        """Set while something waits for credits."""
+
+        self._in_turn = False
+        self._flush: asyncio.Handle | None = None
+        self._take_on: asyncio.Handle | None = None
+        self._over = False
+
+    def start(self, receiver: Receiver) -> None:
+        """The connection is this link's from now on."""
+        self._receiver = receiver
+        self._adopt()
+        self._listen()
+
+    def stand_by(self, receiver: Receiver, move: Callable[[], None]) -> None:
+        """Wait for the first message: `move` is called when it comes. Until then the TCP link has the connection, and
+        this one may be over without anybody noticing."""
+        self._receiver = receiver
+        self._move = move
+        self._listen()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._completions.fileno(), self._on_completions)
+        self._completions.arm()
+        # What came before that wakes nobody up.
+        self._loop.call_soon(self._poll)
+
+    def _adopt(self) -> None:
+        self._tcp.hand_over(_TcpWatch(self))
+        self._tcp.resume_reading()
+
+    # Link
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._tcp.descriptor
+
+    @property
+    def proven(self) -> Proven | None:
+        return None
+
+    @property
+    def certificate_ends_s(self) -> float | None:
+        return None
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._sender.unsent_bytes
+
+    @property
+    def within_frame(self) -> bool:
+        return self._landing is not None or self._envelopes.within_envelope
+
+    def send(self, frame: bytes, *, into: Sequence[memoryview] = (), urgent: bool = False) -> Outgoing | None:
+        if self._over:
+            return None
+        if into:
+            loan = lend(self._memory, frame, (), into, None)
+            self._add_loan(loan, urgent)
+            return loan
+        landing = self._landing
+        if landing is not None and landing.discarded and frames.kind_and_request(frame)[1] == landing.number:
+            landing.held.append(frame)
+            return None
+        if self._intos:
+            self._intos.pop(frames.kind_and_request(frame)[1], None)
+        self._sender.add(frame)
+        self._send_soon(urgent)
+        return None
+
+    def send_with_payload(
+        self,
+        frame: bytes,
+        parts: Sequence[Part],
+        payload_length: int,
+        release: Callable[[], None] | None,
+        *,
+        into: Sequence[memoryview] = (),
+        lengths: Sequence[int] | None = None,
+        urgent: bool = False,
+    ) -> Outgoing:
+        kind, number = frames.kind_and_request(frame)
+        if kind == frames.REQUEST:
+            if self._over:
+                loan = Loan(number, release)
+                loan.finish()
+            else:
+                loan = lend(self._memory, frame, parts, into, release)
+                self._add_loan(loan, urgent)
+            return loan
+        answer = Answer(frame, parts, payload_length, release, self._intos.pop(number, ()), lengths)
+        if self._over:
+            answer.finish()
+        else:
+            self._sender.add_answer(answer)
+            self._send_soon(urgent)
+        return answer
+
+    def _add_loan(self, loan: Loan, urgent: bool) -> None:
+        self._loans[loan.number] = loan
+        self._sender.add_loan(loan)
+        self._send_soon(urgent)
+
+    def _send_soon(self, urgent: bool) -> None:
+        if urgent:
+            self._post_due()
+        elif not self._in_turn:
+            self._flush_later()
+
+    def _flush_later(self) -> None:
+        if self._flush is None and not self._over:
+            self._flush = self._loop.call_soon(self._on_flush)
+
+    def set_bounds(self, body_bytes_max: int, payload_bytes_max: int) -> None:
+        self._envelopes.body_bytes_max = body_bytes_max
+        self._envelopes.payload_bytes_max = payload_bytes_max
+
+    def withdraw(self, outgoing: Outgoing) -> None:
+        if outgoing.done or self._over:
+            return
+        assert isinstance(outgoing, Loan)
+        if not outgoing.sent:
+            self._sender.remove(outgoing)
+            del self._loans[outgoing.number]
+            outgoing.finish()
+            return
+        # The answer may be here: then nothing is lent any more.
+        self.probe()
+        if not outgoing.done and not self._over:
+            message = f"connection {self.name} was ended, so that a call that ended early has its memory back"
+            self.abort(EmberError(Code.PEER_GONE, message))
+
+    def discard_payload(self, release: Callable[[], None] | None = None) -> None:
+        landing = self._landing
+        if landing is not None:
+            landing.discarded = True
+            landing.release = release
+        elif release is not None:
+            release()
+
+    def probe(self) -> None:
+        if not self._over and not self._in_turn:
+            self._poll()
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self._over:
+            self._reading = True
+            self._take_later()
+
+    def close(self) -> None:
+        if self._over or self._finishing:
+            return
+        if self._tcp_ended and not self._peer_last:
+            # Nobody is there to send the rest to.
+            self._end()
+            return
+        self._finishing = True
+        if not self._in_turn:
+            self._post_due()
+
+    def abort(self, error: EmberError) -> None:
+        if self._over:
+            return
+        self._over = True
+        for handle in (self._flush, self._take_on, self._untaken):
+            if handle is not None:
+                handle.cancel()
+        self._loop.remove_reader(self._completions.fileno())
+        # First of all: nothing of what follows is touched by a device any more, here or there.
+        self._endpoint.close()
+        self._give_back()
+        moved = self._move is None
+        self._move = None
+        receiver, self._receiver = self._receiver, None
+        if moved:
+            self._tcp.abort(error)
+            if receiver is not None:
+                receiver.link_lost(error)
+
+    def _give_back(self) -> None:
+        """All memory that this link holds, after the queue pair's end."""
+        self._sender.end()
+        landing, self._landing = self._landing, None
+        if landing is not None:
+            landing.use.release()
+            if landing.release is not None:
+                landing.release()
+        loans, self._loans = self._loans, {}
+        for loan in loans.values():
+            loan.finish()
+        self._intos.clear()
+        self._unread.clear()
+        self._emptied.clear()
+        self._envelopes.release()
+
+    async def wait_closed(self) -> None:
+        await self._tcp.wait_closed()
+
+    # Completions
+
+    def _on_completions(self) -> None:
+        try:
+            self._completions.take_events()
+            self._completions.arm()
+        except VerbsError as error:
+            self._on_failure(str(error))
+            return
+        self._poll()
+
+    def _poll(self) -> None:
+        """Take all that is complete. The completion queue is as long as what is posted, so this ends."""
+        if self._over or self._in_turn:
+            return
+        self._in_turn = True
+        failure = ""
+        try:
+            unsent_bytes = self._sender.unsent_bytes
+            while not self._over:
+                completions = self._completions.poll(POLL_MOST)
+                for identity, ok, status, _, size, _ in completions:
+                    if not ok:
+                        # What came before it is still good; nothing comes after it.
+                        failure = failure or status.value
+                    elif identity & 1:
+                        self._on_message(identity >> 1, size)
+                    else:
+                        self._sender.ledger.completed(identity >> 1)
+                    if self._over:
+                        return
+                if len(completions) < POLL_MOST:
+                    break
+            self._take()
+            if failure and not self._over:
+                self._on_failure(failure)
+            if self._sender.unsent_bytes < unsent_bytes and self._receiver is not None:
+                self._receiver.drained()
+        except FrameError as error:
+            self._on_bad(error)
+        except VerbsError as error:
+            self._on_failure(str(error))
+        except EmberError as error:
+            self._on_failure(error.message)
+        except Exception as error:
+            self._on_defect(error)
+        finally:
+            self._in_turn = False
+            self._post_due()
+
+    def _on_message(self, index: int, size: int) -> None:
+        """A message is in this slot."""
+        self._traffic.messages_received += 1
+        self.received_bytes += size
+        if self._broken:
+            return
+        message = self._messages.read(self._slots.views[index][:size])
+        if message.credits:
+            self._sender.give(message.credits)
+            if self._untaken is not None:
+                self._untaken.cancel()
+                self._untaken = None
+        if message.flags & LAST:
+            self._peer_last = True
+        if message.flags & CONTENT:
+            self._unread.append((index, message.content))
+            if self._move is not None:
+                move, self._move = self._move, None
+                self._adopt()
+                move()
+        else:
+            self._emptied.append(self._slots.receive(index))
+
+    def _on_failure(self, what: str) -> None:
+        self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} broke: {what}"))
+
+    def _on_bad(self, error: FrameError) -> None:
+        self._broken = True
+        if self._receiver is None or self._move is not None:
+            self._end()
+            return
+        self._receiver.frame_bad(error)
+        if not self._over and self._landing is None:
+            self.close()
+
+    def _on_defect(self, error: Exception) -> None:
+        _defects.line(logging.ERROR, "connection %s is ended by a defect of this process", self.name, error=error)
+        self.abort(EmberError(Code.INTERNAL, f"connection {self.name} was ended by a defect; see the log"))
+
+    # Frames that arrive
+
+    def _take_later(self) -> None:
+        if self._take_on is None:
+            self._take_on = self._loop.call_soon(self._on_take)
+
+    def _on_take(self) -> None:
+        self._take_on = None
+        if self._over or self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            self._take()
+        except FrameError as error:
+            self._on_bad(error)
+        except EmberError as error:
+            self._on_failure(error.message)
+        except Exception as error:
+            self._on_defect(error)
+        finally:
+            self._in_turn = False
+            self._post_due()
+
+    def _take(self) -> None:
+        """Hand over what is complete, as far as it is wanted. Raises `FrameError`."""
+        envelopes = self._envelopes
+        left = TURN_MESSAGES_MAX
+        while self._reading and self._landing is None and not self._over and not self._broken:
+            if self._reading_slot is not None:
+                envelope = envelopes.next_envelope()
+                if envelope is not None:
+                    if not self._finishing:
+                        self._hand_over(envelope)
+                    continue
+                self._emptied.append(self._slots.receive(self._reading_slot))
+                self._reading_slot = None
+                self._sender.owed += 1
+            if not self._unread:
+                break
+            if not left:
+                self._take_later()
+                return
+            left -= 1
+            self._reading_slot, content = self._unread.popleft()
+            envelopes.feed(content)
+        if (
+            (self._peer_last or self._tcp_ended)
+            and not self._peer_told
+            and self._reading
+            and self._landing is None
+            and not self._unread
+            and self._reading_slot is None
+            and not self._over
+            and not self._broken
+        ):
+            self._peer_told = True
+            if envelopes.within_envelope:
+                self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} ended within a frame"))
+            elif not self._finishing and self._receiver is not None:
+                self._receiver.peer_finished()
+
+    def _hand_over(self, envelope: Envelope) -> None:
+        frame, sends, intos = envelope
+        receiver = self._receiver
+        assert receiver is not None
+        if frame.kind != frames.REQUEST:
+            self._hand_over_answer(receiver, frame)
+            return
+        if intos:
+            self._intos[frame.request] = intos
+        views = receiver.frame_begun(frame)
+        if views is not None and not self._over:
+            self._fetch(frame, views, sends)
+
+    def _hand_over_answer(self, receiver: Receiver, frame: Frame) -> None:
+        loan = self._loans.pop(frame.request, None)
+        if loan is not None:
+            if not loan.sent:
+                raise FrameError("request", f"{frame.request} was answered before it was sent")
+            loan.finish()
+        self.received_bytes += frame.payload_length
+        views = receiver.frame_begun(frame)
+        if views is not None and not self._over:
+            # It was written before this frame was sent.
+            receiver.payload_done()
+
+    def _fetch(self, frame: Frame, views: Sequence[memoryview], sends: Sequence[Piece]) -> None:
+        """READ a request's payload into what was given for it."""
+        lent = self._memory.local(views, Access.LOCAL_WRITE)
+        reads = moves(list(zip(lent.addresses, lent.lengths, lent.keys, strict=True)), sends)
+        self._landing = _Landing(frame.request, frame.payload_length, reads, lent.use)
+        self._post_reads()
+
+    def _post_reads(self) -> None:
+        landing = self._landing
+        if landing is None:
+            return
+        end = len(landing.moves)
+        if landing.at == end:
+            return
+        sender = self._sender
+        landing.at = sender.number(Kind.READ, landing.moves, landing.at)
+        if landing.at == end:
+            sender.signal_last()
+            sender.ledger.when_complete(self._on_landed)
+
+    def _on_landed(self) -> None:
+        """The payload is here, or the queue pair is gone."""
+        landing, self._landing = self._landing, None
+        if landing is None:
+            return
+        landing.use.release()
+        if landing.release is not None:
+            landing.release()
+        if self._over:
+            return
+        self._traffic.read_bytes += landing.length
+        self.received_bytes += landing.length
+        for frame in landing.held:
+            self.send(frame)
+        assert self._receiver is not None
+        self._receiver.payload_done()
+        if self._broken and not self._over:
+            self.close()
+
+    # What leaves
+
+    def _on_flush(self) -> None:
+        self._flush = None
+        self._post_due()
+
+    def _post_due(self) -> None:
+        """Give the device what it may have now. Does not raise; may end the link."""
+        if self._over or self._in_turn:
+            return
+        sender = self._sender
+        unsent_bytes = sender.unsent_bytes
+        self._in_turn = True
+        try:
+            self._post_reads()
+            sender.fill(self._on_all_sent if self._finishing else None)
+            if sender.starved and self._untaken is None:
+                self._untaken = self._loop.call_later(UNTAKEN_S, self._on_untaken)
+            if self._emptied:
+                emptied, self._emptied = self._emptied, []
+                self._queue_pair.receive(emptied)
+            works = sender.works
+            if works:
+                sender.works = []
+                self._traffic.works += len(works)
+                self._traffic.signalled += sum([work.signalled for work in works])
+                for i in range(0, len(works), CHAIN_MAX):
+                    self._queue_pair.post(works[i : i + CHAIN_MAX])
+        except VerbsError as error:
+            self._on_failure(str(error))
+        except EmberError as error:
+            self._on_failure(error.message)
+        except Exception as error:
+            self._on_defect(error)
+        finally:
+            self._in_turn = False
+        if sender.unsent_bytes < unsent_bytes and self._receiver is not None:
+            self._receiver.drained()
+
+    # Ending
+
+    def _on_untaken(self) -> None:
+        self._untaken = None
+        message = f"connection {self.name}: what was sent is not taken, for {UNTAKEN_S:g} s"
+        self.abort(EmberError(Code.PEER_GONE, message))
+
+    def _on_all_sent(self) -> None:
+        if not self._over:
+            self._tcp.close()
+
+    def _end(self) -> None:
+        self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} is closed"))
+
+    def on_tcp_end(self, error: EmberError | None) -> None:
+        """The other side has ended the TCP connection (None: in order). What it sent before that is here already."""
+        self._tcp_ended = True
+        if self._over:
+            return
+        self._poll()
+        if self._over:
+            return
+        if error is not None or (self._landing is not None and not self._peer_last):
+            reason = f"connection {self.name} was closed by the other side"
+            self.abort(error or EmberError(Code.PEER_GONE, reason))
+
+    def on_tcp_bad(self, error: FrameError) -> None:
+        if not self._over and self._receiver is not None:
+            self._receiver.frame_bad(error)
+
+
+class _TcpWatch:
+    """Receiver of the TCP connection beside a queue pair: nothing comes over it but its end."""
+
+    def __init__(self, link: RdmaLink) -> None:
+        self._link = link
+
+    def frame_begun(self, frame: Frame) -> Sequence[memoryview] | None:
+        raise FrameError("transport", "a frame came over TCP on a connection that has moved to RDMA")
+
+    def payload_done(self) -> None:
+        pass
+
+    def frame_bad(self, error: FrameError) -> None:
+        self._link.on_tcp_bad(error)
+
+    def peer_finished(self) -> None:
+        self._link.on_tcp_end(None)
+
+    def drained(self) -> None:
+        pass
+
+    def link_lost(self, error: EmberError) -> None:
+        self._link.on_tcp_end(error)

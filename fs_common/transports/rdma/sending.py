@@ -1,0 +1,261 @@
+"""What a connection over RDMA has to send: frames in their order, as works for its queue pair.
+
+Frames wait in a queue. `fill` numbers the works that may be posted now: WRITEs of an answer as long as there is room in
+the send queue (and slabs, for bytes of files), then the messages with its envelope as long as there are credits and
+slots. The owner posts them before its turn ends.
+
+Invariants:
+
+* Order: a frame's envelope is sent behind its WRITEs, and behind the envelopes before it.
+* While anything waits for a completion, a signalled work is outstanding that brings it.
+* A slot, an answer's memory and a slab are free when a work behind the last one that uses them is complete.
+
+Called by `link.RdmaLink`. Does no I/O, but for reading files into slabs.
+
+Concurrency: docs/concurrency/rdma.md.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from fs_common.limits import MIB
+from fs_common.transports.rdma.endpoint import SEND_DEPTH, SEND_SLOTS, Endpoint
+from fs_common.transports.rdma.outgoing import Answer, Loan
+from fs_common.transports.rdma.plan import Move, WorkLedger
+from fs_common.transports.rdma.slabs import Slab, Waiting
+from fs_common.transports.rdma.stream import (
+    CONTENT_BYTES_MAX,
+    CREDITS_OWED_MAX,
+    RECEIVE_SLOTS,
+    SLOT_BYTES,
+    MessageReader,
+    MessageWriter,
+    pack_envelope,
+)
+from fs_common.transports.rdma.verbs import Kind, Work
+
+SENDS_SIGNALLED = 8
+"""Of so many messages one is signalled, so that slots come back."""
+FILE_BYTES_MAX = 1 * MIB
+"""Bytes of files that one connection reads in one turn of the loop."""
+
+
+class Sender:
+    """Of one link."""
+
+    def __init__(self, endpoint: Endpoint, messages: MessageReader, later: Callable[[], None]) -> None:
+        """`later`: have `fill` called in the next turn of the loop."""
+        self._slots = endpoint.slots
+        self._memory = endpoint.memory
+        self._slabs = endpoint.slabs
+        self._traffic = endpoint.traffic
+        self._inline_bytes = endpoint.queue_pair.inline_bytes
+        self._messages = messages
+        self._later = later
+        self.ledger = WorkLedger(SEND_DEPTH)
+        self.works: list[Work] = []
+        """Numbered, and not posted yet: the owner does it before the turn ends."""
+        self.owed = 0
+        """Slots that are empty again, which the other side was not told."""
+        self.unsent_bytes = 0
+        """Of frames: queued, or with payload that is not written yet."""
+        self.starved = False
+        """Something waits for credits."""
+        self._out = MessageWriter()
+        self._queue: deque[bytes | Loan | Answer] = deque()
+        """Envelopes that are not in the stream yet."""
+        self._ends: deque[tuple[int, Answer]] = deque()
+        """Answers whose envelopes are in the stream, and where they end in it."""
+        self._appended = 0
+        """Bytes of the stream so far; of those `_cut` are in messages."""
+        self._cut = 0
+        self._free = list(range(RECEIVE_SLOTS, RECEIVE_SLOTS + SEND_SLOTS))
+        """Slots."""
+        self._unsignalled = 0
+        """Messages since the last signalled one."""
+        self._last_sent = False
+        self._waiting: Waiting | None = None
+        """For a slab."""
+        self._slab: Slab | None = None
+        """It has come."""
+        self._over = False
+
+    # Frames
+
+    def add(self, frame: bytes) -> None:
+        envelope = pack_envelope(frame)
+        self._queue.append(envelope)
+        self.unsent_bytes += len(envelope)
+
+    def add_loan(self, loan: Loan) -> None:
+        self._queue.append(loan)
+        self.unsent_bytes += len(loan.envelope)
+
+    def add_answer(self, answer: Answer) -> None:
+        self._queue.append(answer)
+        self.unsent_bytes += len(answer.envelope) + answer.payload_length
+
+    def remove(self, loan: Loan) -> None:
+        """One that is not sent."""
+        self._queue.remove(loan)
+        self.unsent_bytes -= len(loan.envelope)
+
+    def give(self, credits: int) -> None:
+        """Raises `FrameError`."""
+        self._out.give(credits)
+        self.starved = False
+
+    def end(self) -> None:
+        """The queue pair is gone: everything is given back."""
+        self._over = True
+        self.works.clear()
+        self.ledger.end()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        slab, self._slab = self._slab, None
+        if slab is not None:
+            slab.release()
+        queue, self._queue = self._queue, deque()
+        for _, answer in self._ends:
+            answer.finish()
+        self._ends.clear()
+        for entry in queue:
+            if type(entry) is Answer:
+                entry.finish()
+        self._out.drop()
+        self.unsent_bytes = 0
+
+    # Works
+
+    def fill(self, all_sent: Callable[[], None] | None) -> None:
+        """Number what may be posted now. `all_sent`: nothing follows what is queued; called when all is delivered.
+
+        Raises `EmberError` as `Answer.lay_out` does.
+        """
+        out, queue, ledger = self._out, self._queue, self.ledger
+        left = FILE_BYTES_MAX
+        blocked = False
+        while not blocked:
+            while queue and out.pending_bytes < CONTENT_BYTES_MAX:
+                if not out.credits or not self._free:
+                    blocked = True
+                    break
+                head = queue[0]
+                if type(head) is bytes:
+                    envelope = head
+                    self.unsent_bytes -= len(envelope)
+                elif type(head) is Loan:
+                    envelope = head.envelope
+                    head.sent = True
+                    self.unsent_bytes -= len(envelope)
+                else:
+                    assert isinstance(head, Answer)
+                    left = self._write_payload(head, left)
+                    if head.parts or head.at < len(head.moves):
+                        blocked = True
+                        break
+                    envelope = head.envelope
+                    self._ends.append((self._appended + len(envelope), head))
+                queue.popleft()
+                out.append(envelope)
+                self._appended += len(envelope)
+            while out.pending_bytes and out.credits and self._free and ledger.room:
+                self._message()
+            if out.pending_bytes:
+                blocked = True
+            elif not queue:
+                break
+        if self.owed >= CREDITS_OWED_MAX and self._free and ledger.room:
+            self._message()
+        if all_sent is not None and not (queue or out.pending_bytes or self._last_sent):
+            if self._free and ledger.room:
+                self._last_sent = True
+                self._message(last=True)
+                ledger.when_complete(all_sent)
+            else:
+                blocked = True
+        if blocked:
+            self.signal_last()
+            self.starved = not out.credits
+
+    def number(self, kind: Kind, due: list[Move], at: int) -> int:
+        """Number READs or WRITEs from `due[at]` on, as many as there is room for. Returns up to where."""
+        ledger, works = self.ledger, self.works
+        end = min(len(due), at + ledger.room)
+        for address, length, lkey, remote_address, rkey in due[at:end]:
+            signalled = ledger.post()
+            works.append(Work(kind, ledger.posted << 1, address, length, lkey, remote_address, rkey, signalled))
+        return end
+
+    def signal_last(self) -> None:
+        """Somebody waits for what was numbered last."""
+        if self.works and self.ledger.unsignalled:
+            self.works[-1] = self.works[-1]._replace(signalled=True)
+            self.ledger.signal_last()
+
+    def _message(self, *, last: bool = False) -> None:
+        """Number the next message. There are a slot and room for it."""
+        out, ledger, slots, ends = self._out, self.ledger, self._slots, self._ends
+        index = self._free.pop()
+        before = out.pending_bytes
+        size = out.write(slots.views[index], self.owed, last=last)
+        if self.owed:
+            self._messages.given_back(self.owed)
+            self.owed = 0
+        self._cut += before - out.pending_bytes
+        self._unsignalled += 1
+        ended = bool(ends) and ends[0][0] <= self._cut
+        signalled = ledger.post(signalled=ended or last or self._unsignalled >= SENDS_SIGNALLED)
+        if signalled:
+            self._unsignalled = 0
+        ledger.when_complete(partial(self._free.append, index))
+        while ended:
+            ledger.when_complete(partial(self._on_delivered, ends.popleft()[1]))
+            ended = bool(ends) and ends[0][0] <= self._cut
+        inline = size <= self._inline_bytes
+        address = slots.address + index * SLOT_BYTES
+        self.works.append(
+            Work(Kind.SEND, ledger.posted << 1, address, size, slots.lkey, signalled=signalled, inline=inline)
+        )
+        self._traffic.messages_sent += 1
+
+    def _write_payload(self, answer: Answer, left: int) -> int:
+        """Number WRITEs of an answer: all, or as many as there are room, slabs, and bytes left of what may be read from
+        files in this turn. Returns those."""
+        while True:
+            if answer.at < len(answer.moves):
+                answer.at = self.number(Kind.WRITE, answer.moves, answer.at)
+                if answer.at < len(answer.moves):
+                    return left
+            answer.done_with_slab(self.ledger)
+            if not answer.parts:
+                return left
+            if wanted := answer.wants_slab:
+                answer.slab, self._slab = self._slab or self._take_slab(wanted), None
+                if answer.slab is None:
+                    return left
+            if left <= 0:
+                self._later()
+                return left
+            left -= answer.lay_out(self._memory)
+
+    def _take_slab(self, length: int) -> Slab | None:
+        if self._waiting is not None:
+            return None
+        slab = self._slabs.take(length)
+        if slab is None:
+            self._waiting = self._slabs.wait(length, self._on_slab)
+        return slab
+
+    def _on_slab(self, slab: Slab) -> None:
+        self._waiting = None
+        self._slab = slab
+        self._later()
+
+    def _on_delivered(self, answer: Answer) -> None:
+        """The other side has it."""
+        if not self._over:
+            self.unsent_bytes -= len(answer.envelope) + answer.payload_length
+            self._traffic.written_bytes += answer.payload_length
+        answer.finish()

@@ -58,18 +58,20 @@ async def _sync(
     while True:
         known = storage.routing.routing.version
         try:
-            holders = await _sync_chains(storage, chains, attempts)
+            holders, lineage = await _sync_chains(storage, chains, attempts)
         except EmberError as error:
             if not await attempts.after_change(error, storage.routing, known):
                 raise
         else:
-            storage.unsynced.seen(holders, all_of_them=True)
+            storage.unsynced.seen(holders, all_of_them=True, lineage=lineage)
             storage.unsynced.synced(shares, chains, count)
             return
 
 
-async def _sync_chains(storage: StorageClient, chains: Collection[int], attempts: Attempts) -> list[Holder]:
-    """One try: all serving replicas sync these chains. Returns what they are now."""
+async def _sync_chains(
+    storage: StorageClient, chains: Collection[int], attempts: Attempts
+) -> tuple[list[Holder], list[Holder]]:
+    """One try: all serving replicas sync these chains. Returns what they are now, and whom they were filled up by."""
     asked: dict[Server, dict[int, int]] = {}
     for chain in chains:
         version, replicas = storage.routing.serving(chain)
@@ -78,6 +80,7 @@ async def _sync_chains(storage: StorageClient, chains: Collection[int], attempts
         for server in replicas:
             asked.setdefault(server, {})[chain] = version
     holders: list[Holder] = []
+    lineage: list[Holder] = []
 
     async def sync(server: Server, versions: dict[int, int]) -> None:
         reply: SyncChainsReply = await storage.call(
@@ -90,9 +93,10 @@ async def _sync_chains(storage: StorageClient, chains: Collection[int], attempts
             flight=ChainFlight(server, versions, head=False),
         )
         holders.extend(reply.holders)
+        lineage.extend(reply.lineage)
 
     await run_all([sync(server, versions) for server, versions in asked.items()])
-    return holders
+    return holders, lineage
 
 
 def lost(what: str) -> EmberError:

@@ -16,6 +16,8 @@ An answer changes them:
     one of them as it was                           nothing is lost: whoever else is       those not named
                                                     named serves, so it was given all      otherwise, and all named
     none as it was, but not all of them otherwise   the others may have everything still   those not named
+    none of them as it was, but one in the lineage  who was filled up by one that was as   those named
+    of a sync's answer is                           it was has all that it had
     none of them as it was                          what was not synced may be gone: the   those named
                                                     chain's epoch grows
 
@@ -173,8 +175,9 @@ class Unsynced:
                 else:
                     mark.last = self.count
 
-    def seen(self, holders: Iterable[Holder], *, all_of_them: bool = False) -> None:
-        """Daemons named these. `all_of_them`: every replica that serves its chain was asked."""
+    def seen(self, holders: Iterable[Holder], *, all_of_them: bool = False, lineage: Iterable[Holder] = ()) -> None:
+        """Daemons named these. `all_of_them`: every replica that serves its chain was asked; `lineage`: by whom they
+        were filled up, all of their chains together."""
         named: dict[int, dict[int, Holder]] = {}
         usual = True
         for holder in holders:
@@ -196,7 +199,7 @@ class Unsynced:
             named.setdefault(holder.chain, {})[holder.target] = holder
         if not usual or all_of_them:
             for chain, targets in named.items():
-                self._compare(chain, targets, all_of_them)
+                self._compare(chain, targets, all_of_them, lineage)
 
     def routing_changed(self) -> None:
         """Others may serve now: who does not is no witness any more. Where nobody serves nothing changes: whoever
@@ -208,21 +211,22 @@ class Unsynced:
                 if left:
                     self._holders[chain] = left
 
-    def _compare(self, chain: int, named: dict[int, Holder], all_of_them: bool) -> None:
+    def _compare(self, chain: int, named: dict[int, Holder], all_of_them: bool, lineage: Iterable[Holder]) -> None:
         """See the module's table."""
         known = self._holders.get(chain)
         if known is None:
             self._holders[chain] = named
             return
-        if all_of_them:
-            known = {target: was for target, was in known.items() if target in named}
         kept = {
             target: was
             for target, was in known.items()
-            if target not in named or _as_it_was(was, named[target], all_of_them)
+            if (target in named or not all_of_them)
+            and (target not in named or _as_it_was(was, named[target], all_of_them))
         }
         if not kept:
-            self._epochs[chain] = self._epochs.get(chain, 0) + 1
+            filled = (holder for holder in lineage if holder.chain == chain and holder.target in known)
+            if not any(_as_it_was(known[holder.target], holder, False) for holder in filled):
+                self._epochs[chain] = self._epochs.get(chain, 0) + 1
             self._holders[chain] = named
         elif kept.keys() & named.keys():
             self._holders[chain] = kept | {

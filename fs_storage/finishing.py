@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 PAGE = 512
 LIST_S = 10.0
+LINEAGE_MAX = 16
+"""Chains change one replica after another: whoever has unsynced what was acknowledged so many fillings ago may be told
+that it could be lost."""
 
 
 class Finishing:
@@ -102,7 +105,7 @@ class Finishing:
             raise
         if self._require(target, request) != position:
             raise EmberError(Code.CHAIN_VERSION, f"chain {position.chain} changed meanwhile")
-        target.filled(position.version)
+        target.filled(position.version, request.lineage[:LINEAGE_MAX])
         self._counters.add("targets_synced")
         logger.info("target %d is filled up at version %d of chain %d", target.id, position.version, position.chain)
         self._targets.changed()

@@ -131,6 +131,7 @@ class Queries:
         for target, version in asked:
             target.require(version)
         before = [target.holders[0] for target, _ in asked]
+        lineage = [holder for target, _ in asked for holder in target.lineage]
         syncs = await asyncio.gather(*(target.store.sync() for target, _ in asked), return_exceptions=True)
         for (target, version), outcome in zip(asked, syncs, strict=True):
             if isinstance(outcome, BaseException):
@@ -143,7 +144,7 @@ class Queries:
         after = [target.holders[0] for target, _ in asked]
         if any(one.incarnation != other.incarnation for one, other in zip(before, after, strict=True)):
             raise EmberError(Code.NOT_SERVING, "a target was found to have lost something while it was synced")
-        return Reply(SyncChainsReply(before))
+        return Reply(SyncChainsReply(before, lineage))
 
     async def remove_chunks(self, call: Call) -> Reply:
         """REMOVE_CHUNKS. Removes as one replicated batch after another; what a failure leaves is removed by a retry.

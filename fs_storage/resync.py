@@ -115,8 +115,13 @@ class Resync(Rounds):
         assert successor is not None
         began_s = asyncio.get_running_loop().time()
         target.sync = Filling(successor.target, 0, target.store.space().chunks, 0, 0, began_s)
+        own = target.holders[0]
         opening = await _Round(self, target, position, successor).run()
-        request = FinishSync(position.chain, position.version, target.id, opening, target.store.floor)
+        self.check(target, position)
+        if target.holders[0].incarnation != own.incarnation:
+            raise EmberError(Code.NOT_SERVING, f"target {target.id} was found to have lost something meanwhile")
+        lineage = [own, *target.lineage]
+        request = FinishSync(position.chain, position.version, target.id, opening, target.store.floor, lineage)
         told = False
         while True:
             self.check(target, position)

@@ -10,7 +10,7 @@ A new tail is ready when what it found pending is committed, and its predecessor
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
@@ -95,6 +95,9 @@ class Target:
         given it before it served again."""
         self.synced_version = 0
         """Of the chain, while this target is syncing: the version of which it has everything; 0: none."""
+        self._lineage: list[Holder] = []
+        self._lineage_incarnation = 0
+        """What the store was when it was filled up by those."""
         self.pushed_chunks = 0
         self.pushed_bytes = 0
         """Sent whole to syncing successors, in this life."""
@@ -116,6 +119,9 @@ class Target:
         if self.stop_mending is not None:
             self.stop_mending()
         tail_before = before is not None and before.is_tail and self.ready
+        if position is None or position.syncing or before is None or position.version != before.version + 1:
+            # Between versions that it has not heard of it may have been left out, and been taken back as it is.
+            self._lineage = []
         self.position = position
         self.behind = []
         tail = position is not None and position.is_tail
@@ -150,6 +156,7 @@ class Target:
         unsettled.update(self.store.pending(), self.conflicts)
         self.replica.changed_beside()
         self.mending = ""
+        self._lineage = []
         position, self.position = self.position, None
         self.place(position)
 
@@ -161,9 +168,11 @@ class Target:
         self.unfit = reason
         self.unfit_since_s = now_s
 
-    def filled(self, chain_version: int) -> None:
-        """While it is syncing: it has everything that the tail has."""
+    def filled(self, chain_version: int, lineage: Sequence[Holder] = ()) -> None:
+        """While it is syncing: it has everything that the tail has, and so everything of the tail's `lineage`."""
         self.synced_version = chain_version
+        self._lineage = list(lineage)
+        self._lineage_incarnation = self.store.incarnation
         self.conflicts.clear()
         pending = set(self.store.pending())
         unsettled = self.replica.unsettled
@@ -213,6 +222,13 @@ class Target:
         incarnation = self._store_number | store.incarnation
         own = Holder(position.chain, self.id, incarnation, store.opening, store.position, store.recovered)
         return [own, *self.behind]
+
+    @property
+    def lineage(self) -> list[Holder]:
+        """Replicas as they were when this one was filled up by them, or by one that was: whatever each had acknowledged
+        then is here. What was acknowledged since was so by this one, too, which has served since. Forgotten when it may
+        have left its chain, ends, or may have lost something."""
+        return self._lineage if self._lineage_incarnation == self.store.incarnation else []
 
     def require(self, chain_version: int) -> Position:
         """The place it serves from. Raises NOT_SERVING, CHAIN_VERSION."""

@@ -5,6 +5,8 @@ Chunks themselves go as UPDATE_CHUNKS: whole (REPLACE), removals, or FORGET.
 
 import msgspec
 
+from fs_common.records.storage import Holder
+
 
 class FinishSync(msgspec.Struct, frozen=True, array_like=True):
     """To the syncing replica: it has been sent all that differed. It takes the answers that its predecessor remembers,
@@ -18,6 +20,8 @@ class FinishSync(msgspec.Struct, frozen=True, array_like=True):
     """Of the syncing replica's store when the comparison began: another one has to be compared again."""
     floor: int
     """No removal that the predecessor has forgotten had a higher version."""
+    lineage: list[Holder] = []
+    """The predecessor, as it is, and whoever it has what it has from: `Target.lineage`."""
 
 
 class AtVersion(msgspec.Struct, frozen=True, array_like=True):

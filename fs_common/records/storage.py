@@ -227,6 +227,9 @@ class SyncChains(msgspec.Struct, frozen=True, array_like=True):
 class SyncChainsReply(msgspec.Struct, frozen=True, array_like=True):
     holders: list[Holder] = []
     """The receiver's targets of these chains, as they were from before the sync until after it."""
+    lineage: list[Holder] = []
+    """Replicas as they were when they filled one of those targets up, or one that did, and so on: whatever each had
+    acknowledged then, that target has."""
 
 
 class SpaceInfo(msgspec.Struct, frozen=True, array_like=True):

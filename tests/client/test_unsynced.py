@@ -115,6 +115,34 @@ def test_an_old_copy_in_the_place_of_a_store(
     assert not lost(unsynced, share)
 
 
+@pytest.mark.parametrize(
+    ("filled_by", "expected"),
+    [
+        # (target, incarnation, opening, position, recovered)
+        ((1, 1, 3, 50, 40), False),
+        ((1, 1, 3, 10, 5), False),  # it was told of before what the client was told: those answers named both
+        ((1, 1, 4, 70, 60), False),  # started again since, with all that it had
+        ((1, 1, 4, 70, 50), True),  # an old copy in its place
+        ((1, 2, 3, 50, 40), True),  # it had lost something
+        ((3, 1, 3, 50, 40), True),  # of which the client knows nothing
+    ],
+)
+def test_who_was_filled_up_by_one_that_had_everything_has_it(
+    filled_by: tuple[int, int, int, int, int], expected: bool
+) -> None:
+    """Replica 1 alone has acknowledged it; it filled up replica 2, and is gone."""
+    unsynced = Unsynced()
+    share = unsynced.open(INODE)
+    unsynced.stored([item()], [], [Holder(CHAIN, 1, 1, 3, 60, 40)])
+    other = Holder(CHAIN + 1, 1, 1, 3, 60, 40)
+    unsynced.seen(
+        [Holder(CHAIN, 2, 9)], all_of_them=True, lineage=[other, Holder(CHAIN, 4, 1), Holder(CHAIN, *filled_by)]
+    )
+    assert lost(unsynced, share) is expected
+    unsynced.seen([Holder(CHAIN, 2, 9)], all_of_them=True)
+    assert not lost(unsynced, share), "it is the witness from now on"
+
+
 class Members:
     """A chain whose members change: its routing, and what its daemons are."""
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,13 +29,21 @@ async def syncing_pair(directory: Path) -> AsyncIterator[ChainOfDaemons]:
     async with chain_of(directory, nodes=2, replicas=2) as chain:
         await chain.update(b"one", index=0, client=A, channel=1, sequence=5)
         await chain.update(b"two", index=1, client=A, channel=2, sequence=6)
+        await chain.daemons[1]._resync.close()  # the end of filling up is what is said here, and nothing else
         assert move(chain, {0: PublicState.SERVING, 1: PublicState.SYNCING}) == 2
         yield chain
 
 
 async def finish(daemons: ChainOfDaemons, /, **changes: int) -> None:
     store = daemons.store(1, 1)
-    fields = {"chain": 1, "chain_version": 2, "source": 101, "opening": store.opening, "floor": 40, **changes}
+    fields: dict[str, Any] = {
+        "chain": 1,
+        "chain_version": 2,
+        "source": 101,
+        "opening": store.opening,
+        "floor": 40,
+        **changes,
+    }
     await daemons.pool.call(daemons.address(2), FINISH_SYNC, FinishSync(**fields), timeout=10)
 
 

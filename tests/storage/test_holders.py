@@ -13,10 +13,11 @@ from fs_client.write_path import Writer
 from fs_common.errors import Code
 from fs_common.layout import Durability, Layout
 from fs_common.methods import SYNC_CHAINS
-from fs_common.records.routing import Routing
+from fs_common.records.routing import LocalState, PublicState, Routing
 from fs_common.records.session import PermitReply
 from fs_common.records.storage import Holder, SyncChains, SyncChainsReply, UpdateChunksReply, UpdateKind
-from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of
+from tests.storage.chain import CHUNK, CLIENT, TIMEOUT_S, ChainOfDaemons, chain_of, eventually
+from tests.storage.moving import change
 from tests.storage.refusals import refused
 from tests.support import run
 
@@ -122,6 +123,48 @@ def test_a_client_is_told_of_a_loss_when_all_replicas_had_it(
             await writer.write(file, 0, memoryview(DATA), lambda _: None)
             await sync_file(storage, share, TIMEOUT_S)
             assert (share.losses > 0) is expected, "once"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_nothing_is_lost_with_a_replica_that_has_filled_up_another(tmp_path: Path, loses: bool) -> None:
+    """One alone acknowledges it, fills another up, which fills up a third, and is gone; and then the second is, too.
+    Only if it had lost something before is that a loss."""
+    serving, syncing, offline = PublicState.SERVING, PublicState.SYNCING, PublicState.OFFLINE
+
+    async def scenario() -> None:
+        async with chain_of(tmp_path) as chain:
+            routing = RoutingCache(lambda *_: asyncio.sleep(0, chain.routing))
+            storage = StorageClient(chain.pool, routing, no_permits)
+            writer = Writer(storage, CLIENT, TIMEOUT_S)
+            file = FileRef(7, 0, Layout(CHUNK, 1, table_version=1, durability=Durability.MEMORY))
+            share = storage.unsynced.open(file.inode)
+            assert chain.routing is not None
+            first, second, third = (target.target for target in chain.routing.chains[0].targets)
+
+            async def become(states: dict[int, PublicState], filled: int = 0) -> None:
+                change(chain, states)
+                if filled:
+                    target = chain.target_on(filled // 100)
+                    await eventually(lambda: target.local_state is LocalState.UPTODATE)
+
+            await become({first: serving, second: offline, third: offline})
+            routing.adopt(chain.routing)
+            await writer.write(file, 0, memoryview(DATA), lambda _: None)
+            assert list(share.marks) == [1]
+            if loses:
+                store = chain.stores[first]
+                await store.renew(0, 0)
+                await store.declare_whole()
+            await become({first: serving, second: syncing, third: offline}, second)
+            await become({first: serving, second: serving, third: offline})
+            await become({second: serving, third: syncing, first: offline}, third)
+            await become({second: serving, third: serving, first: offline})
+            await become({third: serving, first: offline, second: offline})
+            routing.adopt(chain.routing)
+            await sync_file(storage, share, TIMEOUT_S)
+            assert (share.losses > 0) is loses and not share.marks
 
     run(scenario())
 

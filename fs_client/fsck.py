@@ -16,7 +16,7 @@ Memory: about 150 bytes for each file that has chunks.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -119,9 +119,11 @@ class Fsck:
         self._walked = 0
 
     async def run(self) -> Report:
+        """Raises ACCESS_DENIED: security is on, and the caller may not administer."""
         report = self.report
         chains = self._fs.routing.routing.chains
         report.chains = len(chains)
+        await self._be_let_in(chains)
         turns = asyncio.Semaphore(CHAINS_AT_ONCE)
         await asyncio.gather(*(self._check_chain(chain.chain, turns) for chain in chains))
         report.files = len(self._files)
@@ -134,6 +136,20 @@ class Fsck:
             await self._repair_orphans()
             await self._repair_differences()
         return report
+
+    async def _be_let_in(self, chains: Sequence[Chain]) -> None:
+        """Raises ACCESS_DENIED: who may not look at what replicas hold need not be told so of each chain."""
+        for chain in chains:
+            for member in _serving(chain)[:1]:
+                try:
+                    await self._list(chain, member, b"", 1)
+                except EmberError as error:
+                    if error.code is not Code.ACCESS_DENIED:
+                        return
+                    raise EmberError(
+                        error.code, "fsck needs a token of a user who may administer the cluster (--admin)"
+                    ) from None
+                return
 
     # -- chains ----------------------------------------------------------------------------------------------------
 

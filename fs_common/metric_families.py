@@ -183,7 +183,7 @@ CHAIN_DEGRADED = _gauge(
     "chain_degraded",
     ("chain", "state"),
     (META,),
-    "1 for each chain that is `degraded` or `offline`; none for the others",
+    "1 for each chain that is `degraded` or `offline`, the first 1000 of them; none for the others",
 )
 TARGETS = _gauge(
     "targets", ("state",), (META,), "Targets on chains, by state: `serving`, `syncing`, `waiting`, `offline`, `lastsrv`"

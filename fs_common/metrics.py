@@ -1,7 +1,8 @@
 """Figures of a process as text for Prometheus. The one place that imports `prometheus_client`.
 
 A scrape takes two steps. On the process's loop the figures are *gathered* (`Figures`): numbers are copied, nothing
-more. In the HTTP thread they become text, together with what the operating system says of the process.
+more. In the HTTP thread what takes longer is added, and they become text, together with what the operating system says
+of the process.
 
 Called by: the processes that serve `/metrics`.
 """
@@ -35,6 +36,17 @@ class Figures:
         self.values: dict[Family, list[tuple[Labels, float]]] = {}
         self.latencies: dict[Family, list[tuple[Labels, list[int], int]]] = {}
         """Buckets of powers of two nanoseconds, and their sum in ns."""
+        self._later: list[Callable[[Figures], None]] = []
+
+    def add_later(self, fill: "Callable[[Figures], None]") -> None:
+        """`fill(figures)` in the HTTP thread: it looks at what never changes, and takes longer than the loop has."""
+        self._later.append(fill)
+
+    def complete(self) -> None:
+        """Do what was to be done in the HTTP thread."""
+        later, self._later = self._later, []
+        for fill in later:
+            fill(self)
 
     def add(self, family: Family, value: float, *labels: object) -> None:
         """`labels`: in the order of the family's."""
@@ -75,6 +87,7 @@ class Metrics:
         """The text and its type. On the HTTP thread's loop. Raises as the bridge does."""
         asked_s = time.monotonic()
         figures: Figures = await self._bridge.call(partial(self._gathered, asked_s))
+        figures.complete()
         return render(figures), CONTENT_TYPE
 
     async def _gathered(self, asked_s: float) -> Figures:

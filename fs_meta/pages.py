@@ -18,7 +18,7 @@ from fs_meta.http.later import MadeLater
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.manager import Manager
 from fs_meta.manager.service import RunningManager
-from fs_meta.metrics import gather_meta
+from fs_meta.metrics import ChainFigures, gather_meta
 from fs_meta.server import MetaServer
 
 
@@ -37,11 +37,12 @@ def start_http(
 
         return make_app(backend)
 
+    chains = ChainFigures()
     pages = DaemonPages(
         bridge,
         lambda: readiness(kv, manager.manager),
         identity={"role": "meta", "cluster": config.cluster},
-        metrics=Metrics(bridge, [lambda figures: gather_meta(figures, server, manager.manager, kv)]),
+        metrics=Metrics(bridge, [lambda figures: gather_meta(figures, server, manager.manager, kv, chains)]),
         rest=MadeLater(make),
     )
     http = HttpServer(pages, config.bind, port, tls)

@@ -76,7 +76,8 @@ IMPURE = {"asyncio", "socket", "time", "random", "os", "threading", "secrets", "
 OPTIONAL = {
     "torch": ("fs_client/loader", "fs_client/cli/demo_training.py"),
     "fsspec": ("fs_client",),
-    "pyverbs": ("fs_common/transports",),
+    "pyverbs": ("fs_common/transports/rdma/bindings",),
+    "ibverbs": ("fs_common/transports/rdma/bindings",),
     "fdb": ("fs_meta/kv",),
     "highspy": ("fs_meta/manager/design_solver.py",),
     "lmdb": ("fs_meta/kv", "fs_storage/engine"),

@@ -39,6 +39,10 @@ class Callers(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         None: security is off. Raises UNAUTHENTICATED."""
         return self._identify(context.invocation_metadata())
 
+    def require_admin(self, context: Any, what: str) -> None:
+        """As `identify`. Raises also ACCESS_DENIED: it may not administer (any more)."""
+        require_admin(self.identify(context), what)
+
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
         if handler is None or details.method.startswith(PUBLIC):

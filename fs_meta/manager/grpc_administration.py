@@ -30,6 +30,7 @@ from fs_common.records.chains import ListChainsReply
 from fs_common.records.scrubbing import Scrub
 from fs_common.records.targets import AddTargets, CancelMoves, Drain, ForgetNode, NodeView, Rebalance, ReplaceTarget
 from fs_common.settings import STORAGE
+from fs_meta.manager.callers import Callers
 from fs_meta.manager.growth import Growth
 from fs_meta.manager.grpc_errors import abort, answering
 from fs_meta.manager.manager import Manager
@@ -55,6 +56,7 @@ class AdministrationServicer(UserCalls):
 
     def __init__(self, manager: Manager, growth: Growth, users: Users) -> None:
         super().__init__(users)
+        self._callers = Callers(users)
         self._manager = manager
         self._growth = growth
         self.scrubs: Scrubs | None = None
@@ -142,6 +144,8 @@ class AdministrationServicer(UserCalls):
         try:
             async with contextlib.aclosing(self._manager.backup()) as parts:
                 async for part in parts:
+                    # Asked before each: the token may have been revoked, or have lost its right, meanwhile.
+                    self._callers.require_admin(context, "Backup")
                     yield pb.BackupPart(data=part)
         except EmberError as error:
             await abort(context, error)

@@ -24,6 +24,7 @@ from fs_common.security.tokens import make_token, parse_token, token_text
 from fs_meta.kv.memory_engine import MemoryStore
 from fs_meta.manager import grpc_service
 from fs_meta.manager.service import RunningManager, start_manager
+from fs_meta.users.records import UserFlags
 from fs_meta.users.users import Users
 from tests.manager.cluster import LIVELY
 from tests.manager.test_control_plane import STATUS
@@ -207,6 +208,29 @@ def test_who_watches_hears_nothing_after_his_token_is_revoked() -> None:
             await cluster.users.revoke(parse_token(token).id)
             cluster.node(cluster.written[DAEMON], 1)
             assert await outcome(watch) == (grpc.StatusCode.UNAUTHENTICATED, Code.UNAUTHENTICATED)
+
+    run(main())
+
+
+def test_a_backup_ends_with_the_token_or_its_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with secured() as cluster, channel_to(cluster) as channel:
+            go_on = asyncio.Event()
+
+            async def parts() -> AsyncIterator[bytes]:
+                yield b"head"
+                await go_on.wait()
+                yield b"names of everybody"
+
+            monkeypatch.setattr(cluster.manager.manager, "backup", parts)
+            await cluster.users.add("op", 0, 0, [], UserFlags.ADMIN)
+            token = await cluster.users.issue("op", lasts_s=None)
+            stub = control_pb2_grpc.AdministrationStub(channel)
+            taking = stub.Backup(pb.BackupRequest(), metadata=bearer(token))
+            assert (await taking.read()).data == b"head"
+            await cluster.users.revoke(parse_token(token).id)
+            go_on.set()
+            assert await outcome(taking) == (grpc.StatusCode.UNAUTHENTICATED, Code.UNAUTHENTICATED)
 
     run(main())
 

@@ -163,6 +163,10 @@ def test_only_administrators_administer(secured: Secured) -> None:
             text = secured.emberfs(*command, token=token, code=1)
             assert "may administer" in text or "its token is not for" in text, text
     assert "healthy" in secured.emberfs("status", token=carol)
+    for token in (carol, mount):
+        told = secured.emberfs("fsck", token=token, code=1)
+        assert "fsck needs a token of a user who may administer" in told and "not checked" not in told, told
+    assert "sound" in secured.emberfs("fsck")
     assert json.loads(secured.emberfs("status", "--json"))["routing_version"] == before
     secured.emberfs("users", "add", "operator", "--uid", "0", "--gid", "0", "--admin")
     assert "carol" in secured.emberfs("users", "list", token=secured.token("operator"))

@@ -31,6 +31,7 @@ BENCHMARKS = (
     Entry("read_small", "batches of 256 random 4-KiB reads"),
     Entry("read_one", "one 4-KiB read at a time"),
     Entry("tls", "reads and writes over TLS, and over plain TCP"),
+    Entry("tokens", "creates and reads where callers say who they are, and where they need not"),
     Entry("write", "a large file to three replicas"),
     Entry("overwrite_amplification", "disk bytes of small overwrites"),
     Entry("metadata", "create and stat, 64 in flight"),

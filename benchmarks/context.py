@@ -14,6 +14,7 @@ GIB = 1 << 30
 
 
 TLS_DIRECTORY = "cluster-tls"
+TOKENS_DIRECTORY = "cluster-tokens"
 _SETTINGS = ("meta.gc_delay_ms=0", "meta.gc_interval_ms=100")
 """Removed files are freed at once, so that every run of a write finds the same blocks free."""
 
@@ -53,18 +54,34 @@ def tls_ca_in(directory: Path) -> str:
     return str(ClusterDirectory(directory / TLS_DIRECTORY).tls_ca)
 
 
+def administrators_token_in(directory: Path) -> Path:
+    """File with the first token of the cluster with security below `directory`."""
+    return directory / TOKENS_DIRECTORY / "tokens" / "admin.token"
+
+
 @contextlib.contextmanager
-def cluster_in(directory: Path, storage: int = 3, *, tls: bool = False) -> Iterator[tuple[str, dict[str, int]]]:
+def cluster_in(
+    directory: Path, storage: int = 3, *, tls: bool = False, tokens: bool = False
+) -> Iterator[tuple[str, dict[str, int]]]:
     """A cluster of its own below `directory`, on free ports: (address, daemon name to pid). Stopped and removed.
 
-    `tls`: what its clients trust is at `tls_ca_in(directory)`.
+    `tls`: what its clients trust is at `tls_ca_in(directory)`. `tokens`: it has security on, and
+    `administrators_token_in(directory)`.
     """
     from fs_client.cli.local.configuration import Options
     from fs_client.cli.local.launch import launch
 
-    path = directory / (TLS_DIRECTORY if tls else "cluster")
-    say(f"starting a cluster with {storage} storage daemons{' and TLS' if tls else ''} in {path}")
-    options = Options(port=0, storage=storage, replicas=min(3, storage), settings=_SETTINGS, tls=tls)
+    path = directory / (TLS_DIRECTORY if tls else TOKENS_DIRECTORY if tokens else "cluster")
+    more = " and TLS" * tls + " and tokens" * tokens
+    say(f"starting a cluster with {storage} storage daemons{more} in {path}")
+    options = Options(
+        port=0,
+        storage=storage,
+        replicas=min(3, storage),
+        settings=_SETTINGS,
+        tls=tls,
+        security="on" if tokens else None,
+    )
     with launch(path, options) as cluster:
         record = cluster.record
         yield record.address, {daemon.name: daemon.process.pid for daemon in record.daemons if daemon.process}

@@ -15,6 +15,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import uvloop
 
@@ -25,8 +26,9 @@ from benchmarks.limits.lmdb_groups import creates_per_s
 from benchmarks.limits.one_sync import append_us, commit_us
 from benchmarks.limits.process import Worker
 from benchmarks.measure import Figure, Goal, Limit, Series, alternate
+from fs_client.credentials import Credentials
 from fs_client.meta_client import MetaClient
-from fs_client.options import Address, parse_cluster
+from fs_client.options import Address, client_tls, make_options
 from fs_common.ids import ROOT_INODE
 from fs_common.methods import CREATE, MKDIR, PING, REMOVE_TREE, STAT
 from fs_common.peers import PeerPool
@@ -110,14 +112,29 @@ async def _median_us(call: Callable[[int], Awaitable[object]], count: int) -> fl
 
 
 async def _connect(cluster: str, echo_port: int) -> "_Bench":
-    hello = Hello([1], "client", os.urandom(16))
-    return _Bench(cluster, PeerPool(hello), Address("127.0.0.1", echo_port))
+    return _Bench(MetaCalls(cluster), Address("127.0.0.1", echo_port))
+
+
+class MetaCalls:
+    """A client that makes metadata calls and nothing else. Who it is and what it trusts, the environment says, where
+    nothing else does."""
+
+    def __init__(self, cluster: str, token_file: Path | None = None) -> None:
+        options = make_options(cluster, None, "auto", _TIMEOUT_S, token_file=token_file)
+        credentials = Credentials(options, Hello([1], "client", os.urandom(16)))
+        self._pool = PeerPool(credentials, tls=client_tls(options.tls_ca))
+        self._meta = MetaClient(options.addresses, self._pool, _TIMEOUT_S)
+        self.call = self._meta.call
+
+    async def close(self) -> None:
+        await self._pool.close()
 
 
 class _Bench:
-    def __init__(self, cluster: str, pool: PeerPool, echo_address: Address) -> None:
-        self._pool = pool
-        self._meta = MetaClient(parse_cluster(cluster), pool, _TIMEOUT_S)
+    def __init__(self, meta: MetaCalls, echo_address: Address) -> None:
+        self._pool = PeerPool(Hello([1], "client", os.urandom(16)))
+        """To the echo."""
+        self._meta = meta
         self._echo_address = echo_address
         self._root = f"bench-metadata-{secrets.token_hex(4)}".encode()
         self._run = 0
@@ -164,4 +181,5 @@ class _Bench:
 
     async def close(self) -> None:
         await self._meta.call(REMOVE_TREE, RemoveTree(ROOT_INODE, self._root, os.urandom(16)))
+        await self._meta.close()
         await self._pool.close()

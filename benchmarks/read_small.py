@@ -36,8 +36,8 @@ def run(context: Context) -> list[Figure]:
     chance = random.Random(1)
     share = context.file_bytes // SENDERS
     into = memoryview(touched(BATCH * LENGTH))
-    offsets = _offsets(chance, batches, context.file_bytes)
-    within_share = _offsets(chance, batches, share)
+    offsets = offsets_of(chance, batches, context.file_bytes)
+    within_share = offsets_of(chance, batches, share)
     with (
         fs_client.connect(context.cluster) as fs,
         Senders(SENDERS, share) as senders,
@@ -47,7 +47,7 @@ def run(context: Context) -> list[Figure]:
         client = runner.run(aio.connect(context.cluster))
         one, several, limit = alternate(
             context.repeat,
-            cpu.metered(lambda: _read(fs, file, offsets, into), batches * BATCH),
+            cpu.metered(lambda: read_batches(fs, file, offsets, into), batches * BATCH),
             cpu_several.metered(lambda: runner.run(_read_several(client, file, offsets)), batches * BATCH),
             lambda: batches * BATCH / senders.batches(within_share, LENGTH, into),
         )
@@ -72,12 +72,13 @@ def run(context: Context) -> list[Figure]:
     ]
 
 
-def _offsets(chance: random.Random, batches: int, size: int) -> Offsets:
+def offsets_of(chance: random.Random, batches: int, size: int) -> Offsets:
     """Random places of whole pages."""
     return [[chance.randrange(size // LENGTH) * LENGTH for _ in range(BATCH)] for _ in range(batches)]
 
 
-def _read(fs: FileSystem, file: FileRef, offsets: Offsets, into: memoryview) -> float:
+def read_batches(fs: FileSystem, file: FileRef, offsets: Offsets, into: memoryview) -> float:
+    """Reads a second."""
     start = time.perf_counter()
     for batch in offsets:
         fs.read_ranges([(file, offset, LENGTH) for offset in batch], into=into)

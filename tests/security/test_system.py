@@ -264,6 +264,11 @@ def test_info_tells_users_where_their_files_lie_and_administrators_what_replicas
     assert " 1000 " in secured.emberfs("info", "ember:/open/iris")
 
 
+def test_metadata_is_measured_with_a_token(secured: Secured) -> None:
+    told = secured.emberfs("bench", "--only", "metadata", "--quick", "--repeat", "1", "--cluster", secured.address)
+    assert "create, 64 in flight" in told and "failed" not in told, told
+
+
 def test_who_has_no_token_or_another_clusters_is_told_so(secured: Secured, tmp_path: Path) -> None:
     other = tmp_path / "other.token"
     other.write_text(token_text(make_token(os.urandom(36))))

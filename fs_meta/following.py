@@ -28,6 +28,7 @@ from fs_meta.kv.interface import KeyValueStore, T, Transaction, TransactionFunct
 from fs_meta.ops.resolve import SELF
 from fs_meta.patience import Patience
 from fs_meta.promises import LEASE_S, Follower, Promises, attributes_of, names_of, removed_by, split, subjects_of
+from fs_meta.store_times import StoreTimes, clock_ns
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Following:
     def __init__(self, kv: KeyValueStore, clock: Callable[[], float], *, lease_s: float = LEASE_S) -> None:
         self.promises = Promises(lambda: secrets.randbits(62) + 1, lease_s=lease_s)
         self.clock = clock
+        self.times = StoreTimes()
         self._patience = Patience()
         self._kv = kv
         self._calls: dict[Follower, asyncio.Future[None]] = {}
@@ -276,6 +278,7 @@ class FollowedStore:
             return fn(txn)
 
         following = self._following
+        began_ns = clock_ns()
         try:
             result = await self._kv.transact(run, relaxed=relaxed)
         except BaseException:
@@ -283,15 +286,22 @@ class FollowedStore:
             if ran:
                 following.changed(ran[-1].writes, self._client, certain=False)
             raise
+        finally:
+            following.times.note("kv", began_ns)
         writes = ran[-1].writes
         waits = following.changed(writes, self._client)
         if waits or following.quiet:
+            began_ns = clock_ns()
             await following.wait(waits)
+            following.times.note("followers", began_ns)
         self.wrote = bool(writes)
         return result
 
     async def read(self, fn: TransactionFunction[T]) -> T:
-        return await self._kv.read(fn)
+        began_ns = clock_ns()
+        result = await self._kv.read(fn)
+        self._following.times.note("kv", began_ns)
+        return result
 
     async def sync(self) -> None:
         await self._kv.sync()

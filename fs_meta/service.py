@@ -58,6 +58,7 @@ from fs_meta.ops.truncate import truncate
 from fs_meta.ops.unlink import unlink
 from fs_meta.ops.usage import usage
 from fs_meta.routing_news import RoutingNews
+from fs_meta.store_times import clock_ns
 
 Operation = Callable[[Context, Any], Awaitable[Any]]
 CallersOperation = Callable[[Context, Any, ServerSession], Awaitable[Any]]
@@ -256,10 +257,14 @@ class _Callers:
 
 def _handler(callers: _Callers, method: Method, operation: Operation, told: CallersOperation | None) -> Handler:
     following = callers.following
+    times_of = None if following is None else following.times.of
     names_user = "user" in method.request.__struct_fields__
 
     async def handle(call: Call) -> Reply:
         request, session = call.request, call.session
+        if times_of is not None:
+            began_ns = clock_ns()
+            call.times = lambda: times_of(call.trace, began_ns)
         if names_user and session.identity is not None:
             user = session.identity.acting(request.user)
             if user is not request.user:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fs_common import eager, methods
+from fs_common import eager, methods, tracing
 from fs_common.errors import Code, EmberError
 from fs_common.methods import Method
 from fs_common.records import meta
@@ -26,7 +26,9 @@ from fs_common.records.session import Empty, Hello
 from fs_common.rpc import Admission, Call, Peer, ServerSession, Service
 from fs_common.security.identity import Grants, Identity
 from fs_common.transports import tcp
-from fs_meta import promises, schema, server
+from fs_meta import following as following_module
+from fs_meta import promises, schema, server, store_times
+from fs_meta import service as service_module
 from fs_meta.clients import Clients
 from fs_meta.config import MetaConfig
 from fs_meta.following import HOLD, STUBBORN, FollowedStore, Following
@@ -579,6 +581,55 @@ def test_a_follower_that_answers_at_once_costs_nothing() -> None:
     assert patience.lost("a", 1010.5) and not patience.lost("b", 1010.5)
     patience.ends("a", 1011.0)
     assert patience.lost("a", 1060.0) and not patience.lost("a", 1072.0)
+
+
+def test_a_slow_operation_tells_what_of_its_time_was_the_stores_and_what_it_waited_for_followers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = [0]
+    for module in (following_module, service_module, store_times):
+        monkeypatch.setattr(module, "clock_ns", lambda: now_ns[0])
+
+    async def body() -> None:
+        async with served() as s:
+            f = await s.world.create(b"f")
+            a = await follower(s)
+            await a.lookup(b"f")
+            transact, read = s.kv.transact, s.kv.read
+
+            async def slow_transact(fn: Any, *, relaxed: bool = False) -> Any:
+                now_ns[0] += 30_000_000
+                return await transact(fn, relaxed=relaxed)
+
+            async def slow_read(fn: Any) -> Any:
+                now_ns[0] += 20_000_000
+                return await read(fn)
+
+            monkeypatch.setattr(s.kv, "transact", slow_transact)
+            monkeypatch.setattr(s.kv, "read", slow_read)
+
+            def begins(method: Method, request: msgspec.Struct, trace: int) -> tuple[Call, "asyncio.Task[Any]"]:
+                call = Call(request, (), ServerSession(Hello([1], "client", B, "test"), "b:1"), math.inf, trace)
+                handler: Any = s.service.registrations[method.number].handler
+                context = tracing.no_operation()
+                context.run(tracing.enter, trace)
+                return call, s.loop.create_task(handler(call), context=context)
+
+            change, changed = begins(methods.SET_ATTR, s.chmod(f.inode), 7)
+            await settled()
+            now_ns[0] += 500_000_000
+            assert await a.told() == ({f.inode}, set())
+            telling = a.calls()
+            await changed
+            await cancelled(telling)
+            look, looked = begins(methods.LOOKUP, meta.Lookup(ROOT, b"f"), 7)
+            await looked
+            assert change.times is not None and look.times is not None
+            assert change.times()["followers"] == 500_000_000 and change.times()["kv"] >= 30_000_000
+            assert look.times() == {"kv": 20_000_000, "followers": 0}, "and nothing of the call before"
+            monkeypatch.undo()
+
+    run_virtual(body())
 
 
 # What is told

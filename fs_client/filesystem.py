@@ -40,7 +40,9 @@ def connect(
     *,
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
-    transport: str = "auto",
+    transport: str | None = None,
+    rdma_devices: str | Sequence[str] | None = None,
+    rdma_subnets: str | Sequence[str] | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
 ) -> "FileSystem":
@@ -50,11 +52,14 @@ def connect(
     `token`, or a `token_file` that it is in: who this is, where the cluster has security on; by default `EMBERFS_TOKEN`
     or `EMBERFS_TOKEN_FILE`. `timeout_s`: the total time of one call, retries included.
     `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
+    `transport`: how contents travel: "tcp"; "rdma": by RDMA or not at all; "auto": by RDMA where both sides can; by
+    default `EMBERFS_TRANSPORT`, or "auto". `rdma_devices`: NAME or NAME:PORT of those to use; `rdma_subnets`:
+    ADDRESS/BITS of their networks; by default `EMBERFS_RDMA_DEVICES`, `EMBERFS_RDMA_SUBNETS`, or all.
 
     Raises `ValueError`: an argument is wrong; `OSError`: the token is not known, or its file cannot be read; nobody
     answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    fs = FileSystem(make_options(cluster, token, transport, timeout_s, tls_ca, token_file))
+    fs = FileSystem(make_options(cluster, token, transport, timeout_s, tls_ca, token_file, rdma_devices, rdma_subnets))
     fs._connection()
     return fs
 

@@ -4,8 +4,11 @@ Options are plain values: a file system pickles as its options and connects anew
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from fs_common.transports.choice import AUTO, WHAT_THERE_IS, TransportChoice, transport_choice
 
 if TYPE_CHECKING:
     from fs_common.tls.files import TlsFiles
@@ -17,7 +20,9 @@ CLUSTER_VARIABLE = "EMBERFS_CLUSTER"
 TLS_CA_VARIABLE = "EMBERFS_TLS_CA"
 TOKEN_VARIABLE = "EMBERFS_TOKEN"
 TOKEN_FILE_VARIABLE = "EMBERFS_TOKEN_FILE"
-TRANSPORTS = ("auto", "tcp")
+TRANSPORT_VARIABLE = "EMBERFS_TRANSPORT"
+RDMA_DEVICES_VARIABLE = "EMBERFS_RDMA_DEVICES"
+RDMA_SUBNETS_VARIABLE = "EMBERFS_RDMA_SUBNETS"
 
 
 class Address(NamedTuple):
@@ -37,7 +42,8 @@ class Options:
     cluster: str
     """`host:port[,host:port...]` of metadata servers."""
     token: str = field(default="", repr=False)
-    transport: str = "auto"
+    transport: TransportChoice = WHAT_THERE_IS
+    """With TLS it is TCP."""
     timeout_s: float = DEFAULT_TIMEOUT_S
     """Total time one call may take, all of its retries included."""
     tls_ca: str = ""
@@ -61,14 +67,19 @@ class Options:
 def make_options(
     cluster: str | None,
     token: str | None,
-    transport: str,
+    transport: str | None,
     timeout_s: float,
     tls_ca: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
+    rdma_devices: str | Sequence[str] | None = None,
+    rdma_subnets: str | Sequence[str] | None = None,
 ) -> Options:
     """Checked options. `cluster` None: the environment's `EMBERFS_CLUSTER`, else `127.0.0.1:9700`.
 
     `tls_ca` None: the environment's `EMBERFS_TLS_CA`; empty: no TLS whatever the environment says.
+
+    `transport` and what goes with it None: the environment's `EMBERFS_TRANSPORT`, else "auto"; `EMBERFS_RDMA_DEVICES`;
+    `EMBERFS_RDMA_SUBNETS`.
 
     Neither `token` nor `token_file`: the environment's `EMBERFS_TOKEN` or `EMBERFS_TOKEN_FILE`, else none.
 
@@ -77,14 +88,19 @@ def make_options(
     if cluster is None:
         cluster = os.environ.get(CLUSTER_VARIABLE) or DEFAULT_CLUSTER
     parse_cluster(cluster)
-    if transport not in TRANSPORTS:
-        raise ValueError(f"transport {transport!r} is not available: use one of {', '.join(TRANSPORTS)}")
     if not timeout_s > 0:
         raise ValueError(f"timeout_s {timeout_s!r} is not a positive number of seconds")
     token, token_file = _given_token(token or "", os.fspath(token_file or ""))
     if token:
         _check_token(token)
-    options = Options(cluster, token, transport, float(timeout_s), tls_ca_path(tls_ca), token_file)
+    ca = tls_ca_path(tls_ca)
+    choice = transport_choice(
+        transport or os.environ.get(TRANSPORT_VARIABLE) or AUTO,
+        os.environ.get(RDMA_DEVICES_VARIABLE) if rdma_devices is None else rdma_devices,
+        os.environ.get(RDMA_SUBNETS_VARIABLE) if rdma_subnets is None else rdma_subnets,
+        tls=bool(ca),
+    )
+    options = Options(cluster, token, choice, float(timeout_s), ca, token_file)
     options.read_token()
     return options
 

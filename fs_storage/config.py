@@ -3,8 +3,11 @@
 Source: DESIGN sections 5 and 9.
 """
 
+from typing import Literal
+
 from fs_common.http_ports import ABOVE_STORAGE, port_problem
 from fs_common.settings import StorageSettings
+from fs_common.transports.choice import TransportChoice, transport_choice
 
 
 class StorageConfig(StorageSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +35,14 @@ class StorageConfig(StorageSettings, frozen=True, kw_only=True, forbid_unknown_f
     else. Empty: none does."""
     token_file: str = ""
     """File with this daemon's token, where the cluster has security on; read at each connection to the manager."""
+    transport: Literal["auto", "tcp", "rdma"] = "auto"
+    """How contents travel between this daemon and those who can the same: `auto` is RDMA where both sides can; `rdma`
+    means that a daemon which cannot does not start, and that it talks so with the others or not at all. With `tls_dir`,
+    `auto` is TCP."""
+    rdma_devices: str = ""
+    """NAME or NAME:PORT of the RDMA devices to use, several separated by commas; empty: all."""
+    rdma_subnets: str = ""
+    """ADDRESS/BITS of the networks that RDMA devices are used in, several separated by commas; empty: all."""
     capacity_bytes: int = 0
     """Most that the targets of this daemon may use together; 0: what the file system of `directory` has."""
 
@@ -52,10 +63,18 @@ class StorageConfig(StorageSettings, frozen=True, kw_only=True, forbid_unknown_f
         http_problem = port_problem(self.http_port, self.port, ABOVE_STORAGE)
         if http_problem is not None:
             problems.append(http_problem)
+        try:
+            transport_choice(self.transport, self.rdma_devices, self.rdma_subnets, tls=bool(self.tls_dir))
+        except ValueError as error:
+            problems.append(str(error))
         problems += self.at_least(0, "capacity_bytes") + self.at_least(1, "disk_shared_by")
         if any(not host or not port.isdigit() for host, _, port in (a.rpartition(":") for a in self.managers)):
             problems.append(f"manager: {self.manager!r} is not host:port")
         return problems
+
+    @property
+    def chosen_transport(self) -> TransportChoice:
+        return transport_choice(self.transport, self.rdma_devices, self.rdma_subnets, tls=bool(self.tls_dir))
 
     @property
     def bind(self) -> str:

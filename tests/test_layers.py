@@ -31,6 +31,7 @@ PURE = (
     "fs_common/checks.py",
     "fs_common/channels.py",
     "fs_common/tls/names.py",
+    "fs_common/transports/choice.py",
     "fs_common/transports/rdma/stream.py",
     "fs_common/transports/rdma/plan.py",
     "fs_common/transports/rdma/devices.py",

@@ -49,7 +49,7 @@ async def _look(cluster: str | None) -> list[Finding]:
     findings = list(of_machine.look(of_machine.Machine()))
     if cluster is not None:
         try:
-            options = make_options(cluster, None, "auto", DEFAULT_TIMEOUT_S)
+            options = make_options(cluster, None, None, DEFAULT_TIMEOUT_S)
         except ValueError as error:
             raise Usage(str(error)) from None
         findings += [finding async for finding in of_cluster.look(options)]

@@ -111,7 +111,14 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
     try:
         options = parse(words)
         connection = make_options(
-            cluster, options.token or None, "auto", options.timeout_s, options.tls_ca, options.token_file or None
+            cluster,
+            options.token or None,
+            options.transport,
+            options.timeout_s,
+            options.tls_ca,
+            options.token_file or None,
+            options.rdma_devices,
+            options.rdma_subnets,
         )
     except (BadOption, ValueError) as error:
         raise Usage(str(error)) from None

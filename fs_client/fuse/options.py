@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from fs_client.fuse.policy import Policy
 from fs_common.limits import GIB, KIB, MIB
+from fs_common.transports.choice import TRANSPORTS
 
 CONSISTENCIES = ("strict", "close-to-open", "dataset")
 KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
@@ -18,7 +19,8 @@ KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
 _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
 """Words that take another one away."""
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
-           "entry_timeout", "negative_timeout", "token", "token_file", "tls_ca", "log", "log_level", "metrics_port",
+           "entry_timeout", "negative_timeout", "token", "token_file", "tls_ca", "transport",
+           "rdma_devices", "rdma_subnets", "log", "log_level", "metrics_port",
            "slow_operation_ms")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
@@ -61,7 +63,10 @@ class MountOptions:
     token: str = field(default="", repr=False)
     token_file: str = ""
     tls_ca: str | None = None
-    """None: what the environment says."""
+    """None: what the environment says; so for the next three."""
+    transport: str | None = None
+    rdma_devices: str | None = None
+    rdma_subnets: str | None = None
     log: str = ""
     log_level: str = "info"
     log_json: bool = False
@@ -118,6 +123,14 @@ def parse(words: Iterable[str]) -> MountOptions:
                 options.token_file = value
             case "tls_ca" if equals:
                 options.tls_ca = value
+            case "transport" if equals:
+                if value not in TRANSPORTS:
+                    raise BadOption(f"transport={value} is none of {', '.join(TRANSPORTS)}")
+                options.transport = value
+            case "rdma_devices" if equals:
+                options.rdma_devices = value
+            case "rdma_subnets" if equals:
+                options.rdma_subnets = value
             case "log" if equals:
                 options.log = value
             case "log_level" if equals:

@@ -2,15 +2,18 @@
 
 import errno
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fs_client.cli.checkup import cluster, machine
 from fs_client.cli.checkup.finding import Finding, Level
 from fs_client.cli.checkup.machine import UNLIMITED, Limits, Machine
+from fs_client.cli.checkup.rdma import packet_bytes
 from fs_client.options import make_options
 from tests.support import run
 
@@ -129,11 +132,26 @@ def test_a_clock_that_nothing_keeps_right(here: Broken) -> None:
     assert not of(machine.look(here), "clock")
 
 
-def rdma_port(root: Path, state: str = "4: ACTIVE", gid: str = "fe80:0000:0000:0000:0000:0000:0000:0001") -> None:
+NO_GID = "0000:0000:0000:0000:0000:0000:0000:0000"
+LINK_LOCAL = "fe80:0000:0000:0000:0000:0000:0000:0001"
+MAPPED = "0000:0000:0000:0000:0000:ffff:0a4d:0001"
+
+
+def rdma_port(
+    root: Path, state: str = "4: ACTIVE", gids: tuple[str, ...] = (LINK_LOCAL, MAPPED), mtu: int = 9000
+) -> None:
+    """Port 1 of mlx5_0, on eth0."""
     port = root / "sys/class/infiniband/mlx5_0/ports/1"
-    (port / "gids").mkdir(parents=True, exist_ok=True)
-    (port / "state").write_text(state + "\n")
-    (port / "gids/0").write_text(gid + "\n")
+    shutil.rmtree(port, ignore_errors=True)
+    files = {"state": state, "link_layer": "Ethernet"}
+    for index, gid in enumerate(gids):
+        files |= {f"gids/{index}": gid, f"gid_attrs/types/{index}": "RoCE v2", f"gid_attrs/ndevs/{index}": "eth0"}
+    for name, text in files.items():
+        (port / name).parent.mkdir(parents=True, exist_ok=True)
+        (port / name).write_text(text + "\n")
+    for path in (root / "sys/class/net/eth0/mtu", root / "dev/infiniband/uverbs0"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{mtu}\n")
 
 
 def test_rdma(here: Broken, tmp_path: Path) -> None:
@@ -141,15 +159,58 @@ def test_rdma(here: Broken, tmp_path: Path) -> None:
     finding = only(here, "rdma")
     assert finding.level is Level.NOTE and "mlx5_0" in finding.what and "pyverbs" in finding.do
     here.modules.add("pyverbs")
-    assert only(here, "rdma").level is Level.OK
-    rdma_port(tmp_path, state="1: DOWN")
-    finding = only(here, "rdma link")
-    assert finding.level is Level.WARNING and "DOWN" in finding.what
-    rdma_port(tmp_path, gid="0000:0000:0000:0000:0000:0000:0000:0000")
-    assert only(here, "rdma address").level is Level.WARNING
+    assert {finding.level for finding in machine.look(here)} == {Level.OK}
+    assert only(here, "rdma").what == "pyverbs, and 1 port that works (mlx5_0)"
+
+
+@pytest.mark.parametrize(
+    ("port", "subject", "what"),
+    [
+        ({"state": "1: DOWN"}, "rdma link", "is not active: DOWN"),
+        ({"gids": (NO_GID,)}, "rdma address", "no address"),
+        ({"gids": (LINK_LOCAL,)}, "rdma address", "its link alone (fe80::1)"),
+    ],
+)
+def test_rdma_ports_that_do_not_work(
+    here: Broken, tmp_path: Path, port: dict[str, Any], subject: str, what: str
+) -> None:
+    here.modules.add("pyverbs")
+    rdma_port(tmp_path, **port)
+    finding = only(here, subject)
+    assert finding.level is Level.WARNING and what in finding.what and finding.do
+    finding = only(here, "rdma")
+    assert finding.level is Level.WARNING and "data goes over TCP" in finding.what
+
+
+def test_rdma_packets(here: Broken, tmp_path: Path) -> None:
+    here.modules.add("pyverbs")
+    rdma_port(tmp_path, mtu=1500)
+    finding = only(here, "rdma packets")
+    assert finding.level is Level.NOTE and "packets of 1024 bytes" in finding.what and "eth0 mtu 4200" in finding.do
+    assert [packet_bytes(mtu) for mtu in (0, 1279, 1500, 4175, 4176, 9000)] == [256, 1024, 1024, 2048, 4096, 4096]
+
+
+def test_rdma_device_files(here: Broken, tmp_path: Path) -> None:
+    here.modules.add("pyverbs")
+    rdma_port(tmp_path)
+    here.device = errno.EACCES
+    finding = only(here, "rdma device")
+    assert finding.level is Level.WARNING and "0666" in finding.do
+    (tmp_path / "dev/infiniband/uverbs0").unlink()
+    finding = only(here, "rdma device")
+    assert finding.level is Level.NOTE and "--device /dev/infiniband" in finding.do
+
+
+def test_locked_memory(here: Broken, tmp_path: Path) -> None:
+    here.modules.add("pyverbs")
+    rdma_port(tmp_path)
     here.rlimits = here.rlimits._replace(locked_bytes=(65536, 65536))
     finding = only(here, "locked memory")
     assert finding.level is Level.WARNING and "64 KiB" in finding.what
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/status").write_text("Name:\tpython\nCapEff:\t0000000000004000\nThreads:\t1\n")
+    assert not of(machine.look(here), "locked memory"), "whom CAP_IPC_LOCK lets lock what he wants"
+    (tmp_path / "proc/self/status").unlink()
     here.rlimits = here.rlimits._replace(locked_bytes=(65536, UNLIMITED))
     assert only(here, "locked memory").level is Level.NOTE
 

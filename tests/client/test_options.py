@@ -1,3 +1,4 @@
+import pickle
 import sys
 from pathlib import Path
 
@@ -40,10 +41,37 @@ def test_the_cluster_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match="transport 'rdma' is not available"):
-        make_options("a:1", None, "rdma", 1)
+    with pytest.raises(ValueError, match="transport 'ipoib' is none of auto, tcp, rdma"):
+        make_options("a:1", None, "ipoib", 1)
     with pytest.raises(ValueError, match="timeout_s"):
         make_options("a:1", None, "auto", 0)
+
+
+def test_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_options("a:1", None, None, 1).transport == ("auto", (), ())
+    given = make_options("a:1", None, "rdma", 1, rdma_devices=["rxe0", "rxe1:2"], rdma_subnets="10.0.0.0/8+fe80::/64")
+    assert given.transport == ("rdma", ("rxe0", "rxe1:2"), ("10.0.0.0/8", "fe80::/64"))
+    assert pickle.loads(pickle.dumps(given)) == given
+    monkeypatch.setenv("EMBERFS_TRANSPORT", "rdma")
+    monkeypatch.setenv("EMBERFS_RDMA_DEVICES", "rxe0, rxe1")
+    monkeypatch.setenv("EMBERFS_RDMA_SUBNETS", "10.1.0.0/16")
+    assert make_options("a:1", None, None, 1).transport == ("rdma", ("rxe0", "rxe1"), ("10.1.0.0/16",))
+    assert make_options("a:1", None, "tcp", 1, rdma_devices="", rdma_subnets=[]).transport == ("tcp", (), ())
+    monkeypatch.setenv("EMBERFS_TRANSPORT", "pigeon")
+    with pytest.raises(ValueError, match="transport 'pigeon' is none of"):
+        make_options("a:1", None, None, 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("rdma_devices", "/dev/x"), ("rdma_subnets", "10.0.0.1/8")])
+def test_what_goes_with_the_transport_is_checked(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        make_options("a:1", None, "auto", 1, **{name: value})  # type: ignore[arg-type]
+
+
+def test_rdma_and_tls_do_not_go_together() -> None:
+    assert make_options("a:1", None, "auto", 1, tls_ca="ca.pem").transport.transport == "tcp"
+    with pytest.raises(ValueError, match="RDMA is not encrypted"):
+        make_options("a:1", None, "rdma", 1, tls_ca="ca.pem")
 
 
 def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from fs_client.cli.checkup import rdma
 from fs_client.cli.checkup.finding import Finding, note, ok, problem, warning
 
 FILES_WANTED = 4096
 """Descriptors of a process: connections to hundreds of daemons, each with files open."""
-LOCKED_WANTED_BYTES = 64 << 20
-"""What registered memory of one client takes."""
 PASSTHROUGH = (6, 9)
 """Kernel with FUSE passthrough."""
 _TIME_ERROR = 5
@@ -81,7 +80,7 @@ class Machine:
 
 def look(machine: Machine) -> Iterator[Finding]:
     """Everything about the machine, in the order of what most people need."""
-    for check in (_software, _device, _mount_helper, _files, _clock, _rdma):
+    for check in (_software, _device, _mount_helper, _files, _clock, rdma.look):
         yield from check(machine)
 
 
@@ -193,60 +192,6 @@ def _clock(machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield ok("clock", "kept right by NTP")
-
-
-def _rdma(machine: Machine) -> Iterator[Finding]:
-    top = machine.root / "sys/class/infiniband"
-    devices = sorted(top.iterdir()) if top.is_dir() else []
-    module = next((name for name in ("pyverbs", "ibverbs") if machine.has_module(name)), None)
-    if not devices:
-        yield ok("rdma", "no RDMA device: data goes over TCP")
-        return
-    names = ", ".join(device.name for device in devices)
-    if module is None:
-        yield note(
-            "rdma",
-            f"RDMA devices are there ({names}), and neither pyverbs nor ibverbs is installed",
-            "install the package python3-pyverbs, or pip install 'emberfs[rdma]'",
-        )
-    active = 0
-    for device in devices:
-        ports = sorted((device / "ports").iterdir()) if (device / "ports").is_dir() else []
-        for port in ports:
-            state = _line(port / "state")
-            if not state.startswith("4"):
-                yield warning(
-                    "rdma link",
-                    f"port {port.name} of {device.name} is not active: {state.partition(': ')[2] or 'unknown'}",
-                    "bring its network interface up, and look at cable and switch",
-                )
-                continue
-            active += 1
-            gids = [_line(path) for path in (port / "gids").iterdir()] if (port / "gids").is_dir() else []
-            if not any(gid.replace(":", "").strip("0") for gid in gids):
-                yield warning(
-                    "rdma address",
-                    f"port {port.name} of {device.name} has no GID",
-                    "give its network interface an IP address",
-                )
-    soft, hard = machine.limits().locked_bytes
-    if hard != UNLIMITED and hard < LOCKED_WANTED_BYTES:
-        yield warning(
-            "locked memory",
-            f"a process may lock {hard >> 10} KiB: RDMA registers more",
-            "raise memlock to unlimited (limits.conf, LimitMEMLOCK=infinity, --ulimit memlock=-1)",
-        )
-    elif soft != UNLIMITED and soft < LOCKED_WANTED_BYTES:
-        yield note("locked memory", f"the soft limit is {soft >> 10} KiB; it is raised when RDMA is used")
-    if module is not None and active:
-        yield ok("rdma", f"{module} and {active} active ports ({names})")
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _number(limit: int) -> str:

@@ -57,6 +57,7 @@ from fs_common.records.session import (
 )
 from fs_common.routing_changes import changed
 from fs_common.rpc import byte_view
+from fs_common.transports.payload import PayloadTransport
 
 T = TypeVar("T")
 
@@ -70,7 +71,9 @@ async def connect(
     *,
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
-    transport: str = "auto",
+    transport: str | None = None,
+    rdma_devices: str | Sequence[str] | None = None,
+    rdma_subnets: str | Sequence[str] | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
 ) -> "AsyncFileSystem":
@@ -80,11 +83,16 @@ async def connect(
     `token`, or a `token_file` that it is in: who this is, where the cluster has security on; by default `EMBERFS_TOKEN`
     or `EMBERFS_TOKEN_FILE`. `timeout_s`: the total time of one call, retries included.
     `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
+    `transport`: how contents travel: "tcp"; "rdma": by RDMA or not at all; "auto": by RDMA where both sides can; by
+    default `EMBERFS_TRANSPORT`, or "auto". `rdma_devices`: NAME or NAME:PORT of those to use; `rdma_subnets`:
+    ADDRESS/BITS of their networks; by default `EMBERFS_RDMA_DEVICES`, `EMBERFS_RDMA_SUBNETS`, or all.
 
     Raises `ValueError`: an argument is wrong; `OSError`: the token is not known, or its file cannot be read; nobody
     answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    return await connect_with(make_options(cluster, token, transport, timeout_s, tls_ca, token_file))
+    return await connect_with(
+        make_options(cluster, token, transport, timeout_s, tls_ca, token_file, rdma_devices, rdma_subnets)
+    )
 
 
 async def connect_with(
@@ -129,7 +137,9 @@ class AsyncFileSystem(Namespace):
             program=shown[:PROGRAM_LENGTH_MAX].encode(errors="backslashreplace").decode(),
         )
         self._credentials = Credentials(options, hello)
-        self.pool = PeerPool(self._credentials, tls=client_tls(options.tls_ca))
+        self.transport = PayloadTransport(options.transport)
+        """How contents travel."""
+        self.pool = PeerPool(self._credentials, tls=client_tls(options.tls_ca), transport=self.transport)
         metadata = MetaClient(options.addresses, self.pool, options.timeout_s)
         super().__init__(metadata, RequestIds(), process_user(), process_umask())
         self._credentials.fetch_pass = self._fetch_pass
@@ -149,6 +159,7 @@ class AsyncFileSystem(Namespace):
         """Set when this is closed."""
 
     async def _begin(self) -> None:
+        self.transport.check()
         reply: GetRoutingReply = await self.metadata.call(methods.GET_ROUTING, GetRouting(0), one_round=True)
         routing = reply.routing
         check(routing is not None, "a client that knows no routing is given one")
@@ -202,6 +213,7 @@ class AsyncFileSystem(Namespace):
         await ended(list(self._background))
         self.storage.close()
         await self.pool.close()
+        self.transport.close()
 
     async def after_dropped(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """A call that comes after the ends of files that nobody holds any more."""

@@ -35,6 +35,10 @@ class StorageRates(NamedTuple):
     """Updates under way at the end."""
     slow: float
     """Calls that took longer than `slow_operation_ms`."""
+    connections: int
+    """At the end."""
+    rdma_connections: int
+    """Of these: whose payload travels by RDMA."""
 
 
 class MetaRates(NamedTuple):
@@ -61,6 +65,8 @@ def storage_rates(before: Counters, after: Counters, seconds: float) -> StorageR
         did.each_second("rpc_read_chunks_errors", "rpc_update_chunks_errors", "updates_failed"),
         after.get("updates_in_flight", 0),
         did.each_second("slow_operations"),
+        after.get("connections_tcp", 0) + after.get("connections_rdma", 0),
+        after.get("connections_rdma", 0),
     )
 
 

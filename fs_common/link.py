@@ -43,6 +43,8 @@ class Receiver(Protocol):
 class Link(Protocol):
     name: str
     """Both ends, for messages."""
+    transport: str
+    """By which payload travels: "tcp" or "rdma"."""
 
     @property
     def descriptor(self) -> int | None:

@@ -80,7 +80,38 @@ RPC_IN_WORK = _gauge(
 )
 RPC_BYTES_IN_WORK = _gauge("rpc_bytes_in_work", (), SERVERS, "Their payload")
 RPC_UNSENT = _gauge("rpc_unsent_bytes", (), SERVERS, "Answers that wait for the callers' sockets")
-CONNECTIONS = _gauge("connections", ("role",), SERVERS, "Connections, by who called: `client`, `meta`, `storage`")
+CONNECTIONS = _gauge(
+    "connections",
+    ("role", "transport"),
+    SERVERS,
+    "Connections, by who called (`client`, `meta`, `storage`), and how payload travels (`tcp`, `rdma`)",
+)
+
+# -- RDMA --------------------------------------------------------------------------------------------------------------
+
+PAYLOAD = (STORAGE, MOUNT)
+RDMA_QUEUE_PAIRS = _gauge(
+    "rdma_queue_pairs", (), PAYLOAD, "Connections over RDMA, made by this process or by others to it"
+)
+RDMA_REGIONS = _gauge("rdma_regions", (), PAYLOAD, "Pieces of memory that its RDMA devices may use")
+RDMA_REGISTERED = _gauge("rdma_registered_bytes", (), PAYLOAD, "Memory in them, which is locked")
+RDMA_REFUSED = _counter(
+    "rdma_registrations_refused",
+    (),
+    PAYLOAD,
+    "Pieces of memory that could not be registered: `ulimit -l`, or the device",
+)
+RDMA_MESSAGES = _counter(
+    "rdma_messages", ("direction",), PAYLOAD, "Messages with headers of frames, `sent` and `received`"
+)
+RDMA_BYTES = _counter(
+    "rdma_bytes", ("operation",), PAYLOAD, "Payload that this process moved from (`read`) and to (`write`) its callers"
+)
+RDMA_FALLBACKS = _counter(
+    "rdma_fallbacks", ("reason",), PAYLOAD,
+    "Connections that stay on TCP though this process can RDMA: the server does not offer it (`there`), it did not get"
+    " through (`between`)",
+)  # fmt: skip
 
 # -- storage daemons ---------------------------------------------------------------------------------------------------
 

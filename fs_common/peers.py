@@ -18,6 +18,7 @@ from fs_common.methods import Method
 from fs_common.records.session import Hello, Welcome
 from fs_common.rpc import Part, Peer, Ticket
 from fs_common.transports import tcp
+from fs_common.transports.payload import Again, PayloadTransport
 
 if TYPE_CHECKING:
     from fs_common.tls.files import TlsFiles
@@ -56,9 +57,16 @@ class _Same:
 
 class PeerPool:
     def __init__(
-        self, hello: Hello | Introduction, *, connect_timeout_s: float = 1.0, tls: "TlsFiles | None" = None
+        self,
+        hello: Hello | Introduction,
+        *,
+        connect_timeout_s: float = 1.0,
+        tls: "TlsFiles | None" = None,
+        transport: PayloadTransport | None = None,
     ) -> None:
-        """`tls`: every connection is over TLS, with daemons of the cluster that these files are of."""
+        """`tls`: every connection is over TLS, with daemons of the cluster that these files are of. `transport`: what
+        payload may go over beside TCP; its owner closes it after this pool."""
+        self._transport = transport or PayloadTransport()
         self._tls = tls
         self._introduction: Introduction = _Same(hello) if isinstance(hello, Hello) else hello
         self.connect_timeout_s = connect_timeout_s
@@ -91,6 +99,10 @@ class PeerPool:
         """How many bytes have come on the connection to `address`; 0: there is none."""
         peer = self._peers.get(address)
         return 0 if peer is None or peer.closed else peer.received()
+
+    def transports(self) -> dict[Address, str]:
+        """How payload travels to the servers that it is connected with: "tcp" or "rdma"."""
+        return {address: peer.link.transport for address, peer in self._peers.items() if not peer.closed}
 
     def certificate_ends(self) -> dict[Address, float]:
         """Of the servers that it is connected with over TLS: when their certificates end, in seconds since 1970."""
@@ -151,19 +163,8 @@ class PeerPool:
             await peer.close()
 
     async def _connect(self, address: Address) -> Peer:
-        introduction = self._introduction
         try:
-            try:
-                peer = await tcp.connect(
-                    *address, introduction.hello(address), timeout=self.connect_timeout_s, tls=self._tls
-                )
-            except EmberError as error:
-                if error.code is not Code.PASS_REFUSED or not await introduction.renew(address):
-                    raise
-                peer = await tcp.connect(
-                    *address, introduction.hello(address), timeout=self.connect_timeout_s, tls=self._tls
-                )
-            introduction.greeted(address, peer.welcome)
+            peer = await self._made(address)
         finally:
             self._connecting.pop(address, None)
         self._retired = [old for old in self._retired if not old.closed]
@@ -171,6 +172,38 @@ class PeerPool:
             self._retired.append(old)
         self._peers[address] = peer
         return peer
+
+    async def _made(self, address: Address) -> Peer:
+        """A greeted connection that carries payload in the best way there is."""
+        while True:
+            peer = await self._greeted(address)
+            try:
+                await self._transport.improve(peer, f"{address[0]}:{address[1]}")
+            except Again:
+                # Each time with one way less, at last over TCP alone.
+                await peer.close()
+            except BaseException:
+                await peer.close()
+                raise
+            else:
+                return peer
+
+    async def _greeted(self, address: Address) -> Peer:
+        introduction = self._introduction
+        try:
+            peer = await self._connected(address)
+        except EmberError as error:
+            if error.code is not Code.PASS_REFUSED or not await introduction.renew(address):
+                raise
+            peer = await self._connected(address)
+        introduction.greeted(address, peer.welcome)
+        return peer
+
+    async def _connected(self, address: Address) -> Peer:
+        hello = self._introduction.hello(address)
+        if offers := self._transport.offers:
+            hello = msgspec.structs.replace(hello, transports=offers)
+        return await tcp.connect(*address, hello, timeout=self.connect_timeout_s, tls=self._tls)
 
 
 MakePool = Callable[[], PeerPool]

@@ -18,6 +18,8 @@ from fs_common.metric_families import (
     RPC_UNSENT,
 )
 from fs_common.metrics import Figures, gather_process
+from fs_common.rpc import Service
+from fs_common.transports.choice import TCP
 from fs_common.transports.tcp import Server
 
 ROLES = ("client", "meta", "storage")
@@ -48,6 +50,15 @@ def gather_service(figures: Figures, server: Server) -> None:
     figures.add(RPC_IN_WORK, in_work)
     figures.add(RPC_BYTES_IN_WORK, bytes_in_work)
     figures.add(RPC_UNSENT, unsent_bytes)
-    callers = Counter(session.hello.role for session in service.sessions)
-    for role in ROLES:
-        figures.add(CONNECTIONS, callers[role], role)
+    for (role, transport), count in connections(service).items():
+        figures.add(CONNECTIONS, count, role, transport)
+
+
+def connections(service: Service) -> dict[tuple[str, str], int]:
+    """How many there are, by who called and how payload travels."""
+    found = Counter(
+        (session.hello.role, session.connection.link.transport)
+        for session in service.sessions
+        if session.connection is not None
+    )
+    return {(role, transport): found[role, transport] for role in ROLES for transport in (TCP, *service.transports)}

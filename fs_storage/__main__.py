@@ -105,6 +105,9 @@ async def _serve(live: LiveConfig[StorageConfig], directory: NodeDirectory, tls:
     except OSError as error:
         await daemon.close()
         return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
+    except EmberError as error:
+        await daemon.close()
+        return _refuse(error.message, EXIT_CONFIGURATION)
     host = config.host if config.listen else bound
     try:
         http = start_http(config, daemon, tls)

@@ -29,6 +29,7 @@ from fs_common.slow_operations import SlowOperations
 from fs_common.telemetry import set_log_level
 from fs_common.tls.files import TlsFiles
 from fs_common.transports import tcp
+from fs_common.transports.payload import PayloadTransport
 from fs_storage.config import StorageConfig
 from fs_storage.disks import Disks
 from fs_storage.finishing import Finishing
@@ -117,6 +118,7 @@ class Daemon:
         self.service.slow_operations = SlowOperations(config.slow_operation_ms)
         hello = Hello([PROTOCOL_VERSION], "storage", config.node.to_bytes(16, "big"), config.cluster)
         self._gate = Gate(self.service, hello, expected=bool(config.token_file))
+        self._transport = PayloadTransport(config.chosen_transport)
         self.targets = Targets(config.node, self, open_store, disk)
         self._pool = BufferPool(POOL_KEPT_BYTES)
         self._threads = ThreadPoolExecutor(config.read_threads, thread_name_prefix="read")
@@ -171,7 +173,7 @@ class Daemon:
 
     def _make_pool(self) -> PeerPool:
         """Connections to other daemons: whoever must not wait behind somebody else's bytes has a pool of its own."""
-        return PeerPool(self._gate, tls=self._tls)
+        return PeerPool(self._gate, tls=self._tls, transport=self._transport)
 
     # -- membership, for the targets -------------------------------------------------------------------------------
 
@@ -205,11 +207,14 @@ class Daemon:
         assert self._server is not None
         parts = Parts(self._server, self.targets, self._scrub, self._repairs, self._memory, self._pool, self._disk)
         gather_storage(figures, parts, self.manager)
+        self._transport.gather(figures)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> tuple[str, int]:
-        """Listen; host and port. Nothing is served before `join`. Raises `OSError` when the port is taken."""
+        """Listen; host and port. Nothing is served before `join`. Raises `OSError` when the port is taken, `EmberError`
+        where RDMA is demanded and cannot be used."""
+        self._transport.offer(self.service)
         self._server = await tcp.serve(self.service, self._config.bind, self._config.port, tls=self._tls)
         self._settling.start()
         self._mending.start()
@@ -246,6 +251,7 @@ class Daemon:
         await asyncio.to_thread(self._warming.close)
         await self._forwarder.close()
         await self.targets.close()
+        self._transport.close()
         self._threads.shutdown()
         self._disk_thread.shutdown()
 

@@ -97,7 +97,15 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "manager_silent": manager.silent,
         "configurations": manager.configurations,
         "certificates": _certificates(fs),
+        "transports": _transports(fs),
     } | state_of(routing, spaces)
+
+
+def _transports(fs: "AsyncFileSystem") -> dict[str, str]:
+    """Of the nodes that answered: how contents would travel between them and this machine."""
+    found = fs.pool.transports()
+    nodes = sorted((node.host, node.port) for node in fs.routing.routing.nodes)
+    return {f"{host}:{port}": found[host, port] for host, port in nodes if (host, port) in found}
 
 
 def _certificates(fs: "AsyncFileSystem") -> list[dict[str, Any]]:
@@ -167,6 +175,9 @@ def _print(value: dict[str, Any]) -> None:
     used, capacity = value["capacity_bytes"] - value["free_bytes"], value["capacity_bytes"]
     put(f"space   {human_size(used)}B used of {human_size(capacity)}B, {counted(value['files'], 'inode')}")
     put(f"release {value['client_release']} (this command), routing version {value['routing_version']}")
+    if "rdma" in value.get("transports", {}).values():
+        over = sum(transport == "rdma" for transport in value["transports"].values())
+        put(f"data    by RDMA between this machine and {over} of {counted(len(value['transports']), 'node')}")
     put("\nnode  address               state     release   free of capacity")
     for node in value["nodes"]:
         state = node["state"] if node["answers"] or node["state"] != "up" else "up, silent"

@@ -180,6 +180,7 @@ def _table(name: str, rows: list[_Row], interval_s: float) -> "RenderableType":
         "ms",
         "resync",
         "under way",
+        "callers",
         "errors",
         "slow",
     ):
@@ -223,6 +224,8 @@ def _sum(rows: "list[StorageRates]") -> "StorageRates":
         sum(row.errors for row in rows),
         sum(row.in_flight for row in rows),
         sum(row.slow for row in rows),
+        sum(row.connections for row in rows),
+        sum(row.rdma_connections for row in rows),
     )
 
 
@@ -236,6 +239,7 @@ def _cells(rates: "StorageRates") -> list[str]:
         _ms(rates.update_ms),
         _bytes(rates.resync_bytes),
         str(rates.in_flight) if rates.in_flight else "",
+        f"{rates.connections} ({rates.rdma_connections} rdma)" if rates.rdma_connections else str(rates.connections),
         *_bad(rates.errors, rates.slow),
     ]
 

@@ -13,6 +13,7 @@ from fs_common.slow_operations import SlowOperations
 def gather_mount(figures: Figures, mount: Mount, slow: SlowOperations) -> None:
     cluster = mount.fs.routing.routing.cluster
     gather_process(figures, role="mount", cluster=cluster, node=0, slow_operations=slow)
+    mount.fs.transport.gather(figures)
     counters = mount.channel.counters
     for number, operation in enumerate(counters.operations):
         if operation.count:

@@ -57,6 +57,8 @@ BACKLOG = 1024
 class TcpLink:
     """One connected socket. See `link.Link`."""
 
+    transport = "tcp"
+
     def __init__(self, connected: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self.name = _names(connected)
         self._socket = connected

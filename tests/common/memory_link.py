@@ -60,6 +60,7 @@ class _Sending:
 class MemoryLink:
     """One end. See `link.Link`."""
 
+    transport = "memory"
     descriptor = None
     proven = None
     certificate_ends_s = None

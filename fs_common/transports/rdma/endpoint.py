@@ -82,7 +82,9 @@ class Endpoint(NamedTuple):
     slabs: SlabPool
     traffic: Traffic
     closed: Callable[[], None] = lambda: None
-    """Told of its end."""
+    """Told of its end,"""
+    failed: Callable[[], None] = lambda: None
+    """and before that of work that failed, on either side or between."""
 
     def close(self) -> None:
         """No device touches anything on its behalf any more. Called once."""

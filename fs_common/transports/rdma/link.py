@@ -69,6 +69,8 @@ class _Landing:
 class RdmaLink:
     """See `link.Link`."""
 
+    transport = "rdma"
+
     def __init__(self, tcp: TcpLink, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         self.name = tcp.name
         self._tcp = tcp
@@ -385,6 +387,7 @@ class RdmaLink:
             self._emptied.append(self._slots.receive(index))
 
     def _on_failure(self, what: str) -> None:
+        self._endpoint.failed()
         self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} broke: {what}"))
 
     def _on_bad(self, error: FrameError) -> None:

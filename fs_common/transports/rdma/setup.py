@@ -59,7 +59,9 @@ class Local(NamedTuple):
     opened: Callable[[], None] = lambda: None
     """Told of a queue pair that is made,"""
     closed: Callable[[], None] = lambda: None
-    """and of its end."""
+    """and of its end;"""
+    failed: Callable[[], None] = lambda: None
+    """before that, of work that failed, on either side or between."""
 
 
 class _Half:
@@ -107,7 +109,14 @@ class _Half:
         """Ready to send, with slots posted. Raises `EmberError`; nothing is left then."""
         local = self._local
         endpoint = Endpoint(
-            self._queue_pair, self._completions, self._slots, local.memory, local.slabs, local.traffic, local.closed
+            self._queue_pair,
+            self._completions,
+            self._slots,
+            local.memory,
+            local.slabs,
+            local.traffic,
+            local.closed,
+            local.failed,
         )
         local.opened()
         try:

@@ -347,6 +347,11 @@ class RdmaLink:
                 if len(completions) < POLL_MOST:
                     break
             self._take()
+            # Nothing else will come: what is here is taken in this turn.
+            while (failure or self._tcp_ended) and self._take_on is not None and not self._over:
+                self._take_on.cancel()
+                self._take_on = None
+                self._take()
             if failure and not self._over:
                 self._on_failure(failure)
             if self._sender.unsent_bytes < unsent_bytes and self._receiver is not None:

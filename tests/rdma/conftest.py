@@ -41,9 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
 )
 def binding(request: pytest.FixtureRequest) -> Iterator[Binding]:
-    """Each binding that can be had: in memory in order, in memory by two seeds, and the real ones."""
+    """In memory in order, in memory by two seeds, and each real one that can be had: only the one that the environment
+    names, if it does."""
     kind, _, seed = request.param.partition("-")
     if kind != "soft":
+        if os.environ.get(bindings.VARIABLE, kind) != kind:
+            pytest.skip(f"{bindings.VARIABLE} names another one")
         pytest.importorskip(kind)
         yield bindings.load(kind)
         return

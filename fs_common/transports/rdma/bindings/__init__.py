@@ -18,6 +18,9 @@ VARIABLE = "EMBERFS_RDMA_BINDING"
 NAMES = ("pyverbs", "ibverbs")
 """In order of preference."""
 
+FORK_UNNEEDED = 2
+"""`IBV_FORK_UNNEEDED`"""
+
 _loaded: dict[str, Binding] = {}
 
 
@@ -52,9 +55,12 @@ def _import(name: str) -> Binding:
     with _root_logger_as_it_was():
         module = importlib.import_module(f"fs_common.transports.rdma.bindings.{name}")
         binding: Binding = module.make()
-    # Before any memory is registered: kernels before 5.12 copy a pinned page on write after a fork, and the parent then
-    # writes to a page that the device does not know. On later ones it does nothing.
-    ctypes.CDLL("libibverbs.so.1").ibv_fork_init()
+    # Before any memory is registered. Kernels since 5.12 copy pinned pages for a child. On earlier ones a parent that
+    # writes to one after a fork has another page than the device; there, children are to be without registered pages.
+    # To ask for that where it is not needed takes them from all children all the same: findings/rdma_fork_init.sh.
+    library = ctypes.CDLL("libibverbs.so.1")
+    if library.ibv_is_fork_initialized() != FORK_UNNEEDED:
+        library.ibv_fork_init()
     return binding
 
 

@@ -56,3 +56,6 @@ class TlsTransport:
 
     def held(self) -> dict[str, int]:
         return {}
+
+    def close(self) -> None:
+        pass

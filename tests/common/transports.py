@@ -10,7 +10,7 @@ from fs_common.serving import ServingConnection
 from fs_common.transports import tcp
 from tests.certificates import TlsTransport
 from tests.common import memory_link
-from tests.rdma.transport import RdmaTransport
+from tests.rdma.transport import DeviceTransport, RdmaTransport
 
 
 class RunningServer(Protocol):
@@ -41,6 +41,9 @@ class Transport(Protocol):
     def held(self) -> dict[str, int]:
         """What of this process it has taken of the system beyond descriptors, by kind."""
 
+    def close(self) -> None:
+        """After all servers and connections."""
+
 
 class TcpTransport:
     gives_up_alone = True
@@ -54,6 +57,9 @@ class TcpTransport:
 
     def held(self) -> dict[str, int]:
         return {}
+
+    def close(self) -> None:
+        pass
 
 
 class MemoryTransport:
@@ -74,11 +80,15 @@ class MemoryTransport:
     def held(self) -> dict[str, int]:
         return {}
 
+    def close(self) -> None:
+        pass
+
 
 CONTRACT: Sequence[tuple[str, Any]] = (
     ("tcp", TcpTransport),
     ("tls", TlsTransport),
     ("memory", MemoryTransport),
-    ("rdma", RdmaTransport),
+    ("soft-rdma", RdmaTransport),
+    ("rdma", DeviceTransport),
 )
-"""Name and class of each transport that keeps the contract. A new one is one more line."""
+"""Name and class of each transport that keeps the contract. A new one is one more line. `rdma` needs a device."""

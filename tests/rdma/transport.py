@@ -9,6 +9,7 @@ from fs_common.methods import RDMA_CONNECT
 from fs_common.records.session import Hello
 from fs_common.rpc import Peer, Service
 from fs_common.transports import tcp
+from fs_common.transports.rdma import bindings
 from fs_common.transports.rdma.endpoint import Traffic
 from fs_common.transports.rdma.memory import RegisteredMemory
 from fs_common.transports.rdma.setup import Local, offer, upgrade
@@ -79,7 +80,7 @@ class RdmaTransport:
         binding: Binding = given() if callable(given) else given
         names = [device.name for device in binding.devices()]
         self.client = Side(binding, names[0])
-        self.server = Side(binding, names[-1])
+        self.server = Side(binding, names[:2][-1])
 
     async def serve(self, service: Service, host: str, port: int) -> tcp.Server:
         self.open()
@@ -108,9 +109,18 @@ class RdmaTransport:
             found[f"{name} queue pairs"] = counts.queue_pairs
             found[f"{name} completion queues"] = counts.completion_queues
             found[f"{name} connections"] = side.connections
+            # Memory that is kept for its next use goes by itself, some seconds later.
+            found[f"{name} regions"] = side.memory.regions - len(side.memory._kept)
         return found
 
     def close(self) -> None:
         if self._opened:
             self.client.close()
             self.server.close()
+
+
+class DeviceTransport(RdmaTransport):
+    """Over the devices of this machine: from the first to the second, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__(bindings.load)

@@ -48,7 +48,7 @@ def mount(
                                   can be read in the process list for a moment)
       low_latency                 processors do not sleep deeply while the mount is used (root only)
       log=FILE, log_level=debug, log_json, slow_operation_ms=N   the log; at debug level it has every operation
-      metrics_port=PORT           figures for Prometheus at http://127.0.0.1:PORT/metrics
+      metrics_port=PORT           figures for Prometheus at http://127.0.0.1:PORT/metrics; metrics_host=ADDRESS: there
 
     \b
     Example:

@@ -147,5 +147,6 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
         log_level=options.log_level,
         log_json=options.log_json,
         metrics_port=options.metrics_port,
+        metrics_host=options.metrics_host,
         slow_operation_ms=options.slow_operation_ms,
     )

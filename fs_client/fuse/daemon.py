@@ -34,7 +34,7 @@ from fs_client.fuse.mountpoint import MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
 from fs_client.fuse.operation_log import OperationLog
 from fs_client.fuse.ops.table import all_handlers
-from fs_client.fuse.options import NO_PORT, SLOW_OPERATION_MS
+from fs_client.fuse.options import METRICS_HOST, NO_PORT, SLOW_OPERATION_MS
 from fs_client.fuse.policy import Policy
 from fs_client.fuse.sockets import Role
 from fs_client.fuse.wakeful import Wakeful
@@ -80,7 +80,9 @@ class DaemonSettings:
     log_level: str = "info"
     log_json: bool = False
     metrics_port: int = NO_PORT
-    """Where it gives its figures to Prometheus, on loopback. 0: any free port."""
+    """Where it gives its figures to Prometheus. 0: any free port."""
+    metrics_host: str = METRICS_HOST
+    """The address to listen on for that."""
     slow_operation_ms: int = SLOW_OPERATION_MS
 
 
@@ -237,7 +239,9 @@ class _Daemon:
         if self._settings.metrics_port != NO_PORT and self._pages is None:
             from fs_client.fuse.pages import start_http
 
-            self._pages = start_http(self._settings.metrics_port, self.mount, self._log.slow)
+            self._pages = start_http(
+                self._settings.metrics_host, self._settings.metrics_port, self.mount, self._log.slow
+            )
 
     async def _close_pages(self) -> None:
         pages, self._pages = self._pages, None

@@ -20,7 +20,7 @@ _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", 
 """Words that take another one away."""
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
            "entry_timeout", "negative_timeout", "token", "token_file", "tls_ca", "transport",
-           "rdma_devices", "rdma_subnets", "log", "log_level", "metrics_port",
+           "rdma_devices", "rdma_subnets", "log", "log_level", "metrics_port", "metrics_host",
            "slow_operation_ms")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
@@ -34,6 +34,7 @@ _IGNORED = re.compile(
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
 WRITE_BYTES_MAX = 16 * MIB
+METRICS_HOST = "127.0.0.1"
 NO_PORT = -1
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SLOW_OPERATION_MS = 1000
@@ -71,6 +72,7 @@ class MountOptions:
     log_level: str = "info"
     log_json: bool = False
     metrics_port: int = NO_PORT
+    metrics_host: str = METRICS_HOST
     slow_operation_ms: int = SLOW_OPERATION_MS
 
 
@@ -141,6 +143,10 @@ def parse(words: Iterable[str]) -> MountOptions:
                 options.log_json = True
             case "metrics_port" if equals:
                 options.metrics_port = _number(word, value, most=65_535)
+            case "metrics_host" if equals:
+                if not value:
+                    raise BadOption("metrics_host= names no address: leave it out for loopback")
+                options.metrics_host = value
             case "slow_operation_ms" if equals:
                 options.slow_operation_ms = _number(word, value)
             case _ if word in KERNEL_WORDS:

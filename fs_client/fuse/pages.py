@@ -1,4 +1,8 @@
-"""What a mount tells over HTTP with `-o metrics_port=PORT`: that it serves, and its figures, to this machine alone."""
+"""What a mount tells over HTTP with `-o metrics_port=PORT`: that it serves, and its figures.
+
+To this machine alone, or with `metrics_host=ADDRESS` to whoever reaches that address: in plain HTTP, as a mount has no
+certificate, and without a token, as daemons tell their figures.
+"""
 
 import asyncio
 import importlib.util
@@ -11,10 +15,8 @@ from fs_common.http_server import HttpServer, LoopBridge
 from fs_common.metrics import Metrics
 from fs_common.slow_operations import SlowOperations
 
-HOST = "127.0.0.1"
 
-
-def start_http(port: int, mount: Mount, slow: SlowOperations) -> HttpServer:
+def start_http(host: str, port: int, mount: Mount, slow: SlowOperations) -> HttpServer:
     """Serve HTTP. Raises UNREACHABLE when the port is taken, INVALID without the packages that it takes."""
     missing = [name for name in ("uvicorn", "prometheus_client") if importlib.util.find_spec(name) is None]
     if missing:
@@ -29,7 +31,7 @@ def start_http(port: int, mount: Mount, slow: SlowOperations) -> HttpServer:
         identity={"role": "mount", "cluster": cluster},
         metrics=Metrics(bridge, [lambda figures: gather_mount(figures, mount, slow)]),
     )
-    server = HttpServer(pages, HOST, port)
+    server = HttpServer(pages, host, port)
     server.start()
     return server
 

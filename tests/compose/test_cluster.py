@@ -121,14 +121,15 @@ def require_secrets(engine: Engine) -> None:
 
 def require_reached(engine: Engine) -> None:
     """Prometheus' targets give figures, and the page is on the host's loopback address."""
-    addresses = re.search(r"targets: (\[.*\])", (MONITORING / "prometheus.yml").read_text())
-    assert addresses is not None
+    lists = re.findall(r"targets: (\[.*\])", (MONITORING / "prometheus.yml").read_text())
+    addresses = [address for each in lists for address in json.loads(each)]
+    assert "mount:9703" in addresses
     script = (
         "import sys, urllib.request as u\n"
         "for address in sys.argv[1:]: print('emberfs_info' in u.urlopen(f'http://{address}/metrics').read().decode())"
     )
-    found = engine.inside("client", "python3", "-c", script, *json.loads(addresses[1]))
-    assert found.split() == ["True"] * 5
+    found = engine.inside("client", "python3", "-c", script, *addresses)
+    assert found.split() == ["True"] * 6
     address = engine.compose("port", "meta", "9702").strip()
     with urllib.request.urlopen(f"http://{address}/", timeout=30) as page:
         assert page.status == 200 and b"<html" in page.read().lower()

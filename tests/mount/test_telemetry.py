@@ -20,8 +20,8 @@ pytestmark = pytest.mark.system
 MakeMount = Callable[..., Mounted]
 
 
-def get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -65,6 +65,15 @@ def test_a_mount_gives_its_figures_also_after_another_daemon_took_over(
     one.take_over(cluster.address)
     (home / "b").touch()
     assert operations(port)["create"] == 1
+
+
+def test_a_mount_gives_its_figures_where_it_is_told_to(cluster: LaunchedCluster, mount: MakeMount) -> None:
+    (port,) = free_ports("127.0.0.2", 1)
+    mount(cluster, "elsewhere", f"metrics_port={port}", "metrics_host=127.0.0.2")
+    status, text = get(port, "/metrics", "127.0.0.2")
+    assert status == 200 and "emberfs_mount_operations_total" in text
+    with pytest.raises(ConnectionRefusedError):
+        get(port, "/metrics")
 
 
 def test_the_log_has_each_operation_at_debug_level_as_json(cluster: LaunchedCluster, mount: MakeMount) -> None:

@@ -68,12 +68,12 @@ class End:
         self.completions: CompletionQueue = context.completion_queue(depth)
         self.pair: QueuePair = context.queue_pair(self.completions, capacity)
 
-    def connect(self, other: "End", persistence: Persistence = PATIENT) -> None:
-        """To one on the same device."""
+    def connect(self, other: "End", persistence: Persistence = PATIENT, mtu_bytes: int | None = None) -> None:
+        """To one on the same device. `mtu_bytes` None: the port's."""
         device = self.context.device()
         port, gid = port_of(device)
         reads = min(device.reads_max, 16)
-        path = Path(port.number, gid, self.pair.number, port.mtu_bytes, reads, reads, persistence)
+        path = Path(port.number, gid, self.pair.number, mtu_bytes or port.mtu_bytes, reads, reads, persistence)
         self.pair.connect(path, RemoteEnd(other.pair.number, other.pair.number, gid.address))
 
     def work(
@@ -140,14 +140,15 @@ def ends(
     capacity: Capacity = ROOMY,
     depth: int = 512,
     persistence: Persistence = PATIENT,
+    mtu_bytes: int | None = None,
 ) -> Iterator[tuple[End, End]]:
     """Two, connected, each with an open device of its own."""
     name = binding.devices()[0].name
     contexts = [binding.open(name) for _ in range(2)]
     try:
         one, other = (End(context, size, capacity, depth) for context in contexts)
-        one.connect(other, persistence)
-        other.connect(one, persistence)
+        one.connect(other, persistence, mtu_bytes)
+        other.connect(one, persistence, mtu_bytes)
         yield one, other
         one.close()
         other.close()

@@ -180,7 +180,7 @@ def test_a_closed_queue_pair_does_not_answer(binding: Binding) -> None:
 
 def test_fail_flushes_all_that_is_posted(binding: Binding) -> None:
     with ends(binding, persistence=HASTY._replace(receiver_retries=7)) as (one, other):
-        one.pair.receive([Receive(n, one.memory.address, 16, one.region.lkey) for n in range(4)])
+        one.pair.receive([Receive(n, one.memory.address + 16 * n, 16, one.region.lkey) for n in range(4)])
         one.pair.post([one.work(Kind.SEND, length=4, id=10 + n, signalled=False) for n in range(4)])
         one.pair.fail()
         one.pair.fail()

@@ -41,7 +41,7 @@ def kernel_counts(name: str) -> dict[str, int]:
     """What the kernel keeps of a device: queue pairs, regions, completion queues and so on. Empty for soft verbs."""
     if not Path("/sys/class/infiniband", name).exists():
         return {}
-    shown = subprocess.run(["rdma", "-j", "resource", "show", "dev", name], capture_output=True, check=True).stdout
+    shown = subprocess.run(["rdma", "-j", "resource", "show", name], capture_output=True, check=True).stdout
     (counts,) = json.loads(shown)
     return {key: count for key, count in counts.items() if isinstance(count, int) and key != "ifindex"}
 

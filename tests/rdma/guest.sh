@@ -48,6 +48,8 @@ while [ "$#" != 0 ]; do
 done
 [ "$#" != 0 ] || refuse "which command?"
 case "$nics" in 1 | 2 | 4) ;; *) refuse "--nics is 1, 2 or 4" ;; esac
+python="$tree/.venv/bin/python"
+[ "$host_python" = 0 ] || [ -x "$python" ] || refuse "--host-python: there is no $python (tests/run.sh makes it)"
 
 image="$(bash "$here/guest/image.sh")" || exit
 
@@ -70,7 +72,6 @@ cp -- "$here/guest/init.sh" "$run/control/"
 chmod 755 "$run/control/init.sh"
 
 # Every folder that the interpreter imports from, but for what the tree and the folders before it have.
-python_folders=()
 share_python() {
     local folder had within
     while read -r folder; do
@@ -88,8 +89,6 @@ PYTHON
     )
 }
 if [ "$host_python" = 1 ]; then
-    python="$tree/.venv/bin/python"
-    [ -x "$python" ] || refuse "--host-python: there is no $python (tests/run.sh makes it)"
     # The distribution's Python lies in /usr, which the guest has of its own.
     if [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
         "$python" -c 'import sys; raise SystemExit(sys.version_info[:2] != (3, 11))' || {

@@ -9,6 +9,7 @@ Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -18,7 +19,7 @@ from fs_common.methods import Method
 from fs_common.records.session import Hello, Welcome
 from fs_common.rpc import Part, Peer, Ticket
 from fs_common.transports import tcp
-from fs_common.transports.payload import Again, PayloadTransport
+from fs_common.transports.payload import ANOTHER_TRY_S, Again, PayloadTransport
 
 if TYPE_CHECKING:
     from fs_common.tls.files import TlsFiles
@@ -72,8 +73,10 @@ class PeerPool:
         self.connect_timeout_s = connect_timeout_s
         self._peers: dict[Address, Peer] = {}
         self._retired: list[Peer] = []
-        """Told goodbye by their servers; their last calls may still be in work."""
+        """Told goodbye by their servers, or replaced; their last calls may still be in work."""
         self._connecting: dict[Address, asyncio.Task[Peer]] = {}
+        self._another_try: dict[Address, asyncio.TimerHandle] = {}
+        """Of connections that might be better."""
         self._process = os.getpid()
         self._closed = False
 
@@ -152,6 +155,9 @@ class PeerPool:
     async def close(self) -> None:
         """Close all connections. Calls in flight fail with PEER_GONE."""
         self._closed = True
+        for timer in self._another_try.values():
+            timer.cancel()
+        self._another_try.clear()
         for task in list(self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._connecting.values(), return_exceptions=True)
@@ -170,15 +176,36 @@ class PeerPool:
         self._retired = [old for old in self._retired if not old.closed]
         if (old := self._peers.get(address)) is not None and not old.closed:
             self._retired.append(old)
+            old.retire()
         self._peers[address] = peer
         return peer
+
+    def _book_another_try(self, address: Address) -> None:
+        if (timer := self._another_try.pop(address, None)) is not None:
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._another_try[address] = loop.call_later(ANOTHER_TRY_S, self._try_again, address)
+
+    def _try_again(self, address: Address) -> None:
+        """Make a connection in the place of the one that might be better. Calls go over that until it is there."""
+        self._another_try.pop(address, None)
+        peer = self._peers.get(address)
+        if peer is not None and not peer.closed and not peer.closing and address not in self._connecting:
+            task = asyncio.get_running_loop().create_task(self._connect(address))
+            task.add_done_callback(partial(self._tried_again, address))
+            self._connecting[address] = task
+
+    def _tried_again(self, address: Address, task: asyncio.Task[Peer]) -> None:
+        if not task.cancelled() and task.exception() is not None and not self._closed:
+            self._book_another_try(address)
 
     async def _made(self, address: Address) -> Peer:
         """A greeted connection that carries payload in the best way there is."""
         while True:
             peer = await self._greeted(address)
             try:
-                await self._transport.improve(peer, f"{address[0]}:{address[1]}")
+                if not await self._transport.improve(peer, f"{address[0]}:{address[1]}"):
+                    self._book_another_try(address)
             except Again:
                 # Each time with one way less, at last over TCP alone.
                 await peer.close()

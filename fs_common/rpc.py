@@ -531,6 +531,14 @@ class Peer:
         self._link.probe()
         return self._link.received_bytes
 
+    def retire(self) -> None:
+        """No new calls: another connection takes them. This one ends with its last answer."""
+        if not self.closed and not self.closing:
+            self.closing = True
+            self._refuse_waiting()
+            if not self._pending:
+                self._link.close()
+
     async def close(self) -> None:
         """End the connection. Calls in flight fail with PEER_GONE."""
         self._link.abort(EmberError(Code.PEER_GONE, f"connection {self._link.name} was closed by its owner"))

@@ -33,6 +33,8 @@ DEVICES: Final = "/sys/class/infiniband"
 REASONS: Final = ("there", "between")
 MOVE_TIMEOUT_S = 3.0
 """For the exchange in which a connection moves: its own round trips, and the tries of a device to get through."""
+ANOTHER_TRY_S = 30.0
+"""After which a connection that did not get through, and stays on TCP, is replaced by one that does, if it can be."""
 LOOK_AGAIN_S = 10.0
 """How often a process without a usable device looks whether there is one."""
 
@@ -76,20 +78,22 @@ class PayloadTransport:
             offer(service, lambda end, caller: self._demanded().to_caller(end, caller))
         service.add_stats(self.stats)
 
-    async def improve(self, peer: Peer, server: str) -> None:
+    async def improve(self, peer: Peer, server: str) -> bool:
         """Move a greeted connection to `server`, on which no call is made yet, to RDMA, if that is wanted and can be.
+
+        False: both sides can, and it did not get through: another connection may, later.
 
         Raises `Again`; `EmberError`, UNREACHABLE: RDMA is demanded, and cannot be. The connection is to be closed.
         """
         if not self.choice.may_be_rdma or peer.welcome.role == "meta":
-            return
+            return True
         rdma = self._usable()
         if rdma is None:
             self._stay(server, "here", self._why_not)
-            return
+            return True
         if peer.welcome.transport != RDMA:
             self._stay(server, "there", "the server does not offer it (`emberfs doctor` on its machine may say why)")
-            return
+            return True
         from fs_common.transports.rdma.setup import Broken, upgrade
 
         reason = "it could not be reached just now"
@@ -106,8 +110,9 @@ class PayloadTransport:
                 reason = error.message
             else:
                 rdma.choice.worked(way, server)
-                return
+                return True
         self._stay(server, "between", reason)
+        return False
 
     def stats(self) -> dict[str, int]:
         figures = {f"rdma_fallbacks_{reason}": count for reason, count in self.fallbacks.items()}

@@ -5,6 +5,7 @@ import errno
 
 import pytest
 
+from fs_common import peers
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.methods import PING, UPDATE_CHUNKS
 from fs_common.peers import PeerPool
@@ -13,6 +14,7 @@ from fs_common.records.storage import UpdateChunks
 from fs_common.rpc import Service
 from fs_common.transports import tcp
 from fs_common.transports.choice import TransportChoice
+from fs_common.transports.rdma import devices, process
 from fs_common.transports.rdma.verbs import Kind
 from tests.certificates import client_files, daemon_files
 from tests.common.loopback import MIB, TIMEOUT, hello, pattern, service, until
@@ -222,5 +224,37 @@ def test_a_device_that_cannot_be_opened_leaves_tcp() -> None:
             await pool.call(address, PING, Ping(), timeout=TIMEOUT)
             assert goes_over(await pool.peer(address)) == "tcp"
             assert here.transports[-1].fallbacks == {"between": 1}
+
+    run(main())
+
+
+def test_a_connection_that_fell_back_moves_when_it_can_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls under way over TCP meanwhile are answered there."""
+    monkeypatch.setattr(peers, "ANOTHER_TRY_S", 0.02)
+    monkeypatch.setattr(devices, "PENALTY_S", 0.0)
+    monkeypatch.setattr(process, "DEVICES_AGE_S", 0.0)
+
+    async def main() -> None:
+        data = pattern(300_000)
+        async with world("10.77.0.1") as here:
+            assert here.fabric is not None
+            store = Store(data)
+            address = await here.serve(store.service)
+            here.fabric.refuse("queue_pair", errno.ENOMEM, times=2)
+            pool = here.pool()
+            store.go_on.clear()
+            under_way = asyncio.ensure_future(
+                pool.call(address, UPDATE_CHUNKS, UpdateChunks(CLIENT, []), send=[data], timeout=TIMEOUT)
+            )
+            await until(lambda: store.tried)
+            first = await pool.peer(address)
+            assert goes_over(first) == "tcp"
+            await until(lambda: pool.transports().get(address) == "rdma")
+            assert await read(pool, address, len(data)) == data
+            assert not first.closed
+            store.go_on.set()
+            await under_way
+            assert store.tried == 1
+            await until(lambda: first.closed)
 
     run(main())

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from fs_common.records import (
+    cluster_config,
     control,
     following,
     locks,
@@ -40,6 +41,7 @@ SLOW_OPERATIONS = Method("slow_operations", 5, session.Empty, slow.SlowOperation
 GET_ROUTING = Method("get_routing", 10, routing.GetRouting, routing.GetRoutingReply)
 # 11 to 20 are not used again.
 GET_CONTROL = Method("get_control", 21, control.GetControl, control.GetControlReply)
+GET_MOUNT_CONFIG = Method("get_mount_config", 22, control.GetMountConfig, cluster_config.PushedConfig)
 
 STAT = Method("stat", 100, meta.Stat, meta.AttributesReply)
 BATCH_STAT = Method("batch_stat", 101, meta.BatchStat, meta.BatchAttributesReply)

@@ -1,4 +1,5 @@
-"""What the cluster's configuration may say, for each kind of daemon: keys, defaults, bounds, what takes effect when.
+"""What the cluster's configuration may say, for daemons of each kind and mounts: keys, defaults, bounds, what takes
+effect when.
 
 A daemon's own configuration (`fs_meta/config.py`, `fs_storage/config.py`) has these keys, too, and those that are the
 process's own: who it is, where it listens, where its data lies, what a whole cluster must never disagree on. What a
@@ -23,6 +24,7 @@ and "no bound", and records hold them in nanoseconds and bytes."""
 
 META: Final = "meta"
 STORAGE: Final = "storage"
+MOUNT: Final = "mount"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,8 +37,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A request that takes longer is told in the log and in `emberfs status`: far more than a healthy disk and network
     need. 0: none is."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_json: bool = False
-    """One JSON object for each line instead of text."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work together; the message names the key (the loader makes it one line)."""
@@ -59,7 +59,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return found
 
 
-class MetaSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DaemonSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of those that ask for the configuration before they begin to log."""
+
+    log_json: bool = False
+    """One JSON object for each line instead of text."""
+
+
+class MountConfig(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of mounts. What they promise to programs is said where each is made, in its options."""
+
+    LIVE: ClassVar[frozenset[str]] = frozenset({"log_level", "slow_operation_ms"})
+
+
+class MetaSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     LIVE: ClassVar[frozenset[str]] = frozenset(
         {
             "log_level",
@@ -119,7 +132,7 @@ class MetaSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return problems
 
 
-class StorageSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StorageSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     LIVE: ClassVar[frozenset[str]] = frozenset(
         {
             "log_level",
@@ -166,7 +179,11 @@ class StorageSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields
         return problems
 
 
-KINDS: Final[dict[str, type[Settings]]] = {META: MetaSettings, STORAGE: StorageSettings}
+KINDS: Final[dict[str, type[Settings]]] = {
+    META: MetaSettings,
+    STORAGE: StorageSettings,
+    MOUNT: MountConfig,
+}
 
 
 def keys_of(settings: type[Settings]) -> list[str]:

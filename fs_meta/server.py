@@ -24,6 +24,7 @@ from fs_common.checks import InvariantViolation
 from fs_common.endless import keep
 from fs_common.errors import EmberError
 from fs_common.peers import Address, PeerPool
+from fs_common.records.cluster_config import PushedConfig
 from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
 from fs_common.records.session import PROTOCOL_VERSION, Hello, Welcome
@@ -87,6 +88,9 @@ class Manager(Protocol):
 
     def where(self) -> GetControlReply:
         """Where the control plane is."""
+
+    def mount_config(self) -> PushedConfig:
+        """What the cluster configures for mounts. Raises NOT_MANAGER."""
 
     def reconfigure(self, config: MetaConfig) -> None:
         """What of it takes effect at once does."""
@@ -277,6 +281,7 @@ async def start(
     service = make_service(context, config.cluster, clients, following, news)
     service.slow_operations = SlowOperations(config.slow_operation_ms)
     service.register(methods.GET_CONTROL, lambda call: Reply(manager.where()))
+    service.register(methods.GET_MOUNT_CONFIG, lambda call: Reply(manager.mount_config()))
     permits.register(service, kv, users)
     guard(service, users)
     collector = Collector(

@@ -15,7 +15,7 @@ from fs_client.cli.text import counted, local_time, put, put_json
 if TYPE_CHECKING:
     from fs_common.records.cluster_config import ConfigReport, ConfigVersion, Setting
 
-KINDS = ("meta", "storage")
+KINDS = ("meta", "storage", "mount")
 TRIES_MAX = 5
 """Of a change, when others change the same configuration meanwhile."""
 
@@ -28,10 +28,10 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only say whether 
 def config() -> None:
     """Show and change the cluster's configuration.
 
-    There is one text of TOML for metadata servers and one for storage daemons. A daemon works by its built-in values,
-    over them the cluster's configuration, over that its own file and environment. A change is refused unless it is
-    valid, and reaches every node with its next heartbeat; some keys take effect at once, others when a daemon is
-    started again. Every version is kept.
+    There is one text of TOML for metadata servers, one for storage daemons, one for mounts. A daemon works by its
+    built-in values, over them the cluster's configuration, over that its own file and environment (of a mount: its
+    options). A change is refused unless it is valid, and reaches every node with its next heartbeat, mounts within half
+    a minute; some keys take effect at once, others when a daemon is started again. Every version is kept.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("node", required=False, metavar="[NODE|meta|storage]")
+@click.argument("node", required=False, metavar="[NODE|meta|storage|mount]")
 @click.option("--origin", is_flag=True, help="Where each value comes from, and when a change takes effect.")
 @json_option
 @cluster_option

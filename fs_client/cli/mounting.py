@@ -149,4 +149,5 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
         metrics_port=options.metrics_port,
         metrics_host=options.metrics_host,
         slow_operation_ms=options.slow_operation_ms,
+        own=options.own,
     )

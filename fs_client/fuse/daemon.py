@@ -20,13 +20,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fs_client import aio
 from fs_client.fuse import handover, mountpoint, sockets
 from fs_client.fuse.channel import Channel, End
+from fs_client.fuse.cluster_settings import ClusterSettings
 from fs_client.fuse.control import Control
 from fs_client.fuse.ending import Audience, give_up, tell_losses, while_progress
 from fs_client.fuse.mount import Mount
@@ -46,7 +47,9 @@ from fs_common.errors import Code, EmberError
 from fs_common.ids import ClientId
 from fs_common.limits import MIB
 from fs_common.records.session import MOUNT
+from fs_common.settings import MountConfig
 from fs_common.slow_operations import SlowOperations
+from fs_common.telemetry import set_log_level
 
 if TYPE_CHECKING:
     from fs_common.http_server import HttpServer
@@ -84,6 +87,8 @@ class DaemonSettings:
     metrics_host: str = METRICS_HOST
     """The address to listen on for that."""
     slow_operation_ms: int = SLOW_OPERATION_MS
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """Of the keys that the cluster may configure, what was said here."""
 
 
 async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
@@ -153,6 +158,7 @@ class _Daemon:
         self._pages: HttpServer | None = None
         """What it tells over HTTP."""
         self._log = OperationLog(SlowOperations(settings.slow_operation_ms))
+        self._settled = ClusterSettings(fs, settings.own, self._reconfigure)
         self._handlers = all_handlers(self.mount)
         self._taken_over = negotiated is not None
         self._ended: asyncio.Future[End | None] = self._loop.create_future()
@@ -201,6 +207,7 @@ class _Daemon:
                 mount.channel.notify_resend()
             _set_up_device(settings)
             mount.begin()
+            self._settled.begin()
             heap.freeze()
             relief = keep(self._wait_for_relief, "waiting for relief", end_on=())
             try:
@@ -217,6 +224,7 @@ class _Daemon:
             stopping.cancel()
             if self._wakeful is not None:
                 self._wakeful.close()
+            await self._settled.close()
             await self._close_pages()
             if relief is not None:
                 relief.cancel()
@@ -233,6 +241,11 @@ class _Daemon:
                     self._audience.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _reconfigure(self, settings: MountConfig) -> None:
+        set_log_level(settings.log_level)
+        self._log.slow.set_threshold(settings.slow_operation_ms)
+        self._log.look()
 
     def _open_pages(self) -> None:
         """Raises UNREACHABLE, INVALID."""

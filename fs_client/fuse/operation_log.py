@@ -53,10 +53,16 @@ class OperationLog:
 
     def __init__(self, slow: SlowOperations) -> None:
         self.slow = slow
-        self.debug = logger.isEnabledFor(logging.DEBUG)
-        self.tell_ns = -1 if self.debug else slow.threshold_ns
+        self.debug = False
+        self.tell_ns = 0
         """A request that took longer is told of (`tell`)."""
+        self.look()
         self._failures = LimitedLog(logger)
+
+    def look(self) -> None:
+        """The log's level or the threshold may have changed."""
+        self.debug = logger.isEnabledFor(logging.DEBUG)
+        self.tell_ns = -1 if self.debug else self.slow.threshold_ns
 
     def failed(self, request: Request, error: OSError) -> None:
         """A request is about to be answered with the error."""

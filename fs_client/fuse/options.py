@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fs_client.fuse.policy import Policy
 from fs_common.limits import GIB, KIB, MIB
@@ -74,6 +75,8 @@ class MountOptions:
     metrics_port: int = NO_PORT
     metrics_host: str = METRICS_HOST
     slow_operation_ms: int = SLOW_OPERATION_MS
+    own: dict[str, Any] = field(default_factory=dict)
+    """What was said of keys that the cluster may configure: it wins."""
 
 
 def parse(words: Iterable[str]) -> MountOptions:
@@ -138,7 +141,7 @@ def parse(words: Iterable[str]) -> MountOptions:
             case "log_level" if equals:
                 if value not in LOG_LEVELS:
                     raise BadOption(f"log_level={value} is none of {', '.join(LOG_LEVELS)}")
-                options.log_level = value
+                options.log_level = options.own["log_level"] = value
             case "log_json" if not equals:
                 options.log_json = True
             case "metrics_port" if equals:
@@ -148,7 +151,7 @@ def parse(words: Iterable[str]) -> MountOptions:
                     raise BadOption("metrics_host= names no address: leave it out for loopback")
                 options.metrics_host = value
             case "slow_operation_ms" if equals:
-                options.slow_operation_ms = _number(word, value)
+                options.slow_operation_ms = options.own["slow_operation_ms"] = _number(word, value)
             case _ if word in KERNEL_WORDS:
                 options.kernel_words.add(word)
             case _ if word in _UNDONE:

@@ -7,6 +7,10 @@ class GetControl(msgspec.Struct, frozen=True, array_like=True):
     pass
 
 
+class GetMountConfig(msgspec.Struct, frozen=True, array_like=True):
+    """The cluster's configuration of mounts is asked for: a `PushedConfig`."""
+
+
 class GetControlReply(msgspec.Struct, frozen=True, array_like=True):
     port: int
     """Of gRPC, at the host by which the caller has reached the data plane."""

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fs_common.live_config import LiveConfig
+from fs_common.records.cluster_config import PushedConfig
 from fs_common.records.control import GetControlReply
 from fs_common.records.routing import NodeState, Routing
-from fs_common.settings import META
+from fs_common.settings import META, MOUNT
 from fs_common.tls.files import TlsFiles
 from fs_meta.kv.interface import KeyValueStore
 from fs_meta.manager.growth import Growth
@@ -63,6 +64,10 @@ class RunningManager:
     def where(self) -> GetControlReply:
         """Where the control plane is, for those who know the data plane."""
         return GetControlReply(self.port, self.manager.acts)
+
+    def mount_config(self) -> PushedConfig:
+        """What the cluster configures for mounts, for those who know the data plane. Raises NOT_MANAGER."""
+        return self.manager.configuration().pushed(MOUNT)
 
     async def close(self) -> None:
         """End all calls and tasks; the store stays open."""

@@ -122,7 +122,7 @@ def test_a_change_that_breaks_while_it_takes_effect_is_failed() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "says"),
     [
-        ("mount", "", "there is no configuration for 'mount'"),
+        ("console", "", "there is no configuration for 'console'"),
         ("storage", "node = 3", "no key node: it may be one of a daemon's own file"),
         ("storage", "[section]", "no key section"),
         ("storage", "log_level = 'loud'", "log_level: Invalid enum value 'loud'"),

@@ -18,7 +18,7 @@ from fs_meta.manager.setting_views import settings_of
 
 router = APIRouter(tags=["config"])
 
-Kind = Literal["meta", "storage"]
+Kind = Literal["meta", "storage", "mount"]
 VERSIONS_MAX = 50
 TEXT_LENGTH_MAX = 65_536
 

@@ -54,14 +54,20 @@ python="$tree/.venv/bin/python"
 image="$(bash "$here/guest/image.sh")" || exit
 
 caller="$PPID"
-run="$(mktemp -d "${TMPDIR:-/tmp}/emberfs-guest.XXXXXX")"
+# What a script that was killed has left: a disk may be large.
+for left in "${TMPDIR:-/tmp}"/emberfs-guest.[0-9]*.*; do
+    owner="${left##*/emberfs-guest.}"
+    [ -d "/proc/${owner%%.*}" ] || rm -rf -- "$left" 2>/dev/null || true
+done
+run="$(mktemp -d "${TMPDIR:-/tmp}/emberfs-guest.$$.XXXXXX")"
 machine="" printer=""
 finish() {
     local process
     for process in $machine $printer; do
-        kill -KILL "$process" 2>/dev/null && wait "$process" 2>/dev/null
+        kill -KILL "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
     done
-    [ -z "$console" ] || cp -- "$run/console" "$console" 2>/dev/null
+    [ -z "$console" ] || cp -- "$run/console" "$console" 2>/dev/null || true
     rm -rf -- "$run"
 }
 trap finish EXIT

@@ -87,6 +87,9 @@ async def world(offered: Service, fabric: Fabric | None = None, slabs: SlabPool 
             await peer.close()
     finally:
         await server.close()
+        for pool in (slabs, transport.server.slabs):
+            if pool is not None:
+                pool.close()
         assert set(transport.held().values()) == {0}, transport.held()
         used = [entry for side in (transport.client, transport.server) for entry in side.memory._index if entry.uses]
         assert not used, "memory is in use that belongs to nobody"

@@ -119,6 +119,18 @@ def test_one_in_many_is_signalled() -> None:
     assert ledger.unsignalled
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_many_are_numbered_as_one_after_another(seed: int) -> None:
+    random = Random(seed)
+    one, many = WorkLedger(1 << 20), WorkLedger(1 << 20)
+    for _ in range(50):
+        count = random.randrange(100)
+        assert many.post_many(count) == [one.post() for _ in range(count)]
+        if random.random() < 0.5:
+            assert many.post(signalled=True) == one.post(signalled=True)
+        assert (many.posted, many._signalled) == (one.posted, one._signalled)
+
+
 def test_a_completion_tells_of_all_before_it() -> None:
     ledger = WorkLedger(64)
     done: list[int] = []

@@ -51,7 +51,8 @@ def _descriptor(random: Random) -> tuple[int, int, int]:
 
 def owned(envelope: Envelope) -> tuple[object, ...]:
     """What is left when the reader goes on."""
-    return bytes(envelope.frame.body), envelope.frame._replace(body=memoryview(b"")), envelope.sends, envelope.intos
+    frame, sends, intos = envelope
+    return bytes(frame.body), frame._replace(body=memoryview(b"")), list(sends), list(intos)
 
 
 def read_all(reader: EnvelopeReader, content: bytes) -> list[tuple[object, ...]]:
@@ -177,6 +178,9 @@ def test_bounds_hold_for_the_next_envelopes() -> None:
     assert read_all(reader, request(b"x" * 10, [], [])[0])
     with pytest.raises(FrameError) as caught:
         read_all(reader, request(b"x" * 11, [], [])[0])
+    assert caught.value.field == "body length"
+    with pytest.raises(FrameError) as caught:
+        read_all(EnvelopeReader(body_bytes_max=10), request(b"x" * 11, [], [])[0][:8])
     assert caught.value.field == "frame length"
     with pytest.raises(FrameError) as caught:
         read_all(EnvelopeReader(payload_bytes_max=4), request(b"", [(1, 5, 2)], [])[0])

@@ -30,7 +30,7 @@ assert SLOTS_BYTES == 296 * KIB
 class Traffic:
     """What went through one device, cumulative."""
 
-    __slots__ = ("messages_received", "messages_sent", "read_bytes", "signalled", "works", "written_bytes")
+    __slots__ = ("messages_received", "messages_sent", "read_bytes", "written_bytes")
 
     def __init__(self) -> None:
         self.messages_sent = 0
@@ -39,10 +39,6 @@ class Traffic:
         """By READs of this side."""
         self.written_bytes = 0
         """By WRITEs of this side."""
-        self.works = 0
-        """READs, WRITEs and messages posted."""
-        self.signalled = 0
-        """Of those."""
 
     def stats(self) -> dict[str, int]:
         return {f"rdma_{name}": getattr(self, name) for name in self.__slots__}

@@ -329,10 +329,11 @@ class RdmaLink:
         if self._over or self._in_turn:
             return
         self._in_turn = True
+        sender = self._sender
+        unsent_bytes = sender.unsent_bytes
         failure = ""
         try:
-            unsent_bytes = self._sender.unsent_bytes
-            while not self._over:
+            while True:
                 completions = self._completions.poll(POLL_MOST)
                 for identity, ok, status, _, size, _ in completions:
                     if not ok:
@@ -341,32 +342,35 @@ class RdmaLink:
                     elif identity & 1:
                         self._on_message(identity >> 1, size)
                     else:
-                        self._sender.ledger.completed(identity >> 1)
+                        sender.ledger.completed(identity >> 1)
                     if self._over:
                         return
                 if len(completions) < POLL_MOST:
                     break
             self._take()
-            # Nothing else will come: what is here is taken in this turn.
-            while (failure or self._tcp_ended) and self._take_on is not None and not self._over:
-                self._take_on.cancel()
-                self._take_on = None
-                self._take()
-            if failure and not self._over:
-                self._on_failure(failure)
-            if self._sender.unsent_bytes < unsent_bytes and self._receiver is not None:
+            if failure or self._tcp_ended:
+                self._take_rest()
+                if failure and not self._over:
+                    self._on_failure(failure)
+            if sender.unsent_bytes < unsent_bytes and self._receiver is not None:
                 self._receiver.drained()
         except FrameError as error:
             self._on_bad(error)
-        except VerbsError as error:
-            self._on_failure(str(error))
-        except EmberError as error:
-            self._on_failure(error.message)
+        except (VerbsError, EmberError) as error:
+            self._on_failure(error.message if isinstance(error, EmberError) else str(error))
         except Exception as error:
             self._on_defect(error)
         finally:
             self._in_turn = False
-            self._post_due()
+            if self._finishing or sender.due or self._landing is not None:
+                self._post_due()
+
+    def _take_rest(self) -> None:
+        """Nothing else will come: what is here is taken in this turn."""
+        while self._take_on is not None and not self._over:
+            self._take_on.cancel()
+            self._take_on = None
+            self._take()
 
     def _on_message(self, index: int, size: int) -> None:
         """A message is in this slot."""
@@ -435,39 +439,39 @@ class RdmaLink:
         """Hand over what is complete, as far as it is wanted. Raises `FrameError`."""
         envelopes = self._envelopes
         left = TURN_MESSAGES_MAX
-        while self._reading and self._landing is None and not self._over and not self._broken:
-            if self._reading_slot is not None:
-                envelope = envelopes.next_envelope()
-                if envelope is not None:
-                    if not self._finishing:
-                        self._hand_over(envelope)
-                    continue
+        while self._reading and self._landing is None and not self._broken:
+            if self._reading_slot is None:
+                if not self._unread:
+                    break
+                if not left:
+                    self._take_later()
+                    return
+                left -= 1
+                self._reading_slot, content = self._unread.popleft()
+                envelopes.feed(content)
+            envelope = envelopes.next_envelope()
+            if envelope is not None and not self._finishing:
+                self._hand_over(envelope)
+                if self._over:
+                    return
+            if envelopes.used_up:
                 self._emptied.append(self._slots.receive(self._reading_slot))
                 self._reading_slot = None
                 self._sender.owed += 1
-            if not self._unread:
-                break
-            if not left:
-                self._take_later()
-                return
-            left -= 1
-            self._reading_slot, content = self._unread.popleft()
-            envelopes.feed(content)
-        if (
-            (self._peer_last or self._tcp_ended)
-            and not self._peer_told
-            and self._reading
-            and self._landing is None
-            and not self._unread
-            and self._reading_slot is None
-            and not self._over
-            and not self._broken
-        ):
-            self._peer_told = True
-            if envelopes.within_envelope:
-                self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} ended within a frame"))
-            elif not self._finishing and self._receiver is not None:
-                self._receiver.peer_finished()
+        if self._peer_last or self._tcp_ended:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        """The other side sends nothing more: once all is taken that it has sent, the receiver is told."""
+        if self._unread or self._reading_slot is not None or self._landing is not None or not self._reading:
+            return
+        if self._peer_told or self._over or self._broken:
+            return
+        self._peer_told = True
+        if self._envelopes.within_envelope:
+            self.abort(EmberError(Code.PEER_GONE, f"connection {self.name} ended within a frame"))
+        elif not self._finishing and self._receiver is not None:
+            self._receiver.peer_finished()
 
     def _hand_over(self, envelope: Envelope) -> None:
         frame, sends, intos = envelope
@@ -498,13 +502,10 @@ class RdmaLink:
         """READ a request's payload into what was given for it."""
         lent = self._memory.local(views, Access.LOCAL_WRITE)
         reads = moves(list(zip(lent.addresses, lent.lengths, lent.keys, strict=True)), sends)
-        self._landing = _Landing(frame.request, frame.payload_length, reads, lent.use)
-        self._post_reads()
+        self._landing = landing = _Landing(frame.request, frame.payload_length, reads, lent.use)
+        self._post_reads(landing)
 
-    def _post_reads(self) -> None:
-        landing = self._landing
-        if landing is None:
-            return
+    def _post_reads(self, landing: _Landing) -> None:
         end = len(landing.moves)
         if landing.at == end:
             return
@@ -547,24 +548,25 @@ class RdmaLink:
         unsent_bytes = sender.unsent_bytes
         self._in_turn = True
         try:
-            self._post_reads()
+            if self._landing is not None:
+                self._post_reads(self._landing)
             sender.fill(self._on_all_sent if self._finishing else None)
-            if sender.starved and self._untaken is None:
-                self._untaken = self._loop.call_later(UNTAKEN_S, self._on_untaken)
-            if self._emptied:
-                emptied, self._emptied = self._emptied, []
-                self._queue_pair.receive(emptied)
             works = sender.works
             if works:
                 sender.works = []
-                self._traffic.works += len(works)
-                self._traffic.signalled += sum([work.signalled for work in works])
-                for i in range(0, len(works), CHAIN_MAX):
-                    self._queue_pair.post(works[i : i + CHAIN_MAX])
-        except VerbsError as error:
-            self._on_failure(str(error))
-        except EmberError as error:
-            self._on_failure(error.message)
+                if self._emptied:
+                    # Before the other side can hear that they are empty.
+                    emptied, self._emptied = self._emptied, []
+                    self._queue_pair.receive(emptied)
+                if len(works) <= CHAIN_MAX:
+                    self._queue_pair.post(works)
+                else:
+                    for i in range(0, len(works), CHAIN_MAX):
+                        self._queue_pair.post(works[i : i + CHAIN_MAX])
+            if sender.starved and self._untaken is None:
+                self._untaken = self._loop.call_later(UNTAKEN_S, self._on_untaken)
+        except (VerbsError, EmberError) as error:
+            self._on_failure(error.message if isinstance(error, EmberError) else str(error))
         except Exception as error:
             self._on_defect(error)
         finally:

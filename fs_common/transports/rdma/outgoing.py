@@ -8,12 +8,13 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from fs_common import frames
 from fs_common.errors import Code, EmberError
 from fs_common.landing import filled
 from fs_common.transports.rdma.memory import RegisteredMemory, Use
-from fs_common.transports.rdma.plan import Move, Piece, WorkLedger, moves, take
+from fs_common.transports.rdma.plan import Move, Piece, WorkLedger, dense, moves, take
 from fs_common.transports.rdma.slabs import Slab
 from fs_common.transports.rdma.stream import DESCRIPTORS_MAX, pack_envelope
 from fs_common.transports.rdma.verbs import Access
@@ -107,10 +108,13 @@ class Answer(Outgoing):
         """Bytes of files are read into it, from `_slab_end` on."""
         self._slab_end = 0
         self.uses: list[Use] = []
-        sizes = filled([length for _, length, _ in into], lengths, payload_length)
+        given = list(map(itemgetter(1), into))
+        sizes = given if sum(given) == payload_length else filled(given, lengths, payload_length)
         if sizes is not None:
             self.parts.extend(parts)
-            self._remote.extend((address, size, key) for (address, _, key), size in zip(into, sizes, strict=True))
+            if sizes is not given:
+                into = [(address, size, key) for (address, _, key), size in zip(into, sizes, strict=True) if size]
+            self._remote.extend(dense(into))
 
     def finish(self) -> None:
         """No WRITE of it is outstanding any more."""
@@ -142,7 +146,10 @@ class Answer(Outgoing):
             lent = memory.local(views, Access.NOTHING)
             self.uses.append(lent.use)
             local = list(zip(lent.addresses, lent.lengths, lent.keys, strict=True))
-            self.moves = moves(local, take(self._remote, sum(lent.lengths)))
+            if parts:
+                self.moves = moves(local, take(self._remote, sum(lent.lengths)))
+            else:
+                self.moves = moves(local, self._remote)
             self.at = 0
             return 0
         slab = self.slab

@@ -17,6 +17,8 @@ Pure. Called by `link.RdmaLink`.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from operator import eq
 from typing import NamedTuple
 
 from fs_common.checks import check
@@ -47,6 +49,10 @@ Piece = tuple[int, int, int]
 def moves(local: Sequence[Piece], remote: Sequence[Piece], bytes_max: int = WORK_BYTES_MAX) -> list[Move]:
     """The work that moves the bytes of `local`, in order, to or from those of `remote`. Both are equally long together;
     pieces may be empty."""
+    local, remote = dense(local), dense(remote)
+    if len(local) == 1:
+        return _scattered(local[0], remote, bytes_max)
+    remote = list(remote)
     found: list[Move] = []
     here = there = length = lkey = rkey = 0
     """The move that grows."""
@@ -86,8 +92,53 @@ def moves(local: Sequence[Piece], remote: Sequence[Piece], bytes_max: int = WORK
     return found
 
 
+def dense(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """One piece, where all follow one another without a gap; otherwise as they are. Runs no bytecode for each."""
+    if len(pieces) < 2:
+        return pieces
+    addresses, lengths, keys = zip(*pieces, strict=True)
+    ends = list(accumulate(lengths, initial=addresses[0]))
+    if keys.count(keys[0]) != len(keys) or not all(map(eq, addresses, ends)):
+        return pieces
+    return [(addresses[0], ends[-1] - addresses[0], keys[0])]
+
+
+def _scattered(piece: Piece, remote: Sequence[Piece], bytes_max: int) -> list[Move]:
+    """`moves` of one local piece: a batch of reads is answered from one buffer."""
+    here, left, lkey = piece
+    if len(remote) == 1:
+        there, length, rkey = remote[0]
+        check(left == length, "both sides are equally long", left, length)
+        if 0 < length <= bytes_max:
+            return [Move(here, length, lkey, there, rkey)]
+    found: list[Move] = []
+    end = here + left
+    there = length = rkey = 0
+    """The move that grows, from `here` on."""
+    for address, size, key in remote:
+        if address == there + length and key == rkey:
+            length += size
+            continue
+        while length > bytes_max:
+            found.append(Move(here, bytes_max, lkey, there, rkey))
+            here, there, length = here + bytes_max, there + bytes_max, length - bytes_max
+        if length:
+            found.append(Move(here, length, lkey, there, rkey))
+            here += length
+        there, length, rkey = address, size, key
+    while length > bytes_max:
+        found.append(Move(here, bytes_max, lkey, there, rkey))
+        here, there, length = here + bytes_max, there + bytes_max, length - bytes_max
+    if length:
+        found.append(Move(here, length, lkey, there, rkey))
+    check(here + length == end, "both sides are equally long", left)
+    return found
+
+
 def take(pieces: deque[Piece], size: int) -> list[Piece]:
     """Take the first `size` bytes off `pieces`, which have them."""
+    if len(pieces) == 1 and pieces[0][1] == size:
+        return [pieces.popleft()]
     taken: list[Piece] = []
     while size:
         address, length, key = pieces.popleft()
@@ -122,6 +173,19 @@ class WorkLedger:
     def unsignalled(self) -> bool:
         """Of what is posted last no completion will tell."""
         return self._signalled != self.posted
+
+    def post_many(self, count: int) -> list[bool]:
+        """Number the next `count` works: the last is `posted` then. Returns which are signalled."""
+        check(count <= self.room, "there is room in the send queue", count, self.posted)
+        signalled = [False] * count
+        first = SIGNAL_EVERY - (self.posted - self._signalled) - 1
+        if first < count:
+            places = range(first, count, SIGNAL_EVERY)
+            for place in places:
+                signalled[place] = True
+            self._signalled = self.posted + 1 + places[-1]
+        self.posted += count
+        return signalled
 
     def post(self, *, signalled: bool = False) -> bool:
         """Number the next work: `posted`. Returns whether it is signalled; `signalled`: it has to be."""

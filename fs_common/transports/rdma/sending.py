@@ -128,6 +128,11 @@ class Sender:
 
     # Works
 
+    @property
+    def due(self) -> bool:
+        """There may be something to post."""
+        return bool(self._queue or self._out.pending_bytes or self.works) or self.owed >= CREDITS_OWED_MAX
+
     def fill(self, all_sent: Callable[[], None] | None) -> None:
         """Number what may be posted now. `all_sent`: nothing follows what is queued; called when all is delivered.
 
@@ -181,11 +186,15 @@ class Sender:
 
     def number(self, kind: Kind, due: list[Move], at: int) -> int:
         """Number READs or WRITEs from `due[at]` on, as many as there is room for. Returns up to where."""
-        ledger, works = self.ledger, self.works
+        ledger = self.ledger
         end = min(len(due), at + ledger.room)
-        for address, length, lkey, remote_address, rkey in due[at:end]:
-            signalled = ledger.post()
-            works.append(Work(kind, ledger.posted << 1, address, length, lkey, remote_address, rkey, signalled))
+        identity = ledger.posted + 1 << 1
+        signalled = ledger.post_many(end - at)
+        if end - at == 1:
+            self.works.append(Work(kind, identity, *due[at], signalled[0]))
+        else:
+            each = zip(range(identity, identity + 2 * (end - at), 2), due[at:end], signalled, strict=True)
+            self.works += [Work(kind, number, *move, last) for number, move, last in each]
         return end
 
     def signal_last(self) -> None:
@@ -198,6 +207,7 @@ class Sender:
         """Number the next message. There are a slot and room for it."""
         out, ledger, slots, ends = self._out, self.ledger, self._slots, self._ends
         index = self._free.pop()
+        self._traffic.messages_sent += 1
         before = out.pending_bytes
         size = out.write(slots.views[index], self.owed, last=last)
         if self.owed:
@@ -218,7 +228,6 @@ class Sender:
         self.works.append(
             Work(Kind.SEND, ledger.posted << 1, address, size, slots.lkey, signalled=signalled, inline=inline)
         )
-        self._traffic.messages_sent += 1
 
     def _write_payload(self, answer: Answer, left: int) -> int:
         """Number WRITEs of an answer: all, or as many as there are room, slabs, and bytes left of what may be read from

@@ -29,6 +29,8 @@ Any bytes give envelopes or a `FrameError` that names the bad field. Pure.
 import struct
 from collections import deque
 from collections.abc import Sequence
+from itertools import starmap
+from operator import itemgetter
 from typing import NamedTuple
 
 from fs_common import frames
@@ -63,6 +65,7 @@ assert (MESSAGE_HEADER_BYTES, PREFIX_BYTES, DESCRIPTOR_BYTES) == (8, 8, 16)
 
 _SEQUENCES = 2**32
 _ADDRESSES = 2**64
+_LENGTH = itemgetter(1)
 
 
 class Descriptor(NamedTuple):
@@ -91,8 +94,7 @@ def pack_envelope(
     prefix = _PREFIX.pack(len(sends), len(intos), len(frame))
     if not sends and not intos:
         return prefix + frame
-    pack = _DESCRIPTOR.pack
-    return b"".join((prefix, *[pack(*one) for one in sends], *[pack(*one) for one in intos], frame))
+    return b"".join((prefix, *starmap(_DESCRIPTOR.pack, sends), *starmap(_DESCRIPTOR.pack, intos), frame))
 
 
 class MessageWriter:
@@ -120,6 +122,9 @@ class MessageWriter:
             flags |= CONTENT
             pending = self._pending
             room = CONTENT_BYTES_MAX
+            if len(pending) == 1 and self.pending_bytes <= room:
+                size += self.pending_bytes
+                slot[MESSAGE_HEADER_BYTES:size] = pending.popleft()
             while pending and room:
                 piece = pending[0]
                 length = len(piece)
@@ -226,6 +231,11 @@ class EnvelopeReader:
         self._cut = bytearray()
         self._start = self._filled = 0
 
+    @property
+    def used_up(self) -> bool:
+        """Nothing of what was fed is left: it is not looked at any more."""
+        return self._start == len(self._view)
+
     def next_envelope(self) -> Envelope | None:
         """None: another content is needed. Raises `FrameError`."""
         if self._filled:
@@ -233,10 +243,12 @@ class EnvelopeReader:
         view, start = self._view, self._start
         left = len(view) - start
         if left >= PREFIX_BYTES:
-            length = self._envelope_length(view, start)
+            sends, intos, frame_length = _PREFIX.unpack_from(view, start)
+            length = PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES + frame_length
             if length <= left:
                 self._start = start + length
-                return self._parse(view[start : start + length])
+                return self._parse(view[start : start + length], sends, intos, frame_length)
+            self._check_prefix(sends, intos, frame_length)
             self._cut = bytearray(length)
         elif left:
             self._cut = bytearray(PREFIX_BYTES)
@@ -252,14 +264,15 @@ class EnvelopeReader:
             self._fill(PREFIX_BYTES)
             if self._filled < PREFIX_BYTES:
                 return None
-            length = self._envelope_length(self._cut, 0)
-            self._cut.extend(bytes(length - PREFIX_BYTES))
+            sends, intos, frame_length = _PREFIX.unpack_from(self._cut)
+            self._check_prefix(sends, intos, frame_length)
+            self._cut.extend(bytes((sends + intos) * DESCRIPTOR_BYTES + frame_length))
         self._fill(len(self._cut))
         if self._filled < len(self._cut):
             return None
         # The envelope keeps these bytes; the next one that is cut has others.
         whole, self._cut, self._filled = self._cut, bytearray(), 0
-        return self._parse(memoryview(whole))
+        return self._parse(memoryview(whole), *_PREFIX.unpack_from(whole))
 
     def _fill(self, end: int) -> None:
         """Take what there is, until so many bytes of the cut envelope are here."""
@@ -268,40 +281,36 @@ class EnvelopeReader:
         self._filled += len(taken)
         self._start += len(taken)
 
-    def _envelope_length(self, source: memoryview | bytearray, start: int) -> int:
-        sends, intos, frame_length = _PREFIX.unpack_from(source, start)
+    def _check_prefix(self, sends: int, intos: int, frame_length: int) -> None:
         if sends > DESCRIPTORS_MAX or intos > DESCRIPTORS_MAX:
             raise FrameError("descriptors", f"{sends} and {intos} are over the bound of {DESCRIPTORS_MAX}")
         if not frames.HEADER_SIZE <= frame_length <= frames.HEADER_SIZE + self.body_bytes_max:
             raise FrameError("frame length", f"{frame_length} bytes, with a body of at most {self.body_bytes_max}")
-        length: int = PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES + frame_length
-        return length
 
-    def _parse(self, whole: memoryview) -> Envelope:
-        sends, intos, frame_length = _PREFIX.unpack_from(whole)
+    def _parse(self, whole: memoryview, sends: int, intos: int, frame_length: int) -> Envelope:
+        if sends > DESCRIPTORS_MAX or intos > DESCRIPTORS_MAX or frame_length < frames.HEADER_SIZE:
+            self._check_prefix(sends, intos, frame_length)
         begin = len(whole) - frame_length
-        header = frames.unpack(whole, begin, self.body_bytes_max, self.payload_bytes_max)
-        if header.body_length != frame_length - frames.HEADER_SIZE:
-            raise FrameError("frame length", f"{frame_length} bytes, of a frame with a body of {header.body_length}")
-        frame = Frame(
-            header.kind,
-            header.method,
-            header.request,
-            whole[begin + frames.HEADER_SIZE :],
-            header.payload_length,
-            header.deadline_ms,
-            header.trace,
+        kind, method, request, body_length, payload_length, deadline_ms, trace = frames.unpack(
+            whole, begin, self.body_bytes_max, self.payload_bytes_max
         )
-        sent: list[tuple[int, int, int]] = []
-        wanted: list[tuple[int, int, int]] = []
-        if sends or intos:
-            if header.kind != frames.REQUEST:
-                raise FrameError("descriptors", "a frame that is no request lends memory")
-            middle = PREFIX_BYTES + sends * DESCRIPTOR_BYTES
-            sent = list(_DESCRIPTOR.iter_unpack(whole[PREFIX_BYTES:middle]))
-            wanted = list(_DESCRIPTOR.iter_unpack(whole[middle:begin]))
-            if max([address + length for address, length, _ in sent + wanted]) > _ADDRESSES:
+        if body_length != frame_length - frames.HEADER_SIZE:
+            raise FrameError("frame length", f"{frame_length} bytes, of a frame with a body of {body_length}")
+        body = whole[begin + frames.HEADER_SIZE :]
+        frame = Frame(kind, method, request, body, payload_length, deadline_ms, trace)
+        if not sends and not intos:
+            if kind == frames.REQUEST and payload_length:
+                raise FrameError("descriptors", f"none, of a request with a payload of {payload_length} bytes")
+            return Envelope(frame, (), ())
+        if kind != frames.REQUEST:
+            raise FrameError("descriptors", "a frame that is no request lends memory")
+        middle = PREFIX_BYTES + sends * DESCRIPTOR_BYTES
+        sent: list[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(whole[PREFIX_BYTES:middle]))
+        wanted: list[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(whole[middle:begin]))
+        for some in (sent, wanted):
+            # Only what is at the highest address can reach beyond all memory: lengths have 32 bits.
+            if some and max(some)[0] >= _ADDRESSES - 2**32:
                 raise FrameError("descriptors", "memory is lent that reaches beyond all addresses")
-        if header.kind == frames.REQUEST and sum([length for _, length, _ in sent]) != header.payload_length:
-            raise FrameError("descriptors", f"those of the payload are not of {header.payload_length} bytes together")
+        if (sum(map(_LENGTH, sent)) if sent else 0) != payload_length:
+            raise FrameError("descriptors", f"those of the payload are not of {payload_length} bytes together")
         return Envelope(frame, sent, wanted)

@@ -31,7 +31,7 @@ from fs_common.transports.rdma.memory import Use
 from fs_common.transports.rdma.outgoing import Answer, Loan, lend
 from fs_common.transports.rdma.plan import CHAIN_MAX, Move, Piece, moves
 from fs_common.transports.rdma.sending import Sender
-from fs_common.transports.rdma.stream import CONTENT, LAST, Envelope, EnvelopeReader, MessageReader
+from fs_common.transports.rdma.stream import LAST, Envelope, EnvelopeReader, MessageReader
 from fs_common.transports.rdma.verbs import Access, Kind, Receive, VerbsError
 from fs_common.transports.tcp import TcpLink
 from fs_common.wire import Frame, Outgoing, Part
@@ -316,16 +316,11 @@ class RdmaLink:
     # Completions
 
     def _on_completions(self) -> None:
-        try:
-            self._completions.take_events()
-            self._completions.arm()
-        except VerbsError as error:
-            self._on_failure(str(error))
-            return
-        self._poll()
+        self._poll(news=True)
 
-    def _poll(self) -> None:
-        """Take all that is complete. The completion queue is as long as what is posted, so this ends."""
+    def _poll(self, *, news: bool = False) -> None:
+        """Take all that is complete. The completion queue is as long as what is posted, so this ends. `news`: its
+        descriptor says that there is something; it says so again from then on."""
         if self._over or self._in_turn:
             return
         self._in_turn = True
@@ -333,6 +328,9 @@ class RdmaLink:
         unsent_bytes = sender.unsent_bytes
         failure = ""
         try:
+            if news:
+                self._completions.take_events()
+                self._completions.arm()
             while True:
                 completions = self._completions.poll(POLL_MOST)
                 for identity, ok, status, _, size, _ in completions:
@@ -343,11 +341,12 @@ class RdmaLink:
                         self._on_message(identity >> 1, size)
                     else:
                         sender.ledger.completed(identity >> 1)
-                    if self._over:
-                        return
+                if self._over:
+                    return
                 if len(completions) < POLL_MOST:
                     break
-            self._take()
+            if self._unread or self._reading_slot is not None or self._peer_last or self._tcp_ended:
+                self._take()
             if failure or self._tcp_ended:
                 self._take_rest()
                 if failure and not self._over:
@@ -376,18 +375,18 @@ class RdmaLink:
         """A message is in this slot."""
         self._traffic.messages_received += 1
         self.received_bytes += size
-        if self._broken:
+        if self._broken or self._over:
             return
-        message = self._messages.read(self._slots.views[index][:size])
-        if message.credits:
-            self._sender.give(message.credits)
+        credits, flags, content = self._messages.read(self._slots.views[index][:size])
+        if credits:
+            self._sender.give(credits)
             if self._untaken is not None:
                 self._untaken.cancel()
                 self._untaken = None
-        if message.flags & LAST:
+        if flags & LAST:
             self._peer_last = True
-        if message.flags & CONTENT:
-            self._unread.append((index, message.content))
+        if content:
+            self._unread.append((index, content))
             if self._move is not None:
                 move, self._move = self._move, None
                 self._adopt()

@@ -188,7 +188,7 @@ class MessageReader:
             self._unread += 1
             if self._unread > CREDITS:
                 raise FrameError("credits", f"more than {CREDITS} messages came that were not read")
-        self._last = flags & LAST != 0
+        self._last = flags >= LAST
         self._sequence = (sequence + 1) % _SEQUENCES
         return Message(credits, flags, content)
 

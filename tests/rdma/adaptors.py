@@ -68,12 +68,19 @@ class End:
         self.completions: CompletionQueue = context.completion_queue(depth)
         self.pair: QueuePair = context.queue_pair(self.completions, capacity)
 
-    def connect(self, other: "End", persistence: Persistence = PATIENT, mtu_bytes: int | None = None) -> None:
+    def connect(
+        self,
+        other: "End",
+        persistence: Persistence = PATIENT,
+        mtu_bytes: int | None = None,
+        other_may: Access = ALL,
+    ) -> None:
         """To one on the same device. `mtu_bytes` None: the port's."""
         device = self.context.device()
         port, gid = port_of(device)
         reads = min(device.reads_max, 16)
-        path = Path(port.number, gid, self.pair.number, mtu_bytes or port.mtu_bytes, reads, reads, persistence)
+        mtu_bytes = mtu_bytes or port.mtu_bytes
+        path = Path(port.number, gid, self.pair.number, mtu_bytes, reads, reads, persistence, other_may)
         self.pair.connect(path, RemoteEnd(other.pair.number, other.pair.number, gid.address))
 
     def work(
@@ -141,6 +148,7 @@ def ends(
     depth: int = 512,
     persistence: Persistence = PATIENT,
     mtu_bytes: int | None = None,
+    one_may: Access = ALL,
 ) -> Iterator[tuple[End, End]]:
     """Two, connected, each with an open device of its own."""
     name = binding.devices()[0].name
@@ -148,7 +156,7 @@ def ends(
     try:
         one, other = (End(context, size, capacity, depth) for context in contexts)
         one.connect(other, persistence, mtu_bytes)
-        other.connect(one, persistence, mtu_bytes)
+        other.connect(one, persistence, mtu_bytes, one_may)
         yield one, other
         one.close()
         other.close()

@@ -237,6 +237,10 @@ class SoftQueuePair:
         if not self._local(posted, Access.LOCAL_WRITE if reading else Access.NOTHING):
             return
         needed = Access.REMOTE_READ if reading else Access.REMOTE_WRITE
+        if peer.path is not None and needed not in peer.path.other_may:
+            self._end(posted, Status.REM_INV_REQ_ERR)
+            peer._fail_by_other()
+            return
         if not peer.context.allows(peer.context.by_rkey, work.rkey, work.remote_address, work.length, needed):
             self._end(posted, Status.REM_ACCESS_ERR)
             peer._fail_by_other()

@@ -160,6 +160,22 @@ def test_memory_that_is_not_given_cannot_be_reached(binding: Binding, kind: Kind
         hidden.close()
 
 
+@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.READ])
+def test_who_may_do_nothing_reaches_no_memory_with_the_right_key(binding: Binding, kind: Kind) -> None:
+    with ends(binding, one_may=Access.NOTHING) as (one, other):
+        one.memory[0:8] = b"one's..."
+        other.memory[0:8] = b"other's."
+        other.pair.receive([Receive(7, other.memory.address + 4 * KIB, KIB, other.region.lkey)])
+        one.pair.post([one.work(Kind.SEND)])
+        assert other.wait()[0].ok and one.wait()[0].ok
+        other.pair.post([other.work(Kind.READ, one, 8, offset=64), other.work(Kind.WRITE, one, 8, to=64)])
+        assert [done.ok for done in other.wait(2)] == [True, True]
+        assert other.memory[64:72] == b"one's..." and one.memory[64:72] == b"other's."
+        one.pair.post([one.work(kind, other, 8)])
+        assert one.wait()[0].status in (Status.REM_ACCESS_ERR, Status.REM_INV_REQ_ERR)
+        assert one.memory[0:8] == b"one's..." and other.memory[0:8] == b"other's."
+
+
 def test_local_memory_must_be_registered_too(binding: Binding) -> None:
     with ends(binding) as (one, other):
         one.pair.post([one.work(Kind.WRITE, other, 8, lkey=one.region.lkey ^ 0x5555, id=5)])

@@ -24,7 +24,7 @@ from fs_common.transports.rdma.link import RdmaLink
 from fs_common.transports.rdma.plan import SIGNAL_EVERY
 from fs_common.transports.rdma.slabs import SlabPool
 from fs_common.transports.rdma.stream import CREDITS
-from fs_common.transports.rdma.verbs import Kind
+from fs_common.transports.rdma.verbs import Access, Kind
 from tests.common.loopback import TIMEOUT, hello, memory, pattern, read_request, service, until
 from tests.common.services import CLIENT, Gate, replying
 from tests.rdma.soft_verbs import Fabric
@@ -748,5 +748,19 @@ def test_a_caller_that_never_comes_over_leaves_nothing() -> None:
         await server.close()
         assert set(transport.held().values()) == {0}
         transport.close()
+
+    run(main())
+
+
+def test_a_server_lends_its_callers_nothing() -> None:
+    """Whatever key a caller guesses: what a server has registered is others' data."""
+
+    async def main() -> None:
+        async with world(service()) as w:
+            pairs = {pair.context.name: pair for pair in w.fabric.queue_pairs.values()}
+            client, server = (pairs[side.context.name] for side in (w.transport.client, w.transport.server))
+            assert client.path is not None and server.path is not None
+            assert server.path.other_may == Access.NOTHING
+            assert client.path.other_may == Access.REMOTE_READ | Access.REMOTE_WRITE
 
     run(main())

@@ -258,3 +258,44 @@ def test_a_connection_that_fell_back_moves_when_it_can_again(monkeypatch: pytest
             await until(lambda: first.closed)
 
     run(main())
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_where_memory_cannot_be_registered_it_goes_on_over_tcp(side: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        data = pattern(300_000)
+        async with world("10.77.0.1") as here:
+            fabric = here.fabric
+            assert fabric is not None
+            address = await here.serve(Store(data).service)
+            pool = here.pool()
+            await pool.call(address, PING, Ping(), timeout=TIMEOUT)
+            assert goes_over(await pool.peer(address)) == "rdma"
+            # The client registers first, then the server.
+            fabric.refuse("register", errno.ENOMEM, after=0 if side == "client" else 1, times=1000)
+            with pytest.raises(EmberError) as caught:
+                await read(pool, address, len(data))
+            assert caught.value.code is (Code.UNREACHABLE if side == "client" else Code.PEER_GONE)
+            assert await read(pool, address, len(data)) == data
+            assert goes_over(await pool.peer(address)) == "tcp"
+            lines = [record.message for record in caplog.records if "over TCP" in record.message]
+            assert len(lines) == 1 and "293K of memory cannot be registered" in lines[0]
+
+    run(main())
+
+
+def test_where_rdma_is_demanded_a_refusal_of_memory_is_told_to_the_call_alone() -> None:
+    async def main() -> None:
+        data = pattern(300_000)
+        async with world("10.77.0.1") as here:
+            assert here.fabric is not None
+            address = await here.serve(Store(data).service)
+            pool = here.pool(ONLY_RDMA)
+            await pool.call(address, PING, Ping(), timeout=TIMEOUT)
+            here.fabric.refuse("register", errno.ENOMEM)
+            with pytest.raises(EmberError, match="memory cannot be registered"):
+                await read(pool, address, len(data))
+            assert await read(pool, address, len(data)) == data
+            assert goes_over(await pool.peer(address)) == "rdma"
+
+    run(main())

@@ -109,8 +109,9 @@ class RdmaTransport:
             found[f"{name} queue pairs"] = counts.queue_pairs
             found[f"{name} completion queues"] = counts.completion_queues
             found[f"{name} connections"] = side.connections
-            # Memory that is kept for its next use goes by itself, some seconds later.
-            found[f"{name} regions"] = side.memory.regions - len(side.memory._kept)
+            # Memory that is kept for its next use goes by itself, some seconds later; what lasts goes with its owner.
+            lasts = [entry for entry in side.memory._lasting.values() if entry.region is not None]
+            found[f"{name} regions"] = side.memory.regions - len(side.memory._kept) - len(lasts)
         return found
 
     def close(self) -> None:

@@ -81,6 +81,8 @@ class Endpoint(NamedTuple):
     """Told of its end,"""
     failed: Callable[[], None] = lambda: None
     """and before that of work that failed, on either side or between."""
+    leaves: Callable[[], bool] = lambda: False
+    """Asked when memory could not be registered: connections are over TCP for now, and this one is to end."""
 
     def close(self) -> None:
         """No device touches anything on its behalf any more. Called once."""

@@ -27,7 +27,7 @@ from fs_common.link import Receiver
 from fs_common.telemetry import LimitedLog
 from fs_common.tls.names import Proven
 from fs_common.transports.rdma.endpoint import Endpoint
-from fs_common.transports.rdma.memory import Use
+from fs_common.transports.rdma.memory import MemoryRefused, Use
 from fs_common.transports.rdma.outgoing import Answer, Loan, lend
 from fs_common.transports.rdma.plan import CHAIN_MAX, Move, Piece, moves
 from fs_common.transports.rdma.sending import Sender
@@ -169,7 +169,7 @@ class RdmaLink:
         if self._over:
             return None
         if into:
-            loan = lend(self._memory, frame, (), into, None)
+            loan = self._lend(frame, (), into, None)
             self._add_loan(loan, urgent)
             return loan
         landing = self._landing
@@ -199,7 +199,7 @@ class RdmaLink:
                 loan = Loan(number, release)
                 loan.finish()
             else:
-                loan = lend(self._memory, frame, parts, into, release)
+                loan = self._lend(frame, parts, into, release)
                 self._add_loan(loan, urgent)
             return loan
         answer = Answer(frame, parts, payload_length, release, self._intos.pop(number, ()), lengths)
@@ -209,6 +209,22 @@ class RdmaLink:
             self._sender.add_answer(answer)
             self._send_soon(urgent)
         return answer
+
+    def _lend(
+        self,
+        frame: bytes,
+        parts: Sequence[Part],
+        into: Sequence[memoryview],
+        release: Callable[[], None] | None,
+    ) -> Loan:
+        try:
+            return lend(self._memory, frame, parts, into, release)
+        except MemoryRefused:
+            if self._endpoint.leaves():
+                # Not now: the call that asks is refused by this, and may be made again, over TCP.
+                message = f"connection {self.name} was left for one over TCP: memory could not be registered"
+                self._loop.call_soon(self.abort, EmberError(Code.PEER_GONE, message))
+            raise
 
     def _add_loan(self, loan: Loan, urgent: bool) -> None:
         self._loans[loan.number] = loan

@@ -165,7 +165,14 @@ class Lent(NamedTuple):
 class RegisteredMemory:
     """All regions of one open device. Made when it is opened; `close` before the device is."""
 
-    def __init__(self, device: Registrar, timers: Timers, name: str = "") -> None:
+    def __init__(
+        self,
+        device: Registrar,
+        timers: Timers,
+        name: str = "",
+        refused: Callable[[MemoryRefused], None] = lambda error: None,
+    ) -> None:
+        """`refused` is told of memory that links could not get registered; it must not ask for any."""
         self.name = name
         """Of the device, for messages."""
         self.regions = 0
@@ -179,6 +186,7 @@ class RegisteredMemory:
         self.kept_bytes = 0
         """In regions that are kept for the next use."""
         self._device = device
+        self._refused = refused
         self._timers = timers
         self._lock = threading.Lock()
         """Guards everything below, and the entries. Held for a few instructions, or for one registration. Who tells of
@@ -477,7 +485,12 @@ class RegisteredMemory:
             self._deregister(entry)
 
     def _register(self, entry: _Entry) -> None:
-        self._registered(entry, self._ask(entry))
+        try:
+            region = self._ask(entry)
+        except MemoryRefused as error:
+            self._refused(error)
+            raise
+        self._registered(entry, region)
 
     def _ask(self, entry: _Entry) -> Region:
         check(not self._closed, "memory is registered with an open device", self.name)

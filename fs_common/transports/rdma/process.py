@@ -11,21 +11,24 @@ Concurrency: docs/concurrency/rdma.md.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.rdma import QueuePairEnd
-from fs_common.transports.choice import TransportChoice
+from fs_common.transports.choice import RDMA, TransportChoice
 from fs_common.transports.rdma.devices import Choice, Way, usable, wanted
 from fs_common.transports.rdma.endpoint import Traffic
-from fs_common.transports.rdma.memory import RegisteredMemory
+from fs_common.transports.rdma.locked_memory import raise_limit
+from fs_common.transports.rdma.memory import MemoryRefused, RegisteredMemory
 from fs_common.transports.rdma.setup import Local, other_gid
 from fs_common.transports.rdma.slabs import SlabPool
 from fs_common.transports.rdma.verbs import AsyncEvent, Binding, Context, Device, VerbsError
 
 logger = logging.getLogger(__name__)
 
+REFUSED_S = 60.0
+"""So long no connection is over RDMA after memory could not be registered: its limit will not be another one soon."""
 DEVICES_AGE_S = 5.0
 """How old what is known of devices may be. What a device tells by itself (a link that goes down) ends that at once."""
 
@@ -33,9 +36,11 @@ DEVICES_AGE_S = 5.0
 class _Open:
     """A device in use."""
 
-    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, context: Context, loop: asyncio.AbstractEventLoop, refused: Callable[[MemoryRefused], None]
+    ) -> None:
         self.context = context
-        self.memory = RegisteredMemory(context, loop, context.name)
+        self.memory = RegisteredMemory(context, loop, context.name, refused)
         self.traffic = Traffic()
 
 
@@ -43,6 +48,10 @@ class Rdma:
     def __init__(self, binding: Binding, choice: TransportChoice, loop: asyncio.AbstractEventLoop) -> None:
         self.binding = binding
         self.choice = Choice(wanted(choice.rdma_devices, choice.rdma_subnets))
+        self._demanded = choice.transport == RDMA
+        self._refused_until_s = float("-inf")
+        self._refusal = ""
+        raise_limit()
         self._loop = loop
         self._slabs = SlabPool()
         self._open: dict[str, _Open] = {}
@@ -70,10 +79,14 @@ class Rdma:
 
     def to_server(self, server: str) -> list[Way]:
         """Ways for a connection to `server`, the best first."""
+        if self.leaves():
+            return []
         return self.choice.to_server(self.devices(), server, self._loop.time())
 
     def to_caller(self, end: QueuePairEnd, caller: str) -> Local:
         """This side of a connection that `caller` asks for. Raises `EmberError`, UNREACHABLE."""
+        if self.leaves():
+            raise EmberError(Code.UNREACHABLE, self._refusal)
         gid = other_gid(end)
         way = self.choice.to_caller(self.devices(), gid, self._loop.time())
         if way is None:
@@ -102,7 +115,20 @@ class Rdma:
             partial(self.choice.opened, way),
             partial(self.choice.closed, way),
             partial(self.failed, way),
+            self.leaves,
         )
+
+    # Memory that cannot be registered
+
+    def leaves(self) -> bool:
+        """Connections are over TCP for now: the memory that they need cannot be registered."""
+        return self._loop.time() < self._refused_until_s
+
+    def _on_refused(self, error: MemoryRefused) -> None:
+        if not self._demanded and not self.leaves():
+            self._refusal = error.message
+            self._refused_until_s = self._loop.time() + REFUSED_S
+            logger.warning("data goes over TCP for %d s, as memory is needed for RDMA: %s", REFUSED_S, error.message)
 
     def failed(self, way: Way) -> None:
         """A connection over it broke."""
@@ -117,7 +143,7 @@ class Rdma:
     # Devices
 
     def _open_device(self, name: str) -> _Open:
-        opened = self._open[name] = _Open(self.binding.open(name), self._loop)
+        opened = self._open[name] = _Open(self.binding.open(name), self._loop, self._on_refused)
         self._loop.add_reader(opened.context.async_fileno(), self._on_news, opened)
         logger.info("RDMA device %s is open (%s)", name, self.binding.name)
         return opened

@@ -31,7 +31,7 @@ from fs_common.transports.rdma.link import RdmaLink
 from fs_common.transports.rdma.memory import RegisteredMemory
 from fs_common.transports.rdma.slabs import SlabPool
 from fs_common.transports.rdma.stream import CREDITS, RECEIVE_SLOTS, SLOT_BYTES
-from fs_common.transports.rdma.verbs import Context, Gid, GidKind, Path, Persistence, RemoteEnd, VerbsError
+from fs_common.transports.rdma.verbs import Access, Context, Gid, GidKind, Path, Persistence, RemoteEnd, VerbsError
 from fs_common.transports.tcp import TcpLink
 
 FORMAT = 1
@@ -62,6 +62,8 @@ class Local(NamedTuple):
     """and of its end;"""
     failed: Callable[[], None] = lambda: None
     """before that, of work that failed, on either side or between."""
+    leaves: Callable[[], bool] = lambda: False
+    """Asked when memory could not be registered: connections are over TCP for now, and this one is to end."""
 
 
 class _Half:
@@ -105,8 +107,12 @@ class _Half:
             FORMAT,
         )
 
-    def connect(self, other: QueuePairEnd) -> Endpoint:
-        """Ready to send, with slots posted. Raises `EmberError`; nothing is left then."""
+    def connect(self, other: QueuePairEnd, other_may: Access) -> Endpoint:
+        """Ready to send, with slots posted. Raises `EmberError`; nothing is left then.
+
+        `other_may`: servers read and write what their callers lend. Callers do nothing with a server's memory, which
+        others' data is in.
+        """
         local = self._local
         endpoint = Endpoint(
             self._queue_pair,
@@ -117,14 +123,14 @@ class _Half:
             local.traffic,
             local.closed,
             local.failed,
+            local.leaves,
         )
         local.opened()
         try:
             _check_end(other, local)
             reads = max(min(other.reads_max, local.reads_max, READS_MAX), 1)
-            path = Path(
-                local.port, local.gid, self._psn, min(local.mtu_bytes, other.mtu_bytes), reads, reads, PERSISTENCE
-            )
+            mtu_bytes = min(local.mtu_bytes, other.mtu_bytes)
+            path = Path(local.port, local.gid, self._psn, mtu_bytes, reads, reads, PERSISTENCE, other_may)
             self._queue_pair.connect(path, RemoteEnd(other.number, other.psn, other.gid, other.lid))
             self._queue_pair.receive([self._slots.receive(i) for i in range(RECEIVE_SLOTS)])
         except VerbsError as error:
@@ -209,7 +215,7 @@ async def upgrade(peer: Peer, local: Local, timeout: float) -> None:
     except BaseException:
         half.close()
         raise
-    endpoint = half.connect(answer)
+    endpoint = half.connect(answer, Access.REMOTE_READ | Access.REMOTE_WRITE)
     link = RdmaLink(tcp, endpoint, loop)
     peer.move(link)
     link.start(peer)
@@ -261,7 +267,7 @@ def offer(service: Service, choose: Choose) -> None:
             raise EmberError(Code.INVALID, "this connection cannot move to RDMA")
         half = _Half(choose(call.request, session.address))
         end = half.end
-        link = RdmaLink(connection.link, half.connect(call.request), asyncio.get_running_loop())
+        link = RdmaLink(connection.link, half.connect(call.request, Access.NOTHING), asyncio.get_running_loop())
         session.transport = waiting = _Waiting(connection, link)
         link.stand_by(connection, waiting.move)
         return Reply(end)

@@ -223,6 +223,9 @@ class Path(NamedTuple):
     reads_served: int
     """READs of the other side that this one serves at a time."""
     persistence: Persistence = Persistence()
+    other_may: Access = Access.REMOTE_READ | Access.REMOTE_WRITE
+    """What the other side may do through this queue pair with regions that allow it. NOTHING: not even with a key that
+    it has guessed; messages get through all the same."""
 
 
 class Work(NamedTuple):

@@ -278,7 +278,7 @@ class Pair(Part):
         # Within an InfiniBand subnet the local identifier is the address, on Ethernet the GID.
         lid = remote.lid if path.gid.kind is GidKind.INFINIBAND else 0
         other = QPInfo(qp_num=remote.number, psn=remote.psn, lid=lid, gid=remote.gid, port=path.port, mtu=mtu)
-        access = int(Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ)
+        access = int(Access.LOCAL_WRITE | path.other_may)
         tries = path.persistence
         try:
             self.raw.to_init(path.port, access)

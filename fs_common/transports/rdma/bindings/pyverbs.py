@@ -300,7 +300,7 @@ class Pair(Part):
         self.check_open()
         infiniband = path.gid.kind is GidKind.INFINIBAND
         attributes = QPAttr(port_num=path.port)
-        attributes.qp_access_flags = int(Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ)
+        attributes.qp_access_flags = int(Access.LOCAL_WRITE | path.other_may)
         route = GlobalRoute(dgid=GID(_words(remote.gid)), sgid_index=path.gid.table_index, hop_limit=numbers.HOPS)
         # Within an InfiniBand subnet the local identifier is the address, on Ethernet the GID.
         attributes.ah_attr = AHAttr(gr=route, is_global=1, port_num=path.port, dlid=remote.lid if infiniband else 0)

@@ -66,6 +66,14 @@ def test_messages_use_slots_in_order(binding: Binding) -> None:
         assert [done.kind for done in one.wait(3)] == [Kind.SEND] * 3
 
 
+def test_a_slot_may_be_posted_twice(binding: Binding) -> None:
+    with ends(binding) as (one, other):
+        slot = Receive(1, other.memory.address, 16, other.region.lkey)
+        other.pair.receive([slot, slot._replace(id=2), slot._replace(id=3)])
+        one.pair.post([one.work(Kind.SEND, length=4)] * 3)
+        assert [done.id for done in other.wait(3)] == [1, 2, 3]
+
+
 def test_a_send_comes_after_the_writes_before_it(binding: Binding) -> None:
     with ends(binding, size=MIB) as (one, other):
         one.memory[0:MIB] = content = os.urandom(MIB)

@@ -41,9 +41,11 @@ def kernel_counts(name: str) -> dict[str, int]:
     """What the kernel keeps of a device: queue pairs, regions, completion queues and so on. Empty for soft verbs."""
     if not Path("/sys/class/infiniband", name).exists():
         return {}
-    shown = subprocess.run(["rdma", "-j", "resource", "show", name], capture_output=True, check=True).stdout
-    (counts,) = json.loads(shown)
-    return {key: count for key, count in counts.items() if isinstance(count, int) and key != "ifindex"}
+    shown = subprocess.run(["rdma", "resource", "show", name], capture_output=True, text=True, check=True).stdout
+    words = shown.partition(f"{name}: ")[2].split()
+    counts = {what: int(count) for what, count in zip(words[::2], words[1::2], strict=True)}
+    assert {"qp", "mr", "cq"} <= set(counts), shown
+    return counts
 
 
 def descriptors() -> int:

@@ -322,17 +322,22 @@ class Pair(Part):
 
     def receive(self, receives: Sequence[Receive]) -> None:
         self._check_open()
-        requests = []
-        for number, address, length, lkey in receives:
-            request = self._slots.get((address, length, lkey))
-            if request is None:
-                if len(self._slots) >= self._slots_most:
-                    self._slots.clear()
-                request = self._slots[address, length, lkey] = RecvWR(sg_list=[SGE(address, length, lkey)])
-            request.wr_id = number
-            requests.append(request)
+        chain: dict[tuple[int, int, int], Any] = {}
         try:
-            self.raw.post_recv(requests)
+            for number, address, length, lkey in receives:
+                slot = address, length, lkey
+                request = self._slots.get(slot)
+                if request is None:
+                    if len(self._slots) >= self._slots_most:
+                        self._slots.clear()
+                    request = self._slots[slot] = RecvWR(sg_list=[SGE(address, length, lkey)])
+                elif slot in chain:
+                    # The same slot twice: its request has one id at a time.
+                    self.raw.post_recv(list(chain.values()))
+                    chain.clear()
+                request.wr_id = number
+                chain[slot] = request
+            self.raw.post_recv(list(chain.values()))
         except ibverbs.VerbsError as error:
             raise _error(f"queue pair {self.number} takes no more receives", error) from error
 

@@ -10,9 +10,14 @@ import msgspec
 from fs_client.fuse import channel, mount
 from fs_common import limits
 from fs_common.limits import KIB, MIB
+from fs_common.methods import PING
+from fs_common.records.session import Ping
 from fs_common.settings import StorageSettings
 from fs_common.transports.rdma import endpoint, memory, slabs
 from fs_storage import service
+from tests.common.loopback import TIMEOUT, until
+from tests.rdma.world import Store, world
+from tests.support import run
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "SCALE.md").read_text()
 PLACES = 3
@@ -78,3 +83,28 @@ def test_of_daemons_among_themselves() -> None:
     assert f"at most {each} in each direction with chains of three replicas" in TEXT
     pairs = each * 2 * 199
     assert f"{pairs:,} queue pairs more and {mib(pairs * endpoint.SLOTS_BYTES)} of slots" in TEXT
+
+
+def test_connections_have_what_is_said_of_them_and_give_it_back() -> None:
+    async def main() -> None:
+        async with world("10.77.0.1") as here:
+            fabric = here.fabric
+            assert fabric is not None
+            addresses = [await here.serve(Store().service) for _ in range(7)]
+            pool = here.pool()
+            for address in addresses:
+                await pool.call(address, PING, Ping(), timeout=TIMEOUT)
+            client = here.transports[-1].stats()
+            assert client["rdma_queue_pairs"] == client["rdma_regions"] == 7
+            assert client["rdma_registered_bytes"] == 7 * endpoint.SLOTS_BYTES
+            others = [here.pool() for _ in range(4)]
+            for other in others:
+                await other.call(addresses[0], PING, Ping(), timeout=TIMEOUT)
+            daemon = here.servers[0].service.stats()
+            assert daemon["rdma_queue_pairs"] == daemon["rdma_regions"] == 5
+            assert daemon["rdma_registered_bytes"] == 5 * endpoint.SLOTS_BYTES
+            await pool.close()
+            assert here.transports[7].stats()["rdma_registered_bytes"] == 0
+            await until(lambda: here.servers[0].service.stats()["rdma_registered_bytes"] == 4 * endpoint.SLOTS_BYTES)
+
+    run(main())

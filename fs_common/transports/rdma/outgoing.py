@@ -14,7 +14,7 @@ from fs_common import frames
 from fs_common.errors import Code, EmberError
 from fs_common.landing import filled
 from fs_common.transports.rdma.memory import RegisteredMemory, Use
-from fs_common.transports.rdma.plan import Move, Piece, WorkLedger, dense, moves, take
+from fs_common.transports.rdma.plan import WORK_BYTES_MAX, Move, Piece, WorkLedger, dense, moves, take
 from fs_common.transports.rdma.slabs import Slab
 from fs_common.transports.rdma.stream import DESCRIPTORS_MAX, pack_envelope
 from fs_common.transports.rdma.verbs import Access
@@ -123,6 +123,24 @@ class Answer(Outgoing):
         if slab is not None:
             slab.release()
         _finish(self, self.uses)
+
+    @property
+    def single(self) -> bool:
+        """One WRITE does for all of it: the usual answer is one buffer, for one buffer."""
+        parts = self.parts
+        return (
+            len(parts) == 1 == len(self._remote)
+            and self.payload_length <= WORK_BYTES_MAX
+            and type(parts[0]) is not FileRange
+        )
+
+    def lay_out_single(self, memory: RegisteredMemory) -> Move:
+        """The one WRITE."""
+        part = self.parts.pop()
+        lent = memory.local((part,), Access.NOTHING)  # type: ignore[arg-type]
+        self.uses.append(lent.use)
+        remote_address, length, rkey = self._remote.pop()
+        return Move(lent.addresses[0], length, lent.keys[0], remote_address, rkey)
 
     @property
     def wants_slab(self) -> int:

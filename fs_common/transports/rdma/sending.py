@@ -232,6 +232,12 @@ class Sender:
     def _write_payload(self, answer: Answer, left: int) -> int:
         """Number WRITEs of an answer: all, or as many as there are room, slabs, and bytes left of what may be read from
         files in this turn. Returns those."""
+        ledger = self.ledger
+        if answer.single and ledger.room:
+            move = answer.lay_out_single(self._memory)
+            signalled = ledger.post()
+            self.works.append(Work(Kind.WRITE, ledger.posted << 1, *move, signalled))
+            return left
         while True:
             if answer.at < len(answer.moves):
                 answer.at = self.number(Kind.WRITE, answer.moves, answer.at)

@@ -1,4 +1,4 @@
-"""How much the interpreter does: lines and calls of this program's code, both sides of a connection together."""
+"""How much the interpreter does: instructions of this program's code, both sides of a connection together."""
 
 import os
 import sys
@@ -13,13 +13,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 class Work:
     def __init__(self) -> None:
-        self.lines: Counter[str] = Counter()
-        """Lines run, by file."""
+        self.instructions: Counter[str] = Counter()
+        """Run by the interpreter, by file."""
         self.calls = 0
 
     @property
     def total(self) -> int:
-        return sum(self.lines.values())
+        return sum(self.instructions.values())
 
 
 @contextmanager
@@ -39,13 +39,15 @@ def counted() -> Iterator[Work]:
         if name is None:
             return None
         work.calls += 1
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
 
-        def on_line(frame: FrameType, event: str, argument: Any) -> Any:
-            if event == "line":
-                work.lines[name] += 1
-            return on_line
+        def on_instruction(frame: FrameType, event: str, argument: Any) -> Any:
+            if event == "opcode":
+                work.instructions[name] += 1
+            return on_instruction
 
-        return on_line
+        return on_instruction
 
     before = sys.gettrace()
     sys.settrace(on_call)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fs_client import aio, connect
+from fs_client import aio, connect, storage_client
 from fs_client.loader import ElasticBatchSampler, FileDataset
 from fs_common import methods
 from fs_common.records.routing import PublicState
@@ -20,18 +20,30 @@ from tests.support import run
 
 pytestmark = [pytest.mark.rdma, pytest.mark.system]
 
-MIB = 1 << 20
-LIMIT_S = 240.0
+KIB = 1 << 10
+SIZE = 768 * KIB
+"""Of the first file: three chunks, one of each chain."""
+LIMIT_S = 300.0
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestCluster]:
+def guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuestCluster]:
     with GuestCluster(tmp_path_factory.mktemp("guest") / "cluster") as running:
         yield running
+        if request.session.testsfailed:
+            for daemon in running.record.daemons:
+                print(f"--- {daemon.name}\n{running.log(daemon)[-4000:]}")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulated machine with others beside it may take for a call what it has a whole try for elsewhere."""
+    monkeypatch.setattr(storage_client, "UPDATE_TRY_S", 60.0)
+    monkeypatch.setattr(storage_client, "READ_TRY_S", 60.0)
 
 
 async def connected(guest: GuestCluster) -> aio.AsyncFileSystem:
-    return await aio.connect(guest.address, transport="rdma", timeout_s=60)
+    return await aio.connect(guest.address, transport="rdma", timeout_s=180)
 
 
 async def counted(fs: aio.AsyncFileSystem) -> dict[int, dict[str, int]]:
@@ -57,7 +69,7 @@ def packets() -> int:
 
 def test_contents_travel_by_one_sided_reads_and_writes(guest: GuestCluster) -> None:
     async def main() -> None:
-        data = pattern(2 * MIB, 3)
+        data = pattern(SIZE, 3)
         async with await connected(guest) as fs:
             before, sent = await counted(fs), packets()
             await fs.write_file(Path("/file"), data)
@@ -77,7 +89,7 @@ def test_contents_travel_by_one_sided_reads_and_writes(guest: GuestCluster) -> N
             messages = difference(earlier, later, "rdma_messages_sent") + difference(
                 earlier, later, "rdma_messages_received"
             )
-            assert messages < 200, "8 KiB each: 16 frames with their answers, not 2 MiB"
+            assert messages < 90, "8 KiB each, and few of them full: not three times 768 KiB"
         # And the devices have sent it: 4,096 bytes in a packet at most.
         assert packets_written - sent >= 3 * len(data) // 4096
         assert packets_read - packets_written >= len(data) // 4096
@@ -91,11 +103,11 @@ def test_many_small_reads_are_one_frame_for_each_server(guest: GuestCluster) -> 
             ref = await fs.ref(Path("/file"))
             await fs.read_ranges([(ref, 0, 4096)])
             before = await counted(fs)
-            into = bytearray(200 * 4096)
-            await fs.read_ranges([(ref, index * 8192, 4096) for index in range(200)], into=into)
+            into = bytearray(90 * 4096)
+            await fs.read_ranges([(ref, index * 8192, 4096) for index in range(90)], into=into)
             after = await counted(fs)
-            data = pattern(2 * MIB, 3)
-            assert into == b"".join(data[index * 8192 : index * 8192 + 4096] for index in range(200))
+            data = pattern(SIZE, 3)
+            assert into == b"".join(data[index * 8192 : index * 8192 + 4096] for index in range(90))
             assert difference(before, after, "rdma_written_bytes") == len(into)
             assert difference(before, after, "rpc_read_chunks_calls") <= 3
 
@@ -103,9 +115,9 @@ def test_many_small_reads_are_one_frame_for_each_server(guest: GuestCluster) -> 
 
 
 def test_an_epoch_of_a_loader(guest: GuestCluster) -> None:
-    with connect(guest.address, transport="rdma", timeout_s=60) as fs:
+    with connect(guest.address, transport="rdma", timeout_s=180) as fs:
         fs.makedirs("/samples")
-        samples = {f"{number:03}": pattern(3000 + number, number) for number in range(40)}
+        samples = {f"{number:03}": pattern(3000 + number, number) for number in range(24)}
         for name, data in samples.items():
             fs.write_file(f"/samples/{name}", data)
         dataset = FileDataset(fs, "/samples")
@@ -125,7 +137,7 @@ def test_a_daemon_dies_and_comes_back(guest: GuestCluster) -> None:
         return {target.state for chain in fs.routing.routing.chains for target in chain.targets}
 
     async def main() -> None:
-        data = pattern(MIB, 7)
+        data = pattern(512 * KIB, 7)
         async with await connected(guest) as fs:
             assert await states(fs) == {PublicState.SERVING}
             write = asyncio.ensure_future(fs.write_file(Path("/while"), data))
@@ -133,13 +145,13 @@ def test_a_daemon_dies_and_comes_back(guest: GuestCluster) -> None:
             await asyncio.to_thread(guest.kill, dead)
             await write
             assert await fs.read_file(Path("/while")) == data
-            assert await fs.read_file(Path("/file")) == pattern(2 * MIB, 3)
+            assert await fs.read_file(Path("/file")) == pattern(SIZE, 3)
             await fs.write_file(Path("/after"), data[::-1])
             await asyncio.to_thread(guest.start, dead)
             while await states(fs) != {PublicState.SERVING}:
                 await asyncio.sleep(0.2)
             counters = (await counted(fs))[dead.node]
-            assert counters["rdma_read_bytes"] >= MIB, "what it missed came by RDMA"
+            assert counters["rdma_read_bytes"] >= 512 * KIB, "what it missed came by RDMA"
             assert counters["connections_rdma"] >= 1
             assert await fs.read_file(Path("/after")) == data[::-1]
 

@@ -37,6 +37,8 @@ from fs_common.records.storage import (
     UpdateItem,
     UpdateKind,
 )
+from fs_common.transports.choice import WHAT_THERE_IS
+from fs_common.transports.payload import PayloadTransport
 from fs_meta.manager.chains import Report, advance
 from fs_storage.config import StorageConfig
 from fs_storage.engine.interface import ChunkRead, ChunkStore, Prepared, Update, WouldBlock
@@ -209,7 +211,8 @@ class ChainOfDaemons:
         self.stores: dict[int, HeldStore] = {}
         """By target id; only for stores in memory."""
         self.ports: dict[int, int] = {}
-        self.pool = PeerPool(Hello([1], "client", CLIENT, CLUSTER))
+        self.transport = PayloadTransport(WHAT_THERE_IS)
+        self.pool = PeerPool(Hello([1], "client", CLIENT, CLUSTER), transport=self.transport)
         self.settings: dict[str, Any] = {}
         self.sequence = 0
 
@@ -278,6 +281,7 @@ class ChainOfDaemons:
         await daemon._reads.close()
         await daemon._forwarder.close()
         await daemon.targets.close()
+        daemon._transport.close()
         daemon._threads.shutdown()
         daemon._disk_thread.shutdown()
         for store in self.stores_of(node):
@@ -294,6 +298,7 @@ class ChainOfDaemons:
             assert not daemon.violation.done(), daemon.violation.result()
             assert daemon._pool.outstanding_bytes == 0, "payload memory has leaked"
             assert daemon._memory.used_bytes == 0
+        self.transport.close()
 
     def make_routing(self, version: int, chain_version: int = 1) -> Routing:
         def member(chain: int, place: int) -> ChainTarget:

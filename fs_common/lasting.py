@@ -110,6 +110,8 @@ def lasting(memory: Any) -> Lasting:
     It is held until the `Lasting` is closed or dropped: a bytearray cannot be resized, an `mmap` not be closed.
     """
     view = memoryview(memory)  # its own, which nobody else releases
+    if not view.contiguous:
+        raise ValueError("memory with gaps between its bytes cannot be registered; register what they lie in")
     if view.ndim != 1 or view.itemsize != 1:
         view = view.cast("B")
     return _announce(Lasting(view))

@@ -452,6 +452,19 @@ def test_a_buffer_that_is_refused_is_an_ordinary_one(memory, device) -> None:
     data.extend(b"x")
 
 
+def test_a_device_that_is_closed_holds_nothing_that_it_is_told_of_late(device, timers) -> None:
+    memory = RegisteredMemory(device, timers)
+    arena = bytearray(100)
+    lasts = lasting(arena)
+    use = memory.local([lasts.view]).use
+    memory.close()
+    assert not device.regions
+    use.release()
+    memory.began(lasts)
+    lasts.close()
+    arena.extend(b"x")
+
+
 def test_ten_thousand_uses_leave_nothing(memory, device) -> None:
     data = bytearray(100)
     for _ in range(10_000):

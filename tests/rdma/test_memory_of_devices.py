@@ -99,7 +99,7 @@ def test_what_was_lent_to_be_read_cannot_be_written(binding: Binding) -> None:
 
 def test_ten_thousand_registrations_leave_no_region_and_no_locked_page(binding: Binding) -> None:
     with memories(binding) as (_, here, _):
-        data = bytearray(64 * KIB)
+        data = bytearray(4 * KIB)
         view = memoryview(data)
         here.local([view]).use.release()
         gc.collect()

@@ -454,7 +454,7 @@ class RegisteredMemory:
                 known = self._lasting.pop(number, None)
                 if known is not None and not (known.passing and self._keep(known)):
                     self._end(known)
-            elif number not in self._lasting:
+            elif number not in self._lasting and not self._closed:
                 if entry.passing and self._find(entry.address, entry.end, entry.rights) is not None:
                     continue
                 entry.told_by = number

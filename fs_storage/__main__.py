@@ -102,12 +102,12 @@ async def _serve(live: LiveConfig[StorageConfig], directory: NodeDirectory, tls:
     daemon = Daemon(config, open_target, directory, tls)
     try:
         bound, port = await daemon.start()
-    except OSError as error:
-        await daemon.close()
-        return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
     except EmberError as error:
         await daemon.close()
         return _refuse(error.message, EXIT_CONFIGURATION)
+    except OSError as error:
+        await daemon.close()
+        return _refuse(f"cannot listen on {config.bind}:{config.port}: {error.strerror}", EXIT_FAILED)
     host = config.host if config.listen else bound
     try:
         http = start_http(config, daemon, tls)

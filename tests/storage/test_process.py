@@ -50,6 +50,15 @@ def outcome(config: Path, *options: str) -> tuple[int, str]:
     return process.returncode, err
 
 
+@pytest.mark.system
+def test_rdma_that_is_demanded_and_cannot_be(tmp_path: Path) -> None:
+    config = configuration(tmp_path, transport="rdma", rdma_devices="none0")
+    status, said = outcome(config, "--format-if-missing")
+    assert status == 2
+    (line,) = said.splitlines()[-1:]
+    assert line.startswith("emberfs storage: transport 'rdma' cannot be used: ") and "emberfs doctor" in line
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -57,6 +66,9 @@ def outcome(config: Path, *options: str) -> tuple[int, str]:
         ({"manager": "nowhere"}, "'nowhere' is not host:port"),
         ({"payload_memory_bytes": 1}, "payload_memory_bytes"),
         ({"surprise": 1}, "surprise"),
+        ({"transport": "pigeon"}, "transport"),
+        ({"transport": "rdma", "tls_dir": "certs"}, "RDMA is not encrypted"),
+        ({"rdma_subnets": "10.0.0.1/8"}, "rdma_subnets: 10.0.0.1/8 has host bits set"),
         ({"port": "9710"}, "port"),
     ],
 )

@@ -2,19 +2,23 @@
 # The tests that need RDMA devices, in a guest that has some (see guest.sh), with each binding of verbs: Debian's pyverbs 44
 # and PyPI's ibverbs.
 #
-#   tests/rdma/run.sh [--pyverbs 59] [--timeout S] [PYTEST ARGUMENT...]
+#   tests/rdma/run.sh [--short] [--pyverbs 59] [--timeout S] [PYTEST ARGUMENT...]
 #
+#   --short        without the slow ones; what does not see the binding runs with the first of them only
 #   --pyverbs 59   builds pyverbs 59 and its rdma-core, once, and runs all with that in place of Debian's
 #   --timeout S    seconds for the guest (1800)
-#   arguments go to pytest, in place of tests/rdma and tests/common/contract; EMBERFS_RDMA_BINDING=pyverbs or ibverbs runs with one binding.
+#   arguments go to pytest, in place of tests/rdma and tests/common/contract
+#
+# EMBERFS_RDMA_BINDING=pyverbs or ibverbs runs with one binding. EMBERFS_GUEST_VERBOSE=1 tells how long the guest took.
 #
 # Exit code 77: the guest cannot be had here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 say() { printf 'rdma: %s\n' "$*" >&2; }
-version=44 limit_s=1800
+version=44 limit_s=1800 short=""
 while [ "$#" != 0 ]; do
     case "$1" in
+        --short) short=1; shift ;;
         --pyverbs) version="${2:-}"; shift 2 || true ;;
         --timeout) limit_s="${2:-}"; shift 2 || true ;;
         *) break ;;
@@ -46,5 +50,5 @@ fi
 [ -n "${bindings// /}" ] || { say "no binding can be had"; exit 77; }
 # The processors of this machine are faster than the guest's.
 "$python" -m compileall -q fs_common fs_meta fs_storage fs_client tests >/dev/null || true
-exec tests/rdma/guest.sh --host-python --nics 4 --memory 3G --timeout "$limit_s" --env "BINDINGS=$bindings" "${options[@]}" \
-    bash tests/rdma/guest/tests.sh -m rdma "$@"
+exec tests/rdma/guest.sh --host-python --nics 4 --memory 3G --timeout "$limit_s" --env "BINDINGS=$bindings" \
+    --env "SHORT=$short" "${options[@]}" bash tests/rdma/guest/tests.sh "$@"

@@ -355,8 +355,8 @@ class QueuePair(Protocol):
         """
 
     def receive(self, receives: Sequence[Receive]) -> None:
-        """Post slots, used in this order, no two of one call the same. After `connect`. Errors as of `post`. After
-        `fail` their memory is lent until `close`: some devices flush only what was posted before."""
+        """Post slots, used in this order. After `connect`. Errors as of `post`. After `fail` their memory is lent until
+        `close`: some devices flush only what was posted before."""
 
     def fail(self) -> None:
         """Into the error state. When it returns, the other side can neither read nor write through it, nothing posted

@@ -20,6 +20,7 @@ from ibverbs import SGE, QPInfo, RecvWR, SendWR
 from fs_common.transports.rdma.bindings import numbers, sysfs
 from fs_common.transports.rdma.bindings.descriptors import opened_by
 from fs_common.transports.rdma.bindings.made import Made, Part
+from fs_common.transports.rdma.bindings.numbers import INLINE, SIGNALLED
 from fs_common.transports.rdma.verbs import (
     Access,
     AsyncEvent,
@@ -311,7 +312,7 @@ class Pair(Part):
             request.wr_id = number
             request.sg_list = [SGE(address, length, lkey)]
             request.opcode = kind
-            request.send_flags = signalled * numbers.SIGNALLED | inline * numbers.INLINE
+            request.send_flags = signalled * SIGNALLED | inline * INLINE
             if kind is not _SEND:
                 request.remote_addr = remote_address
                 request.rkey = rkey

@@ -31,6 +31,7 @@ from pyverbs.wr import SGE, RecvWR, SendWR
 from fs_common.transports.rdma.bindings import numbers, sysfs
 from fs_common.transports.rdma.bindings.descriptors import event_opened_by, opened_by
 from fs_common.transports.rdma.bindings.made import Made, Part
+from fs_common.transports.rdma.bindings.numbers import INLINE, SIGNALLED
 from fs_common.transports.rdma.verbs import (
     Access,
     AsyncEvent,
@@ -404,7 +405,7 @@ class _Chain:
                 entry.lkey = lkey
                 request.wr_id = number
                 request.opcode = kind
-                request.send_flags = signalled * numbers.SIGNALLED | inline * numbers.INLINE
+                request.send_flags = signalled * SIGNALLED | inline * INLINE
                 if kind is not _SEND:
                     request.set_wr_rdma(rkey, remote_address)
             pair.post_send(self._requests[first])

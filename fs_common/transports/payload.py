@@ -50,6 +50,8 @@ class PayloadTransport:
         self.fallbacks: Counter[str] = Counter()
         """Connections that stay on TCP though this side can RDMA, by reason: `there` (the other side does not),
         `between` (it did not get through)."""
+        self.reasons: dict[str, str] = {}
+        """By server: why it is not reached by RDMA, in words."""
         self._find_binding = find_binding or _binding
         self._rdma: Rdma | None = None
         self._why_not = ""
@@ -110,6 +112,7 @@ class PayloadTransport:
                 reason = error.message
             else:
                 rdma.choice.worked(way, server)
+                self.reasons.pop(server, None)
                 return True
         self._stay(server, "between", reason)
         return False
@@ -148,6 +151,7 @@ class PayloadTransport:
 
     def _stay(self, server: str, reason: str, words: str) -> None:
         """The connection cannot move."""
+        self.reasons[server] = words
         if self.choice.transport == RDMA:
             raise EmberError(Code.UNREACHABLE, f"{server} is not reached by RDMA: {words}")
         if reason != "here":

@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,3 +238,23 @@ def test_nothing_listens_there() -> None:
 def test_a_name_that_nobody_knows() -> None:
     (finding,) = of_cluster("no-such-host.invalid:9700")
     assert finding.level is Level.PROBLEM and "is not known" in finding.what
+
+
+def test_nodes_whose_data_does_not_go_by_rdma_are_named() -> None:
+    nodes = [SimpleNamespace(node=node, host="h", port=9710 + node) for node in (1, 2)]
+    transports = {("h", 9711): "rdma", ("h", 9712): "tcp", ("h", 9700): "tcp"}
+    fs: Any = SimpleNamespace(
+        transport=SimpleNamespace(offers=["rdma"], reasons={"h:9712": "the server does not offer it"}),
+        pool=SimpleNamespace(transports=lambda: transports),
+        routing=SimpleNamespace(routing=SimpleNamespace(nodes=nodes)),
+    )
+
+    async def found() -> list[Finding]:
+        return [finding async for finding in cluster._transports(fs)]
+
+    (finding,) = run(found())
+    assert finding.level is Level.NOTE and "node 2 goes over TCP: the server does not offer it" in finding.what
+    transports["h", 9712] = "rdma"
+    assert [finding.level for finding in run(found())] == [Level.OK]
+    fs.transport.offers = []
+    assert not run(found())

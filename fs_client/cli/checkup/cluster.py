@@ -23,6 +23,7 @@ from fs_common.records.routing import NodeInfo, NodeState
 from fs_common.records.scrubbing import Scrub, ScrubReply
 from fs_common.records.session import Empty, GivenPass
 from fs_common.records.storage import SpaceInfo, SpaceInfoReply
+from fs_common.transports.choice import RDMA
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -65,7 +66,16 @@ async def look(options: Options) -> AsyncIterator[Finding]:
     async with fs:
         routing = fs.routing.routing
         yield ok("metadata server", f"{fs.options.cluster} answers, cluster {routing.cluster}")
-        for part in (_who_is_let_in, _certificates, _control_plane, _nodes, _clocks, _chains, _configuration):
+        for part in (
+            _who_is_let_in,
+            _certificates,
+            _control_plane,
+            _nodes,
+            _clocks,
+            _transports,
+            _chains,
+            _configuration,
+        ):
             async for finding in part(fs):
                 yield finding
 
@@ -227,6 +237,24 @@ async def _nodes(fs: "AsyncFileSystem") -> AsyncIterator[Finding]:
             f"{release} ({count} nodes)" if count else f"{release} (here)" for release, count in releases.items()
         )
         yield note("release", f"not all have the same: {told}", "finish the upgrade")
+
+
+async def _transports(fs: "AsyncFileSystem") -> AsyncIterator[Finding]:
+    """Where this machine could RDMA: to which nodes it does. They are connected with, by what was asked before."""
+    if not fs.transport.offers:
+        return
+    found = fs.pool.transports()
+    nodes = [node for node in fs.routing.routing.nodes if (node.host, node.port) in found]
+    slow = [node for node in nodes if found[node.host, node.port] != RDMA]
+    if nodes and not slow:
+        yield ok("rdma", f"data of {len(nodes)} storage nodes goes by RDMA from here")
+    for node in slow[:NAMED_MAX]:
+        address = f"{node.host}:{node.port}"
+        yield note(
+            "rdma",
+            f"data of node {node.node} goes over TCP: {fs.transport.reasons.get(address, 'nobody has tried RDMA yet')}",
+            "`emberfs doctor --here` on its machine; `transport` and `rdma_subnets` in its configuration",
+        )
 
 
 async def _clocks(fs: "AsyncFileSystem") -> AsyncIterator[Finding]:

@@ -1,4 +1,4 @@
-"""Verbs by pyverbs, the binding that comes with rdma-core: 44 (Debian 12) to 59.
+"""Verbs by pyverbs, the binding that comes with rdma-core; releases 44 (Debian 12) and 59 are tested.
 
 What of it shapes this module:
 

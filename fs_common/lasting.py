@@ -94,8 +94,8 @@ class Lasting:
         self.close()
 
     def __del__(self) -> None:
-        # At the interpreter's end modules may be gone before this is.
-        with contextlib.suppress(TypeError, AttributeError):
+        # At the interpreter's end the names of this module may be None already.
+        if _everything is not None and _keepers is not None:
             self._end()
 
 

@@ -5,6 +5,9 @@ import errno
 import gc
 import mmap
 import os
+import random
+import sys
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -13,7 +16,7 @@ import pytest
 
 from fs_client import FileSystem
 from fs_common.errors import Code, EmberError
-from fs_common.lasting import lasting, lasting_address, passing
+from fs_common.lasting import Lasting, lasting, lasting_address, passing
 from fs_common.limits import KIB, MIB
 from fs_common.transports.rdma import memory as registered
 from fs_common.transports.rdma.addresses import address_of
@@ -463,6 +466,56 @@ def test_a_device_that_is_closed_holds_nothing_that_it_is_told_of_late(device, t
     memory.began(lasts)
     lasts.close()
     arena.extend(b"x")
+
+
+def test_threads_may_end_memory_while_it_is_lent(memory, device) -> None:
+    """Whatever the order: what is lent is registered until it is released, and nothing is left."""
+    switch = sys.getswitchinterval()
+    shared: list[Lasting | None] = [None] * 8
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def churn(seed: int) -> None:
+        choose = random.Random(seed)
+        try:
+            while not over.is_set():
+                i = choose.randrange(len(shared))
+                old, shared[i] = shared[i], lasting(mmap.mmap(-1, 64 * KIB))
+                if old is not None and choose.random() < 0.5:
+                    old.close()
+                del old
+        except BaseException as error:
+            failures.append(error)
+
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=churn, args=(seed,)) for seed in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        choose = random.Random(0)
+        held = []
+        for _ in range(3000):
+            one = shared[choose.randrange(len(shared))]
+            view = None if one is None else one.view
+            del one
+            if view is not None:
+                lent = memory.remote([view[100:200], view[5000:5001]], REMOTE_WRITE)
+                assert {region.rkey for region in device.regions} >= set(lent.keys)
+                held.append(lent.use)
+                del lent
+            del view
+            while len(held) > 5:
+                held.pop(choose.randrange(len(held))).release()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(switch)
+    for use in held:
+        use.release()
+    shared.clear()
+    assert not failures
+    assert (memory.regions, memory.bytes, len(memory._index), len(memory._ending)) == (0, 0, 0, 0)
 
 
 def test_ten_thousand_uses_leave_nothing(memory, device) -> None:

@@ -56,6 +56,8 @@ CACHE_REGIONS_MAX = 1024
 CACHE_AGE_S = 5.0
 """Since their last use: so long an array that nobody else holds may keep its memory."""
 CACHE_LOOK_S = 1.0
+TOLD_MAX = 256
+TOLD_WAIT_S = 1.0
 
 
 class Registrar(Protocol):
@@ -388,6 +390,7 @@ class RegisteredMemory:
                 if entry.kept_since is not None and entry.kept_since <= old:
                     self._end(entry)
             self._timer = self._timers.call_later(CACHE_LOOK_S, self._look) if self._kept else None
+        self._take_in()
 
     def _make_room(self, length: int) -> None:
         """What is in use counts, but stays."""
@@ -414,6 +417,13 @@ class RegisteredMemory:
         entry.passing = memory.passing
         self._told.append((id(memory), entry))
         self._take_in()
+        # Each holds memory. Whoever makes more of it, which finalizers do not, waits for others to keep up; not for
+        # ever, should that be what he is called from.
+        if len(self._told) > TOLD_MAX and self._lock.acquire(timeout=TOLD_WAIT_S):
+            try:
+                self._take_in_locked()
+            finally:
+                self._lock.release()
 
     def ended(self, memory: Lasting) -> None:
         self._told.append((id(memory), None))
@@ -434,10 +444,12 @@ class RegisteredMemory:
         # That takes long for much memory, and others need the lock.
         region = self._ask(entry)
         with self._lock:
-            if entry.region is None and not entry.over:
+            wanted = entry.region is None and not entry.over
+            if wanted:
                 self._registered(entry, region)
-                return
-        region.close()
+        if not wanted:
+            region.close()
+        self._take_in()
 
     def _take_in(self) -> None:
         """Unless somebody has the lock: he does it, having given it back."""
@@ -448,7 +460,8 @@ class RegisteredMemory:
                 self._lock.release()
 
     def _take_in_locked(self) -> None:
-        while self._told:
+        # What is told meanwhile is for the next one: others may tell faster than this takes in.
+        for _ in range(len(self._told)):
             number, entry = self._told.popleft()
             if entry is None:
                 known = self._lasting.pop(number, None)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 DEVICES: Final = "/sys/class/infiniband"
 """Where the kernel shows its RDMA devices."""
 REASONS: Final = ("there", "between")
-MOVE_TIMEOUT_S = 3.0
+MOVE_TIMEOUT_S = 10.0
 """For the exchange in which a connection moves: its own round trips, and the tries of a device to get through."""
 ANOTHER_TRY_S = 30.0
 """After which a connection that did not get through, and stays on TCP, is replaced by one that does, if it can be."""

@@ -19,7 +19,6 @@ SETTINGS = (
     "meta.failure_ms=40000",
     "meta.gc_delay_ms=0",
     "storage.transport=rdma",
-    "storage.log_level=debug",
 )
 """Nobody is taken for dead for being slow; a process that is gone is noticed by its connections."""
 READY_S = 180.0

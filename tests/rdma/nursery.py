@@ -12,16 +12,23 @@ import sys
 import traceback
 
 
+def be_patient(pool: type) -> None:
+    """What answers at once elsewhere may take seconds here."""
+    pool.__init__.__kwdefaults__["connect_timeout_s"] = 30.0  # type: ignore[misc]
+
+
 def main() -> None:
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     import fastapi  # noqa: F401
     import grpc  # noqa: F401
     import lmdb  # noqa: F401
 
+    import fs_common.peers
     import fs_meta.__main__
     import fs_storage.__main__
 
     mains = {"meta": fs_meta.__main__.main, "storage": fs_storage.__main__.main}
+    be_patient(fs_common.peers.PeerPool)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     started: list[int] = []
     print("imported", flush=True)

@@ -12,10 +12,12 @@ import pytest
 from fs_client import aio, connect, storage_client
 from fs_client.loader import ElasticBatchSampler, FileDataset
 from fs_common import methods
+from fs_common.peers import PeerPool
 from fs_common.records.routing import PublicState
 from fs_common.records.session import Empty, Stats
 from tests.common.loopback import pattern
 from tests.rdma.cluster import GuestCluster
+from tests.rdma.nursery import be_patient
 from tests.support import run
 
 pytestmark = [pytest.mark.rdma, pytest.mark.system]
@@ -40,6 +42,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An emulated machine with others beside it may take for a call what it has a whole try for elsewhere."""
     monkeypatch.setattr(storage_client, "UPDATE_TRY_S", 60.0)
     monkeypatch.setattr(storage_client, "READ_TRY_S", 60.0)
+    be_patient(PeerPool)
 
 
 async def connected(guest: GuestCluster) -> aio.AsyncFileSystem:

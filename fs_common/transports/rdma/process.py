@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 REFUSED_S = 60.0
 """So long no connection is over RDMA after memory could not be registered: its limit will not be another one soon."""
-DEVICES_AGE_S = 5.0
-"""How old what is known of devices may be. What a device tells by itself (a link that goes down) ends that at once."""
+DEVICES_AGE_S = 60.0
+"""How old what is known of devices may be that are not in use: asking opens them, some milliseconds each. One in use
+tells by itself of a link that goes down, and is asked again after every failure."""
 
 
 class _Open:
@@ -59,7 +60,9 @@ class Rdma:
         """Devices that are of no more use; their last connections may still have to end."""
         self._devices: list[Device] = []
         self._looked_s = float("-inf")
-        """When `_devices` were asked for."""
+        """When all `_devices` were asked for."""
+        self._news = False
+        """Those in use may be other than they were."""
 
     # What there is
 
@@ -68,7 +71,20 @@ class Rdma:
         if now - self._looked_s >= DEVICES_AGE_S:
             self._devices = self.binding.devices()
             self._looked_s = now
+        elif self._news:
+            self._devices = [self._as_it_is(device) for device in self._devices]
+        self._news = False
         return self._devices
+
+    def _as_it_is(self, device: Device) -> Device:
+        opened = self._open.get(device.name)
+        if opened is None:
+            return device
+        try:
+            return opened.context.device()
+        except VerbsError as error:
+            logger.warning("RDMA device %s: %s", device.name, error)
+            return device._replace(ports=())
 
     def obstacles(self) -> list[str]:
         """Why nothing is usable; empty: something is."""
@@ -133,12 +149,12 @@ class Rdma:
     def failed(self, way: Way) -> None:
         """A connection over it broke."""
         self.choice.failed(way, self._loop.time())
-        self._looked_s = float("-inf")
+        self._news = True
 
     def unreached(self, way: Way, server: str) -> None:
         """No connection to `server` could be made over it."""
         self.choice.unreached(way, server, self._loop.time())
-        self._looked_s = float("-inf")
+        self._news = True
 
     # Devices
 
@@ -159,7 +175,7 @@ class Rdma:
                 logger.warning("RDMA device %s: %s", opened.context.name, event.value)
             elif event is not AsyncEvent.OTHER:
                 logger.info("RDMA device %s: %s", opened.context.name, event.value)
-        self._looked_s = float("-inf")
+        self._news = True
         if AsyncEvent.DEVICE_FAILED in news and self._open.get(opened.context.name) is opened:
             self._loop.remove_reader(opened.context.async_fileno())
             del self._open[opened.context.name]

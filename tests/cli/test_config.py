@@ -23,7 +23,7 @@ def test_values_are_numbers_truth_values_or_text(name: str, text: str, value: ob
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize("key", ["read_threads", "mount.cache", "storage.", ""])
+@pytest.mark.parametrize("key", ["read_threads", "console.cache", "storage.", ""])
 def test_a_key_names_its_kind(key: str) -> None:
-    with pytest.raises(Usage, match=r"is not KIND\.KEY, with meta or storage"):
+    with pytest.raises(Usage, match=r"is not KIND\.KEY, with meta or storage or mount"):
         _split(key)

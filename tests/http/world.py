@@ -16,11 +16,13 @@ import uvloop
 
 from fs_common import methods
 from fs_common.http_server import HttpServer, LoopBridge
+from fs_common.records.cluster_config import PushedConfig
 from fs_common.records.control import GetControlReply
 from fs_common.records.routing import Routing
 from fs_common.records.scrubbing import ScrubReply, ScrubStatus
 from fs_common.records.storage import SpaceInfo, SpaceInfoReply, TargetTrouble
 from fs_common.rpc import Call, Handler, Reply, Service
+from fs_common.settings import MOUNT
 from fs_common.transports import tcp
 from fs_meta import server
 from fs_meta.config import MetaConfig
@@ -95,6 +97,9 @@ class Held:
 
     def where(self) -> GetControlReply:
         return GetControlReply(0, True)
+
+    def mount_config(self) -> PushedConfig:
+        return self._manager.configuration().pushed(MOUNT)
 
     async def close(self) -> None:
         pass

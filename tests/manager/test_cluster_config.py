@@ -104,7 +104,7 @@ def test_who_is_not_the_manager_any_more_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "says"),
     [
-        ("mount", "", "no configuration for 'mount'"),
+        ("console", "", "no configuration for 'console'"),
         ("storage", "read_threads = 0", "read_threads: at least 1"),
         ("storage", f"read_threads = {'[' * 20_000}", "storage: is not TOML: "),
         ("storage", f"read_threads = {'9' * 20_000}", "storage: is not TOML: "),

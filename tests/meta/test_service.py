@@ -12,6 +12,7 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.layout import stripe_chains
 from fs_common.records import meta
+from fs_common.records.cluster_config import PushedConfig
 from fs_common.records.control import GetControlReply
 from fs_common.records.locks import GetLock, Lock, ReleaseLocks
 from fs_common.records.routing import GetRouting, GetRoutingReply, Routing
@@ -45,6 +46,9 @@ class FakeManager:
 
     def where(self) -> GetControlReply:
         return GetControlReply(9701, True)
+
+    def mount_config(self) -> PushedConfig:
+        return PushedConfig(0, "")
 
     async def close(self) -> None:
         self.closed = True

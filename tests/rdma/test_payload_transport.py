@@ -228,6 +228,24 @@ def test_a_device_that_cannot_be_opened_leaves_tcp() -> None:
     run(main())
 
 
+def test_a_caller_whose_device_fails_halfway_tries_its_next_one() -> None:
+    """The server has a queue pair ready for the first by then: it is given up."""
+
+    async def main() -> None:
+        async with world("10.77.0.1", "10.77.0.2") as here:
+            assert here.fabric is not None
+            address = await here.serve(Store().service)
+            here.fabric.refuse("connect", errno.EINVAL, after=1)
+            pool = here.pool()
+            await pool.call(address, PING, Ping(), timeout=TIMEOUT)
+            assert goes_over(await pool.peer(address)) == "rdma"
+            assert len(here.fabric.queue_pairs) == 2
+            for transport in here.transports:
+                assert transport._rdma is not None and sum(transport._rdma.choice.connections.values()) == 1
+
+    run(main())
+
+
 def test_a_connection_that_fell_back_moves_when_it_can_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls under way over TCP meanwhile are answered there."""
     monkeypatch.setattr(peers, "ANOTHER_TRY_S", 0.02)

@@ -263,8 +263,12 @@ def offer(service: Service, choose: Choose) -> None:
     def connect(call: Call) -> Reply:
         session = call.session
         connection = session.connection
-        if connection is None or session.transport is not None or type(connection.link) is not TcpLink:
+        if connection is None or type(connection.link) is not TcpLink:
             raise EmberError(Code.INVALID, "this connection cannot move to RDMA")
+        if session.transport is not None:
+            # The caller could not use what it was answered, and tries another of its devices.
+            session.transport.close()
+            session.transport = None
         half = _Half(choose(call.request, session.address))
         end = half.end
         link = RdmaLink(connection.link, half.connect(call.request, Access.NOTHING), asyncio.get_running_loop())

@@ -31,6 +31,7 @@ class Broken(Machine):
         self.clock: int | None = 0
         self.device = 0
         self.version = (3, 12)
+        self.trouble = ""
 
     def limits(self) -> Limits:
         return self.rlimits
@@ -46,6 +47,9 @@ class Broken(Machine):
 
     def python(self) -> tuple[int, int]:
         return self.version
+
+    def verbs_trouble(self) -> str:
+        return self.trouble
 
     def clock_state(self) -> int | None:
         return self.clock
@@ -162,6 +166,9 @@ def test_rdma(here: Broken, tmp_path: Path) -> None:
     here.modules.add("pyverbs")
     assert {finding.level for finding in machine.look(here)} == {Level.OK}
     assert only(here, "rdma").what == "pyverbs, and 1 port that works (mlx5_0)"
+    here.trouble = "no binding of verbs: pyverbs cannot be used: version 'IBVERBS_PRIVATE_59' not found"
+    finding = only(here, "rdma")
+    assert finding.level is Level.WARNING and "IBVERBS_PRIVATE_59" in finding.what and finding.do
 
 
 @pytest.mark.parametrize(

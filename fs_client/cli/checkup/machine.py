@@ -53,6 +53,17 @@ class Machine:
     def has_module(self, name: str) -> bool:
         return importlib.util.find_spec(name) is not None
 
+    def verbs_trouble(self) -> str:
+        """Why no binding of verbs can be used; "": one can."""
+        from fs_common.transports.rdma import bindings
+        from fs_common.transports.rdma.verbs import VerbsError
+
+        try:
+            bindings.load()
+        except VerbsError as error:
+            return str(error)
+        return ""
+
     def kernel(self) -> str:
         return platform.release()
 

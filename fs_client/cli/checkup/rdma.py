@@ -41,6 +41,13 @@ def look(machine: "Machine") -> Iterator[Finding]:
             f"RDMA devices are there ({names}), and neither pyverbs nor ibverbs is installed: data goes over TCP",
             "install the package python3-pyverbs, or pip install 'emberfs[rdma]'",
         )
+    elif trouble := machine.verbs_trouble():
+        yield warning(
+            "rdma",
+            f"RDMA devices are there ({names}), and {trouble}: data goes over TCP",
+            "docs/OPERATIONS.md says which package is for which Python and which libraries",
+        )
+        module = None
     yield from _node(machine)
     usable = 0
     for device in devices:

@@ -1,5 +1,6 @@
 """`python -m benchmarks`, which is `emberfs bench`: every figure beside its limit, in one run, on one machine."""
 
+import contextlib
 import importlib
 import io
 import signal
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,10 +100,11 @@ def bench(
     if paths:
         if only or cluster is not None or directory is not None:
             raise click.UsageError("--only, --cluster and --dir are for runs without a PATH")
-        _measure_places(paths, repeat, quick, json_path)
+        with _removed_when_told_to_end():
+            _measure_places(paths, repeat, quick, json_path)
         return
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="emberfs-bench-", dir=directory) as name:
+    with _removed_when_told_to_end(), tempfile.TemporaryDirectory(prefix="emberfs-bench-", dir=directory) as name:
         scratch = Path(name)
         machine = describe(scratch)
         figures: list[Figure] = []
@@ -121,14 +124,20 @@ def bench(
         raise click.ClickException(f"did not finish: {', '.join(failed)}")
 
 
+@contextlib.contextmanager
+def _removed_when_told_to_end() -> Iterator[None]:
+    """SIGTERM ends the run as an error does: what was made is removed, and what was started is stopped."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _measure_places(paths: tuple[Path, ...], repeat: int, quick: bool, json_path: Path | None) -> None:
     from benchmarks import places
 
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes what was made
-    try:
-        comparison, report, machine = places.measure(paths, repeat, quick)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    comparison, report, machine = places.measure(paths, repeat, quick)
     if json_path is not None and str(json_path) != "-":
         json_path.write_text(report)
     if str(json_path) == "-":

@@ -96,6 +96,29 @@ def test_directories_side_by_side(tmp_path: Path) -> None:
     assert [list(place.iterdir()) for place in places] == [[], []], "what was made is removed"
 
 
+def test_a_run_that_is_told_to_end_leaves_nothing(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(context: Context) -> list[Figure]:
+        (context.directory / "scratch").touch()
+        signal.raise_signal(signal.SIGTERM)
+        return []
+
+    def who_called(number: int, frame: object) -> None:
+        raise RuntimeError("not for this one")
+
+    before = signal.signal(signal.SIGTERM, who_called)
+    try:
+        monkeypatch.setattr(read_one, "run", told)
+        chosen = ("--only", "read_one", "--only", "load", "--cluster", cluster.address, "--dir", str(tmp_path))
+        code, _, progress = run(*chosen)
+        assert (code, list(tmp_path.iterdir())) == (128 + signal.SIGTERM, [])
+        assert "[2/2]" not in progress
+        assert signal.getsignal(signal.SIGTERM) is who_called
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_directories_go_with_no_cluster(tmp_path: Path) -> None:
     result = CliRunner().invoke(command.bench, [str(tmp_path), "--only", "write"])
     assert result.exit_code == 2

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -15,7 +14,7 @@ from fs_common.limits import KIB, MIB
 from fs_common.methods import PING, RDMA_CONNECT, READ_CHUNKS, UPDATE_CHUNKS
 from fs_common.records.session import Ping
 from fs_common.records.storage import ReadChunksReply, UpdateChunks, UpdateChunksReply
-from fs_common.rpc import Allocation, Call, FileRange, Part, Peer, Reply, Service
+from fs_common.rpc import Allocation, Call, FileRange, Peer, Reply, Service
 from fs_common.serving import ServingConnection
 from fs_common.transports import tcp
 from fs_common.transports.rdma import link as link_module
@@ -27,6 +26,7 @@ from fs_common.transports.rdma.stream import CREDITS
 from fs_common.transports.rdma.verbs import Access, Kind
 from tests.common.loopback import TIMEOUT, hello, memory, pattern, read_request, service, until
 from tests.common.services import CLIENT, Gate, replying
+from tests.rdma.mixed_calls import Mixed
 from tests.rdma.soft_verbs import Fabric
 from tests.rdma.transport import RdmaTransport
 from tests.support import run
@@ -206,100 +206,12 @@ def test_calls_of_all_kinds_under_any_order_of_events(seed: int, tmp_path: Path)
     """Bytes arrive whole or not at all, and whoever gave up has memory that nobody writes to."""
 
     async def main() -> None:
-        random = Random(seed)
-        fabric = Fabric(DEVICES, seed=seed, late_turns=random.choice([0, 20]))
-        path = tmp_path / "block"
-        data = pattern(3 * MIB, seed)
-        path.write_bytes(data)
-        file = os.open(path, os.O_RDONLY)
-        released = taken = 0
-
-        def parts(length: int) -> list[Part]:
-            found: list[Part] = []
-            at = 0
-            while at < length:
-                size = min(length - at, random.choice([1, 700, 4096, 65_536, 2 * MIB]))
-                whole = random.random() < 0.5
-                found.append(FileRange(file, at, size) if whole else memoryview(data)[at : at + size])
-                at += size
-            return found
-
-        async def read(call: Call) -> Reply:
-            nonlocal taken
-            length = sum(item.length for item in call.request.items)
-            if random.random() < 0.3:
-                await asyncio.sleep(0)
-            taken += 1
-            return Reply(ReadChunksReply([item.length for item in call.request.items], []), parts(length), release)
-
-        def release() -> None:
-            nonlocal released
-            released += 1
-
-        def store(call: Call) -> Reply:
-            assert b"".join(call.payload) == data[: sum(map(len, call.payload))]
-            return Reply(UpdateChunksReply([], []))
-
-        def allocate(request: UpdateChunks, length: int) -> Allocation:
-            nonlocal taken
-            taken += 1
-            cut = random.randrange(length)
-            return Allocation([view for view in memory(cut, length - cut) if view], release)
-
-        offered = service()
-        offered.register(READ_CHUNKS, read)
-        offered.register(UPDATE_CHUNKS, store, allocate=allocate)
-        outcomes = {"answered": 0, "given up": 0, "gone": 0}
-
-        async with world(offered, fabric, SlabPool(1, 1)) as w:
-            peers = [w.peer]
-
-            async def one() -> None:
-                if peers[-1].closed:
-                    peers.append(await w.reconnect())
-                peer = peers[-1]
-                into: list[memoryview] = []
-                match random.randrange(4):
-                    case 0:
-                        text = data[: random.choice([10, 9000, 100_000])]
-                        call = peer.call(PING, Ping(text), timeout=TIMEOUT)
-                    case 1:
-                        send = parts(random.choice([1, 5000, 300_000, 3 * MIB]))
-                        call = peer.call(UPDATE_CHUNKS, update(), send=send, timeout=TIMEOUT)
-                    case _:
-                        lengths = [random.choice([1, 4096, 100_000]) for _ in range(random.choice([1, 3, 30]))]
-                        into = memory(*lengths)
-                        call = peer.call(READ_CHUNKS, read_request(*lengths), into=into, timeout=TIMEOUT)
-                task = asyncio.ensure_future(call)
-                if random.random() < 0.06:
-                    for _ in range(random.randrange(8)):
-                        await asyncio.sleep(0)
-                    task.cancel()
-                try:
-                    await task
-                except asyncio.CancelledError:
-                    outcomes["given up"] += 1
-                    for view in into:
-                        view[:] = b"\xee" * len(view)
-                    for _ in range(50):
-                        await asyncio.sleep(0)
-                    assert all(bytes(view) == b"\xee" * len(view) for view in into)
-                except EmberError as error:
-                    assert error.code in (Code.PEER_GONE, Code.UNREACHABLE), error
-                    outcomes["gone"] += 1
-                else:
-                    outcomes["answered"] += 1
-                    got = b"".join(into)
-                    assert got == data[: len(got)]
-
-            for _ in range(8):
-                await asyncio.gather(*(one() for _ in range(12)))
-            for peer in peers:
-                await peer.close()
-            await until(lambda: not w.server._connections)
-            assert released == taken
-            assert outcomes["answered"] > 20
-        os.close(file)
+        fabric = Fabric(DEVICES, seed=seed, late_turns=Random(seed).choice([0, 20]))
+        with Mixed(seed, tmp_path) as mixed:
+            async with world(mixed.service, fabric, SlabPool(1, 1)) as w:
+                await mixed.calls(w.peer, w.reconnect)
+                await until(lambda: not w.server._connections)
+            mixed.check()
 
     run(main())
 

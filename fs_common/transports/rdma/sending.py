@@ -109,10 +109,11 @@ class Sender:
     def end(self) -> None:
         """The queue pair is gone: everything is given back."""
         self._over = True
-        self.works.clear()
-        self.ledger.end()
+        # First of all: what comes back below is for others.
         if self._waiting is not None:
             self._waiting.cancel()
+        self.works.clear()
+        self.ledger.end()
         slab, self._slab = self._slab, None
         if slab is not None:
             slab.release()

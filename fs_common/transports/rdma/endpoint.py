@@ -3,6 +3,7 @@
 Called by `setup` (makes them) and `link` (uses and ends them).
 """
 
+import logging
 import mmap
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +12,9 @@ from fs_common.limits import KIB
 from fs_common.transports.rdma.memory import RegisteredMemory, Use
 from fs_common.transports.rdma.slabs import SlabPool
 from fs_common.transports.rdma.stream import RECEIVE_SLOTS, SLOT_BYTES
-from fs_common.transports.rdma.verbs import Access, Capacity, CompletionQueue, QueuePair, Receive
+from fs_common.transports.rdma.verbs import Access, Capacity, CompletionQueue, QueuePair, Receive, VerbsError
+
+logger = logging.getLogger(__name__)
 
 SEND_SLOTS = 18
 SLOTS_BYTES = (RECEIVE_SLOTS + SEND_SLOTS) * SLOT_BYTES
@@ -86,7 +89,15 @@ class Endpoint(NamedTuple):
 
     def close(self) -> None:
         """No device touches anything on its behalf any more. Called once."""
-        self.queue_pair.close()
-        self.completions.close()
+        close_all(self.queue_pair, self.completions)
         self.slots.close()
         self.closed()
+
+
+def close_all(queue_pair: QueuePair, completions: CompletionQueue) -> None:
+    """Does not fail: what a device that was taken away cannot free, it does not use either."""
+    for part in (queue_pair, completions):
+        try:
+            part.close()
+        except VerbsError as error:
+            logger.warning("a queue of an RDMA device: %s", error)

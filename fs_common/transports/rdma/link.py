@@ -343,6 +343,7 @@ class RdmaLink:
         sender = self._sender
         unsent_bytes = sender.unsent_bytes
         failure = ""
+        bad: FrameError | None = None
         try:
             if news:
                 self._completions.take_events()
@@ -354,14 +355,21 @@ class RdmaLink:
                         # What came before it is still good; nothing comes after it.
                         failure = failure or status.value
                     elif identity & 1:
-                        self._on_message(identity >> 1, size)
-                    else:
+                        try:
+                            self._on_message(identity >> 1, size)
+                        except FrameError as error:
+                            # What has completed behind it is complete, and comes from nowhere else again.
+                            bad = error
+                            self._broken = True
+                    elif not self._over:
                         sender.ledger.completed(identity >> 1)
                 if self._over:
                     return
                 if len(completions) < POLL_MOST:
                     break
-            if self._unread or self._reading_slot is not None or self._peer_last or self._tcp_ended:
+            if bad is not None:
+                self._on_bad(bad)
+            elif self._unread or self._reading_slot is not None or self._peer_last or self._tcp_ended:
                 self._take()
             if failure or self._tcp_ended:
                 self._take_rest()
@@ -402,11 +410,14 @@ class RdmaLink:
         if flags & LAST:
             self._peer_last = True
         if content:
-            self._unread.append((index, content))
             if self._move is not None:
+                if self._tcp.within_frame:
+                    # What is still to come of it lands in memory that nobody minds any more once this has moved.
+                    raise FrameError("transport", "a message came while a frame over TCP was arriving")
                 move, self._move = self._move, None
                 self._adopt()
                 move()
+            self._unread.append((index, content))
         else:
             self._emptied.append(self._slots.receive(index))
 

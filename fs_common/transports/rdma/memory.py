@@ -25,6 +25,7 @@ Concurrency: docs/concurrency/registered_memory.md.
 """
 
 import errno
+import logging
 import os
 import threading
 import weakref
@@ -42,6 +43,8 @@ from fs_common.limits import MIB
 from fs_common.transports.rdma import locked_memory
 from fs_common.transports.rdma.addresses import View, address_of, addresses_of, owner_of, spans
 from fs_common.transports.rdma.verbs import Access, DmaBuf, Region, VerbsError
+
+logger = logging.getLogger(__name__)
 
 LOCAL_READ = 0
 """Every region allows it."""
@@ -205,6 +208,8 @@ class RegisteredMemory:
         """By id of the entry, of those that are kept; the one not used for longest is first."""
         self._ending: set[_Entry] = set()
         """Over, and in use."""
+        self._stuck: list[object] = []
+        """Holds memory whose region could not be deregistered."""
         self._timer: Any = None
         self._closed = False
         """Or all of it is a forked child's parent's."""
@@ -529,7 +534,11 @@ class RegisteredMemory:
         if region is not None:
             self.regions -= 1
             self.bytes -= entry.end - entry.address
-            region.close()
+            try:
+                region.close()
+            except VerbsError as error:
+                logger.warning("memory of RDMA device %s: %s", self.name, error)
+                self._stuck.append(entry.pin)
         self._ending.discard(entry)
         entry.pin = None
 

@@ -26,7 +26,7 @@ from fs_common.methods import RDMA_CONNECT, RDMA_READY
 from fs_common.records.rdma import QueuePairEnd
 from fs_common.records.session import Empty
 from fs_common.rpc import Call, Movable, Peer, Reply, Service
-from fs_common.transports.rdma.endpoint import CAPACITY, COMPLETIONS, Endpoint, Slots, Traffic
+from fs_common.transports.rdma.endpoint import CAPACITY, COMPLETIONS, Endpoint, Slots, Traffic, close_all
 from fs_common.transports.rdma.link import RdmaLink
 from fs_common.transports.rdma.memory import RegisteredMemory
 from fs_common.transports.rdma.slabs import SlabPool
@@ -86,8 +86,7 @@ class _Half:
         try:
             self._slots = Slots(local.memory)
         except BaseException:
-            self._queue_pair.close()
-            self._completions.close()
+            close_all(self._queue_pair, self._completions)
             raise
 
     @property
@@ -142,8 +141,7 @@ class _Half:
         return endpoint
 
     def close(self) -> None:
-        self._queue_pair.close()
-        self._completions.close()
+        close_all(self._queue_pair, self._completions)
         self._slots.close()
 
 
@@ -215,6 +213,10 @@ async def upgrade(peer: Peer, local: Local, timeout: float) -> None:
     except BaseException:
         half.close()
         raise
+    if peer.closed:
+        # Behind the answer, and before this task went on.
+        half.close()
+        raise Broken(Code.UNREACHABLE, "the connection was closed while it was to move to RDMA")
     endpoint = half.connect(answer, Access.REMOTE_READ | Access.REMOTE_WRITE)
     link = RdmaLink(tcp, endpoint, loop)
     peer.move(link)

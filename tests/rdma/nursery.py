@@ -22,6 +22,7 @@ def main() -> None:
     import fastapi  # noqa: F401
     import grpc  # noqa: F401
     import lmdb  # noqa: F401
+    import numpy  # noqa: F401
 
     import fs_common.peers
     import fs_meta.__main__

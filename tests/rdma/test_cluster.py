@@ -4,6 +4,7 @@ The tests share one cluster and go on from each other in order: starting one tak
 """
 
 import asyncio
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,31 @@ def test_many_small_reads_are_one_frame_for_each_server(guest: GuestCluster) -> 
             assert into == b"".join(data[index * 8192 : index * 8192 + 4096] for index in range(90))
             assert difference(before, after, "rdma_written_bytes") >= len(into)
             assert difference(before, after, "rpc_read_chunks_calls") < 10, "not one for each of 90"
+
+    run(main(), timeout=LIMIT_S)
+
+
+def test_a_registered_buffer_is_pinned_once_and_given_back(guest: GuestCluster) -> None:
+    def locked_kib() -> int:
+        """By devices, as the kernel counts it."""
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPin:"))
+        return int(line.split()[1])
+
+    async def main() -> None:
+        data = pattern(SIZE, 3)
+        async with await connected(guest) as fs:
+            ranges = [(await fs.ref(Path("/file")), 0, SIZE)]
+            arena = mmap.mmap(-1, SIZE)
+            await fs.read_ranges(ranges, arena)
+            locked, count = locked_kib(), fs.transport.stats()["rdma_registrations"]
+            with fs.register(arena):
+                assert locked_kib() == locked + SIZE // KIB
+                for _ in range(2):
+                    arena[:] = bytes(SIZE)
+                    await fs.read_ranges(ranges, arena)
+                    assert arena[:] == data
+                assert fs.transport.stats()["rdma_registrations"] == count + 1
+            assert locked_kib() == locked
 
     run(main(), timeout=LIMIT_S)
 

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import struct
 from collections.abc import AsyncIterator, Sequence
+from random import Random
 
 import msgspec
 import pytest
@@ -21,9 +22,9 @@ from fs_common.transports import tcp
 from fs_common.transports.rdma import setup
 from fs_common.transports.rdma.endpoint import Endpoint
 from fs_common.transports.rdma.link import RdmaLink
-from fs_common.transports.rdma.stream import RECEIVE_SLOTS, pack_envelope
+from fs_common.transports.rdma.stream import CREDITS, RECEIVE_SLOTS, pack_envelope
 from fs_common.transports.rdma.verbs import Access, Kind, VerbsError, Work
-from tests.common.loopback import TIMEOUT, hello, memory, read_request, service, until
+from tests.common.loopback import TIMEOUT, hello, memory, pattern, read_request, service, until
 from tests.rdma.soft_queue_pairs import SoftQueuePair
 from tests.rdma.soft_verbs import Fabric, SoftRegion
 from tests.rdma.transport import RdmaTransport
@@ -285,3 +286,163 @@ def test_a_device_that_frees_nothing_any_more_does_not_keep_a_connection(monkeyp
             assert caught.value.code is Code.PEER_GONE
 
     run(main())
+
+
+def test_who_asks_for_queue_pairs_and_uses_none_has_one_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "WAITING_S", 0.05)
+
+    async def main() -> None:
+        async with world(service()) as w:
+            peer = await w.greeted()
+            half = setup._Half(w.transport.client.local)
+            for _ in range(setup.SETUPS_MAX):
+                await peer.call(RDMA_CONNECT, half.end, timeout=TIMEOUT)
+                assert w.transport.server.context.counts().queue_pairs <= 2
+            with pytest.raises(EmberError) as caught:
+                await peer.call(RDMA_CONNECT, half.end, timeout=TIMEOUT)
+            assert caught.value.code is Code.INVALID
+            await until(lambda: w.transport.server.context.counts().queue_pairs == 1)
+            assert await peer.call(PING, Ping(b"on"), timeout=TIMEOUT) == Ping(b"on")
+            half.close()
+            await peer.close()
+
+    run(main())
+
+
+def test_a_queue_pair_that_was_given_up_does_not_move_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "WAITING_S", 0.01)
+
+    async def main() -> None:
+        async with world(service()) as w:
+            peer = await w.greeted()
+            real = peer.call
+
+            async def call(method: Method, *args: object, **more: object) -> object:
+                answer = await real(method, *args, **more)  # type: ignore[arg-type]
+                if method is RDMA_CONNECT:
+                    await until(lambda: w.transport.server.connections == 1)
+                return answer
+
+            monkeypatch.setattr(peer, "call", call)
+            with pytest.raises(setup.Broken) as caught:
+                await setup.upgrade(peer, w.transport.client.local, TIMEOUT)
+            assert "does not get through" in caught.value.message
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"number": -1},
+        {"number": 1 << 24},
+        {"psn": 2**64 - 1},
+        {"mtu_bytes": 0},
+        {"mtu_bytes": 4095},
+        {"mtu_bytes": 1 << 40},
+        {"lid": -1},
+        {"lid": 1 << 16},
+        {"gid": b""},
+        {"gid": b"x" * 100_000},
+        {"kind": "nan"},
+        {"kind": "x" * 100_000},
+        {"slots": 2**63},
+        {"slot_bytes": 0},
+        {"format": 2},
+        {"reads_max": -(2**63)},
+        {"reads_max": 2**64 - 1},
+        {"device": "d" * 100_000},
+        {"device": "soft0\n2026-01-01 ERROR everything is lost"},
+    ],
+    ids=lambda absurd: str(absurd)[:40],
+)
+def test_an_end_that_no_queue_pair_has_is_refused_in_one_line(absurd: dict[str, object]) -> None:
+    async def main() -> None:
+        async with world(service()) as w:
+            peer = await w.greeted()
+            half = setup._Half(w.transport.client.local)
+            said = msgspec.structs.replace(half.end, **absurd)
+            if "reads_max" in absurd:
+                await peer.call(RDMA_CONNECT, said, timeout=TIMEOUT)
+            else:
+                with pytest.raises(EmberError) as caught:
+                    await peer.call(RDMA_CONNECT, said, timeout=TIMEOUT)
+                assert caught.value.code is Code.UNREACHABLE
+                assert "\n" not in caught.value.message
+                assert len(caught.value.message) < 500
+                assert w.transport.server.connections == 1
+            half.close()
+            await peer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_messages_leave_nothing_and_hurt_nobody_else(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    random = Random(seed)
+
+    def number() -> int:
+        return random.choice([0, 1, 2**31, 2**32 - 1, random.randrange(2**32)])
+
+    def pieces(length: int) -> list[tuple[int, int, int]]:
+        address = random.choice([0, 1, 2**63, 2**64 - 2**33, random.randrange(2**62)])
+        if random.random() < 0.5:
+            return [(address, length, number())]
+        first = random.randrange(length + 1)
+        return [(address, first, number()), (address, length - first, number()), (address, 0, number())]
+
+    def message(caller: Hostile) -> None:
+        kind = random.randrange(9)
+        if kind == 0:
+            caller.raw(random.randbytes(random.choice([1, 7, 8, 9, 100, 8192])))
+        elif kind == 1:
+            caller.send(random.randbytes(random.randrange(1, 8184)))
+        elif kind == 2:
+            caller.send(b"", credits=random.choice([0, 1, CREDITS, 65535]))
+        elif kind == 3:
+            caller.send(b"", flags=random.choice([1, 2, 4, 255]))
+        elif kind == 4:
+            length = random.choice([1, 100, MIB])
+            claimed = random.choice([length, length, length + 1])
+            caller.send(request(UPDATE_CHUNKS, number() or 1, UpdateChunks(CLIENT, []), claimed, pieces(length)))
+        elif kind == 5:
+            asked = random.choice([0, 100, 101])
+            caller.send(request(READ_CHUNKS, number() or 1, read_request(1), 0, (), pieces(asked)))
+        elif kind == 6:
+            answer = frames.pack(random.choice([frames.RESPONSE, frames.ERROR, frames.GOODBYE, 9]), 1, 1, 0, 0)
+            caller.send(pack_envelope(answer))
+        elif kind == 7:
+            # The same number again and again, with places for its answers.
+            many = request(READ_CHUNKS, 7, read_request(1), 0, (), pieces(100))
+            caller.send(many * 10)
+        else:
+            caller.send(request(PING, number() or 1, Ping(b"x" * random.randrange(4000))))
+
+    async def main() -> None:
+        serving = Serving()
+        serving.service.register(READ_CHUNKS, lambda call: Reply(ReadChunksReply([100], []), [pattern(100)]))
+        async with world(serving.service, seed) as w:
+            for _ in range(8):
+                caller = await w.hostile()
+                if random.random() < 0.9:
+                    caller.send(READY)
+                for _ in range(random.randrange(1, 12)):
+                    with contextlib.suppress(VerbsError):
+                        message(caller)
+                    if random.random() < 0.3:
+                        await asyncio.sleep(0)
+                into = memory(100)
+                await w.good.call(READ_CHUNKS, read_request(1), into=into, timeout=TIMEOUT)
+                assert into[0] == pattern(100)
+                if random.random() < 0.5:
+                    caller.close()
+                    await caller.peer.close()
+                else:
+                    await caller.peer.close()
+                    await until(lambda: len(w.server._connections) == 1)
+                    caller.close()
+            await until(lambda: len(w.server._connections) == 1)
+            assert serving.held == 0
+
+    run(main())
+    assert "defect" not in caplog.text

@@ -19,6 +19,7 @@ Concurrency: docs/concurrency/rdma.md.
 import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from fs_common.errors import Code, EmberError
@@ -39,6 +40,11 @@ READS_MAX = 16
 """Under way at a time on one connection, if both devices can: with 1 MiB each they fill any wire."""
 PERSISTENCE = Persistence()
 """A peer whose device has gone is given up after about half a second; one that died is heard of over TCP at once."""
+SETUPS_MAX = 16
+"""For one connection: a caller tries each of its ways once, and finding the way to an address may hold a server up."""
+WAITING_S = 30.0
+"""How long a server's queue pair waits for its first message. Its caller waits for `payload.MOVE_TIMEOUT_S`."""
+NAME_MAX = 64
 MTU_BYTES_MIN = 256
 MTU_BYTES_MAX = 4096
 
@@ -145,7 +151,15 @@ class _Half:
         self._slots.close()
 
 
+def _check_words(end: QueuePairEnd) -> None:
+    """What is said of an end goes into messages."""
+    for name in (end.device, end.kind):
+        if len(name) > NAME_MAX or not name.isprintable():
+            raise EmberError(Code.UNREACHABLE, f"{name[:NAME_MAX]!r} names no device and no kind of address")
+
+
 def _check_end(other: QueuePairEnd, local: Local) -> None:
+    _check_words(other)
     if other.format != FORMAT or (other.slots, other.slot_bytes) != (CREDITS, SLOT_BYTES):
         raise EmberError(
             Code.UNREACHABLE,
@@ -176,6 +190,7 @@ def _unreachable(local: Local, error: VerbsError) -> EmberError:
 
 def other_gid(end: QueuePairEnd) -> Gid:
     """The other side's address, to choose a device by. Raises `EmberError`."""
+    _check_words(end)
     try:
         kind = GidKind(end.kind)
     except ValueError:
@@ -241,22 +256,46 @@ Choose = Callable[[QueuePairEnd, str], Local]
 
 
 class _Waiting:
-    """A queue pair on the server's side, from RDMA_CONNECT on."""
+    """The queue pair of one connection on the server's side, from RDMA_CONNECT on."""
 
-    def __init__(self, connection: Movable, link: RdmaLink) -> None:
+    def __init__(self, connection: Movable) -> None:
         self._connection = connection
-        self._link: RdmaLink | None = link
-        """None: the connection has moved to it, and ends with it."""
+        self._link: RdmaLink | None = None
+        """None: there is none, or the connection has moved to it, and ends with it."""
+        self._setups = 0
+        self._timer: asyncio.TimerHandle | None = None
 
-    def move(self) -> None:
-        link, self._link = self._link, None
+    def make(self, tcp: TcpLink, end: QueuePairEnd, choose: Callable[[], Local]) -> QueuePairEnd:
+        """Another one for the caller's `end`. Raises `EmberError`."""
+        # The caller could not use what it was answered, if it was, and tries another of its devices.
+        self.close()
+        self._setups += 1
+        if self._setups > SETUPS_MAX:
+            raise EmberError(Code.INVALID, f"this connection has tried to move to RDMA {SETUPS_MAX} times")
+        loop = asyncio.get_running_loop()
+        half = _Half(choose())
+        ours = half.end
+        self._link = RdmaLink(tcp, half.connect(end, Access.NOTHING), loop)
+        self._link.stand_by(self._connection, self._move)
+        self._timer = loop.call_later(WAITING_S, self.close)
+        return ours
+
+    def _move(self) -> None:
+        link = self._taken()
         if link is not None:
             self._connection.move(link)
 
     def close(self) -> None:
-        link, self._link = self._link, None
+        link = self._taken()
         if link is not None:
             link.abort(EmberError(Code.PEER_GONE, f"connection {link.name} is over"))
+
+    def _taken(self) -> RdmaLink | None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        link, self._link = self._link, None
+        return link
 
 
 def offer(service: Service, choose: Choose) -> None:
@@ -265,18 +304,14 @@ def offer(service: Service, choose: Choose) -> None:
     def connect(call: Call) -> Reply:
         session = call.session
         connection = session.connection
-        if connection is None or type(connection.link) is not TcpLink:
+        tcp = None if connection is None else connection.link
+        if connection is None or type(tcp) is not TcpLink:
             raise EmberError(Code.INVALID, "this connection cannot move to RDMA")
-        if session.transport is not None:
-            # The caller could not use what it was answered, and tries another of its devices.
-            session.transport.close()
-            session.transport = None
-        half = _Half(choose(call.request, session.address))
-        end = half.end
-        link = RdmaLink(connection.link, half.connect(call.request, Access.NOTHING), asyncio.get_running_loop())
-        session.transport = waiting = _Waiting(connection, link)
-        link.stand_by(connection, waiting.move)
-        return Reply(end)
+        waiting = session.transport
+        if waiting is None:
+            session.transport = waiting = _Waiting(connection)
+        assert isinstance(waiting, _Waiting)
+        return Reply(waiting.make(tcp, call.request, partial(choose, call.request, session.address)))
 
     def ready(call: Call) -> Reply:
         return Reply(Empty())

@@ -18,6 +18,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from crc32c import crc32c
@@ -44,7 +45,7 @@ from fs_client.settle import ended, run_all
 from fs_client.storage_client import READ_TRY_S, SERVER_GONE, StorageClient
 from fs_common import checksums, tracing
 from fs_common.errors import Code, EmberError, Retry, code_of
-from fs_common.lasting import Lasting, passing
+from fs_common.lasting import Lasting, anybody_keeps, passing
 from fs_common.limits import MIB, READ_ITEMS_MAX
 from fs_common.methods import READ_CHUNKS, SUSPECT_CHUNKS
 from fs_common.records.scrubbing import SuspectChunk, SuspectChunks
@@ -105,8 +106,8 @@ class RangeReader:
                 except EmberError as error:
                     if not await attempts.after_change(error, self._routing, known):
                         raise
-            if len(frames) > 1:
-                lent = passing(into[: sum(length for _, _, length in ranges)])
+            if len(frames) > 1 and anybody_keeps():
+                lent = passing(into[: sum(map(itemgetter(2), ranges))])
             await self._fetch_all(frames, failed, ranges, attempts)
             while failed:
                 failed, known = await self._try_again(failed, ranges, attempts, known)

@@ -117,6 +117,11 @@ def lasting(memory: Any) -> Lasting:
     return _announce(Lasting(view))
 
 
+def anybody_keeps() -> bool:
+    """A device is open. If not, what would be announced as `passing` need not be looked for."""
+    return bool(_keepers)
+
+
 def passing(view: memoryview) -> Lasting | None:
     """Announce memory that one operation of several calls fills: it is registered as a whole, not piece by piece.
 

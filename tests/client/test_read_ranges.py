@@ -4,6 +4,10 @@ import asyncio
 import errno
 import pickle
 import random
+import sys
+from collections import Counter
+from types import FrameType
+from typing import Any
 
 import msgspec
 import pytest
@@ -484,3 +488,30 @@ def test_after_a_cancellation_the_buffer_is_not_touched(cluster: FakeCluster) ->
 
 async def on_servers(cluster: FakeCluster, coroutine: object) -> None:
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, cluster._loop))  # type: ignore[arg-type]
+
+
+def test_over_tcp_no_range_costs_calls_of_its_own_within_the_reader() -> None:
+    """Python works once for each batch and server; that is true of what only other transports need, too."""
+
+    async def main(address: str) -> None:
+        async with await aio.connect(address) as fs:
+            await fs.write_file("/f", DATA)
+            ranges = [("/f", number % 10 * CHUNK + number, 100) for number in range(256)]
+            into = bytearray(25600)
+            await fs.read_ranges(ranges, into)
+            calls: Counter[str] = Counter()
+
+            def look(frame: FrameType, event: str, argument: Any) -> None:
+                if event == "call" and frame.f_code.co_filename.endswith("fs_client/read_ranges.py"):
+                    calls[frame.f_code.co_name] += 1
+
+            sys.setprofile(look)
+            try:
+                await fs.read_ranges(ranges, into)
+            finally:
+                sys.setprofile(None)
+            assert calls["read"], "it was looked at"
+            assert max(calls.values()) < 64, calls
+
+    with FakeCluster().running() as cluster:
+        run(main(cluster.address))

@@ -7,8 +7,6 @@
 
 A file system belongs to the event loop and the process it was connected in. Every call may be cancelled; once it has
 returned or raised, memory that was given to it is not touched any more.
-
-Source: DESIGN section 8.
 """
 
 import asyncio

@@ -14,8 +14,7 @@ given to `append` or `write_behind` and is on its way (`_claimed_end`).
 An append takes the service's APPEND lock (`append_lock`), asks for the end of the file under it, writes, and settles
 the length before it gives the lock up. From the first byte on it cannot be cancelled.
 
-Used on the event loop of its file system only. Concurrency: docs/concurrency/client.md. Source: DESIGN section 8,
-rules of length in the design's reference section 3.1.
+Used on the event loop of its file system only. Concurrency: docs/concurrency/client.md.
 """
 
 import asyncio

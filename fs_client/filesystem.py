@@ -3,8 +3,6 @@
 Each call runs the async core on this process's loop (`process.py`). A `FileSystem` may be used by any number of
 threads, passed through fork, and pickled: where it finds itself in a process without a connection, its next call
 connects. What it carries is its options alone.
-
-Source: DESIGN section 8.
 """
 
 import io

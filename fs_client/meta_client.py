@@ -2,8 +2,6 @@
 
 A mutating request carries its own id, so it may be sent again to any server whatever became of the try before.
 One server is preferred until it fails. Many calls in flight share its connection.
-
-Source: DESIGN sections 3 and 8.
 """
 
 import logging

@@ -2,8 +2,6 @@
 
 Names and behaviour are those of `os`, `os.path` and `shutil`; errors are `OSError` with errno and filename. Every
 mutating call carries a new request id, under which it may be retried.
-
-Source: DESIGN section 8.
 """
 
 import os

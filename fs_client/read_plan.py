@@ -5,8 +5,6 @@ more to do than another replica, or a frame with few small pieces goes to anothe
 cost more than the piece. Pieces for one server are collected in frames.
 
 Nothing here sends anything. `plan_ranges` runs once for each small read, so it is flat: it costs 0.55 us a range.
-
-Source: DESIGN section 8.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ missing in a round; if it is not, the error is STALE.
 Invariants: the buffer is touched only while `read` runs. `Server.outstanding` is the bytes of planned frames that are
 not finished.
 
-Concurrency: docs/concurrency/client.md. Source: DESIGN section 8.
+Concurrency: docs/concurrency/client.md.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ Time: the deadline is the call's, whatever it waits for; a piece whose time is o
 sent. What was given away, so that nobody waits for it (`patient`), waits for its turn as long as there is progress: the
 time counts from the last update of this client that was stored, and anew from its turn on.
 
-Concurrency: docs/concurrency/client.md. Source: DESIGN sections 7 and 8.
+Concurrency: docs/concurrency/client.md.
 """
 
 import asyncio

@@ -18,8 +18,6 @@ The body is a msgpack record (`records/`); of an error frame, `records.session.E
 The payload is raw bytes that no code parses.
 
 Decoding any 32 bytes gives a header or a `FrameError` that names the bad field. Pure.
-
-Source: DESIGN section 3.
 """
 
 import enum

@@ -2,8 +2,6 @@
 
 A link belongs to one event loop and is used from it alone. `rpc.Peer` and `serving.ServingConnection` are the
 receivers; nothing in them knows how bytes travel.
-
-Source: DESIGN section 3.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,8 +12,6 @@ A refused node (NODE_TAKEN: its id is in use; WRONG_CLUSTER; INVALID) keeps aski
 the way may go; `wait_acknowledged` tells the reason at once where waiting cannot help.
 
 Called by: storage daemons. Only servers import this module (it needs grpc). Page: `docs/concurrency/manager.md`.
-
-Source: DESIGN section 5; reference 3.10.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 Invariant: at most one connection or one attempt for each address. A pool belongs to the process and the loop it was
 first used in.
 
-Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+Concurrency: docs/concurrency/rpc.md.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ Invariants of a call:
 * A call whose request began to leave fails as "not applied" only when its server has said so in an answer to this very
   call. A connection that breaks, a frame that is bad and an answer that cannot be read leave it open.
 
-Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+Concurrency: docs/concurrency/rpc.md.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ Invariants:
 * Memory from `allocate` and `Reply.release` is given back exactly once, on every path.
 * No frame holds memory for ever by not arriving: see `look`.
 
-Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+Concurrency: docs/concurrency/rpc.md.
 """
 
 import asyncio

@@ -8,8 +8,6 @@ come by one system call), after one with payload it is small (next to nothing is
 `FrameWriter` is a queue of memory segments and file ranges in sending order.
 
 Pure: no clock, socket, asyncio. Driven by `transports/tcp.py`.
-
-Source: DESIGN section 3.
 """
 
 import enum

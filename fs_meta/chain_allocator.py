@@ -3,8 +3,6 @@
 Files that are made one after another start on different chains (round robin for each table and stripe, kept in
 memory, from a random start so that several servers do not march in step), and the seed shuffles a file's chains so
 that the first chunks of many small files do not all meet on one chain.
-
-Source: DESIGN section 4 (Layout); reference L04, L08.
 """
 
 import random

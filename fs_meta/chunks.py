@@ -11,7 +11,7 @@ daemon may be on its way back; at once for the collector, which comes again late
 
 Tasks: one for each chain of a file, for the length of a call; the call waits for all of them, also when one fails.
 
-Source: reference 3.1, 3.2, 3.12; records `fs_common.records.storage`.
+Records: `fs_common.records.storage`.
 """
 
 import asyncio

@@ -3,8 +3,6 @@
 Every key has its unit in its name; unknown keys are refused by the loader; relations between values are checked here,
 so that a file which loads is a file which works. Values that a whole cluster must agree on (`cluster`, `replicas`) are
 written to the store at its first start and only compared afterwards.
-
-Source: DESIGN sections 5 and 9.
 """
 
 from pathlib import Path

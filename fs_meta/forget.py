@@ -2,8 +2,6 @@
 
 Answers are found by age (`schema.ages_range`), so nothing is scanned that stays. Each transaction forgets at most
 `STEP`; a crash between two leaves old answers, which the next pass forgets.
-
-Source: reference 3.4.
 """
 
 from typing import Final

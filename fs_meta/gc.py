@@ -25,8 +25,6 @@ is the service's time by which the file is due (`fs_meta.service_time`).
 
 Tasks: `run` is one task of the process; a pass works on up to `CONCURRENCY` batches and directories side by side and
 waits for them. It may be cut at any point.
-
-Source: DESIGN section 4; reference 1.4, 3.3.
 """
 
 import asyncio

@@ -5,8 +5,6 @@ transaction moved the counter past it; ids of a block that are not used when the
 can bear. Ids that failed operations took are lost too: reusing one after a maybe-committed transaction would be wrong.
 
 Tasks: at most one refill, started when fewer than half a block is left; `close` waits for it.
-
-Source: DESIGN section 4; reference L09.
 """
 
 import asyncio

@@ -12,8 +12,6 @@ again with its next fsync or close (`fs_meta.ops.sessions`), if the file is stil
 
 Tasks: `run` has one for locks and one for sessions; a pass works on up to `CONCURRENCY` sessions side by side and waits
 for them. It may be cut at any point.
-
-Source: reference 3.3, and G02 of its feature table.
 """
 
 import asyncio

@@ -35,8 +35,6 @@ Invariants (checked by `fs_meta.fsck`):
 * files and directories alone have a layout and flags, symbolic links alone a target, devices alone a device number;
 * extended attributes, locks and sessions belong to an inode that exists;
 * the next inode id is above every inode.
-
-Source: DESIGN section 4; reference 1.1 to 1.4, 3.4.
 """
 
 import struct

@@ -13,8 +13,6 @@ owners, modes and flags (`fs_meta.ops.permission`):
 A directory is judged in the transaction that detaches it, and not again: its links are given up there.
 
 A name `lost+found` that is something else, or somebody's own, is left alone: `lost+found.1` takes its place, and so on.
-
-Source: reference 3.12.
 """
 
 from collections.abc import Sequence

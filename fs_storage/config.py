@@ -1,7 +1,4 @@
-"""Configuration of a storage daemon: what `emberfs storage` reads from TOML and `EMBERFS_STORAGE_...` variables.
-
-Source: DESIGN sections 5 and 9.
-"""
+"""Configuration of a storage daemon: what `emberfs storage` reads from TOML and `EMBERFS_STORAGE_...` variables."""
 
 from typing import Literal
 

@@ -7,7 +7,7 @@ transport sends by `sendfile`. What is left goes on together in one task:
 * items whose bytes are not cached are read by threads, many at a time; the loop never waits for a disk;
 * items of chunks with a version pending: one question to each chain's tail, then exactly the version it committed.
 
-Cost: docs/concurrency/storage.md. Source: DESIGN sections 6 and 7; linearizability: `craq/apportion.py`.
+Cost: docs/concurrency/storage.md. Linearizability: `craq/apportion.py`.
 """
 
 import asyncio

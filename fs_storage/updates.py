@@ -11,7 +11,7 @@ An attempt to forward belongs to the place on the chain that it is made from (`O
 (`chains_changed`), the core decides anew what waits for a successor, and new attempts begin at once; those of before
 find, when they end or their pause is over, that nobody waits for them.
 
-Tasks, locks and step traces: docs/concurrency/storage.md. Source: DESIGN section 7.
+Tasks, locks and step traces: docs/concurrency/storage.md.
 """
 
 import asyncio

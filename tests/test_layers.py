@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources: the folder map of DESIGN section 2 and the purity of protocol cores."""
+"""Who may import whom, read from the sources: the folder map (docs/ARCHITECTURE.md) and the purity of cores."""
 
 import ast
 import subprocess

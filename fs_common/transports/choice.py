@@ -2,8 +2,6 @@
 
 `auto` uses RDMA where both sides can, and TCP everywhere else, without a word. `rdma` says why it cannot. RDMA is not
 encrypted: with TLS, `auto` is TCP, and `rdma` is refused.
-
-Source: DESIGN sections 3 and 8.
 """
 
 from collections.abc import Iterable

@@ -4,7 +4,7 @@ The link reads and writes the socket itself, with the loop only telling when it 
 `recvmsg_into` straight into the memory it is for, and sent by `sendmsg` from where it is, or by `sendfile`.
 Frames of one turn of the loop leave together.
 
-Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+Concurrency: docs/concurrency/rpc.md.
 """
 
 import asyncio

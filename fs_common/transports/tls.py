@@ -6,7 +6,7 @@ small ones, and bytes of files, are gathered in a buffer, so that they fill reco
 Invariant: what was encrypted is sent, to its last byte and in order (`_sealed`): no record can be taken back. Memory of
 others is given back before, as it is encrypted.
 
-Source: DESIGN section 3. Concurrency: docs/concurrency/rpc.md.
+Concurrency: docs/concurrency/rpc.md.
 """
 
 import asyncio

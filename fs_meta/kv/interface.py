@@ -3,8 +3,6 @@
 A transaction function is `async def fn(txn) -> T`. It may await methods of `txn` and nothing else, so that an
 embedded engine can run it to its end without suspending; it may be run several times, so it has no side effects
 but through `txn`. What it raises aborts the transaction, undoes its writes and is raised to the caller.
-
-Source: DESIGN section 4.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

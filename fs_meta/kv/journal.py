@@ -19,8 +19,6 @@ later frame says that the missing one was on the disk.
 
 Files grow by steps of zeros that are really written: a sync of bytes written over others does not change the file
 system's own records, and takes less time.
-
-Source: DESIGN section 6, which has the same for chunks.
 """
 
 import errno

@@ -17,7 +17,7 @@ of kind RANGE. A waiter that closes a circle in it is refused. Being held back i
 
 Nothing here is needed after a restart: callers ask again, and join anew.
 
-Source: fcntl(2) on F_SETLKW and EDEADLK; DESIGN section 4.
+Source: fcntl(2) on F_SETLKW and EDEADLK.
 """
 
 from collections import defaultdict

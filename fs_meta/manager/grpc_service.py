@@ -2,8 +2,6 @@
 
 Thin: it converts messages. What operators ask is in `grpc_administration`, how errors are told in `grpc_errors`.
 Runs on the metadata server's own loop.
-
-Source: DESIGN section 1 (control plane) and section 5.
 """
 
 import asyncio

@@ -7,8 +7,6 @@ anything. A server stops believing when its last renewal was sent `lease_ms` ago
 No clocks are compared: who wants the lease watches the record stand still for the record's `lease_ms`, by its own
 clock, and takes it in a transaction that finds the record unchanged. On a store that only one process can open
 (`exclusive`) the old owner is over, and the lease is taken at once and needs no renewals.
-
-Source: DESIGN section 5; reference 1.6 (C01).
 """
 
 import os

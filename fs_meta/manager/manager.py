@@ -13,8 +13,6 @@ Invariants:
 * A store is told to serve only after its uuid and opening are kept (`stores`), so an old copy of it is known as such.
 
 Commit point of a change: the transaction of `_publish`. A crash before it: the node has no answer and says it again.
-
-Source: DESIGN section 5.
 """
 
 import asyncio

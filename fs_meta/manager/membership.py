@@ -10,8 +10,6 @@ Invariants:
   its process is provably gone: it has no stream to the manager, and its data port refuses connections or has been
   bound by a new process (a daemon binds its port before its first heartbeat, and alone).
 * A process that has left, or whose node another process has taken over, does not come back.
-
-Source: DESIGN section 5; reference 1.6 (C03, C04).
 """
 
 import ipaddress

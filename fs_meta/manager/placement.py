@@ -7,8 +7,6 @@ reach more of the others: all of them from `T * (R - 1) >= N - 1` on.
 
 `design_solver`, where it is installed, may know better blocks than the search of `designs`; what it finds comes as
 `blocks`. How chains move when nodes come and go: `rebalancing`.
-
-Source: DESIGN section 5; reference 1.6.
 """
 
 from collections import Counter

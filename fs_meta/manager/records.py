@@ -15,8 +15,6 @@ byte.
 | moves  | `\\x02manager/move/` move:4         | Move: a target that joins a chain, one that leaves |
 | config | `\\x02manager/config/` kind `/` ver:8 | ConfigVersion: the cluster's configuration |
 | rest   | `\\x02manager/rest`                | RestRecord: the whole cluster is taken down        |
-
-Source: DESIGN sections 4 and 5.
 """
 
 import enum

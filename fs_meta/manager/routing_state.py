@@ -3,8 +3,6 @@
 Invariants: the version grows with every published change; what is published has been committed; every version of a
 chain table is kept, because layouts name them. Capacity and used bytes of nodes are live figures that the version
 does not cover.
-
-Source: DESIGN section 5.
 """
 
 from collections.abc import Iterable, Sequence

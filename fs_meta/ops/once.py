@@ -8,8 +8,6 @@ is there by then; the transaction that found it is aborted, whatever it had writ
 Commit point: the transaction of `once`. A crash before it leaves nothing; after it, a retry gets the answer.
 
 Answers live for `request_keep_ms` of the service's time (see `fs_meta.forget`), which is longer than a client retries.
-
-Source: DESIGN section 4; reference 3.4.
 """
 
 from collections.abc import Awaitable, Callable

@@ -17,7 +17,7 @@ or file flagged immutable is EPERM before its bits are looked at.
 Root (uid 0) has every right, but that to execute what nobody may execute. Flags bind root too. Set-id bits are dropped
 by `without_set_id` when somebody without privilege changes a file's bytes or owner.
 
-Source: Linux fs/namei.c (`inode_permission`, `may_create`, `may_delete`), fs/attr.c; reference 1.2 N04.
+Source: Linux fs/namei.c (`inode_permission`, `may_create`, `may_delete`), fs/attr.c.
 """
 
 import stat

@@ -13,8 +13,6 @@ What is refused in (1) or (2) refuses the request, nothing is removed. What is r
 then; it is put into `lost+found`, never destroyed.
 
 Commit point: the transaction that detaches the top.
-
-Source: reference 3.5, 3.12.
 """
 
 import stat

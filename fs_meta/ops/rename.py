@@ -18,8 +18,6 @@ Checks in this order (Linux where POSIX leaves a choice); nothing is put before 
 11. A replaced directory must be empty: ENOTEMPTY.
 
 A replaced file loses a link as in unlink, a replaced empty directory goes.
-
-Source: reference 3.5.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ A session is of an open for writing, or a hold: an open for reading that wants t
 is its client's: when that is dead it is pruned (`fs_meta.prune`). A client that was only cut off has it again with its
 next call under it, as long as the file is kept; from a removed file whose last session was pruned nothing can be had.
 
-Length rules (reference 3.1). A file carries (length, truncate_version). A writer's hint is (highest end it was
+Length rules. A file carries (length, truncate_version). A writer's hint is (highest end it was
 acknowledged, truncate_version it wrote under), sent only when none of its writes failed.
 
 | hint                                             | what happens                                        |

@@ -49,7 +49,7 @@ Invariants:
   applied".
 * An update with an identity is applied at most once: its answer is kept with the chunk and looked up in turn.
 
-Source: DESIGN section 7; `reference` rules of chain replication in `docs/concurrency/storage.md`.
+Rules of chain replication: docs/concurrency/storage.md.
 """
 
 from collections import deque

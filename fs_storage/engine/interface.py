@@ -4,8 +4,6 @@ The engine keeps, for each chunk, a committed version and at most one pending ve
 one plus 1 (or a first version 1, or the version a REPLACE names). It knows nothing of chains, heads or tails.
 
 Contract suite: `tests/storage/test_chunk_store.py` runs on every implementation.
-
-Source: DESIGN sections 6 and 7.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,8 +12,6 @@ Invariants:
 Reading stops at the first frame that is missing or damaged. That is the end of the log if nothing proves otherwise;
 a later frame that says that the damaged place was already on the disk proves it, and is an error: the tail of a log
 may be torn by a crash, the middle may not.
-
-Source: DESIGN section 6.
 """
 
 import threading

@@ -11,8 +11,6 @@ committed version are not disturbed, and a crash before that leaves it whole.
 A patch costs its bytes twice (log and block) but only one sync; direct bytes cost a sync of the block file as well.
 So with durability `disk` whatever is small becomes a patch, and with `memory`, where nothing is synced, only what
 cannot go elsewhere.
-
-Source: DESIGN section 6.
 """
 
 import enum

@@ -5,8 +5,6 @@ thread gets immutable values and gives them back; the checkpoint thread gets a s
 await; `Ledger.busy` is the named guard of a chunk whose update is with the writer.
 
 When is an update visible, and what does a crash leave? `docs/concurrency/engine.md`.
-
-Source: DESIGN section 6.
 """
 
 import asyncio

@@ -11,8 +11,6 @@ connections, so that several devices and ports share them.
 
 A way that failed is tried last for a while: at all for `PENALTY_S` where the fault may be its own, and longer with each
 failure in a row. Where only one other side could not be reached, it is not tried for that one for as long.
-
-Source: DESIGN section 3.
 """
 
 from collections.abc import Iterable, Sequence

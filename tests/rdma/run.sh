@@ -4,7 +4,7 @@
 #
 #   tests/rdma/run.sh [--short] [--pyverbs 59] [--timeout S] [PYTEST ARGUMENT...]
 #
-#   --short        without the slow ones; what does not see the binding runs with the first of them only
+#   --short        what verbs do and one link, with the first binding; the binding itself, with the others
 #   --pyverbs 59   builds pyverbs 59 and its rdma-core, once, and runs all with that in place of Debian's
 #   --timeout S    seconds for the guest (1800)
 #   arguments go to pytest, in place of tests/rdma and tests/common/contract

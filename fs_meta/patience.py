@@ -45,12 +45,14 @@ class Patience:
         self._holders: dict[str, _Holder] = {}
 
     def begins(self, holder: str, now: float) -> None:
-        """A change waits for a follower of `holder`."""
-        self._at(holder, now).waits += 1
+        """A change waits for a follower of `holder`; "" is nobody, and costs nobody anything."""
+        if holder:
+            self._at(holder, now).waits += 1
 
     def ends(self, holder: str, now: float) -> None:
         """It waits no longer."""
-        self._at(holder, now).waits -= 1
+        if holder:
+            self._at(holder, now).waits -= 1
 
     def lost(self, holder: str, now: float) -> bool:
         """Whether its followers are promised nothing."""

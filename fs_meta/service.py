@@ -196,10 +196,11 @@ def _loop_time() -> float:
 
 
 def _holder(session: ServerSession) -> str:
-    """Who answers for a follower: its user, wherever he is; of a mount for all users of a machine, the machine, too."""
+    """Who answers for a follower: its user, wherever he is; of a mount for all users of a machine, the machine, too.
+    Nobody ("") where nobody is asked who he is: all would answer for each."""
     host, identity = session.address.rpartition(":")[0], session.identity
     if identity is None:
-        return f"a mount at {host}"
+        return ""
     if identity.grants & Grants.ANY_USER:
         return f"a mount of {identity} at {host}"
     return f"user {identity.name!r}"

@@ -583,6 +583,24 @@ def test_a_follower_that_answers_at_once_costs_nothing() -> None:
     assert patience.lost("a", 1060.0) and not patience.lost("a", 1072.0)
 
 
+def test_where_nobody_is_asked_who_he_is_nobody_answers_for_the_others() -> None:
+    """All are the same one there: mounts of a busy machine would be promised nothing because of one that is stopped."""
+
+    async def body() -> None:
+        async with served() as s:
+            f = await s.world.create(b"f")
+            stopped = b"s" * 16
+            for _ in range(20):
+                await s.call(stopped, methods.FOLLOW, Follow(0, 0), None, "here")
+                await s.call(stopped, methods.STAT, meta.Stat(f.inode, b""), None, "here")
+                begun = s.loop.time()
+                await s.call(B, methods.SET_ATTR, s.chmod(f.inode))
+                assert s.loop.time() > begun, "it waits for the one that is stopped"
+            assert (await s.call(A, methods.FOLLOW, Follow(0, 0), None, "here")).lease_ms
+
+    run_virtual(body())
+
+
 def test_a_slow_operation_tells_what_of_its_time_was_the_stores_and_what_it_waited_for_followers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

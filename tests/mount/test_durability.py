@@ -28,6 +28,7 @@ from fs_client.fuse.policy import Policy
 from fs_common import methods
 from fs_common.ids import ROOT_INODE
 from fs_common.layout import Durability, Layout
+from fs_common.peers import PeerPool
 from fs_common.records import meta
 from tests.client.fake_cluster import CHUNK, FakeCluster
 from tests.client.test_small_updates import Held
@@ -94,6 +95,12 @@ class Kernel:
         await self.request(Opcode.FLUSH, abi.FLUSH_IN.pack(handle, 0))
         await self.request(Opcode.RELEASE, abi.RELEASE_IN.pack(handle, 0, 0, 0))
         await self.mount.quiet()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client and cluster are in one process, which may have a collection of all its objects in the way."""
+    monkeypatch.setitem(PeerPool.__init__.__kwdefaults__, "connect_timeout_s", 30.0)
 
 
 @pytest.fixture

@@ -128,8 +128,9 @@ def test_the_parents_connections_end_with_the_parents_descriptors(cluster: FakeC
 def test_a_child_may_exit_in_the_ordinary_way(cluster: FakeCluster) -> None:
     """Nothing inherited is finalised, so nothing complains."""
     code = f"""
-import os, sys, warnings
+import logging, os, sys, warnings
 import fs_client
+logging.getLogger('asyncio').setLevel(logging.ERROR)  # not how long a step took on this machine
 fs = fs_client.connect({cluster.address!r})
 fs.write_file('/f', b'1')
 if os.fork() == 0:

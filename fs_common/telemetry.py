@@ -3,6 +3,7 @@
 Modules log through `logging.getLogger(__name__)`; a process calls `configure_logging` once.
 """
 
+import faulthandler
 import logging
 import sys
 import time
@@ -138,6 +139,15 @@ def last_word(program: str, message: str) -> None:
         logging.getLogger(program).critical("%s", message)
     else:
         print(f"{program}: {message}", file=sys.stderr, flush=True)
+
+
+def log_crashes() -> None:
+    """A signal that ends the process at once (SIGSEGV, SIGABRT, ...) leaves on stderr where each thread was.
+
+    Daemons call it once, when stderr is what it stays.
+    """
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
 
 
 class _JsonHandler(logging.StreamHandler):  # type: ignore[type-arg]

@@ -25,7 +25,7 @@ from fs_common.live_config import LiveConfig
 from fs_common.making import Making
 from fs_common.service_manager import tell_ready
 from fs_common.settings import META
-from fs_common.telemetry import configure_logging, last_word
+from fs_common.telemetry import configure_logging, last_word, log_crashes
 from fs_common.tls.files import TlsFiles
 from fs_meta import server
 from fs_meta.config import MetaConfig
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging("meta", config.log_json, config.log_level)
+    log_crashes()
     try:
         tls = TlsFiles.of_daemon(config.tls_dir, META) if config.tls_dir else None
     except EmberError as error:

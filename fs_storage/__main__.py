@@ -26,7 +26,7 @@ from fs_common.manager_client import ManagerClient, NodeAddress, pull_config
 from fs_common.records.cluster_config import PushedConfig
 from fs_common.service_manager import tell_ready
 from fs_common.settings import STORAGE
-from fs_common.telemetry import configure_logging, last_word
+from fs_common.telemetry import configure_logging, last_word, log_crashes
 from fs_common.tls.files import TlsFiles
 from fs_common.token_file import daemon_token
 from fs_storage.config import StorageConfig
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _refuse(str(error), EXIT_CONFIGURATION)
     configure_logging(f"storage-{config.node}", config.log_json, config.log_level)
+    log_crashes()
     # numpy, loaded when the first large update comes, would start a thread for each processor that it never uses here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

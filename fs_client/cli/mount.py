@@ -80,9 +80,10 @@ def _serve(settings: "DaemonSettings", ready_fd: int | None) -> None:
     from fs_client.cli.mounting import READY
     from fs_client.fuse.channel import End
     from fs_client.fuse.daemon import serve
-    from fs_common.telemetry import configure_plain_logging, last_word
+    from fs_common.telemetry import configure_plain_logging, last_word, log_crashes
 
     configure_plain_logging("mount", settings.log_json, settings.log_level)
+    log_crashes()
     told = False
 
     def tell(line: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 
@@ -126,3 +127,17 @@ def test_an_unknown_level_is_refused() -> None:
 def test_importing_configures_nothing(module: str) -> None:
     code = f"import logging, {module}; assert not logging.getLogger().handlers; assert logging.getLogger().level == 30"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_crash_says_where_it_was() -> None:
+    code = """
+import os, signal
+from fs_common.telemetry import log_crashes
+log_crashes()
+def where_it_happens():
+    os.kill(os.getpid(), signal.SIGSEGV)
+where_it_happens()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == -signal.SIGSEGV
+    assert "in where_it_happens" in result.stderr

@@ -21,6 +21,8 @@ UNITS = Path(os.environ["EMBERFS_UNITS"])
 RUN = Path("/run/units")
 START_S = 60.0
 STOP_S = 60.0
+JOURNAL = 3000
+"""Characters of each unit's log that a failure shows."""
 
 
 def read(unit: str) -> dict[str, list[str]]:
@@ -78,7 +80,20 @@ def start(unit: str) -> None:
                 return
             except TimeoutError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"{unit} did not start:\n{Path(log.name).read_text()[-2000:]}")
+                    sys.exit(f"{unit} did not start; {ended(process)}\n{journals()}")
+
+
+def ended(process: "subprocess.Popen[bytes]") -> str:
+    return "it runs" if process.returncode is None else f"it ended with {process.returncode}"
+
+
+def journals() -> str:
+    """The end of what each unit has said: why one does not start is often told by another."""
+    found = []
+    for unit in sorted(RUN.iterdir()):
+        state = "runs" if pid_of(unit.name) else "does not run"
+        found.append(f"--- {unit.name} {state}\n{Path(f'/var/log/{unit.name}.log').read_text()[-JOURNAL:]}")
+    return "\n".join(found)
 
 
 def stop(unit: str) -> None:

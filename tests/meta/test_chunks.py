@@ -332,6 +332,19 @@ def test_collection_asks_who_is_busy_once_and_finishes_the_others() -> None:
     run(body())
 
 
+def test_a_daemon_that_neither_removes_nor_ends_is_left_and_ends_nothing() -> None:
+    async def body() -> None:
+        async with setup() as s:
+            s.put(0, CHUNK)
+            for daemon in s.daemons:
+                daemon.remove_step = 0
+            [failed] = await s.client.remove([(INODE, LAYOUT)])
+            assert failed is not None and failed.code is Code.BAD_BODY
+            assert s.chunks() == {0: CHUNK}
+
+    run(body())
+
+
 def test_without_a_place_there_is_a_clear_error() -> None:
     async def body() -> None:
         async with setup(timeout_s=0.01) as s:

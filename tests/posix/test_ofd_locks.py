@@ -65,6 +65,14 @@ def test_released_at_the_last_close(file: Path) -> None:
         ofd_wait_lock(stranger, WRITE)
 
 
+def test_nobody_is_told_of_it_after_the_last_close(file: Path) -> None:
+    with opened(file, os.O_RDWR) as stranger:
+        for _ in range(20):
+            with opened(file, os.O_RDWR) as descriptor:
+                ofd_lock(descriptor, WRITE)
+            assert ofd_ask(stranger, WRITE) is None
+
+
 def test_end_of_one_leaves_the_next(file: Path, subject: Subject) -> None:
     """The next open of the file often has the same place in the kernel's memory as the one before."""
     with opened(subject.other / "f", os.O_RDWR) as stranger:

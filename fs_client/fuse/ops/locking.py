@@ -22,6 +22,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def getlk(request: Request) -> Result:
         asked = requests.parse_lock(request.body)
         handle = mount.handles.file(asked.fh)
+        await older_ends(handle.file, None)
         question = GetLock(
             handle.file.inode,
             mount.client,

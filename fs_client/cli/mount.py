@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fs_client.cli.failure import EXIT_FAILED, Done
+from fs_client.cli.failure import EXIT_FAILED, Done, Usage
 
 if TYPE_CHECKING:
     from fs_client.fuse.daemon import DaemonSettings
@@ -40,7 +40,8 @@ def mount(
       consistency=close-to-open   opens ask the cluster, names and attributes are believed for 1 s (default)
       consistency=strict          everything is asked for every time, nothing is cached
       consistency=dataset         read-only data that does not change: long times, large read-ahead
-      ro, noatime, nosuid, ...    as for any mount
+      ro, nosuid, nodev, noexec, sync and their contraries; nosuid,nodev hold unless suid, dev are said
+      remount                     what is mounted gets other of the words above; nothing else changes
       allow_other, noallow_other  whether other users may use it (if root mounts they may)
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
@@ -56,8 +57,14 @@ def mount(
       emberfs mount 127.0.0.1:9700 /data -o consistency=dataset,ro
     """
     from fs_client.cli.mounting import launch, log_path, settings_of
+    from fs_client.fuse.mountpoint import remount
 
     settings = settings_of(cluster, str(mountpoint), words)
+    if settings.remount:
+        if takeover:
+            raise Usage("remount keeps the daemon, --takeover replaces it; say one of them")
+        remount(settings.mountpoint, settings.kernel.flags)
+        return
     settings.takeover = takeover
     if foreground:
         _serve(settings, ready_fd)

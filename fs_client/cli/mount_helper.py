@@ -2,8 +2,12 @@
 
 mount(8) calls `mount.TYPE SOURCE TARGET [-sfnvN] [-o OPTIONS] [-t TYPE]`. Exit codes are those that it documents: 0
 mounted, 1 used wrongly, 32 not mounted.
+
+It says nothing of what it takes for usual: whoever writes `suid,dev` is told of as one who writes nothing. So where
+root mounts, this begins with them, as other file systems do; for a user's line of fstab it says `nosuid,nodev` itself.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +21,7 @@ class Arguments:
     """What mount(8) said. Raises `ValueError`."""
 
     def __init__(self, arguments: list[str]) -> None:
-        self.options: list[str] = []
+        self.options: list[str] = ["suid,dev"] if os.geteuid() == 0 else []
         self.fake = False
         """Do everything but mount (`mount -f`)."""
         places: list[str] = []
@@ -48,6 +52,7 @@ def main() -> NoReturn:
 
     from fs_client.cli.main import describe
     from fs_client.cli.mounting import launch, log_path, settings_of
+    from fs_client.fuse.mountpoint import remount
 
     try:
         arguments = Arguments(sys.argv[1:])
@@ -57,7 +62,11 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _end(error.format_message(), EXIT_USAGE)
     try:
-        if not arguments.fake:
+        if arguments.fake:
+            pass
+        elif settings.remount:
+            remount(arguments.mountpoint, settings.kernel.flags)
+        else:
             place = Path(arguments.mountpoint)
             launch(arguments.cluster, place, arguments.options, Path(settings.log) if settings.log else log_path(place))
     except click.ClickException as error:

@@ -122,7 +122,7 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
         )
     except (BadOption, ValueError) as error:
         raise Usage(str(error)) from None
-    flags = set(options.kernel_words)
+    flags = options.kernel_words | {"noatime"}
     if options.policy.read_only:
         flags.add("ro")
     return DaemonSettings(
@@ -141,6 +141,7 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
             max_write=options.max_write_bytes,
             explicit_invalidation=options.policy.dataset,
         ),
+        remount=options.remount,
         read_ahead_bytes=options.read_ahead_bytes,
         low_latency=options.low_latency,
         log=options.log,

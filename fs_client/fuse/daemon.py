@@ -76,6 +76,8 @@ class DaemonSettings:
     read_ahead_bytes: int = 16 * MIB
     low_latency: bool = False
     """Processors do not sleep deeply while the mount is used."""
+    remount: bool = False
+    """No daemon is wanted: the one that serves the mountpoint serves on, and the kernel's flags change."""
     takeover: bool = False
     """Go on in the place of the daemon that serves the mountpoint now."""
     log: str = ""

@@ -41,8 +41,8 @@ _MS_NOSUID = 2
 _MS_NODEV = 4
 _MS_NOEXEC = 8
 _MS_SYNCHRONOUS = 16
+_MS_REMOUNT = 32
 _MS_NOATIME = 1024
-_MS_NODIRATIME = 2048
 _MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
@@ -53,7 +53,6 @@ KERNEL_FLAGS = {
     "noexec": _MS_NOEXEC,
     "sync": _MS_SYNCHRONOUS,
     "noatime": _MS_NOATIME,
-    "nodiratime": _MS_NODIRATIME,
 }
 """Words of mount(8) that are flags of mount(2)."""
 
@@ -68,7 +67,7 @@ class MountSettings:
 
     source: str
     """What /proc/mounts shows as the device: the cluster's address."""
-    flags: frozenset[str] = frozenset({"nosuid", "nodev"})
+    flags: frozenset[str] = frozenset({"nosuid", "nodev", "noatime"})
     """Of `KERNEL_FLAGS`."""
     default_permissions: bool = True
     """The kernel checks modes and owners by the attributes that it has."""
@@ -102,6 +101,27 @@ def mount(mountpoint: str, settings: MountSettings) -> int:
     if os.geteuid() == 0:
         return _mount_as_root(path, mode, settings)
     return _mount_by_helper(path, settings)
+
+
+def remount(mountpoint: str, flags: frozenset[str]) -> None:
+    """What is mounted there has these flags (of `KERNEL_FLAGS`) from now on. Raises `MountError`: EBUSY from `ro` while
+    files are open for writing.
+
+    The daemon answers meanwhile: the kernel stores what is written before it is read-only.
+    """
+    path = resolved(mountpoint)
+    entry = entry_of(path)
+    if entry is None or entry.type != TYPE:
+        raise MountError(errno.EINVAL, f"{path} has no EmberFS mounted; mount without remount")
+    try:
+        _mount2(entry.source, path, _flag_bits(flags) | _MS_REMOUNT, None)
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        if error.errno == errno.EBUSY:
+            reason = f"files in it are open for writing; end what uses them (fuser -vm {path})"
+        elif error.errno == errno.EPERM:
+            reason = "only root may"
+        raise MountError(error.errno or errno.EIO, f"{path} is not mounted again: {reason}") from None
 
 
 def unmount(mountpoint: str, *, lazy: bool = False, force: bool = False) -> None:
@@ -294,24 +314,35 @@ def _mount_as_root(path: str, mode: int, settings: MountSettings) -> int:
     descriptor = _open_device()
     try:
         words = [f"fd={descriptor}", f"rootmode={mode:o}", "user_id=0", "group_id=0", *_common_words(settings)]
-        flags = 0
-        for word in settings.flags:
-            flags |= KERNEL_FLAGS[word]
-        libc = ctypes.CDLL(None, use_errno=True)
-        arguments = (settings.source, path, TYPE, ctypes.c_ulong(flags), ",".join(words))
-        encoded = [os.fsencode(value) if isinstance(value, str) else value for value in arguments]
-        if libc.mount(*encoded) != 0:
-            code = ctypes.get_errno()
+        try:
+            _mount2(settings.source, path, _flag_bits(settings.flags), ",".join(words))
+        except OSError as error:
+            code = error.errno or errno.EIO
             reason = os.strerror(code)
             if code == errno.ENODEV:
                 reason = "the kernel has no FUSE (modprobe fuse)"
             elif code == errno.EPERM:
                 reason = "not permitted (in a container: it needs CAP_SYS_ADMIN)"
-            raise MountError(code, f"{path} is not mounted: {reason}")
+            raise MountError(code, f"{path} is not mounted: {reason}") from None
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _flag_bits(words: frozenset[str]) -> int:
+    flags = 0
+    for word in words:
+        flags |= KERNEL_FLAGS[word]
+    return flags
+
+
+def _mount2(source: str, path: str, flags: int, data: str | None) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = None if data is None else os.fsencode(data)
+    if libc.mount(os.fsencode(source), os.fsencode(path), TYPE.encode(), ctypes.c_ulong(flags), words) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def _mount_by_helper(path: str, settings: MountSettings) -> int:

@@ -1,7 +1,8 @@
 """The words of `-o`, as mount(8), fstab and `emberfs mount` give them, to checked values.
 
 Words that mount(8) itself understands, and those with which fstab speaks to other programs, are accepted and mean
-nothing here. Unknown words are refused: a misspelt one would otherwise do nothing in silence. Pure.
+nothing here. So are those about atime: reading changes no time, and the mount says so whatever is asked for. Unknown
+words are refused: a misspelt one would otherwise do nothing in silence. Pure.
 """
 
 import difflib
@@ -15,9 +16,9 @@ from fs_common.limits import GIB, KIB, MIB
 from fs_common.transports.choice import TRANSPORTS
 
 CONSISTENCIES = ("strict", "close-to-open", "dataset")
-KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync", "noatime", "nodiratime")
-"""Passed on to mount(2)."""
-_UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync", "atime": "noatime"}
+KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync")
+"""Passed on to mount(2), and `noatime` always."""
+_UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync"}
 """Words that take another one away."""
 _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
            "entry_timeout", "negative_timeout", "token", "token_file", "tls_ca", "transport",
@@ -25,13 +26,17 @@ _VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead
            "slow_operation_ms")  # fmt: skip
 """Words with a value."""
 _WORDS = ("ro", "rw", "allow_other", "noallow_other", "default_permissions", "nodefault_permissions",
-          "nonempty", "nocontrol", "low_latency", "log_json", *KERNEL_WORDS, *_UNDONE)  # fmt: skip
+          "nonempty", "nocontrol", "low_latency", "log_json", "noatime", "remount",
+          *KERNEL_WORDS, *_UNDONE)  # fmt: skip
 """Words without."""
 _NOT_OURS = ("uid", "gid", "umask", "fmask", "dmask")
 """Of file systems that have no owners and modes of their own."""
 _IGNORED = re.compile(
-    r"defaults|auto|noauto|user|nouser|users|_netdev|nofail|rw|relatime|norelatime|strictatime|lazytime|x-.*|comment=.*"
+    r"defaults|auto|noauto|user|nouser|users|_netdev|nofail|rw|x-.*|comment=.*"
+    r"|(no)?(atime|diratime|relatime|strictatime|lazytime)"
 )
+_OF_THE_KERNEL = re.compile(r"(fd|rootmode|user_id|group_id|blksize|fsname|subtype)=.*")
+"""What /proc/mounts shows of a FUSE mount: mount(8) gives it back when it mounts again."""
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
 WRITE_BYTES_MAX = 16 * MIB
@@ -51,6 +56,8 @@ class BadOption(ValueError):
 class MountOptions:
     policy: Policy = field(default_factory=Policy)
     kernel_words: set[str] = field(default_factory=lambda: {"nosuid", "nodev"})
+    remount: bool = False
+    """What is mounted gets other words of the kernel's (`ro`, `nosuid`, ...); everything else stays as it is."""
     allow_other: bool | None = None
     """None: if this user may let others use the mount."""
     default_permissions: bool = True
@@ -101,6 +108,8 @@ def parse(words: Iterable[str]) -> MountOptions:
                 options.allow_other = name == "allow_other"
             case "default_permissions" | "nodefault_permissions" if not equals:
                 options.default_permissions = policy.kernel_checks = name == "default_permissions"
+            case "remount" if not equals:
+                options.remount = True
             case "nonempty" if not equals:
                 options.nonempty = True
             case "low_latency" if not equals:
@@ -156,7 +165,7 @@ def parse(words: Iterable[str]) -> MountOptions:
                 options.kernel_words.add(word)
             case _ if word in _UNDONE:
                 options.kernel_words.discard(_UNDONE[word])
-            case _ if _IGNORED.fullmatch(word):
+            case _ if _IGNORED.fullmatch(word) or ("remount" in given and _OF_THE_KERNEL.fullmatch(word)):
                 pass
             case _:
                 raise _bad_word(word, name)

@@ -113,6 +113,36 @@ def test_a_place_has_one_name(place: Path, tmp_path: Path, monkeypatch: pytest.M
     assert mountpoint.find(str(place)) is None
 
 
+def flags_of(place: Path) -> set[str]:
+    (line,) = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {place} " in line]
+    return set(line.split(" ")[5].split(",")) | set(line.split(" - ")[1].split(" ")[2].split(","))
+
+
+@system
+@needs_root
+@needs_mount
+def test_flags_change_while_it_is_mounted(place: Path) -> None:
+    worker = Worker(empty_fuse.serve, str(place), 1 << 20)
+    try:
+        assert "ro" not in flags_of(place)
+        mountpoint.remount(str(place), frozenset({"ro", "nosuid", "noatime"}))
+        flags = flags_of(place)
+        assert {"ro", "nosuid", "noatime"} <= flags and not flags & {"rw", "nodev", "relatime"}
+        with pytest.raises(OSError, match="Read-only file system"):
+            (place / "new").touch()
+        mountpoint.remount(str(place), frozenset({"nodev", "noatime"}))
+        flags = flags_of(place)
+        assert {"rw", "nodev", "noatime"} <= flags and not flags & {"ro", "nosuid"}
+    finally:
+        worker.stop()
+
+
+def test_what_is_not_mounted_is_not_mounted_again(tmp_path: Path) -> None:
+    for path in (str(tmp_path), "/proc"):
+        with pytest.raises(MountError, match=f"{path} has no EmberFS mounted; mount without remount"):
+            mountpoint.remount(path, frozenset())
+
+
 @system
 @needs_mount
 def test_a_full_directory_may_be_hidden(place: Path) -> None:

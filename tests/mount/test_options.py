@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fs_client.cli.mount_helper import Arguments
 from fs_client.cli.mounting import settings_of
 from fs_client.fuse import mountpoint
 from fs_client.fuse.options import DATASET_S, BadOption, parse
@@ -35,15 +36,40 @@ def test_others_use_it_if_this_user_may_let_them(tmp_path: Path, monkeypatch: py
 
 
 def test_words_come_one_by_one_or_in_lists_and_the_last_wins() -> None:
-    options = parse(["ro,cache=16M", "noatime", "cache=32MiB", "rw", "suid"])
+    options = parse(["ro,cache=16M", "noexec", "cache=32MiB", "rw", "suid"])
     assert options.policy.cache_bytes == 32 * MIB
-    assert options.kernel_words == {"nodev", "noatime"}
+    assert options.kernel_words == {"nodev", "noexec"}
     assert not options.policy.read_only
     assert not options.low_latency and parse(["low_latency"]).low_latency
 
 
 def test_words_of_fstab_and_mount_mean_nothing_here() -> None:
-    assert parse(["defaults,_netdev,noauto,x-systemd.automount,nofail,users,relatime,comment=mine"]) == parse([])
+    assert parse(["defaults,_netdev,noauto,x-systemd.automount,nofail,users,comment=mine"]) == parse([])
+
+
+def test_reading_changes_no_time_and_the_mount_says_so_whatever_is_asked_for() -> None:
+    for word in ("defaults", "noatime", "atime", "relatime", "strictatime", "nodiratime", "lazytime"):
+        assert "noatime" in settings_of("127.0.0.1:9700", "/mnt", (word,)).kernel.flags
+
+
+def test_what_mount_8_says_when_it_mounts_again_is_understood() -> None:
+    words = "ro,nodev,relatime,remount,noatime,user_id=0,group_id=0,default_permissions,allow_other,cache=1G"
+    settings = settings_of("127.0.0.1:9700", "/mnt", ("suid,dev", words))
+    assert settings.remount and settings.kernel.flags == {"ro", "nodev", "noatime"}
+    with pytest.raises(BadOption, match="user_id"):
+        parse(["user_id=0"])
+
+
+def test_mount_8_does_not_say_suid_and_dev_and_means_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flags(user: int, words: str) -> frozenset[str]:
+        monkeypatch.setattr("os.geteuid", lambda: user)
+        arguments = Arguments(["meta1:9700", "/mnt", "-o", words])
+        return settings_of(arguments.cluster, arguments.mountpoint, arguments.options).kernel.flags
+
+    assert flags(0, "rw") == {"noatime"}
+    assert flags(0, "rw,nosuid") == {"noatime", "nosuid"}
+    assert flags(0, "rw,noexec,nosuid,nodev,user") == {"noatime", "nosuid", "nodev", "noexec"}
+    assert flags(1000, "rw") == {"noatime", "nosuid", "nodev"}
 
 
 @pytest.mark.parametrize(

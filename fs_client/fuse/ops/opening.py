@@ -5,6 +5,7 @@ version that the service names. A flush returns when everything that was written
 length.
 """
 
+import errno
 import os
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -66,6 +67,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def open_slow(request: Request, asked: requests.Open) -> Result:
         flags = asked.flags
         write = flags & _ACCESS != os.O_RDONLY
+        if write and mount.policy.dataset:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         stamp = nodes.stamp()
         client = mount.client if write else b""
 

@@ -1,6 +1,7 @@
 """All operations of a mount."""
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ def all_handlers(mount: Mount) -> dict[int, Handler]:
     handlers: dict[int, Handler] = {}
     for group in (lookup, attributes, names, directories, opening, data, space, xattrs, locking, misc):
         handlers.update(group.handlers(mount))
+    if mount.policy.dataset:
+        handlers.update(dict.fromkeys((*_REFUSED, Opcode.SYMLINK, Opcode.RENAME, Opcode.RENAME2), _of_data_sets))
     if mount.control is not None:
         for opcode, handler in control_handlers(mount.control, handlers).items():
             handlers[opcode] = handler
@@ -36,6 +39,11 @@ _REFUSED = (
     Opcode.IOCTL,
 )
 """What nobody does to the control directory. (What the mount does to files goes by handles that are not its own.)"""
+
+
+def _of_data_sets(request: Request) -> Result:
+    """The kernel lets nobody so far while it is mounted read-only; root can mount it again otherwise."""
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def control_handlers(control: Control, handlers: dict[int, Handler]) -> dict[int, Handler]:

@@ -1,14 +1,16 @@
 """`emberfs cp`."""
 
-import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from fs_client.cli.copy.bar import Bar, NoBar, bar_wanted, progress_option
+from fs_client.cli.copy.existing import Existing
+from fs_client.cli.copy.plan import ends_as_directory, is_below, name_inside, split
 from fs_client.cli.failure import EXIT_FAILED, Done, Failure, Usage, reason
-from fs_client.cli.options import cluster_option, quiet_option
+from fs_client.cli.options import cluster_option, quiet_option, target_options, verbose_option
 from fs_client.cli.remote import Connections, RemotePath, join, parse, printable, run
 
 if TYPE_CHECKING:
@@ -19,10 +21,15 @@ JOBS_DEFAULT = 16
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.argument("destination")
+@click.argument("arguments", nargs=-1, required=True, metavar="SOURCE... DESTINATION")
 @click.option("-r", "-R", "--recursive", is_flag=True, help="Copy directories with everything below them.")
 @click.option("-p", "--preserve", is_flag=True, help="Keep permissions and times; as root also owners.")
+@click.option("-a", "--archive", is_flag=True, help="The same as -r -p.")
+@click.option("-n", "--no-clobber", is_flag=True, help="Leave files alone that are there already.")
+@click.option("-u", "--update", is_flag=True, help="Leave files alone that are there and not older than the source.")
+@click.option("-f", "--force", is_flag=True, help="Remove files that are there and may not be written, and copy then.")
+@target_options
+@verbose_option
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 256), default=JOBS_DEFAULT, show_default=True, help="Files at a time."
 )
@@ -30,10 +37,16 @@ JOBS_DEFAULT = 16
 @quiet_option
 @cluster_option
 def cp(
-    sources: tuple[str, ...],
-    destination: str,
+    arguments: tuple[str, ...],
     recursive: bool,
     preserve: bool,
+    archive: bool,
+    no_clobber: bool,
+    update: bool,
+    force: bool,
+    target_directory: str | None,
+    no_target_directory: bool,
+    verbose: bool,
     jobs: int,
     progress: bool | None,
     quiet: bool,
@@ -41,27 +54,40 @@ def cp(
 ) -> None:
     """Copy files and trees into, out of and between clusters.
 
-    A DESTINATION that is a directory gets the sources in it; SOURCE/. means what is in it. With -r, symbolic links are
-    copied as links, and nothing is copied through one: a link that stands where a file goes is replaced, and where a
-    directory goes it is a failure (DESTINATION itself may be a link). With -p, owner and group are kept as far as the
-    caller may set them, and set-id bits only with them. A file that cannot be copied whole is removed again and named
-    on stderr, the rest is copied, and the exit code is 1. Memory does not grow with the size of files or trees.
+    A DESTINATION that is a directory gets the sources in it; SOURCE/. means what is in it. A file goes to what ends
+    with a slash only if there is such a directory. With -r, symbolic links are copied as links, and nothing is copied
+    through one: a link that stands where a file goes is replaced, and where a directory goes it is a failure
+    (DESTINATION itself may be a link). With -p, owner and group are kept as far as the caller may set them, and set-id
+    bits only with them. A file that cannot be copied whole is removed again and named on stderr, the rest is copied,
+    and the exit code is 1.
+    Memory does not grow with the size of files or trees.
 
     \b
     Example:
       emberfs cp -r ./images ember:/data/images     a tree into the cluster
       emberfs cp ember:/data/model.bin /tmp/        a file out of it
-      emberfs cp -rp ember:/data ember://other.example:9700/data
+      emberfs cp -au ./images/. ember:/data/images  what has changed since
+      emberfs cp -a ember:/data ember://other.example:9700/data
     """
+    sources, destination, into = split(arguments, target_directory, no_target_directory)
     *places, target = [parse(text, cluster) for text in (*sources, destination)]
     if target is None and None in places:
         local = sources[places.index(None)]
         raise Usage(f"{local!r} and {destination!r} are both local: write remote ones as ember:/...")
+    existing = Existing.KEEP if no_clobber else Existing.UPDATE if update else Existing.REPLACE
     with Bar() if bar_wanted(progress, quiet) else NoBar() as bar:
-        copy = _Copy(recursive, preserve, jobs, bar)
+        copy = _Copy(
+            bar,
+            recursive=recursive or archive,
+            preserve=preserve or archive,
+            existing=existing,
+            force=force and not no_clobber,
+            verbose=verbose,
+            jobs=jobs,
+        )
         started = time.monotonic()
         try:
-            run(copy.run(sources, places, destination, target))
+            run(copy.run(sources, places, destination, target, None if no_target_directory else into))
         finally:
             if not quiet and copy.counts is not None:
                 _summarize(bar, copy.counts, time.monotonic() - started)
@@ -70,9 +96,22 @@ def cp(
 
 
 class _Copy:
-    def __init__(self, recursive: bool, preserve: bool, jobs: int, bar: Bar | NoBar) -> None:
+    def __init__(
+        self,
+        bar: Bar | NoBar,
+        *,
+        recursive: bool,
+        preserve: bool,
+        existing: Existing,
+        force: bool,
+        verbose: bool,
+        jobs: int,
+    ) -> None:
         self.recursive = recursive
         self.preserve = preserve
+        self.existing = existing
+        self.force = force
+        self.verbose = verbose
         self.jobs = jobs
         self.bar = bar
         self.failures = 0
@@ -80,17 +119,32 @@ class _Copy:
         """None until the copying begins."""
 
     async def run(
-        self, texts: tuple[str, ...], sources: list[RemotePath | None], destination: str, target: RemotePath | None
+        self,
+        texts: Sequence[str],
+        sources: list[RemotePath | None],
+        destination: str,
+        target: RemotePath | None,
+        into: bool | None,
     ) -> None:
+        """`into`: whether the destination has to be a directory that gets them; None: it is a name."""
         from fs_client.cli.copy.engine import Copier
 
         async with Connections() as connections:
             to = await self._place(connections, destination, target)
-            copier = Copier(to, jobs=self.jobs, preserve=self.preserve, failed=self._failed, moved=self.bar.update)
+            copier = Copier(
+                to,
+                jobs=self.jobs,
+                preserve=self.preserve,
+                failed=self._failed,
+                moved=self.bar.update,
+                existing=self.existing,
+                force=self.force,
+                copied=self._copied if self.verbose else None,
+            )
             root = destination if target is None else target.path
-            work = await self._plan(connections, texts, sources, to, root)
+            planned = await self._plan(connections, texts, sources, to, root, into)
             self.counts = copier.counts
-            await copier.copy(work)
+            await copier.copy(*_apart(planned))
 
     async def _place(self, connections: Connections, text: str, path: RemotePath | None) -> "Place":
         """The file system of `text`, as far as it is below that."""
@@ -105,20 +159,21 @@ class _Copy:
     async def _plan(
         self,
         connections: Connections,
-        texts: tuple[str, ...],
+        texts: Sequence[str],
         sources: list[RemotePath | None],
         to: "Place",
         root: str,
+        into: bool | None,
     ) -> "list[Source]":
         """Where each source goes. What cannot be copied is reported here and left out."""
         from fs_client.cli.copy.engine import Source
         from fs_client.cli.copy.place import Type
 
         present = await to.look(root, follow=True)
-        inside = present is not None and present.type == Type.DIRECTORY
-        if not inside and (len(sources) > 1 or root.endswith("/")):
-            raise Failure(f"{to.show(root)} is not a directory")
-        planned = []
+        inside = into is not None and present is not None and present.type == Type.DIRECTORY
+        if into and not inside:
+            raise Failure(f"{to.show(root)} {'is not a directory' if present else 'does not exist'}")
+        planned: list[Source] = []
         for text, remote in zip(texts, sources, strict=True):
             place = await self._place(connections, text, remote)
             path = text if remote is None else remote.path
@@ -127,14 +182,18 @@ class _Copy:
             except OSError as error:
                 self._failed(place.show(path), reason(error))
                 continue
-            name = _name(text if remote is None else remote.path, text)
+            name = name_inside(path, text)
             target = join(root, name) if inside and name else root
             if item is None:
                 self._failed(place.show(path), "No such file or directory")
             elif item.type == Type.DIRECTORY and not self.recursive:
                 self._failed(place.show(path), "is a directory; -r copies it with everything below")
-            elif place.identity == to.identity and item.type == Type.DIRECTORY and _is_below(target, path):
+            elif item.type != Type.DIRECTORY and ends_as_directory(target):
+                self._failed(place.show(path), f"cannot go to {to.show(target)}, which is no directory; make it first")
+            elif place.identity == to.identity and item.type == Type.DIRECTORY and is_below(target, path):
                 self._failed(place.show(path), f"cannot be copied into itself, {to.show(target)}")
+            elif item.type != Type.DIRECTORY and any(target == other.target for other in planned):
+                self._failed(place.show(path), f"would replace {to.show(target)}, which was only just copied")
             else:
                 planned.append(Source(place, path, item, target))
         return planned
@@ -143,17 +202,21 @@ class _Copy:
         self.failures += 1
         self.bar.print(f"emberfs: {printable(subject)}: {reason}")
 
-
-def _name(path: str, text: str) -> str:
-    """What the copy of `path`, given as `text`, is called in a directory; empty: it is its contents that are meant."""
-    if text.endswith("/.") or text == ".":
-        return ""
-    name = os.path.basename(path.rstrip("/"))
-    return "" if name in (".", "..") else name
+    def _copied(self, source: str, target: str) -> None:
+        self.bar.tell(f"{source} -> {target}")
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def _apart(planned: "list[Source]") -> "list[list[Source]]":
+    """In batches of which no two sources go to the same place: of two files for one name the later one wins, and they
+    are never written at once."""
+    batches: list[list[Source]] = []
+    for source in planned:
+        if not batches or any(
+            is_below(source.target, other.target) or is_below(other.target, source.target) for other in batches[-1]
+        ):
+            batches.append([])
+        batches[-1].append(source)
+    return batches
 
 
 def _summarize(bar: Bar | NoBar, counts: "Counts", seconds: float) -> None:
@@ -164,5 +227,7 @@ def _summarize(bar: Bar | NoBar, counts: "Counts", seconds: float) -> None:
         human_size(counts.bytes),
         human_size(int(counts.bytes / seconds)),
     )
+    stay = "left as it was" if counts.kept == 1 else "left as they were"
+    kept = f"; {counted(counts.kept, 'file')} {stay}" if counts.kept else ""
     failed = f"; {counted(counts.failures, 'failure')}, named above" if counts.failures else ""
-    bar.print(f"copied {files}, {size}B in {seconds:.1f} s, {speed}B/s{failed}")
+    bar.print(f"copied {files}, {size}B in {seconds:.1f} s, {speed}B/s{kept}{failed}")

@@ -61,6 +61,15 @@ def cluster_option(command: F) -> F:
     return _address_option(token_file_option(command))
 
 
+def target_options(command: F) -> F:
+    """Of `cp` and `mv`: what the last argument is."""
+    into = click.option("-t", "--target-directory", metavar="DIR", help="Every argument is a SOURCE and goes into DIR.")
+    name = click.option(
+        "-T", "--no-target-directory", is_flag=True, help="DESTINATION is the new name, a directory there or not."
+    )
+    return into(name(command))
+
+
 durability_option = click.option(
     "--durability",
     type=click.Choice(["disk", "memory"]),
@@ -72,3 +81,4 @@ chunk_size_option = click.option(
 stripe_option = click.option("--stripe", type=click.IntRange(1, 4096), help="Chains that one file is spread over.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Say what is done, a line for each path.")

@@ -23,7 +23,8 @@ class RemotePath(NamedTuple):
     cluster: str
     """`host:port[,host:port...]`"""
     path: str
-    """Absolute, without `//`, `.` or a slash at the end; bytes that are not UTF-8 as surrogate escapes."""
+    """Absolute, without `//` and `.`; bytes that are not UTF-8 as surrogate escapes. It ends with a slash where
+    the user has written one: a directory is meant, and the service takes nothing else."""
     prefix: str
     """What the user wrote before the path; `prefix + path` is the path as the user would write it."""
 
@@ -35,7 +36,7 @@ class RemotePath(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.path.rpartition("/")[2]
+        return self.path.rstrip("/").rpartition("/")[2]
 
 
 def join(folder: str, name: str) -> str:
@@ -71,8 +72,11 @@ def require_all(texts: Sequence[str], cluster: str) -> list[RemotePath]:
 
 
 def _normal(path: str) -> str:
-    """Without empty and `.` components. `..` stays: through a symbolic link it means what the server says."""
-    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+    """Without empty and `.` components; one of these at the end leaves a slash, which says that a directory is meant.
+    `..` stays: through a symbolic link it means what the server says."""
+    parts = path.split("/")
+    named = [part for part in parts if part not in ("", ".")]
+    return "/" + "/".join(named) + ("/" if named and parts[-1] in ("", ".") else "")
 
 
 class Connections:

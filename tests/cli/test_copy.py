@@ -13,6 +13,7 @@ import pytest
 
 from fs_client.cli.copy import beneath, engine
 from fs_client.cli.copy.engine import BLOCK_BYTES, Copier, Counts, Source
+from fs_client.cli.copy.existing import Existing
 from fs_client.cli.copy.local import LocalFile, LocalPlace
 from fs_client.cli.copy.place import Item, Type, Writer
 from tests.support import run
@@ -28,8 +29,8 @@ class Elsewhere(LocalPlace):
         self.before_write = before_write
         self.writing = asyncio.Event()
 
-    async def open_to_write(self, path: str, mode: int) -> Writer:
-        file: LocalFile = await super().open_to_write(path, mode)
+    async def open_to_write(self, path: str, mode: int, *, exclusive: bool) -> Writer:
+        file: LocalFile = await super().open_to_write(path, mode, exclusive=exclusive)
         original = file.write
 
         async def write(offset: int, view: memoryview) -> None:
@@ -47,7 +48,16 @@ class Copied:
         self.failures = failures
 
 
-async def copy(source: Path, target: Path, to: LocalPlace | None = None, *, preserve: bool = False) -> Copied:
+async def copy(
+    source: Path,
+    target: Path,
+    to: LocalPlace | None = None,
+    *,
+    preserve: bool = False,
+    existing: Existing = Existing.REPLACE,
+    force: bool = False,
+    copied: Callable[[str, str], None] | None = None,
+) -> Copied:
     failures: list[tuple[str, str]] = []
     copier = Copier(
         to or Elsewhere(target),
@@ -55,6 +65,9 @@ async def copy(source: Path, target: Path, to: LocalPlace | None = None, *, pres
         preserve=preserve,
         failed=lambda subject, reason: failures.append((subject, reason)),
         moved=lambda counts: None,
+        existing=existing,
+        force=force,
+        copied=copied,
     )
     place = LocalPlace(str(source))
     item = await place.look(str(source), follow=False)
@@ -107,6 +120,70 @@ def test_a_copy_onto_a_copy_replaces_contents(source: Path, tmp_path: Path) -> N
 
     run(scenario())
     assert tree_of(tmp_path / "target") == tree_of(source)
+
+
+def _two_of_three(source: Path, target: Path) -> None:
+    """The target has an older `small` and a `link`; its `nothing` is newer."""
+    target.mkdir()
+    for name, time_s in (("small", 1), ("nothing", 10**10)):
+        (target / name).write_bytes(b"there before")
+        os.utime(target / name, (time_s, time_s))
+    (target / "link").symlink_to("there/before")
+    os.utime(target / "link", (1, 1), follow_symlinks=False)
+
+
+def test_files_that_are_there_stay(source: Path, tmp_path: Path) -> None:
+    _two_of_three(source, tmp_path / "target")
+    told: list[tuple[str, str]] = []
+    copied = run(
+        copy(source, tmp_path / "target", existing=Existing.KEEP, copied=lambda one, other: told.append((one, other)))
+    )
+    assert copied.failures == []
+    assert (copied.counts.kept, copied.counts.files, copied.counts.found_files) == (3, 3, 3)
+    assert copied.counts.bytes == copied.counts.found_bytes
+    found = tree_of(tmp_path / "target")
+    assert found["small"] == found["nothing"] == b"there before" and found["link"] == ("link", "there/before")
+    others = {name: value for name, value in tree_of(source).items() if name not in ("small", "nothing", "link")}
+    assert {name: found[name] for name in others} == others
+    assert sorted(told) == sorted((str(source / name), str(tmp_path / "target" / name)) for name in others)
+
+
+def test_older_files_are_replaced_and_no_others(source: Path, tmp_path: Path) -> None:
+    _two_of_three(source, tmp_path / "target")
+    copied = run(copy(source, tmp_path / "target", existing=Existing.UPDATE))
+    assert (copied.failures, copied.counts.kept, copied.counts.files) == ([], 1, 5)
+    assert tree_of(tmp_path / "target") == tree_of(source) | {"nothing": b"there before"}
+
+
+def test_a_file_that_comes_between_stays_too(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"new")
+    target = tmp_path / "target"
+
+    class Racing(Elsewhere):
+        async def open_to_write(self, path: str, mode: int, *, exclusive: bool) -> Writer:
+            Path(path).write_bytes(b"somebody else's")
+            return await super().open_to_write(path, mode, exclusive=exclusive)
+
+    copied = run(copy(tmp_path / "source", target, Racing(target), existing=Existing.KEEP))
+    assert (copied.failures, copied.counts.kept, copied.counts.files) == ([], 1, 0)
+    assert target.read_bytes() == b"somebody else's"
+
+
+def test_files_that_may_not_be_written_are_removed_if_that_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"new")
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+
+    class Guarded(Elsewhere):
+        async def open_to_write(self, path: str, mode: int, *, exclusive: bool) -> Writer:
+            if target.exists():
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return await super().open_to_write(path, mode, exclusive=exclusive)
+
+    refused = run(copy(tmp_path / "source", target, Guarded(target)))
+    assert refused.failures == [(str(target), "Permission denied")] and target.read_bytes() == b"old"
+    assert run(copy(tmp_path / "source", target, Guarded(target), force=True)).failures == []
+    assert target.read_bytes() == b"new"
 
 
 def test_preserve_keeps_modes_and_times_of_files_directories_and_links(source: Path, tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from fs_client.cli.text import counted, human_size
     ("text", "cluster", "path", "written"),
     [
         ("ember:/", "here:1", "/", "ember:/"),
-        ("ember:/a//b/./c/", "here:1", "/a/b/c", "ember:/a/b/c"),
+        ("ember:/a//b/./c", "here:1", "/a/b/c", "ember:/a/b/c"),
+        ("ember:/a/b//", "here:1", "/a/b/", "ember:/a/b/"),
+        ("ember:/a/b/.", "here:1", "/a/b/", "ember:/a/b/"),
+        ("ember:/./", "here:1", "/", "ember:/"),
         ("ember:/a/../b", "here:1", "/a/../b", "ember:/a/../b"),
         ("ember://host:9700/data", "host:9700", "/data", "ember://host:9700/data"),
         ("ember://h1:1,h2:2/a b", "h1:1,h2:2", "/a b", "ember://h1:1,h2:2/a b"),
@@ -42,6 +45,8 @@ def test_mistakes_say_what_was_meant() -> None:
 def test_children() -> None:
     location = require("ember:/", "here:1").child("a").child("b")
     assert (str(location), location.name) == ("ember:/a/b", "b")
+    assert require("ember:/a/b/", "here:1").name == "b"
+    assert str(require("ember:/a/", "here:1").child("b")) == "ember:/a/b"
 
 
 def test_names_cannot_play_with_the_terminal() -> None:

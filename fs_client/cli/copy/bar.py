@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from fs_client.cli.remote import printable, shown
+from fs_client.cli.text import put
+
 if TYPE_CHECKING:
     from fs_client.cli.copy.engine import Counts
 
@@ -38,6 +41,10 @@ class NoBar:
         """A line on stderr."""
         click.echo(line, err=True)
 
+    def tell(self, line: str) -> None:
+        """A line on stdout."""
+        put(shown(line))
+
 
 class Bar:
     """The totals grow while the tree is still being walked."""
@@ -69,3 +76,10 @@ class Bar:
     def print(self, line: str) -> None:
         """A line above the bar."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def tell(self, line: str) -> None:
+        """A line on stdout; above the bar, if both are on one terminal."""
+        if sys.stdout.isatty():
+            self.print(printable(line))
+        else:
+            put(line)

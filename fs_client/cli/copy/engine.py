@@ -14,6 +14,7 @@ import errno
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 
+from fs_client.cli.copy.existing import Existing
 from fs_client.cli.copy.place import Item, Place, Reader, Type, Writer
 from fs_client.cli.copy.uninterrupted import uninterrupted
 from fs_client.cli.failure import reason
@@ -56,10 +57,16 @@ class Counts:
     found_files: int = 0
     found_bytes: int = 0
     failures: int = 0
+    kept: int = 0
+    """Files that were there already and are as they were."""
 
 
 class Hopeless(Exception):
     """Nothing more can be copied; the failure has been reported."""
+
+
+class _Stays(Exception):
+    """There is a file already where this one goes, and it is left as it is."""
 
 
 class Copier:
@@ -73,7 +80,11 @@ class Copier:
         preserve: bool,
         failed: Callable[[str, str], None],
         moved: Callable[[Counts], None],
+        existing: Existing = Existing.REPLACE,
+        force: bool = False,
+        copied: Callable[[str, str], None] | None = None,
     ) -> None:
+        """`force`: a file that is there and may not be written is removed."""
         self.counts = Counts()
         self._target = target
         self._jobs = jobs
@@ -82,6 +93,10 @@ class Copier:
         """Told (subject, reason) of each failure."""
         self._moved = moved
         """Told the counts whenever they have changed."""
+        self._existing = existing
+        self._force = force
+        self._copied = copied
+        """Told (source, target) of each file, link and directory that has come to be."""
         self._queue: asyncio.Queue[Source | None] = asyncio.Queue(maxsize=4 * jobs)
         """None: there is no more."""
         self._blocks = asyncio.Semaphore(BLOCKS_MAX)
@@ -90,13 +105,17 @@ class Copier:
         self._directories: list[Source] = []
         """With `preserve`: made or found, parents first."""
 
-    async def copy(self, sources: list[Source]) -> None:
-        """Copy all of it. Failures are counted and reported, not raised; cancellation leaves no half file."""
+    async def copy(self, *batches: list[Source]) -> None:
+        """Copy all of it, one batch after the other: two sources for one place must not be in the same.
+
+        Failures are counted and reported, not raised; cancellation leaves no half file.
+        """
         with contextlib.suppress(Hopeless):
-            async with _FirstError(), asyncio.TaskGroup() as group:
-                group.create_task(self._walk(sources))
-                for _ in range(self._jobs):
-                    group.create_task(self._work())
+            for batch in batches:
+                async with _FirstError(), asyncio.TaskGroup() as group:
+                    group.create_task(self._walk(batch))
+                    for _ in range(self._jobs):
+                        group.create_task(self._work())
             for source in reversed(self._directories):
                 await self._set_attributes(source)
 
@@ -154,6 +173,7 @@ class Copier:
         try:
             try:
                 await self._target.make_directory(source.target, source.item.mode & 0o777)
+                self._tell(source)
             except FileExistsError:
                 present = await self._target.look(source.target, follow=True)
                 if present is not None and present.type == Type.SYMLINK:
@@ -177,29 +197,66 @@ class Copier:
                 present = await self._target.look(source.target, follow=False)
                 if present is None or present.type == Type.DIRECTORY:
                     raise
+                if self._stays(source.item, present):
+                    self._keep(source)
+                    return
                 await self._target.remove(source.target)
                 await self._target.make_symlink(target, source.target)
         except OSError as error:
             self._fail(source, error)
             return
         if not self._preserve or await self._set_attributes(source):
-            self.counts.files += 1
-            self._moved(self.counts)
+            self._count(source)
+
+    def _stays(self, item: Item, present: Item) -> bool:
+        """Whether what is there already is left as it is."""
+        if present.type == Type.DIRECTORY:
+            return False  # which nothing replaces: that is a failure
+        match self._existing:
+            case Existing.REPLACE:
+                return False
+            case Existing.KEEP:
+                return True
+            case Existing.UPDATE:
+                return present.mtime_ns >= item.mtime_ns
+
+    def _keep(self, source: Source) -> None:
+        self.counts.kept += 1
+        self.counts.found_files -= 1
+        if source.item.type == Type.FILE:
+            self.counts.found_bytes -= source.item.size
+        self._moved(self.counts)
+
+    def _count(self, source: Source) -> None:
+        """It is whole at the destination."""
+        self.counts.files += 1
+        self._moved(self.counts)
+        self._tell(source)
+
+    def _tell(self, source: Source) -> None:
+        if self._copied is not None:
+            self._copied(source.place.show(source.path), self._target.show(source.target))
 
     async def _work(self) -> None:
         while (source := await self._queue.get()) is not None:
             try:
                 if not await self._copy_file(source):
                     continue
+            except _Stays:
+                self._keep(source)
+                continue
             except OSError as error:
                 self._fail(source, error)
                 continue
-            self.counts.files += 1
-            self._moved(self.counts)
+            self._count(source)
 
     async def _copy_file(self, source: Source) -> bool:
-        """False: its attributes could not be kept, which has been reported."""
+        """False: its attributes could not be kept, which has been reported. Raises `_Stays`."""
         kept = True
+        if self._existing is not Existing.REPLACE:
+            present = await self._target.look(source.target, follow=True)
+            if present is not None and self._stays(source.item, present):
+                raise _Stays
         if source.place.identity == self._target.identity:
             # Opening would empty the file that we want to read.
             present = await self._target.look(source.target, follow=True)
@@ -210,7 +267,7 @@ class Copier:
         try:
             # Until it has its owner it is open to nobody else.
             mode = source.item.mode & (0o700 if self._preserve else 0o777)
-            writer = await uninterrupted(self._target.open_to_write(source.target, mode))
+            writer = await uninterrupted(self._open_to_write(source.target, mode))
             try:
                 try:
                     await self._copy_content(reader, writer)
@@ -225,6 +282,21 @@ class Copier:
         finally:
             await reader.close()
         return kept
+
+    async def _open_to_write(self, path: str, mode: int) -> Writer:
+        exclusive = self._existing is Existing.KEEP
+        try:
+            return await self._target.open_to_write(path, mode, exclusive=exclusive)
+        except FileExistsError:
+            if not exclusive:
+                raise
+            raise _Stays from None  # it has come since we looked
+        except PermissionError:
+            present = await self._target.look(path, follow=False) if self._force else None
+            if present is None or present.type == Type.DIRECTORY:
+                raise
+            await self._target.remove(path)
+            return await self._target.open_to_write(path, mode, exclusive=False)
 
     async def _copy_content(self, reader: Reader, writer: Writer) -> None:
         """All blocks. A file that says it is empty is read until its end: those of /proc say so."""

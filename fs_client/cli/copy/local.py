@@ -64,7 +64,7 @@ class LocalPlace:
                 return os.stat(name, dir_fd=directory, follow_symlinks=follow and directory is None)
 
         try:
-            return _item(os.path.basename(path), await in_thread(stat_it))
+            return _item(os.path.basename(path.rstrip("/")), await in_thread(stat_it))
         except FileNotFoundError:
             return None
 
@@ -102,13 +102,13 @@ class LocalPlace:
         # A fifo that has come in the place of the file must not stop us.
         return await in_thread(self._open_file, path, os.O_RDONLY | os.O_NONBLOCK)
 
-    async def open_to_write(self, path: str, mode: int) -> "LocalFile":
+    async def open_to_write(self, path: str, mode: int, *, exclusive: bool) -> "LocalFile":
         def make() -> LocalFile:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | (os.O_EXCL if exclusive else 0)
             try:
                 file = self._open_file(path, flags, mode)
             except OSError as error:
-                if error.errno != errno.ELOOP:
+                if error.errno != errno.ELOOP or exclusive:
                     raise
                 with self._at(path) as (directory, name):
                     if directory is None:

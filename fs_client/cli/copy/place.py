@@ -89,8 +89,11 @@ class Place(Protocol):
 
     async def open_to_read(self, path: str) -> Reader: ...
 
-    async def open_to_write(self, path: str, mode: int) -> Writer:
-        """Make the file, or empty the one that is there. Below the top a symbolic link in its place is replaced."""
+    async def open_to_write(self, path: str, mode: int, *, exclusive: bool) -> Writer:
+        """Make the file, or empty the one that is there. Below the top a symbolic link in its place is replaced.
+
+        `exclusive`: what is there, a link too, stays, and raises FileExistsError.
+        """
 
     async def remove(self, path: str) -> None:
         """A file or a symbolic link."""

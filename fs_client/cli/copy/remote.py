@@ -45,7 +45,7 @@ class RemotePlace:
     async def look(self, path: str, *, follow: bool) -> Item | None:
         try:
             follow = follow and self._is_top(path)
-            return _item(path.rpartition("/")[2], await self._fs.stat(path, follow_symlinks=follow))
+            return _item(path.rstrip("/").rpartition("/")[2], await self._fs.stat(path, follow_symlinks=follow))
         except FileNotFoundError:
             return None
 
@@ -73,9 +73,9 @@ class RemotePlace:
                 raise OSError("has become a symbolic link: it is not followed")
         return RemoteReader(self._fs, ref)
 
-    async def open_to_write(self, path: str, mode: int) -> "RemoteWriter":
-        how = "wb"
-        if not self._is_top(path):
+    async def open_to_write(self, path: str, mode: int, *, exclusive: bool) -> "RemoteWriter":
+        how = "xb" if exclusive else "wb"
+        if not exclusive and not self._is_top(path):
             present = await self.look(path, follow=False)
             if present is not None and present.type == Type.SYMLINK:
                 await self._fs.unlink(path)

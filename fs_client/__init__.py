@@ -1,13 +1,4 @@
-"""EmberFS for Python programs.
-
-    import fs_client
-
-    fs = fs_client.connect()                       # or connect("host:port,host:port")
-    with fs.open("/data/a.bin", "wb") as file:
-        file.write(b"...")
-    views = fs.read_ranges([("/data/a.bin", 0, 4096)])
-
-`fs_client.connect` blocks; `await fs_client.aio.connect(...)` has the same names for asyncio programs.
+"""The client of EmberFS: the Python API, the mount and the command line. Programs import its names from `emberfs`.
 
 Importing this package loads nothing else: each name below is loaded when it is first used, so that a command or a
 worker that needs little of it starts quickly.

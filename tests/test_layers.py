@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("fs_common", "fs_meta", "fs_storage", "fs_client")
+PACKAGES = ("fs_common", "fs_meta", "fs_storage", "fs_client", "emberfs")
 SEEN_BY = {
     "fs_common": {"fs_common"},
     "fs_meta": {"fs_common", "fs_meta"},
     "fs_storage": {"fs_common", "fs_storage"},
     "fs_client": {"fs_common", "fs_client"},
+    "emberfs": {"fs_common", "fs_client", "emberfs"},
 }
 """What of ours each package may import."""
 

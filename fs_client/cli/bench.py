@@ -1,6 +1,11 @@
 """`emberfs bench`: become the benchmark runner."""
 
+from pathlib import Path
+
 import click
+
+BUNDLED = Path(__file__).parents[2] / "emberfs" / "bundled"
+"""Where a wheel puts `benchmarks`, so that no import of another program finds it. A source tree has no such folder."""
 
 
 @click.command(
@@ -20,4 +25,4 @@ def bench(arguments: tuple[str, ...]) -> None:
     """
     from fs_client.cli.execute import execute_module
 
-    execute_module("benchmarks", arguments, "server")
+    execute_module("benchmarks", arguments, "server", within=BUNDLED if BUNDLED.is_dir() else None)

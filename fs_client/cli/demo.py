@@ -131,5 +131,5 @@ def _line(title: str, epoch: int, result: "EpochResult") -> str:
 def _introduce(cluster: "LaunchedCluster") -> None:
     click.echo(f"The cluster is left running at {cluster.address}, data in {cluster.path}.")
     click.echo(f"  look:    emberfs ls -l --cluster {cluster.address} ember:{TREE}")
-    click.echo(f'  Python:  import fs_client; fs = fs_client.connect("{cluster.address}")')
+    click.echo(f'  Python:  import emberfs; fs = emberfs.connect("{cluster.address}")')
     click.echo(f"  stop:    emberfs down --dir {cluster.path}")

@@ -7,18 +7,27 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from fs_client.cli.failure import Failure
 from fs_client.cli.local.process import module_environment, python_module
 
 
-def execute_module(module: str, arguments: Sequence[str], extra: str) -> NoReturn:
-    """Replace this process by `python -m module arguments`. Raises `Failure` naming the extra it needs."""
-    require_module(module, extra)
+def execute_module(module: str, arguments: Sequence[str], extra: str, *, within: Path | None = None) -> NoReturn:
+    """Replace this process by `python -m module arguments`. Raises `Failure` naming the extra it needs.
+
+    `within`: the folder that the module is in, where that is none that Python searches.
+    """
+    environment = module_environment()
+    if within is None:
+        require_module(module, extra)
+    else:
+        present = environment.get("PYTHONPATH", "")
+        environment["PYTHONPATH"] = os.pathsep.join([str(within), *([present] if present else [])])
     command = [*python_module(module), *arguments]
     sys.stdout.flush()
-    os.execve(command[0], command, module_environment())
+    os.execve(command[0], command, environment)
 
 
 def require_module(module: str, extra: str) -> None:

@@ -228,7 +228,7 @@ def _introduce(directory: "ClusterDirectory", record: "ClusterRecord", end: str)
         trust += f', token_file="{token}"'
     click.echo(f"EmberFS is ready at {record.address}: {daemons}, {replicas}, data in {directory.path}. {end}")
     click.echo(f"  shell:   {setting}emberfs cp -r ./images ember:/images; emberfs ls -l ember:/images")
-    click.echo(f'  Python:  import fs_client; fs = fs_client.connect("{record.address}"{trust})')
+    click.echo(f'  Python:  import emberfs; fs = emberfs.connect("{record.address}"{trust})')
     if token is not None:
         click.echo("  users:   emberfs users add NAME --uid UID --gid GID; emberfs users token NAME -o FILE")
     if record.meta.http_port > 0:

@@ -1,5 +1,6 @@
 """What `emberfs up` makes of a directory: a new one, an old one, one that is in use, one that is not whole."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ import pytest
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.local.configuration import Options, apply_options, new_cluster, write_configuration
 from fs_client.cli.local.directory import CLUSTER_FILE, ClusterDirectory, ClusterRecord
+from fs_client.cli.local.ports import free_ports
 from fs_client.cli.local.process import start
 from fs_client.cli.local.run import open_cluster
 
@@ -67,6 +69,56 @@ def test_a_crash_before_the_first_save_leaves_a_directory_that_works(directory: 
     (directory.path / (CLUSTER_FILE + ".new")).write_text('{"clus')
     directory.unlock()
     assert open_cluster(directory, Options(port=0)).cluster.startswith("ember-")
+
+
+def test_a_start_that_cannot_be_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "not" / "there" / "yet"
+    port = free_ports("127.0.0.1", 1)[0]
+    wrong = [
+        Options(port=0, storage=1, replicas=2),
+        Options(port=0, settings=["meta"]),
+        Options(port=0, mountpoint=str(tmp_path / "none")),
+        Options(port=port),
+    ]
+    with socket.create_server(("127.0.0.1", port + 10)):
+        for options in wrong:
+            with pytest.raises((Failure, Usage)):
+                open_cluster(ClusterDirectory(path), options)
+            assert list(tmp_path.iterdir()) == []
+    path.mkdir(parents=True)
+    with pytest.raises(Usage):
+        open_cluster(ClusterDirectory(path), wrong[0])
+    assert list(path.iterdir()) == [], "a directory that was there stays, and is as it was"
+    made = ClusterDirectory(path)
+    assert len(open_cluster(made, Options(port=0, storage=1)).storage) == 1
+    made.unlock()
+
+
+def test_somebody_elses_directory_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mine").touch()
+    with pytest.raises(Failure, match=r"holds 'config' but no cluster\.json"):
+        open_cluster(ClusterDirectory(tmp_path), Options(port=0))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config", "mine"]
+
+
+def test_a_lock_that_was_taken_away_is_no_lock(directory: ClusterDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the open and the lock of another process, whose cluster could not be made."""
+    directory.lock()
+    other = ClusterDirectory(directory.path)
+    locks = fcntl.flock
+
+    def after_the_other_one(file: object, how: int) -> None:
+        directory.take_away(None, logs=True)
+        locks(file, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fs_client.cli.local.directory.fcntl.flock", after_the_other_one)
+    other.lock()
+    monkeypatch.undo()
+    assert other.is_locked() and directory.is_locked()
+    with pytest.raises(Failure, match="a cluster already runs"):
+        directory.lock()
+    other.unlock()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"format": 1}', "[]", '{"cluster": 5}', "\xff"])

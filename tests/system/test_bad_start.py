@@ -41,6 +41,7 @@ def test_a_used_port_is_named(tmp_path: Path) -> None:
         f"emberfs: port {port + 10} on 127.0.0.1 (storage-1) is in use; pick another with --port PORT, "
         "or --port 0 for free ports"
     )
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_second_up_in_the_same_directory(fresh_cluster: Start) -> None:
@@ -123,6 +124,11 @@ def test_settings_that_a_daemon_refuses_are_its_own_words(tmp_path: Path) -> Non
         line = failure("up", "-q", "--detach", "--dir", tmp_path / setting, "--port", "0", "--set", setting)
         assert "did not start: " in line
         assert words in line
+        left = sorted(path.name for path in (tmp_path / setting).iterdir())
+        assert left == ["logs"], "what the line names, and no cluster"
+    up = emberfs("up", "--detach", "--dir", tmp_path / setting, "--port", "0", "--storage", "1")
+    emberfs("down", "--dir", tmp_path / setting)
+    assert "1 storage daemon" in up.stdout
 
 
 def test_nobody_there(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@
 `cluster.json` is written first and replaced whole: it is the commit point of making a cluster. A directory with
 anything else in it but no `cluster.json` was not made by us, or lost the file that says what it is; it is refused,
 because a new cluster on top of old data would destroy what might still be saved. Only the holder of the lock writes.
+What a first start has made that fails is taken away again (`take_away`): only the logs of daemons that began stay.
 All of it belongs to the user who runs it, or is refused (`ours`).
 """
 
+import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +41,8 @@ from fs_common.loopback import is_loopback
 FORMAT = 1
 CLUSTER_FILE = "cluster.json"
 LOCK_FILE = "cluster.lock"
+LOGS = "logs"
+_NEW_CLUSTER_FILE = CLUSTER_FILE + ".new"
 
 
 class DaemonRecord(msgspec.Struct, kw_only=True):
@@ -93,6 +98,11 @@ class ClusterRecord(msgspec.Struct, kw_only=True):
         return self.daemons[1:]
 
     @property
+    def has_begun(self) -> bool:
+        """A daemon of it was started once."""
+        return any(daemon.process is not None for daemon in self.daemons)
+
+    @property
     def log_json(self) -> bool:
         """Also of the supervisor's own lines, and of the mount's."""
         return bool(self.settings.get("meta", {}).get("log_json"))
@@ -117,27 +127,68 @@ class ClusterDirectory:
         self.path = path
         self._lock: IO[str] | None = None
         """Open and locked from `lock()` to `unlock()`. Not inherited by daemons, so it ends with the supervisor."""
+        self._made: list[Path] = []
+        """Directories that `lock()` had to make, the innermost first."""
+        self._made_lock = False
+        """`lock()` made the lock's file."""
+        self.new = False
+        """This process has made the cluster."""
 
     def lock(self) -> None:
         """Make the directory if it is missing, and take it. Raises `Failure` when another supervisor has it."""
+        while self._lock is None:
+            lock = self._open_lock()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _is_still(self.path / LOCK_FILE, lock):
+                    lock.close()  # whoever had it has taken it away with the cluster
+                    continue
+            except OSError as error:
+                lock.close()
+                if error.errno != errno.EWOULDBLOCK:
+                    raise Failure(f"cannot lock {self.path / LOCK_FILE}: {error.strerror}") from None
+                raise Failure(
+                    f"a cluster already runs in {self.path}; stop it with `emberfs down --dir {self.path}`"
+                ) from None
+            self._lock = lock
+
+    def _open_lock(self) -> IO[str]:
         try:
+            missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
+            self._made = missing or self._made
+            self._made_lock = not (self.path / LOCK_FILE).exists()
             require_our_directory(self.path)
-            lock = open(append_ours(self.path / LOCK_FILE), "a")  # noqa: SIM115 - held open until unlock
+            return open(append_ours(self.path / LOCK_FILE), "a")
         except FileExistsError:
             raise Failure(f"{self.path} is not a directory; pick another with --dir DIR") from None
         except OSError as error:
             raise Failure(f"cannot use {self.path}: {error.strerror}; pick another with --dir DIR") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            if error.errno != errno.EWOULDBLOCK:
-                raise Failure(f"cannot lock {self.path / LOCK_FILE}: {error.strerror}") from None
-            raise Failure(
-                f"a cluster already runs in {self.path}; stop it with `emberfs down --dir {self.path}`"
-            ) from None
-        self._lock = lock
+
+    def take_away(self, record: ClusterRecord | None, *, logs: bool) -> None:
+        """Remove all that making a cluster has left here, and unlock: nothing was ever stored in it.
+
+        `logs`: they go, too. `record` is None if the making did not come so far. Raises nothing: what cannot be
+        removed stays.
+        """
+        for name in ("config", self.certificates.name, self.tokens.name, *((LOGS,) if logs else ())):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for daemon in [] if record is None else record.daemons:
+            shutil.rmtree(self.data(daemon), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for name in (CLUSTER_FILE, _NEW_CLUSTER_FILE):
+                (self.path / name).unlink(missing_ok=True)
+            self._made_lock = True
+        self.leave()
+
+    def leave(self) -> None:
+        """Unlock; what `lock()` has made, and nobody has used, goes again. Raises nothing."""
+        with contextlib.suppress(OSError):
+            if self._lock is not None and self._made_lock:
+                (self.path / LOCK_FILE).unlink()
+            for path in self._made:
+                path.rmdir()
+        self.unlock()
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -182,7 +233,7 @@ class ClusterDirectory:
 
     def save(self, record: ClusterRecord) -> None:
         """Replace `cluster.json`, durably. A crash leaves the old one or the new one."""
-        temporary = self.path / (CLUSTER_FILE + ".new")
+        temporary = self.path / _NEW_CLUSTER_FILE
         with open(create_ours(temporary), "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
             file.flush()
@@ -234,7 +285,7 @@ class ClusterDirectory:
         return (self.tokens / f"{name}.token").absolute() if record.security_on else None
 
     def log(self, name: str) -> Path:
-        return self.path / "logs" / f"{name}.log"
+        return self.path / LOGS / f"{name}.log"
 
     @property
     def certificates(self) -> Path:
@@ -249,8 +300,8 @@ class ClusterDirectory:
         return self.certificates / "client" / "ca.pem"
 
     def _require_empty(self) -> None:
-        """Nothing but what a crash before the first `save` may leave."""
-        ours = {LOCK_FILE, CLUSTER_FILE + ".new", "lost+found"}
+        """Nothing but what a crash before the first `save`, or a first start that failed, may leave."""
+        ours = {LOCK_FILE, _NEW_CLUSTER_FILE, LOGS, "lost+found"}
         try:
             others = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
         except FileNotFoundError:
@@ -262,3 +313,11 @@ class ClusterDirectory:
                 f"{self.path} holds {others[0]!r} but no {CLUSTER_FILE}: it is not (or no longer) the directory of a "
                 "cluster; pick another with --dir DIR, or empty it"
             )
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    """Whether the open file is the one of this name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -7,28 +7,38 @@ has ended, at once.
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import uvloop
 
-from fs_client.cli.local.configuration import Options, apply_options, new_cluster
+from fs_client.cli.failure import Failure
+from fs_client.cli.local.configuration import Options, apply_options, new_cluster, require_free_ports
 from fs_client.cli.local.directory import ClusterDirectory, ClusterRecord
 from fs_client.cli.local.events import Event
 from fs_client.cli.local.supervisor import Supervisor
 
 
 def open_cluster(directory: ClusterDirectory, options: Options) -> ClusterRecord:
-    """Lock the directory; the cluster in it, or a new one. Raises `Failure`; the directory is then unlocked."""
-    directory.lock()
+    """Lock the directory; the cluster in it, or a new one. Raises `Failure`; then all is as it was before, unlocked."""
     try:
+        directory.lock()
         record = directory.load()
-        if record is None:
-            record = new_cluster(options)
-            directory.save(record)
-        else:
+        if record is not None:
             apply_options(record, options, directory.path)
+            return record
+    except BaseException:
+        directory.leave()
+        raise
+    try:
+        record = new_cluster(options)
+        require_free_ports(record)
+        if options.mountpoint and not Path(options.mountpoint).is_dir():
+            raise Failure(f"{options.mountpoint} is not a directory, and cannot be mounted on: make it first")
+        directory.save(record)
+        directory.new = True
         return record
     except BaseException:
-        directory.unlock()
+        directory.take_away(None, logs=True)
         raise
 
 
@@ -43,9 +53,11 @@ def run_cluster(
 ) -> bool:
     """Run the cluster until a signal stops it; then unlock. Whether it was ever ready.
 
-    Raises `Failure` when it does not come up. No daemon runs any more when this returns or raises.
+    Raises `Failure` when it does not come up. No daemon runs any more when this returns or raises. A new cluster that
+    never was ready is taken away again; the logs stay where they say why.
     """
     became_ready = False
+    interrupted = False
 
     def note_ready() -> None:
         nonlocal became_ready
@@ -63,6 +75,9 @@ def run_cluster(
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(supervise())
+        interrupted = True
     finally:
+        if directory.new and not record.started:
+            directory.take_away(record, logs=interrupted or not record.has_begun)
         directory.unlock()
     return became_ready

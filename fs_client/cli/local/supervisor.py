@@ -136,12 +136,18 @@ class Supervisor:
         nodes = len(record.storage) - len(self._lost)
         address = (record.host, record.meta.port)
         await wait_until_ready(address, record.cluster, nodes, READY_TIMEOUT_S, self._tls_ca, self._admin_token())
-        record.started = True
+        first, record.started = not record.started, True
         for daemon in record.daemons:
             daemon.new = False
         self._save()
         if self._mountpoint:
-            await self._mount(keepers)
+            try:
+                await self._mount(keepers)
+            except Failure as failure:
+                if not first:
+                    raise
+                kept = f"the cluster itself came up and is kept: `emberfs up --dir {self._directory.path}` starts it"
+                raise Failure(f"{failure.message}; {kept}") from None
         self._report(Event(Kind.READY, text=record.address))
 
     async def _mount(self, keepers: "list[asyncio.Task[None]]") -> None:

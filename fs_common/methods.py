@@ -78,6 +78,7 @@ RELEASE_LOCKS = Method("release_locks", 131, locks.ReleaseLocks, locks.ReleaseLo
 SYNC = Method("sync", 132, meta.Sync, session.Empty)
 FOLLOW = Method("follow", 133, following.Follow, following.FollowReply)
 KEPT = Method("kept", 134, meta.Kept, meta.KeptReply)
+LOCK_QUESTIONS = Method("lock_questions", 140, locks.LockQuestions, locks.LockQuestionsReply)
 
 READ_CHUNKS = Method("read_chunks", 200, storage.ReadChunks, storage.ReadChunksReply)
 UPDATE_CHUNKS = Method("update_chunks", 201, storage.UpdateChunks, storage.UpdateChunksReply)

@@ -29,7 +29,18 @@ from fs_common.landing import filled
 from fs_common.latency import Latency
 from fs_common.limits import BODY_BYTES_MAX, BYTES_IN_FLIGHT_MAX, CALLS_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX
 from fs_common.link import Link, Receiver
-from fs_common.methods import AT_VERSION, FOLLOW, GET_ROUTING, HELLO, LOCK, PING, SLOW_OPERATIONS, STATS, Method
+from fs_common.methods import (
+    AT_VERSION,
+    FOLLOW,
+    GET_ROUTING,
+    HELLO,
+    LOCK,
+    LOCK_QUESTIONS,
+    PING,
+    SLOW_OPERATIONS,
+    STATS,
+    Method,
+)
 from fs_common.records.session import ErrorBody, Hello, Ping, Stats, Welcome
 from fs_common.records.slow import SlowOperationsReply
 from fs_common.security.identity import CLIENT, Identity, require_admin
@@ -207,7 +218,7 @@ class Call:
 
 SLOW_OPERATION_MS = 1000
 """Default of the threshold."""
-WAITING = frozenset((GET_ROUTING, FOLLOW, LOCK, AT_VERSION))
+WAITING = frozenset((GET_ROUTING, FOLLOW, LOCK, LOCK_QUESTIONS, AT_VERSION))
 """Methods that are answered when others have done something."""
 
 Handler = Callable[[Call], Reply | Awaitable[Reply]]

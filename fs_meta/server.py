@@ -185,6 +185,7 @@ class MetaServer:
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop serving, finish what is in flight, release everything, the store included."""
         self.context.lock_waits.close()
+        self.context.lock_questions.close()
         self.following.end()
         self._news.end()
         await self.data_plane.close(grace_s)

@@ -151,6 +151,7 @@ def make_service(
 
     def ended(session: ServerSession) -> None:
         context.lock_waits.caller_lost(session)
+        context.lock_questions.caller_lost(session.hello.client, session)
         callers.ended(session)
         if session.hello.role == "client":
             clients.disconnected(session.hello.client, _loop_time())
@@ -175,7 +176,14 @@ def make_service(
         return Reply(await following.follow(call.session.hello.client, call.request, _holder(call.session)))
 
     service.register(methods.GET_ROUTING, get_routing)
+
+    async def lock_questions(call: Call) -> Reply:
+        return Reply(
+            await context.lock_questions.listen(call.session.hello.client, call.request.answered, call.session)
+        )
+
     service.register(methods.FOLLOW, follow)
+    service.register(methods.LOCK_QUESTIONS, lock_questions)
 
     def stats() -> dict[str, int]:
         counters = {

@@ -155,6 +155,18 @@ class Channel:
     def ended(self) -> End | None:
         return self._ended
 
+    async def caught_up(self) -> None:
+        """Everything that the kernel had to say before, the ends of open files too, was handed to its handler.
+
+        The kernel keeps requests that nobody waits for back while as many as were agreed have no answer: with fewer in
+        work and nothing to read there are none.
+        """
+        if self._ended is None and not self._closed:
+            await self._in_work.caught_up(self._look_again)
+
+    def _look_again(self) -> None:
+        self._loop.call_soon(lambda: self._on_readable() if self._reading else None)
+
     def pause(self) -> None:
         """Read no more requests; those in work go on. The kernel keeps the others."""
         self._paused = True
@@ -243,6 +255,8 @@ class Channel:
         if not (self._reading or self._paused or self._closed or self._ended or self._starved):
             self._reading = True
             self._loop.add_reader(self._file, self._on_readable)
+            if self._in_work.catching_up:
+                self._look_again()
 
     def _unwatch(self) -> None:
         if self._reading:
@@ -278,6 +292,8 @@ class Channel:
                 try:
                     size = readv(file, (head, room))
                 except BlockingIOError:
+                    if self._in_work.catching_up and self.negotiated is not None:
+                        self._in_work.nothing_to_read(self.negotiated.max_background)
                     break
                 except OSError as error:
                     if not self._survives(error):

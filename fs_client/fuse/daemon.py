@@ -336,6 +336,7 @@ class _Daemon:
             await mount.quiet()
             # The other one follows as the same client: what it is told must not be heard here.
             await mount.following.close()
+            await mount.lock_questions.close()
             errors = await self._flush()
             for error in errors:
                 logger.error("not handed over: %s", error)
@@ -358,6 +359,7 @@ class _Daemon:
         """After a hand-over that came to nothing."""
         self._open_pages()
         self.mount.following.begin()
+        self.mount.lock_questions.begin()
         self._open_channel(descriptor, negotiated)
         self.mount.channel.start()
         self.mount.channel.notify_resend()

@@ -68,9 +68,31 @@ class InWork:
         self._swept_late = False
         self._bounded_ended: asyncio.Future[None] | None = None
         """Set while somebody waits for it."""
+        self.catching_up: list[asyncio.Future[None]] = []
+        """Who waits until the kernel has nothing more to say."""
+        self._look_again: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._bounded) + len(self._open_ended)
+
+    async def caught_up(self, look_again: Callable[[], None]) -> None:
+        """Wait until the device was empty (`nothing_to_read`) with so few requests in work that the kernel keeps none
+        back. `look_again` has the device read soon."""
+        caught_up = self._loop.create_future()
+        self.catching_up.append(caught_up)
+        self._look_again = look_again
+        look_again()
+        await caught_up
+
+    def nothing_to_read(self, max_background: int) -> None:
+        if len(self._bounded) < max_background:
+            self._tell_caught_up()
+
+    def _tell_caught_up(self) -> None:
+        for future in self.catching_up:
+            if not future.done():
+                future.set_result(None)
+        self.catching_up.clear()
 
     def requests(self) -> list[Request]:
         return [*self._bounded.values(), *self._open_ended.values()]
@@ -92,6 +114,8 @@ class InWork:
         if self._bounded.pop(request.unique, None) is None:
             self._open_ended.pop(request.unique, None)
         self._tell_ended()
+        if self.catching_up:
+            self._look_again()
 
     def _tell_ended(self) -> None:
         if self._bounded_ended is not None and not self._bounded:
@@ -111,6 +135,7 @@ class InWork:
         self._interrupted.clear()
         self._insisted.clear()
         self._tell_ended()
+        self._tell_caught_up()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None

@@ -20,6 +20,7 @@ from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import BACKGROUND_S, SETTLE_AGE_S, File
 from fs_client.fuse.following import CHANGES, Following
 from fs_client.fuse.handles import Handle, Handles
+from fs_client.fuse.lock_questions import LockQuestions
 from fs_client.fuse.locks import release_all_locks
 from fs_client.fuse.losses import report
 from fs_client.fuse.nodes import FOREVER, Node, Nodes
@@ -134,6 +135,7 @@ class Mount:
         """What they took goes back to the system."""
         self._kept: list[asyncio.Task[None]] = []
         self.following = Following(self)
+        self.lock_questions = LockQuestions(self)
 
     # Calls
 
@@ -386,6 +388,7 @@ class Mount:
             keep(UnsyncedGuard(self.fs.storage).run, "syncing what is unsynced", end_on=()),
         ]
         self.following.begin()
+        self.lock_questions.begin()
 
     async def _stay_known(self) -> None:
         """Have a connection to the metadata service at all times: it gives up what belongs to a client that has none,
@@ -479,6 +482,7 @@ class Mount:
             task.cancel()
         await ended(self._kept)
         await self.following.close()
+        await self.lock_questions.close()
         await self.reads.close()
         await ended(list(self._tasks))
         await self.fs.close()
@@ -492,6 +496,7 @@ class Mount:
             task.cancel()
         await ended(self._kept)
         await self.following.close()
+        await self.lock_questions.close()
         for handle in list(self.handles.files.values()):
             await self.close_handle(handle)
         await self.reads.close()

@@ -80,6 +80,20 @@ class GetLockReply(msgspec.Struct, frozen=True, array_like=True):
     """0 for a lock of another client."""
 
 
+class LockQuestions(msgspec.Struct, frozen=True, array_like=True):
+    """From a mount whose programs have locks, which keeps this call at the service: somebody else wants a file's locks.
+    It answers by the next one, when it has given up all that programs had given up before the question was there."""
+
+    answered: Number = 0
+    """All questions up to this `LockQuestionsReply.number`; 0: none."""
+
+
+class LockQuestionsReply(msgspec.Struct, frozen=True, array_like=True):
+    number: int
+    inodes: list[Number]
+    """Files whose locks others want. None: nobody wanted any for a while."""
+
+
 class ReleaseLocks(msgspec.Struct, frozen=True, array_like=True):
     """Give up all locks of an owner on a file, of one kind."""
 

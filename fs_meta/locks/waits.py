@@ -112,6 +112,10 @@ class LockWaits:
                 del self._count[caller]
             self._wake(self._queues.ready(inode))
 
+    def waits_for(self, inode: int, request: bytes) -> bool:
+        """Whether a copy of this request waits."""
+        return bool(self._queues.copies(inode, request))
+
     def is_held_back(self, wait: Wait) -> bool:
         return self._queues.is_held_back(wait)
 

@@ -12,6 +12,7 @@ from fs_meta.chain_allocator import ChainAllocator
 from fs_meta.inode_count import InodeCount
 from fs_meta.inode_ids import InodeIds
 from fs_meta.kv.interface import KeyValueStore
+from fs_meta.locks.questions import LockQuestions
 from fs_meta.locks.waits import LockWaits
 from fs_meta.ops.turns import Turns
 from fs_meta.service_time import ServiceTime
@@ -53,6 +54,8 @@ class Context:
     new_session: Callable[[], bytes] = field(default=lambda: os.urandom(16))
     lock_waits: LockWaits = field(default_factory=LockWaits)
     """Who waits for advisory locks."""
+    lock_questions: LockQuestions = field(default_factory=LockQuestions)
+    """Who holds them and can be asked."""
     truncating: Turns = field(default_factory=Turns)
     """Truncates of one file come one after another: see `fs_meta.ops.truncate`."""
 

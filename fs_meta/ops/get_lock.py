@@ -6,7 +6,7 @@ from fs_meta.kv.interface import Transaction
 from fs_meta.locks.ranges import conflicting
 from fs_meta.locks.waits import get_locks
 from fs_meta.ops.context import Context
-from fs_meta.ops.lock import wanted_lock
+from fs_meta.ops.lock import ask_holders, wanted_lock
 from fs_meta.ops.resolve import get_inode
 
 
@@ -14,7 +14,8 @@ async def get_lock(context: Context, request: GetLock) -> GetLockReply:
     """The first lock, by where it begins, that keeps this one from being taken; UNLOCK if it could be taken.
 
     As F_GETLK, with the process only for locks of the same client: ids of other machines mean nothing here. Who waits
-    stands in nobody's way. EINVAL: kind, type (UNLOCK) or range. ESTALE: the inode is gone.
+    stands in nobody's way; of what does, the holders are asked whether they still have it. EINVAL: kind, type (UNLOCK)
+    or range. ESTALE: the inode is gone.
     """
     if request.type == LockType.UNLOCK:
         raise EmberError(Code.INVALID, "nothing stands in the way of giving up")
@@ -29,4 +30,7 @@ async def get_lock(context: Context, request: GetLock) -> GetLockReply:
         process = first.process if first.client == request.client else 0
         return GetLockReply(first.type, first.start, first.end, process)
 
-    return await context.kv.read(look)
+    reply = await context.kv.read(look)
+    if reply.type != LockType.UNLOCK and await ask_holders(context, request.inode, wanted):
+        reply = await context.kv.read(look)
+    return reply

@@ -11,6 +11,9 @@ again with `wait_ms` 0: it is told of the lock if it has it, and else WOULD_BLOC
 flock(2) changes the type of a lock by giving up the old one first, if the new one cannot be had at once: that is a
 transaction before the wait. A crash in between leaves it given up, as the system call would.
 
+Who does not wait is refused only after the holders were asked whether they still have it (`fs_meta.locks.questions`):
+a program's close may have given it up, and its mount not have said so yet. A request that ends a wait asks nobody.
+
 Locks are relaxed transactions: they survive the process, and with the machine the clients' claims are void anyway.
 """
 
@@ -67,6 +70,11 @@ async def lock(context: Context, request: Lock, caller: object = None) -> LockRe
         return await _unlock(context, request, wanted)
     waits = context.lock_waits
     try:
+        if request.wait_ms <= 0 and not waits.waits_for(inode, request.request):
+            reply = await _look(context, request, wanted, None, last=False)
+            if reply is not None:
+                return reply
+            await ask_holders(context, inode, wanted)
         if request.wait_ms <= 0 or not waits.is_queued(inode):
             reply = await _look(context, request, wanted, None, last=request.wait_ms <= 0)
             if reply is not None:
@@ -94,6 +102,16 @@ def wanted_lock(request: Lock | GetLock) -> HeldLock:
         raise EmberError(Code.INVALID, f"a lock from {start} to {end}")
     process = request.process if isinstance(request, Lock) else 0
     return HeldLock(kind, type_, request.client, request.owner, start, end, process)
+
+
+async def ask_holders(context: Context, inode: int, wanted: HeldLock) -> bool:
+    """Whoever has what stands in the way gives up now what its programs have given up already. False: nobody else has
+    any that could be asked."""
+    if wanted.kind == LockKind.APPEND:
+        return False
+    held = await context.kv.read(lambda txn: get_locks(txn, inode))
+    holders = {lock.client for lock in conflicting(held, wanted)} - {wanted.client}
+    return bool(holders) and await context.lock_questions.ask(holders, inode)
 
 
 async def _unlock(context: Context, request: Lock, wanted: HeldLock) -> LockReply:

@@ -15,7 +15,7 @@ from fs_client.fuse.abi import Opcode
 from fs_client.fuse.channel import REQUESTS_PER_TURN, Channel, End
 from fs_client.fuse.kernel_request import LATER, Later, Request, Result
 from fs_client.fuse.negotiation import KernelTooOld, Wanted
-from tests.fuse.fake_kernel import MAX_WRITE, Answer, connected
+from tests.fuse.fake_kernel import AGREED, MAX_WRITE, Answer, connected
 from tests.support import run
 
 KIB = 1024
@@ -796,5 +796,46 @@ def test_expiry_is_asked_for_only_where_the_kernel_knows_it() -> None:
                 await kernel.answer()
                 channel.notify_inval_entry(1, b"n", expire_only=True)
                 assert (await kernel.answer()).body == abi.NOTIFY_INVAL_ENTRY_OUT.pack(1, 1, expected) + b"n\0"
+
+    run(test())
+
+
+def test_caught_up_is_who_has_read_all_and_keeps_the_kernel_from_holding_anything_back() -> None:
+    async def test() -> None:
+        seen: list[int] = []
+        later: list[Request] = []
+
+        def release(request: Request) -> None:
+            seen.append(request.node)
+
+        def read(request: Request) -> Later:
+            later.append(request)
+            return LATER
+
+        async with connected({Opcode.RELEASE: release, Opcode.READ: read}) as (channel, kernel):
+            await channel.caught_up()
+            for node in range(REQUESTS_PER_TURN + 10):
+                kernel.send(Opcode.RELEASE, abi.RELEASE_IN.pack(1, 0, 0, 0), node=node)
+            await channel.caught_up()
+            assert seen == list(range(REQUESTS_PER_TURN + 10))
+            # As many in work as were agreed: the kernel may have more.
+            for _ in range(AGREED.max_background):
+                kernel.send(Opcode.READ, read_body())
+            catching_up = asyncio.ensure_future(channel.caught_up())
+            while len(later) < AGREED.max_background:
+                await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not catching_up.done()
+            kernel.send(Opcode.RELEASE, abi.RELEASE_IN.pack(1, 0, 0, 0), node=99)
+            channel.answer(later.pop(), b"")
+            await catching_up
+            assert seen[-1] == 99
+            for request in later:
+                channel.answer(request, b"")
+            for _ in range(AGREED.max_background):
+                kernel.send(Opcode.READ, read_body())
+            catching_up = asyncio.ensure_future(channel.caught_up())
+        await catching_up
 
     run(test())

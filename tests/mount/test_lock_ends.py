@@ -11,7 +11,7 @@ from fs_client.fuse.kernel_request import Request
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.ops import locking, opening
 from fs_common import methods
-from fs_common.records.locks import GetLockReply, LockKind, LockType
+from fs_common.records.locks import GetLockReply, LockKind, LockQuestionsReply, LockType
 from tests.mount.test_files import INODE, opened
 from tests.support import run
 
@@ -52,3 +52,48 @@ def test_what_stands_in_the_way_is_asked_behind_the_ends_that_were_told_before()
             assert await asking == answers.lk_out(0, 0, fcntl.F_UNLCK, 0)
 
     run(scenario())
+
+
+def test_a_question_is_answered_behind_what_the_kernel_had_to_say_and_the_ends_it_told_of() -> None:
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, handle):
+            kernel = mount.channel = Kernel()  # type: ignore[assignment]
+            other = mount.handles.open_file(file, 2, handle.user, b"")
+            other.lock_owners.add((LockKind.FLOCK, OWNER))
+            mount.lock_questions.expect()
+            method, request, answer = service.asked.pop(0)
+            assert method is methods.LOCK_QUESTIONS and request.answered == 0
+            answer.set_result(LockQuestionsReply(17, [INODE, INODE + 1]))
+            await kernel.asked.wait()
+            close(mount, other.number)
+            kernel.told_all.set()
+            await service.has_been_asked()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert [method for method, _, _ in service.asked] == [methods.RELEASE_LOCKS]
+            (await service.next(methods.RELEASE_LOCKS))()
+            await service.has_been_asked()
+            method, request, answer = service.asked.pop(0)
+            assert method is methods.LOCK_QUESTIONS and request.answered == 17
+            # Nobody has locks any more.
+            answer.set_result(LockQuestionsReply(17, []))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not service.asked
+            mount.lock_questions.expect()
+            await service.has_been_asked()
+            await mount.lock_questions.close()
+
+    run(scenario())
+
+
+class Kernel:
+    """The channel, whose device has more to read until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.told_all = asyncio.Event()
+
+    async def caught_up(self) -> None:
+        self.asked.set()
+        await self.told_all.wait()

@@ -77,6 +77,24 @@ def test_released_when_the_last_descriptor_is_closed(file: Path) -> None:
         fcntl.flock(waiting, EX)
 
 
+def test_free_everywhere_when_the_close_has_returned(file: Path, other_name: Path) -> None:
+    for _ in range(20):
+        with opened(file, os.O_RDWR) as descriptor:
+            fcntl.flock(descriptor, EX)
+        with opened(other_name, os.O_RDWR) as descriptor:
+            fcntl.flock(descriptor, EX | NB)
+
+
+def test_free_everywhere_when_its_holder_is_gone(file: Path, other_name: Path) -> None:
+    for _ in range(5):
+        with actor() as other:
+            other(fcntl.flock, other(os.open, file, os.O_RDWR), EX)
+            os.kill(other.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+            with opened(other_name, os.O_RDWR) as descriptor:
+                fcntl.flock(descriptor, EX | NB)
+
+
 def test_close_of_another_open_releases_nothing(file: Path) -> None:
     """Unlike fcntl's locks."""
     with opened(file) as descriptor:

@@ -73,6 +73,16 @@ def test_nobody_is_told_of_it_after_the_last_close(file: Path) -> None:
             assert ofd_ask(stranger, WRITE) is None
 
 
+def test_free_everywhere_when_the_last_close_has_returned(file: Path, subject: Subject) -> None:
+    with opened(subject.other / "f", os.O_RDWR) as stranger:
+        for _ in range(20):
+            with opened(file, os.O_RDWR) as descriptor:
+                ofd_lock(descriptor, WRITE)
+            assert ofd_ask(stranger, WRITE) is None
+            ofd_lock(stranger, WRITE)
+            ofd_lock(stranger, NONE)
+
+
 def test_end_of_one_leaves_the_next(file: Path, subject: Subject) -> None:
     """The next open of the file often has the same place in the kernel's memory as the one before."""
     with opened(subject.other / "f", os.O_RDWR) as stranger:

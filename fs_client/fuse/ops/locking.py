@@ -66,6 +66,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if file.dirty:
                 await file.settle()
         else:
+            mount.lock_questions.expect()
             await older_ends(file, withdrawn)
             handle.lock_owners.add((kind, owner))
             if kind is LockKind.RANGE:

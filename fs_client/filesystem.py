@@ -172,7 +172,8 @@ class FileSystem:
         `permissions` (less the umask) and `layout` are for a file that is made.
         """
         how = OpenMode(mode)
-        buffering = integer(buffering, "buffering")
+        # `buffering=False` is how many write 0, and the built-in `open` takes it.
+        buffering = int(buffering) if isinstance(buffering, bool) else integer(buffering, "buffering")
         if how.binary and (encoding is not None or errors is not None or newline is not None):
             raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
         if not how.binary and buffering == 0:

@@ -12,10 +12,13 @@ from fs_common.layout import Layout
 
 
 def integer(value: Any, name: str) -> int:
-    """`value` as Python's own integer; `name`: of the argument. TypeError for what is none, floats included."""
+    """`value` as Python's own integer; `name`: of the argument. TypeError for what is none: floats, and truth values,
+    which come out of comparisons of arrays by mistake."""
     if type(value) is int:
         return value
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return int(operator.index(value))
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__} ({value!r})") from None

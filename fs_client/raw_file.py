@@ -483,7 +483,7 @@ class RawFile(io.RawIOBase):
                 raise io.UnsupportedOperation("not writable")
             if not self._own:
                 text = "the file was opened for writing by the parent process; open it again in this one"
-                raise OSError(errno.EBADF, text, self.name)
+                raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {text}", self.name)
 
 
 class _Unraisable:

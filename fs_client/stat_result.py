@@ -53,7 +53,8 @@ class StatResult:
         ref = file_ref(self.attributes)
         if ref is None:
             number = errno.EISDIR if self.attributes.type == FileType.DIRECTORY else errno.EINVAL
-            raise OSError(number, f"inode {self.attributes.inode} is a {self.attributes.type.name.lower()}, not a file")
+            what = f"inode {self.attributes.inode} is a {self.attributes.type.name.lower()}, not a file"
+            raise OSError(number, f"{os.strerror(number)}: {what}")
         return ref
 
     @property

@@ -14,6 +14,7 @@ An error is in the table only if somebody reacts to it by its name. Numbers are 
 
 import enum
 import errno
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +117,21 @@ class Code(enum.Enum):
     # fmt: on
 
 
+SAID_BY_PATH = frozenset(
+    {
+        Code.NOT_FOUND,
+        Code.EXISTS,
+        Code.NOT_DIRECTORY,
+        Code.IS_DIRECTORY,
+        Code.NOT_EMPTY,
+        Code.NAME_TOO_LONG,
+        Code.LOOP,
+        Code.TOO_MANY_LINKS,
+        Code.ACCESS_DENIED,
+        Code.NO_XATTR,
+    }
+)
+"""Errors of which the system's words and a path say everything."""
 _BY_NUMBER = {code.value.number: code for code in Code}
 
 
@@ -155,9 +171,17 @@ def code_of(number: int) -> Code:
 
 
 def to_os_error(error: EmberError, filename: Any = None) -> OSError:
-    """The built-in exception POSIX programs expect (`FileNotFoundError`, ...), caused by `error`."""
+    """The built-in exception POSIX programs expect (`FileNotFoundError`, ...), caused by `error`.
+
+    Its `strerror` begins with the system's words, which people and scripts look for. What `error` says beside them comes
+    behind them, unless they and a path are all there is to say: the service's words name inodes, and are in the cause.
+    """
     subject = filename if filename is not None else error.filename
-    arguments = (error.errno, error.message) if subject is None else (error.errno, error.message, subject)
-    translated = OSError(*arguments)
+    text = os.strerror(error.errno or 0)
+    if error.message.startswith(text):
+        text = error.message
+    elif subject is None or error.code not in SAID_BY_PATH:
+        text = f"{text}: {error.message}"
+    translated = OSError(error.errno, text) if subject is None else OSError(error.errno, text, subject)
     translated.__cause__ = error
     return translated

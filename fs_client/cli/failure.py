@@ -37,6 +37,7 @@ def reason(error: OSError) -> str:
     if error.errno is None or error.filename is None:
         return text
     name = os.strerror(error.errno)
+    text = text.removeprefix(f"{name}: ")
     return name if error.errno in _SAY_IT_ALL or text == name else f"{name} ({text})"
 
 

@@ -110,7 +110,7 @@ def test_what_is_no_integer_is_refused_by_name(fs: FileSystem, wrong: Any) -> No
         with pytest.raises(TypeError, match=rf"^{name} must be an integer, not "):
             call()
     if not isinstance(wrong, bool):
-        with pytest.raises(TypeError, match="^buffering must be an integer, not "):
+        with pytest.raises(TypeError, match=r"^buffering must be an integer, not "):
             fs.open("/f", buffering=wrong)
     with fs.open("/f", "r+b", buffering=0) as file, pytest.raises(TypeError, match=r"^offset must be an integer, not "):
         file.seek(wrong)

@@ -1,6 +1,7 @@
 """The error table is part of the protocol: numbers, errnos and retry classes never change."""
 
 import errno
+import os
 import pickle
 
 import pytest
@@ -127,6 +128,25 @@ def test_posix_programs_get_the_exception_they_expect(code: Code, expected: type
     original = EmberError(code, "words")
     error = to_os_error(original, "/path")
     assert type(error) is expected
-    assert (error.errno, error.strerror, error.filename) == (code.value.errno, "words", "/path")
+    assert (error.errno, error.filename) == (code.value.errno, "/path")
     assert error.__cause__ is original
     assert to_os_error(original).filename is None
+
+
+def test_strerror_begins_with_the_words_of_the_system() -> None:
+    """Scripts and people match `[Errno 2] No such file or directory: '/a'`."""
+    missing = to_os_error(EmberError(Code.NOT_FOUND, "no b'a' in directory 1"), "/a")
+    assert str(missing) == "[Errno 2] No such file or directory: '/a'"
+    wrong = to_os_error(EmberError(Code.INVALID, "stripe 0 is less than 1"), "/d")
+    assert str(wrong) == "[Errno 22] Invalid argument: stripe 0 is less than 1: '/d'"
+    nowhere = to_os_error(EmberError(Code.NOT_FOUND, "directory 7 was removed"))
+    assert str(nowhere) == "[Errno 2] No such file or directory: directory 7 was removed"
+    said = to_os_error(EmberError(Code.ACCESS_DENIED, "Permission denied: it may be listed, not searched"), "/d")
+    assert said.strerror == "Permission denied: it may be listed, not searched"
+
+
+@pytest.mark.parametrize("code", Code)
+def test_no_error_hides_what_happened(code: Code) -> None:
+    error = to_os_error(EmberError(code, "words"))
+    assert error.strerror == f"{os.strerror(code.value.errno)}: words"
+    assert isinstance(error.__cause__, EmberError) and error.__cause__.message == "words"

@@ -1,13 +1,14 @@
-"""Bytes of files that the daemon keeps, for reads that pass the kernel's own cache by.
+"""Bytes of files that the daemon keeps, where the kernel's own cache was passed by: by reads, or by writes.
 
 Memory is one mapping for each chunk, of which only the pages that hold bytes exist. A read that memory does not answer
-reserves its pages, lands in them, and makes them valid; a hit is a slice of that memory, copied by nobody.
+reserves its pages, lands in them, and makes them valid; a hit is a slice of that memory, copied by nobody. What was
+written and stored is copied there (`keep`), of small files alone: most are read soon by whoever wrote them.
 
 States of a page:
 
 | state    | means                                       | next                                                |
 | -------- | ------------------------------------------- | --------------------------------------------------- |
-| EMPTY    | nothing is there, nobody writes to it       | `reserve`: FILLING                                  |
+| EMPTY    | nothing is there, nobody writes to it       | `reserve`: FILLING; `keep`: VALID                   |
 | FILLING  | one read is landing in it                   | `filled`: VALID; `failed`: EMPTY; `invalidate`: DOOMED |
 | DOOMED   | a read is landing whose bytes are old already | `filled`, `failed`: EMPTY                          |
 | VALID    | bytes of the file                           | `invalidate`: EMPTY                                 |
@@ -127,6 +128,35 @@ class DataCache:
         chunk.taken += count
         self.held += count * PAGE
         return Reservation(chunk, first, last, chunk.memory[offset : offset + length])
+
+    def holds(self, inode: int) -> bool:
+        """Whether anything of it may be here."""
+        kept = self._inodes.get(inode)
+        return kept is not None and bool(kept.indexes)
+
+    def keep(self, inode: int, index: int, chunk_size: int, offset: int, data: memoryview, *, last: bool) -> None:
+        """Copy bytes of a chunk that the daemons have by now: the pages that are whole, or all from the first whole one
+        on, if they are the file's `last`. The inode's version is known."""
+        kept = self._inodes.get(inode)
+        first = (offset + PAGE - 1) // PAGE
+        end = offset + len(data)
+        stop = (end + PAGE - 1) // PAGE if last else end // PAGE
+        size = (stop - first) * PAGE
+        if kept is None or size <= 0 or size > self.limit:
+            return
+        chunk = self._chunks.get((inode, index))
+        self._make_room(size, but=chunk)
+        if chunk is None:
+            chunk = self._chunks[inode, index] = CachedChunk(chunk_size)
+            kept = self._inodes.setdefault(inode, kept)
+            kept.indexes.add(index)
+        elif chunk.pages.count(b"\0", first, stop) != stop - first:
+            return
+        begin = first * PAGE
+        chunk.memory[begin:end] = data[begin - offset :]
+        chunk.pages[first:stop] = bytes([VALID]) * (stop - first)
+        chunk.taken += stop - first
+        self.held += size
 
     def filled(self, reservation: Reservation) -> None:
         """The read has landed. Bytes behind the file's end count as well: nobody reads them."""

@@ -34,6 +34,7 @@ from fs_client.write_path import LeaseLeft
 from fs_common import methods
 from fs_common.errors import Code, EmberError, Retry
 from fs_common.layout import Durability, Layout
+from fs_common.limits import MIB
 from fs_common.records import meta
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ BACKGROUND_S = 2.0
 as the file's chain stands still, it would hold them up each time. Much longer than one takes; another try follows."""
 SETTLE_AGE_S = 2.0
 """What a file that stays open was written is known to others after about so long."""
+KEPT_END = 1 * MIB
+"""What is written past the kernel's page cache is kept by the daemon up to here, for who reads a file that was just
+made. Copying more would hold up long writes."""
 _OWN = meta.User(0, 0, [])
 """Who a session is reopened as: the right to write was checked when the program opened the file."""
 
@@ -167,6 +171,7 @@ class File:
     async def _store(self, pieces: Sequence[Piece], lease_left_s: LeaseLeft | None = None) -> None:
         """Bytes of write-back, to the daemons."""
         start, end = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
+        stored = False
         try:
             if not self.session():
                 await self._reopen()
@@ -178,6 +183,7 @@ class File:
             else:
                 await writer.write_pieces(self.ref, pieces, self._acknowledged, patient=True)
             self._mount.progressed()
+            stored = True
         except EmberError as error:
             self._failed(error, sum(len(data) for _, data in pieces))
             if error.retry is not Retry.FINAL:
@@ -196,6 +202,22 @@ class File:
         finally:
             # A read that was under way while the bytes were stored may have got those before them.
             self._mount.cache.invalidate(self.inode, self.chunk_size, start, end)
+        if stored and end <= KEPT_END:
+            self._keep(pieces)
+
+    def _keep(self, pieces: Sequence[Piece]) -> None:
+        """What is stored by now stays for who reads it soon, if the kernel has not kept it."""
+        if self._mount.policy.strict or not any(handle.direct for handle in self.handles):
+            return
+        for offset, data in pieces:
+            view = memoryview(data)
+            while view:
+                index, within = divmod(offset, self.chunk_size)
+                part = view[: self.chunk_size - within]
+                offset += len(part)
+                last = offset == self.ref.length
+                self._mount.cache.keep(self.inode, index, self.chunk_size, within, part, last=last)
+                view = view[len(part) :]
 
     def _acknowledged(self, end: int) -> None:
         self.unsettled.acknowledged(end, self.mtime_ns or time.time_ns())

@@ -157,3 +157,55 @@ def test_nothing_is_kept_of_files_of_which_nothing_is_here() -> None:
     cache.agree(20, 1, 0)
     cache.closed(20)
     assert 20 not in cache._inodes
+
+
+def kept(cache: DataCache, index: int, offset: int, data: bytes, *, last: bool = False) -> None:
+    cache.keep(1, index, CHUNK, offset, memoryview(data), last=last)
+
+
+def test_what_was_stored_answers_reads() -> None:
+    cache = DataCache(1 << 20)
+    cache.agree(1, 1, 3 * PAGE + 5)
+    data = bytes(range(256)) * 48 + b"tail!"
+    assert not cache.holds(1)
+    kept(cache, 0, 0, data, last=True)
+    assert cache.holds(1) and cache.held == 4 * PAGE
+    assert cache.get(1, 0, 0, len(data)) == data
+    cache.invalidate(1, CHUNK, len(data), len(data) + 1)
+    assert cache.get(1, 0, 3 * PAGE, 1) is None, "the file has become longer within its last page"
+    assert cache.get(1, 0, 0, 3 * PAGE) == data[: 3 * PAGE]
+
+
+def test_parts_of_pages_are_not_kept_unless_the_file_ends_there() -> None:
+    cache = DataCache(1 << 20)
+    cache.agree(1, 1, CHUNK)
+    kept(cache, 0, 100, bytes([7]) * (2 * PAGE))
+    assert cache.get(1, 0, PAGE, PAGE) == bytes([7]) * PAGE
+    assert cache.get(1, 0, 100, 1) is None and cache.get(1, 0, 2 * PAGE, 1) is None
+    kept(cache, 1, 100, b"x" * 50, last=True)
+    assert cache.get(1, 1, 100, 50) is None and cache.held == PAGE
+
+
+def test_what_was_stored_does_not_land_where_a_read_lands() -> None:
+    cache = DataCache(1 << 20)
+    cache.agree(1, 1, CHUNK)
+    reservation = cache.reserve(1, 0, CHUNK, 0, 2 * PAGE)
+    assert reservation is not None
+    cache.invalidate(1, CHUNK, 0, PAGE)
+    kept(cache, 0, 0, b"n" * PAGE)
+    reservation.view[:] = b"o" * (2 * PAGE)
+    cache.filled(reservation)
+    assert cache.get(1, 0, 0, 1) is None
+
+
+def test_nothing_is_kept_of_a_file_of_which_no_version_is_known_nor_beyond_the_bound() -> None:
+    cache = DataCache(2 * PAGE)
+    kept(cache, 0, 0, b"x" * PAGE)
+    assert cache.held == 0
+    cache.agree(1, 1, CHUNK)
+    kept(cache, 0, 0, b"x" * (3 * PAGE))
+    assert cache.held == 0
+    for index in range(5):
+        kept(cache, index, 0, b"x" * PAGE)
+        assert cache.get(1, index, 0, PAGE) == b"x" * PAGE
+        assert cache.held <= 2 * PAGE

@@ -89,6 +89,25 @@ def test_write_calls_are_seen_in_the_mapping(directory: Path) -> None:
             assert memory[offset : offset + 100] == pattern(100, number + 3)
 
 
+def test_a_descriptor_for_writing_alone_and_the_mapping_agree(directory: Path) -> None:
+    path = make(directory / "f", pattern(SIZE))
+    expected = bytearray(pattern(SIZE))
+    with (
+        opened(path, os.O_RDWR) as descriptor,
+        opened(path, os.O_WRONLY) as writer,
+        mmap.mmap(descriptor, SIZE) as memory,
+    ):
+        for number in range(50):
+            offset = number * 5003
+            memory[offset : offset + 9] = b"MAPPED %02d" % number
+            os.pwrite(writer, b"WRITTEN %02d" % number, offset + 9)
+            expected[offset : offset + 19] = b"MAPPED %02dWRITTEN %02d" % (number, number)
+            assert memory[offset : offset + 19] == expected[offset : offset + 19]
+            assert os.pread(descriptor, 10_000, offset) == expected[offset : offset + 10_000]
+        assert memory[:] == expected
+    assert path.read_bytes() == expected
+
+
 def test_two_mappings_share(directory: Path) -> None:
     path = make(directory / "f", pattern(SIZE))
     with opened(path, os.O_RDWR) as one, opened(path, os.O_RDWR) as other:

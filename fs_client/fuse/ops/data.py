@@ -62,16 +62,17 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         """`size`: at least 1, within the file."""
         ref = handle.file.ref
         reservation = None
-        if cache.limit and handle.direct and not strict:
+        if cache.limit and (handle.direct or cache.holds(ref.inode)) and not strict:
             chunk_size = ref.layout.chunk_size
             index, within = divmod(offset, chunk_size)
             if within + size <= chunk_size:
                 view = cache.get(ref.inode, index, within, size)
                 if view is not None:
                     return (view,)
-                # The last page of a file counts as whole.
-                whole = size if offset + size < ref.length else size + -size % 4096
-                reservation = cache.reserve(ref.inode, index, chunk_size, within, whole)
+                if handle.direct:
+                    # The last page of a file counts as whole.
+                    whole = size if offset + size < ref.length else size + -size % 4096
+                    reservation = cache.reserve(ref.inode, index, chunk_size, within, whole)
         reads.add(request, ref, offset, size, reservation)
         return LATER
 

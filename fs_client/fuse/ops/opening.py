@@ -164,7 +164,9 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     def open_flags(handle: Handle, version: int) -> int:
         """`FOPEN_*`; notes that the kernel's pages are of this version from now on."""
         node = handle.file.node
-        if mount.policy.strict or handle.append or handle.flags & os.O_DIRECT:
+        if mount.policy.strict or handle.append or handle.flags & os.O_DIRECT or not handle.readable:
+            # Who only writes gains nothing by the kernel's pages. On its way into them it cuts a write at each page
+            # whose source is not there yet: memory that was never touched takes several times as long.
             handle.direct = True
             return abi.FOPEN_DIRECT_IO | abi.FOPEN_PARALLEL_DIRECT_WRITES
         kept = node.cached_version == version

@@ -30,9 +30,10 @@ def mount(
     log: Path | None,
     ready_fd: int | None,
 ) -> None:
-    """Mount a cluster on a directory.
+    """Mount a cluster, or one directory of it, on a directory.
 
-    CLUSTER is host:port[,host:port...] of its metadata servers. The command returns when programs can use the mount;
+    CLUSTER is host:port[,host:port...] of its metadata servers, and with :/directory behind it that directory of the
+    cluster (or ember://host:port/directory). The command returns when programs can use the mount;
     `emberfs umount MOUNTPOINT` ends it. What a daemon that was killed left behind is cleared first.
 
     \b
@@ -54,6 +55,7 @@ def mount(
     \b
     Example:
       emberfs mount 127.0.0.1:9700 /mnt/ember
+      emberfs mount 127.0.0.1:9700:/datasets/imagenet /imagenet
       emberfs mount 127.0.0.1:9700 /data -o consistency=dataset,ro
     """
     from fs_client.cli.mounting import launch, log_path, settings_of

@@ -43,7 +43,7 @@ class Arguments:
             else:
                 places.append(word)
         if len(places) != 2:
-            raise ValueError("usage: mount.emberfs HOST:PORT[,HOST:PORT...] DIRECTORY [-sfnvr] [-o OPTIONS]")
+            raise ValueError("usage: mount.emberfs HOST:PORT[,HOST:PORT...][:/PATH] DIRECTORY [-sfnvr] [-o OPTIONS]")
         self.cluster, self.mountpoint = places
 
 

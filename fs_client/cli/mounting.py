@@ -100,8 +100,22 @@ def for_daemon(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return shown, secrets
 
 
+def split_source(source: str) -> tuple[str, str]:
+    """What is mounted, `host:port[,host:port...][:/directory]` or `ember://host:port[/directory]`: the address of the
+    cluster, and the directory's path. Raises `ValueError`."""
+    rest = source.removeprefix("ember://")
+    address, slash, path = rest.partition("/")
+    if slash and rest is source:
+        if not address.endswith(":"):
+            raise ValueError(f"{source!r} names no directory of a cluster: write HOST:PORT:/DIRECTORY")
+        address = address[:-1]
+    if not address:
+        raise ValueError(f"{source!r} names no server: write HOST:PORT or HOST:PORT:/DIRECTORY")
+    return address, "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
 def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonSettings":
-    """What the daemon is told. Raises `Usage`."""
+    """What the daemon is told. `cluster`: as of `split_source`. Raises `Usage`."""
     from fs_client.fuse.daemon import DaemonSettings
     from fs_client.fuse.mountpoint import MountSettings, may_allow_other
     from fs_client.fuse.negotiation import Wanted
@@ -110,8 +124,9 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
 
     try:
         options = parse(words)
+        address, directory = split_source(cluster)
         connection = make_options(
-            cluster,
+            address,
             options.token or None,
             options.transport,
             options.timeout_s,
@@ -128,9 +143,10 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
     return DaemonSettings(
         cluster=connection,
         mountpoint=mountpoint,
+        directory=directory,
         policy=options.policy,
         kernel=MountSettings(
-            source=cluster,
+            source=address if directory == "/" else f"{address}:{directory}",
             flags=frozenset(flags),
             default_permissions=options.default_permissions,
             allow_other=may_allow_other() if options.allow_other is None else options.allow_other,

@@ -186,6 +186,8 @@ FOPEN_NOFLUSH: Final = 1 << 5  # 7.35
 FOPEN_PARALLEL_DIRECT_WRITES: Final = 1 << 6  # 7.38
 FOPEN_PASSTHROUGH: Final = 1 << 7  # 7.40
 
+ROOT_NODE: Final = 1
+"""The kernel's number for the root of every mount."""
 OPEN_KILL_SUIDGID: Final = 1 << 0  # `open_flags` of OPEN and CREATE; 7.33
 RELEASE_FLUSH: Final = 1 << 0
 RELEASE_FLOCK_UNLOCK: Final = 1 << 1

@@ -25,7 +25,7 @@ from types import CoroutineType
 from typing import Any
 
 from fs_client.fuse import abi, answers, requests
-from fs_client.fuse.abi import IN_HEADER, OPCODE_MAX, OUT_HEADER, UNANSWERED, WRITE_HEAD_SIZE, Opcode
+from fs_client.fuse.abi import IN_HEADER, OPCODE_MAX, OUT_HEADER, ROOT_NODE, UNANSWERED, WRITE_HEAD_SIZE, Opcode
 from fs_client.fuse.counters import ChannelCounters
 from fs_client.fuse.in_work import InWork
 from fs_client.fuse.kernel_request import CHANGING, Handler, Later, Request, Result
@@ -82,17 +82,20 @@ class Channel:
         on_end: Callable[[End], None] | None = None,
         progress: Callable[[], float] = lambda: 0.0,
         log: OperationLog | None = None,
+        root: int = ROOT_NODE,
     ) -> None:
         """`descriptor`: /dev/fuse, mounted or about to be. `negotiated`: INIT is over, by a process before this one.
 
         `timeout_s`: how long a request may wait without progress before its caller gets ETIMEDOUT; `progress`: when
         there was some last, on the loop's clock (`in_work`). A handler's `OSError` is answered with its errno, any
         other exception is logged and answered with EIO; an operation without handler
-        with ENOSYS. A handler that returns a coroutine has its first step run at once; what is left of it is a task.
+        with ENOSYS. `root`: the inode that handlers know the root of the mount by; the kernel's number for it is
+        always 1. A handler that returns a coroutine has its first step run at once; what is left of it is a task.
         """
         self._loop = asyncio.get_running_loop()
         self._file = descriptor
         os.set_blocking(descriptor, False)
+        self._root = root
         self._wanted = wanted or Wanted()
         self._timeout_s = timeout_s
         self._max_pages_limit = max_pages_limit
@@ -276,6 +279,7 @@ class Channel:
         clock = time.perf_counter_ns
         file = self._file
         head = self._head
+        root = self._root
         memory = self._memory
         handlers = self._handlers
         operations = self.counters.operations
@@ -316,6 +320,8 @@ class Channel:
                 else:
                     body = head[_HEADER_SIZE:] + room[: size - WRITE_HEAD_SIZE]
                 count += 1
+                if node == ROOT_NODE:
+                    node = root
                 handler = handlers.get(opcode)
                 if handler is None or length != size:
                     self._refuse(unique, opcode, length, size, data, began)
@@ -586,25 +592,30 @@ class Channel:
 
     # Notifications
 
+    def _node(self, inode: int) -> int:
+        """The kernel's number for it."""
+        return ROOT_NODE if inode == self._root else inode
+
     def notify_inval_inode(self, node: int, offset: int = 0, length: int = 0) -> bool:
         """Cached attributes of `node` are wrong, and its pages from `offset` on (`length` 0: to the end).
 
         This and the others return at once, and the kernel knows a little later (`notified`). False: too many wait.
         """
-        return self._notifiers.waiting.send([answers.notify_inval_inode(node, offset, length)])
+        return self._notifiers.waiting.send([answers.notify_inval_inode(self._node(node), offset, length)])
 
     def notify_inval_entry(self, parent: int, name: bytes, *, expire_only: bool = False) -> bool:
         """What `name` is in `parent` has to be looked up again. `expire_only`: what is known is kept, where it can."""
         expire_only = expire_only and self.negotiated is not None and self.negotiated.has(abi.INIT_HAS_EXPIRE_ONLY)
-        return self._notifiers.waiting.send([answers.notify_inval_entry(parent, name, expire_only=expire_only)])
+        message = answers.notify_inval_entry(self._node(parent), name, expire_only=expire_only)
+        return self._notifiers.waiting.send([message])
 
     async def notify_name(self, parent: int, name: bytes) -> None:
         """The same; the kernel knows on return. Only an answer whose caller has not locked `parent` may wait for it."""
-        await self._notifiers.waiting.sent([answers.notify_inval_entry(parent, name)])
+        await self._notifiers.waiting.sent([answers.notify_inval_entry(self._node(parent), name)])
 
     def notify_delete(self, parent: int, child: int, name: bytes) -> bool:
         """`name` is no more."""
-        return self._notifiers.waiting.send([answers.notify_delete(parent, child, name)])
+        return self._notifiers.waiting.send([answers.notify_delete(self._node(parent), child, name)])
 
     def notify_store(self, node: int, offset: int, data: bytes | memoryview) -> bool:
         """Put `data` into the kernel's pages of `node`; its memory is stable until `notified` returns."""
@@ -616,11 +627,11 @@ class Channel:
 
     async def notify_attributes(self, node: int) -> None:
         """Cached attributes of `node` are wrong; the kernel knows on return. An answer may wait for it."""
-        await self._notifiers.attributes.sent([answers.notify_inval_inode(node, -1, 0)])
+        await self._notifiers.attributes.sent([answers.notify_inval_inode(self._node(node), -1, 0)])
 
     def invalidate_attributes(self, node: int) -> bool:
         """The same, a little later."""
-        return self._notifiers.attributes.send([answers.notify_inval_inode(node, -1, 0)])
+        return self._notifiers.attributes.send([answers.notify_inval_inode(self._node(node), -1, 0)])
 
     async def notified(self) -> None:
         """The kernel has taken every notification sent so far, of more than attributes."""

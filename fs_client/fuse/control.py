@@ -20,7 +20,7 @@ from fs_client.fuse import abi, answers, requests, shown
 from fs_client.fuse.kernel_request import Request, Result
 from fs_client.fuse.nodes import FOREVER, Node
 from fs_common import methods
-from fs_common.ids import ROOT_INODE, shown_client
+from fs_common.ids import shown_client
 from fs_common.records import meta
 from fs_common.records.meta import Attributes, DirectoryEntry, FileType
 
@@ -53,8 +53,8 @@ class Control:
         }
         self._listings: dict[int, list[DirectoryEntry]] = {}
         now = time.time_ns()
-        self._add(ROOT_INODE, NAME, FIRST, FileType.DIRECTORY, 0o755, now)
-        del self._listings[ROOT_INODE]
+        self._add(mount.root, NAME, FIRST, FileType.DIRECTORY, 0o755, now)
+        del self._listings[mount.root]
         self._add(FIRST, b"stats", STATS, FileType.FILE, 0o444, now)
         for name, inode in ((b"conf", CONF), (b"set-conf", SET_CONF), (b"rm-rf", RM_RF)):
             self._add(FIRST, name, inode, FileType.DIRECTORY, 0o755, now)
@@ -71,7 +71,7 @@ class Control:
         node.plain_until = FOREVER
         node.lookups = 1
         nodes.names(parent).entries[name] = (inode, FOREVER)
-        if parent != ROOT_INODE:
+        if parent != self._mount.root:
             nodes.names(parent).complete_until = FOREVER
         if type_ is FileType.DIRECTORY:
             nodes.names(inode).complete_until = FOREVER
@@ -124,9 +124,9 @@ class Control:
             setting(asked.target.decode(errors="replace"))
         elif request.node == RM_RF:
             path = self._path(asked.target)
-            await self._remove_tree(request, ROOT_INODE, path)
+            await self._remove_tree(request, self._mount.root, path)
             if b"/" not in path:
-                await self._mount.channel.notify_name(ROOT_INODE, path)
+                await self._mount.channel.notify_name(self._mount.root, path)
         else:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         self._links += 1

@@ -15,6 +15,7 @@ anew at every call.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -31,7 +32,7 @@ from fs_client.fuse.cluster_settings import ClusterSettings
 from fs_client.fuse.control import Control
 from fs_client.fuse.ending import Audience, give_up, tell_losses, while_progress
 from fs_client.fuse.mount import Mount
-from fs_client.fuse.mountpoint import MountSettings
+from fs_client.fuse.mountpoint import MountError, MountSettings
 from fs_client.fuse.negotiation import Negotiated, Wanted
 from fs_client.fuse.operation_log import OperationLog
 from fs_client.fuse.ops.table import all_handlers
@@ -41,11 +42,12 @@ from fs_client.fuse.sockets import Role
 from fs_client.fuse.wakeful import Wakeful
 from fs_client.options import Options
 from fs_client.settle import ended
-from fs_common import heap
+from fs_common import heap, methods
 from fs_common.endless import keep
 from fs_common.errors import Code, EmberError
-from fs_common.ids import ClientId
+from fs_common.ids import ROOT_INODE, ClientId
 from fs_common.limits import MIB
+from fs_common.records import meta
 from fs_common.records.session import MOUNT
 from fs_common.settings import MountConfig
 from fs_common.slow_operations import SlowOperations
@@ -70,6 +72,8 @@ class DaemonSettings:
     cluster: Options
     mountpoint: str
     """As the user names it; the daemon resolves it before it mounts."""
+    directory: str = "/"
+    """Of the cluster: what becomes the root of the mount."""
     policy: Policy = field(default_factory=Policy)
     kernel: MountSettings = field(default_factory=lambda: MountSettings(source="emberfs"))
     wanted: Wanted = field(default_factory=Wanted)
@@ -105,12 +109,37 @@ async def serve(settings: DaemonSettings, ready: Callable[[], None]) -> End:
         return await _take_over(settings, asked, ready)
     fs = await aio.connect_with(settings.cluster, program=MOUNT + settings.mountpoint)
     try:
+        root = await _root(fs, settings)
         descriptor = mountpoint.mount(settings.mountpoint, settings.kernel)
     except BaseException:
         await fs.close()
         raise
-    daemon = _Daemon(settings, asked, fs, descriptor)
+    daemon = _Daemon(settings, asked, fs, descriptor, root)
     return await daemon.run(ready)
+
+
+async def _root(fs: aio.AsyncFileSystem, settings: DaemonSettings) -> int:
+    """The directory to mount, as its path leads there for who mounts. Whoever may use the mount need not be let through
+    the directories above. Raises `OSError`."""
+    if settings.directory == "/":
+        return ROOT_INODE
+    where = f"{settings.kernel.source} cannot be mounted: "
+    try:
+        request = meta.Stat(ROOT_INODE, os.fsencode(settings.directory), user=fs.user)
+        reply: meta.AttributesReply = await fs.metadata.call(methods.STAT, request)
+    except EmberError as error:
+        if error.code is Code.NOT_FOUND:
+            message = f"the cluster has no {settings.directory}; make the directory first (emberfs mkdir)"
+        elif error.code is Code.NOT_DIRECTORY:
+            message = f"something on the way to {settings.directory} is not a directory"
+        elif error.code is Code.ACCESS_DENIED:
+            message = f"you may not pass a directory above {settings.directory}"
+        else:
+            raise
+        raise MountError(error.errno or errno.EIO, where + message) from None
+    if reply.attributes.type is not meta.FileType.DIRECTORY:
+        raise MountError(errno.ENOTDIR, f"{where}{settings.directory} is not a directory; mount a directory")
+    return reply.attributes.inode
 
 
 def _stay_outside(path: str) -> None:
@@ -121,7 +150,8 @@ def _stay_outside(path: str) -> None:
 
 
 async def _take_over(settings: DaemonSettings, asked: str, ready: Callable[[], None]) -> End:
-    """Go on where the daemon that serves the mountpoint now ends. Raises `OSError`; then that one serves on."""
+    """Go on where the daemon that serves the mountpoint now ends, with the directory that is mounted: its path may have
+    changed since. Raises `OSError`; then that one serves on."""
     connection, state, descriptor = handover.receive(settings.mountpoint)
     with connection:
         try:
@@ -130,7 +160,7 @@ async def _take_over(settings: DaemonSettings, asked: str, ready: Callable[[], N
         except BaseException:
             os.close(descriptor)
             raise
-        daemon = _Daemon(settings, asked, fs, descriptor, handover.negotiated_of(state))
+        daemon = _Daemon(settings, asked, fs, descriptor, state.root, handover.negotiated_of(state))
         handover.restore(daemon.mount, state)
         connection.sendall(handover.TAKEN)
     logger.info("took over %s with %d open files", settings.mountpoint, len(state.handles))
@@ -146,13 +176,14 @@ class _Daemon:
         asked: str,
         fs: aio.AsyncFileSystem,
         descriptor: int,
+        root: int,
         negotiated: Negotiated | None = None,
     ) -> None:
         """`settings`: with a resolved mountpoint, `asked`: as the user named it. `negotiated`: the kernel's INIT was
         answered by another daemon."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self.mount = Mount(fs, settings.policy)
+        self.mount = Mount(fs, settings.policy, root)
         if settings.policy.control:
             self.mount.control = Control(self.mount, (settings.mountpoint, asked))
         self._wakeful = Wakeful(self._loop) if settings.low_latency else None
@@ -179,6 +210,7 @@ class _Daemon:
             on_end=self._end_with,
             progress=lambda: self.mount.progress_at,
             log=self._log,
+            root=self.mount.root,
         )
         channel.turn_done = self.mount.reads.turn_done if self._wakeful is None else self._turn_done
         channel.memory_wanted = self.mount.push_all
@@ -216,7 +248,7 @@ class _Daemon:
                 self._audience.listen()
             except OSError as error:
                 logger.warning("`emberfs umount` cannot wait for the end of %s: %s", settings.mountpoint, error)
-            logger.info("%s is mounted at %s", settings.cluster.cluster, settings.mountpoint)
+            logger.info("%s is mounted at %s", settings.kernel.source, settings.mountpoint)
             ready()
             waited: list[asyncio.Future[Any]] = [stopping, self._ended]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

@@ -41,6 +41,7 @@ from fs_client.fuse.nodes import FOREVER
 from fs_client.fuse.sockets import Role
 from fs_client.fuse.users import User
 from fs_common.errors import Code, EmberError
+from fs_common.ids import ROOT_INODE
 from fs_common.records.meta import Attributes, DirectoryEntry
 from fs_common.records.storage import Holder
 
@@ -106,6 +107,8 @@ class State(msgspec.Struct, array_like=True):
     """Who has what was not synced."""
     unsynced: list[int] = []
     """Chains with something of closed files that was not synced."""
+    root: int = ROOT_INODE
+    """The directory that is mounted, wherever it is by now."""
 
 
 async def give(connection: socket.socket, state: State, descriptor: int) -> bool:
@@ -237,6 +240,7 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
         ],
         holders,
         unsynced,
+        mount.root,
     )
 
 

@@ -93,17 +93,17 @@ class Mount:
 
     channel: "Channel"
 
-    def __init__(self, fs: AsyncFileSystem, policy: Policy) -> None:
+    def __init__(self, fs: AsyncFileSystem, policy: Policy, root: int = ROOT_INODE) -> None:
+        """`root`: the directory of the cluster that is mounted."""
         self.fs = fs
+        self.root = root
         self.policy = policy
         self.client = fs.client
         self.request_id = fs.request_id
         self.loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = boottime_s
         """What is believed is believed by a lease of the service: no longer because the machine slept."""
-        self.nodes = Nodes(
-            ROOT_INODE, policy.attribute_s, policy.name_s, policy.absent_s, listings_exclude=policy.dataset
-        )
+        self.nodes = Nodes(root, policy.attribute_s, policy.name_s, policy.absent_s, listings_exclude=policy.dataset)
         self.handles = Handles()
         self.pool = BufferPool(POOL_BYTES_MAX)
         self.cache = DataCache(policy.cache_bytes)

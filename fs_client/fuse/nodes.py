@@ -190,6 +190,7 @@ class Nodes:
         in it."""
         self._absent: deque[tuple[float, int, bytes]] = deque()
         """(when, directory, name): names that do not exist, to drop then if they are not believed; times ascend."""
+        self._root = root
         self.node(root).lookups = 1
 
     # Stamps
@@ -418,7 +419,7 @@ class Nodes:
         while loose and loose[0][0] <= now:
             _, inode = loose.popleft()
             node = by_inode.get(inode)
-            if node is None or node.lookups or node.file is not None or inode == 1:
+            if node is None or node.lookups or node.file is not None or inode == self._root:
                 continue
             if node.expires > now and not node.removed:
                 loose.append((node.expires if node.expires != FOREVER else now + 60.0, inode))

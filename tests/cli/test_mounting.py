@@ -4,7 +4,30 @@ import os
 
 import pytest
 
-from fs_client.cli.mounting import for_daemon
+from fs_client.cli.mounting import for_daemon, split_source
+
+
+@pytest.mark.parametrize(
+    ("source", "address", "directory"),
+    [
+        ("127.0.0.1:9700", "127.0.0.1:9700", "/"),
+        ("a:1,b:2", "a:1,b:2", "/"),
+        ("a:1,b:2:/", "a:1,b:2", "/"),
+        ("meta1:9700:/data sets//x/./", "meta1:9700", "/data sets/x"),
+        ("meta1:/x", "meta1", "/x"),
+        ("[::1]:9700:/x:/y", "[::1]:9700", "/x:/y"),
+        ("ember://meta1:9700/x/y", "meta1:9700", "/x/y"),
+        ("ember://meta1:9700", "meta1:9700", "/"),
+    ],
+)
+def test_what_is_mounted_is_a_cluster_and_a_directory_of_it(source: str, address: str, directory: str) -> None:
+    assert split_source(source) == (address, directory)
+
+
+@pytest.mark.parametrize("source", ["meta1:9700/x", "/x", ":/x", "ember:///x", ""])
+def test_what_names_no_server_or_no_directory_is_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="names no"):
+        split_source(source)
 
 
 def test_a_token_goes_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -839,3 +839,21 @@ def test_caught_up_is_who_has_read_all_and_keeps_the_kernel_from_holding_anythin
         await catching_up
 
     run(test())
+
+
+def test_the_root_has_the_number_that_handlers_know_it_by() -> None:
+    async def test() -> None:
+        seen: list[int] = []
+        async with connected({Opcode.GETATTR: lambda request: seen.append(request.node)}, root=77) as (channel, kernel):
+            kernel.send(Opcode.GETATTR, node=1)
+            kernel.send(Opcode.GETATTR, node=5)
+            for _ in range(2):
+                await kernel.answer()
+            assert seen == [77, 5]
+            channel.notify_inval_entry(77, b"n")
+            assert (await kernel.answer()).body == abi.NOTIFY_INVAL_ENTRY_OUT.pack(1, 1, 0) + b"n\0"
+            for inode, number in ((77, 1), (5, 5)):
+                channel.notify_inval_inode(inode)
+                assert (await kernel.answer()).body == abi.NOTIFY_INVAL_INODE_OUT.pack(number, 0, 0)
+
+    run(test())

@@ -19,17 +19,17 @@ END_S = 30.0
 class Mounted:
     """A mount whose daemon is a process of its own."""
 
-    def __init__(self, address: str, path: Path, words: tuple[str, ...] = ()) -> None:
+    def __init__(self, source: str, path: Path, words: tuple[str, ...] = ()) -> None:
         self.path = path
         self.words = words
         self.log = path.with_name(f"{path.name}.log")
         path.mkdir(exist_ok=True)
-        self.daemon = launch_mount(address, path, words, self.log)
+        self.daemon = launch_mount(source, path, words, self.log)
 
-    def take_over(self, address: str) -> None:
+    def take_over(self, source: str) -> None:
         """Another daemon takes the place of this one, which ends."""
         old = self.daemon
-        self.daemon = launch_mount(address, self.path, self.words, self.log, takeover=True)
+        self.daemon = launch_mount(source, self.path, self.words, self.log, takeover=True)
         assert old.wait(END_S) == 0, self.log.read_text()
 
     def kill(self) -> None:
@@ -50,13 +50,13 @@ class Mounted:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
-    """Makes mounts for one test: `mount(cluster, "name", "option", ...)`."""
+    """Makes mounts for one test: `mount(cluster, "name", "option", ..., at="/directory of the cluster")`."""
     if not os.access("/dev/fuse", os.W_OK):
         pytest.skip("no /dev/fuse that this user may open")
     with contextlib.ExitStack() as mounted:
 
-        def make(cluster: LaunchedCluster, name: str = "mnt", *words: str) -> Mounted:
-            one = Mounted(cluster.address, tmp_path / name, words)
+        def make(cluster: LaunchedCluster, name: str = "mnt", *words: str, at: str = "") -> Mounted:
+            one = Mounted(f"{cluster.address}:{at}" if at else cluster.address, tmp_path / name, words)
             mounted.callback(one.close)
             return one
 

@@ -18,7 +18,6 @@ from fs_client.fuse.mount import Mount
 from fs_client.fuse.users import User, user_of
 from fs_common import methods
 from fs_common.errors import Code, EmberError
-from fs_common.ids import ROOT_INODE
 from fs_common.records import meta
 
 PAGE_FIRST = 256
@@ -101,8 +100,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             handle.parent = await parent_of(handle.inode)
 
     async def parent_of(inode: int) -> int:
-        if inode == ROOT_INODE:
-            return ROOT_INODE
+        if inode == mount.root:
+            return inode
         try:
             node = await mount.attributes(inode)
         except EmberError:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 
 from fs_client.fuse import requests, shown
-from fs_client.fuse.abi import Opcode
+from fs_client.fuse.abi import ROOT_NODE, Opcode
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import FOREVER
@@ -218,10 +218,14 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         return node.attributes.type is meta.FileType.DIRECTORY
 
     def rename1(request: Request) -> object:
-        return rename(request, requests.parse_rename(request.body))
+        return rename(request, from_root(requests.parse_rename(request.body)))
 
     def rename2(request: Request) -> object:
-        return rename(request, requests.parse_rename2(request.body))
+        return rename(request, from_root(requests.parse_rename2(request.body)))
+
+    def from_root(asked: requests.Rename2) -> requests.Rename2:
+        """The kernel's number for the root of the mount is not that of the directory."""
+        return asked._replace(newdir=mount.root) if asked.newdir == ROOT_NODE else asked
 
     return {
         Opcode.MKNOD: mknod,

@@ -3,6 +3,7 @@
 import stat
 from typing import TYPE_CHECKING, Any
 
+from fs_client.cli.remote import shown
 from fs_client.cli.text import local_time
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ TYPE_LETTERS = {"f": 1, "d": 2, "l": 3, "p": 4, "s": 5, "c": 6, "b": 7}
 _TYPE_NAMES = {
     1: "file", 2: "directory", 3: "symlink", 4: "fifo", 5: "socket", 6: "character device", 7: "block device",
 }  # fmt: skip
+_MARKS = {"directory": "/", "symlink": "@", "fifo": "|", "socket": "="}
 _user_names: dict[int, str] = {}
 _group_names: dict[int, str] = {}
 
@@ -64,14 +66,21 @@ def target_of(found: "StatResult") -> str:
     return os.fsdecode(found.attributes.target)
 
 
-def long_line(found: "StatResult", name: str, size: str) -> str:
+def long_line(found: "StatResult", name: str, size: str, *, numeric: bool = False) -> str:
     """Like `ls -l`."""
-    arrow = f" -> {target_of(found)}" if found.attributes.target else ""
-    owner, group = user_name(found.st_uid), group_name(found.st_gid)
+    arrow = f" -> {shown(target_of(found))}" if found.attributes.target else ""
+    owner = str(found.st_uid) if numeric else user_name(found.st_uid)
+    group = str(found.st_gid) if numeric else group_name(found.st_gid)
     return (
         f"{stat.filemode(found.st_mode)} {found.st_nlink:>3} {owner:<8} {group:<8} {size:>10} "
         f"{local_time(found.st_mtime_ns)} {name}{arrow}"
     )
+
+
+def mark_of(found: "StatResult") -> str:
+    """Like `ls -F`."""
+    mark = _MARKS.get(type_name(found.type), "")
+    return "*" if found.type == TYPE_LETTERS["f"] and found.st_mode & 0o111 else mark
 
 
 def user_name(uid: int) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fs_client.cli.failure import Failure, Usage
-from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.options import HUMAN_H, cluster_option, json_option
 from fs_client.cli.remote import Connections, RemotePath, parse, run
 from fs_client.cli.text import human_size, put, put_json
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
 
 
-@click.command()
+@click.command(context_settings=HUMAN_H)
 @click.argument("clusters", nargs=-1, metavar="[CLUSTER]...")
+@click.option("-h", "-H", "--human-readable", "human", is_flag=True, help="Sizes as 1.5G, as without it.")
 @click.option("-b", "--bytes", "in_bytes", is_flag=True, help="Exact sizes in bytes instead of 1.5G.")
 @click.option("-n", "--nodes", is_flag=True, help="Each storage node as well, as its disks count: with all replicas.")
 @json_option
 @cluster_option
-def df(clusters: tuple[str, ...], in_bytes: bool, nodes: bool, as_json: bool, cluster: str) -> None:
+def df(clusters: tuple[str, ...], human: bool, in_bytes: bool, nodes: bool, as_json: bool, cluster: str) -> None:
     """Show how much space clusters have, and how much of it is free.
 
     A CLUSTER is HOST:PORT or a path in one, as ember://HOST:PORT/. Sizes are what files can use, with the replicas
@@ -36,7 +37,7 @@ def df(clusters: tuple[str, ...], in_bytes: bool, nodes: bool, as_json: bool, cl
         if location is None and "/" in text:
             raise Usage(f"{text!r} is a local path: `df {text}` shows it, a mount of EmberFS too")
         locations.append(location or RemotePath(text, "/", f"ember://{text}"))
-    run(_df(locations, in_bytes, nodes, as_json))
+    run(_df(locations, in_bytes and not human, nodes, as_json))
 
 
 async def _df(locations: list[RemotePath], in_bytes: bool, nodes: bool, as_json: bool) -> None:

@@ -2,8 +2,9 @@
 
 import click
 
-from fs_client.cli.options import chunk_size_option, cluster_option, durability_option, stripe_option
-from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run
+from fs_client.cli.options import chunk_size_option, cluster_option, durability_option, stripe_option, verbose_option
+from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run, shown
+from fs_client.cli.text import put
 
 
 class _Mode(click.ParamType[int]):
@@ -26,6 +27,7 @@ class _Mode(click.ParamType[int]):
 @chunk_size_option
 @stripe_option
 @durability_option
+@verbose_option
 @cluster_option
 def mkdir(
     paths: tuple[str, ...],
@@ -34,6 +36,7 @@ def mkdir(
     chunk_size: int | None,
     stripe: int | None,
     durability: str | None,
+    verbose: bool,
     cluster: str,
 ) -> None:
     """Make directories.
@@ -49,10 +52,12 @@ def mkdir(
     levels = {None: None, "disk": 0, "memory": 1}
     layout = {"chunk_size": chunk_size, "stripe": stripe, "durability": levels[durability]}
     given = {name: value for name, value in layout.items() if value is not None}
-    run(_mkdir(require_all(paths, cluster), parents, mode, given))
+    run(_mkdir(require_all(paths, cluster), parents, mode, given, verbose))
 
 
-async def _mkdir(locations: list[RemotePath], parents: bool, mode: int | None, layout: dict[str, int]) -> None:
+async def _mkdir(
+    locations: list[RemotePath], parents: bool, mode: int | None, layout: dict[str, int], verbose: bool
+) -> None:
     failures = Failures()
     async with Connections() as connections:
         for location in locations:
@@ -69,4 +74,7 @@ async def _mkdir(locations: list[RemotePath], parents: bool, mode: int | None, l
                     await fs.chmod(location.path, mode)
             except OSError as error:
                 failures.add(location, error)
+                continue
+            if verbose:
+                put(shown(str(location)))
     failures.end()

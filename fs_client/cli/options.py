@@ -46,6 +46,12 @@ class ChunkSize(Size):
         return size
 
 
+recursive_r_option = click.option("-R", "--recursive", is_flag=True, help="All that is below, too.")
+no_dereference_option = click.option(
+    "-h", "--no-dereference", is_flag=True, help="Of a symbolic link: itself, not what it leads to."
+)
+HUMAN_H = {"help_option_names": ["--help"]}
+"""Settings of commands whose -h is not --help: sizes for people, as ls, du and df have it."""
 _address_option = click.option(
     "--cluster",
     envvar="EMBERFS_CLUSTER",

@@ -4,7 +4,7 @@ Anything else is local. A local file whose name looks like a remote path is writ
 """
 
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -148,6 +148,21 @@ class Failures:
     def end(self) -> None:
         if self.count:
             raise Done(EXIT_FAILED)
+
+
+async def for_each(
+    locations: Sequence[RemotePath], act: "Callable[[AsyncFileSystem, RemotePath], Awaitable[None]]"
+) -> None:
+    """Do it to each path in turn; those that fail are named, and the exit code is then 1."""
+    failures = Failures()
+    async with Connections() as connections:
+        for location in locations:
+            fs = await connections.to(location)
+            try:
+                await act(fs, location)
+            except OSError as error:
+                failures.add(location, error)
+    failures.end()
 
 
 def printable(name: str) -> str:

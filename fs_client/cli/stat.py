@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-L", "--dereference", is_flag=True, help="Follow symbolic links.")
+@click.option("-c", "--format", "template", metavar="FORMAT", help="What to say of each, as stat(1): '%n %s %Y'.")
 @json_option
 @cluster_option
-def stat(paths: tuple[str, ...], dereference: bool, as_json: bool, cluster: str) -> None:
+def stat(paths: tuple[str, ...], dereference: bool, template: str | None, as_json: bool, cluster: str) -> None:
     """Show everything known about files.
 
     Size, owner, mode and times, and how the file is laid out: chunk size, stripe, durability. A directory's layout is
@@ -26,11 +27,16 @@ def stat(paths: tuple[str, ...], dereference: bool, as_json: bool, cluster: str)
     \b
     Example:
       emberfs stat ember:/data/train.bin
+      emberfs stat -c '%s %n' ember:/data/train.bin
     """
-    run(_stat(require_all(paths, cluster), dereference, as_json))
+    if template is not None:
+        from fs_client.cli.stat_format import check_format
+
+        check_format(template)
+    run(_stat(require_all(paths, cluster), dereference, template, as_json))
 
 
-async def _stat(locations: list[RemotePath], dereference: bool, as_json: bool) -> None:
+async def _stat(locations: list[RemotePath], dereference: bool, template: str | None, as_json: bool) -> None:
     failures = Failures()
     async with Connections() as connections:
         for location in locations:
@@ -39,7 +45,11 @@ async def _stat(locations: list[RemotePath], dereference: bool, as_json: bool) -
             except OSError as error:
                 failures.add(location, error)
                 continue
-            if as_json:
+            if template is not None:
+                from fs_client.cli.stat_format import formatted
+
+                put(formatted(template, shown(str(location)), found))
+            elif as_json:
                 from fs_client.cli import attributes
 
                 put_json(attributes.as_json(location.path, found))

@@ -63,6 +63,14 @@ def test_help_and_version_import_no_heavy_module() -> None:
         subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+def test_h_is_help_where_it_is_nothing_else() -> None:
+    """As of coreutils: of `ls`, `du`, `df` it means sizes for people."""
+    assert emberfs("cp", "-h").stdout.startswith("Usage: emberfs cp")
+    for command in ("ls", "du", "df", "tree", "chown", "chgrp"):
+        shown = emberfs(command, "--help").stdout
+        assert shown.startswith(f"Usage: emberfs {command}") and "-h, " in shown and "-h, --help" not in shown
+
+
 def test_no_command_shows_the_help() -> None:
     result = emberfs()
     assert result.returncode == 2

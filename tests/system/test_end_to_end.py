@@ -47,7 +47,7 @@ def test_a_day_in_the_life_of_a_cluster(tmp_path: Path, tree: Path) -> None:
     address = f"127.0.0.1:{port}"
     try:
         assert f"EmberFS is ready at {address}: 3 storage daemons, 3 replicas, data in {directory}" in up.stdout
-        assert f'fs_client.connect("{address}")' in up.stdout
+        assert f'emberfs.connect("{address}")' in up.stdout
         emberfs("mkdir", "-p", "ember:/data/in", cluster=address)
         emberfs("cp", "-r", tree, "ember:/data/in", cluster=address)
         emberfs("down", "--dir", directory)

@@ -35,8 +35,8 @@ class Wanted:
     """`fcntl` and `flock` locks come to us instead of staying inside this kernel."""
     kill_privileges: bool = True
     """We clear set-id bits on write, truncate and chown; the kernel need not look at each write."""
-    export: bool = False
-    """Look-ups of `.` and `..` by node are answered: NFS can export the mount."""
+    export: bool = True
+    """Look-ups of `.` and `..` by node are answered: there are file handles, and NFS can export the mount."""
     posix_acl: bool = False
     supplementary_groups: bool = True
     """Creating requests tell the caller's group that owns the directory, if it is a supplementary one."""

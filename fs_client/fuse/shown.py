@@ -39,15 +39,16 @@ assert _ENTRY.size == abi.ENTRY_OUT_SIZE
 assert _ATTR_OUT.size == abi.ATTR_OUT.size + abi.ATTR.size
 
 
-def entry(node: Node, name_until: float, now: float) -> bytes:
-    """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up."""
+def entry(node: Node, name_until: float, now: float, number: int = 0) -> bytes:
+    """An entry for a look-up that found `node`, which has attributes. The caller counts the look-up. `number`: the
+    kernel's for it, if it is not the inode's."""
     name_s, name_ns = _left(name_until, now)
     attr_s, attr_ns = believed(node, now)
     fields = _fields(node)
     try:
-        return _ENTRY.pack(node.inode, 0, name_s, attr_s, name_ns, attr_ns, *fields)
+        return _ENTRY.pack(number or node.inode, 0, name_s, attr_s, name_ns, attr_ns, *fields)
     except struct.error:
-        return answers.packed(_ENTRY, (node.inode, 0, name_s, attr_s, name_ns, attr_ns, *fields))
+        return answers.packed(_ENTRY, (number or node.inode, 0, name_s, attr_s, name_ns, attr_ns, *fields))
 
 
 def attr_out(node: Node, now: float) -> bytes:

@@ -21,6 +21,7 @@ from fs_common.release import RELEASE as __version__
 
 if TYPE_CHECKING:
     from emberfs import aio, errors, loader
+    from fs_client.dir_entry import DirEntry
     from fs_client.file_ref import FileRef
     from fs_client.filesystem import FileSystem, connect
     from fs_client.loader.batch import Batch, SampleError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from fs_client.loader.packing import pack
     from fs_client.loader.sampler import ElasticBatchSampler
     from fs_client.loader.torch_collate import collate, collate_padded
-    from fs_client.stat_result import DirEntry, StatResult
+    from fs_client.stat_result import StatResult
     from fs_common.errors import Code, EmberError
     from fs_common.layout import Durability, Layout
 
@@ -61,7 +62,7 @@ _MODULES = frozenset({"aio", "errors", "loader"})
 _DEFINED_IN = {
     "Batch": "fs_client.loader.batch",
     "Code": "fs_common.errors",
-    "DirEntry": "fs_client.stat_result",
+    "DirEntry": "fs_client.dir_entry",
     "Durability": "fs_common.layout",
     "ElasticBatchSampler": "fs_client.loader.sampler",
     "EmberError": "fs_common.errors",

@@ -7,13 +7,14 @@ connects. What it carries is its options alone.
 
 import io
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from fs_client import process
 from fs_client.aio import AsyncFileSystem, connect_with
+from fs_client.blocking_names import BlockingNames
 from fs_client.file import AsyncFile, OpenMode
 from fs_client.file_layers import wrap
 from fs_client.file_ref import FileRef
@@ -22,9 +23,7 @@ from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
 from fs_client.paths import Path
 from fs_client.raw_file import BUFFER_SIZE, RawFile
 from fs_client.registered_buffer import RegisteredBuffer, register, register_address
-from fs_client.stat_result import DirEntry, StatResult
 from fs_common.layout import Layout
-from fs_common.records import meta
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,7 +66,7 @@ class _Connection(NamedTuple):
     core: AsyncFileSystem
 
 
-class FileSystem:
+class FileSystem(BlockingNames):
     """A cluster, for blocking programs. Thread safe, fork safe, picklable. Behaves like `os` for a remote tree."""
 
     def __init__(self, options: Options) -> None:
@@ -252,231 +251,6 @@ class FileSystem:
     def ref(self, path: Path) -> FileRef:
         """A light, picklable reference to a file, for `read_ranges`."""
         return self._call(AsyncFileSystem.ref, path)
-
-    def truncate(self, path: Path, length: int) -> None:
-        """Cut a file, or extend it with zeros, to `length` bytes."""
-        self._call(AsyncFileSystem.truncate, path, length)
-
-    # Looking
-
-    def stat(self, path: Path, *, follow_symlinks: bool = True) -> StatResult:
-        return self._call(AsyncFileSystem.stat, path, follow_symlinks=follow_symlinks)
-
-    def lstat(self, path: Path) -> StatResult:
-        return self._call(AsyncFileSystem.lstat, path)
-
-    def exists(self, path: Path) -> bool:
-        """False only if the path names nothing; a cluster that does not answer raises."""
-        return self._call(AsyncFileSystem.exists, path)
-
-    def lexists(self, path: Path) -> bool:
-        return self._call(AsyncFileSystem.lexists, path)
-
-    def isdir(self, path: Path) -> bool:
-        return self._call(AsyncFileSystem.isdir, path)
-
-    def isfile(self, path: Path) -> bool:
-        return self._call(AsyncFileSystem.isfile, path)
-
-    def islink(self, path: Path) -> bool:
-        return self._call(AsyncFileSystem.islink, path)
-
-    def getsize(self, path: Path) -> int:
-        return self._call(AsyncFileSystem.getsize, path)
-
-    def stat_many(
-        self, parent: Path, names: Iterable[str | bytes], *, follow_symlinks: bool = True
-    ) -> list[StatResult | None]:
-        """Stat many paths relative to one directory, each 4096 in one snapshot. None: there is none."""
-        return self._call(AsyncFileSystem.stat_many, parent, names, follow_symlinks=follow_symlinks)
-
-    def listdir(self, path: Path = "/") -> list[Any]:
-        """Names, as `str` or, if `path` is bytes, as bytes."""
-        return self._call(AsyncFileSystem.listdir, path)
-
-    def scandir(self, path: Path = "/", *, attributes: bool = False) -> "Scandir":
-        """Entries, fetched page by page as they are asked for; `attributes`: each with its stat result."""
-        return Scandir(self, path, attributes)
-
-    def walk(
-        self,
-        top: Path = "/",
-        topdown: bool = True,
-        onerror: Callable[[OSError], object] | None = None,
-        followlinks: bool = False,
-    ) -> Iterator[tuple[Any, list[Any], list[Any]]]:
-        """Like `os.walk`."""
-        folder = os.fspath(top)
-        directories: list[Any] = []
-        others: list[Any] = []
-        links: set[Any] = set()
-        try:
-            for entry in self.scandir(folder):
-                is_directory = entry.is_dir()
-                if entry.is_symlink():
-                    is_directory = self.isdir(entry.path)
-                    links.add(entry.name)
-                (directories if is_directory else others).append(entry.name)
-        except OSError as error:
-            if onerror is not None:
-                onerror(error)
-            return
-        if topdown:
-            yield folder, directories, others
-        for name in directories:
-            if followlinks or name not in links:
-                yield from self.walk(os.path.join(folder, name), topdown, onerror, followlinks)
-        if not topdown:
-            yield folder, directories, others
-
-    def readlink(self, path: Path) -> Any:
-        return self._call(AsyncFileSystem.readlink, path)
-
-    def statvfs(self, path: Path = "/") -> os.statvfs_result:
-        """Space of the cluster as files can use it, replicas divided out."""
-        return self._call(AsyncFileSystem.statvfs, path)
-
-    def usage(self, path: Path = "/") -> meta.UsageReply:
-        """Files, directories, symbolic links and bytes below a directory, counted by the service."""
-        return self._call(AsyncFileSystem.usage, path)
-
-    def real_path(self, inode: int) -> str:
-        """The path of a directory by its inode."""
-        return self._call(AsyncFileSystem.real_path, inode)
-
-    # Names
-
-    def mkdir(self, path: Path, mode: int = 0o777, *, layout: Layout | None = None) -> None:
-        self._call(AsyncFileSystem.mkdir, path, mode, layout=layout)
-
-    def makedirs(self, path: Path, mode: int = 0o777, exist_ok: bool = False, *, layout: Layout | None = None) -> None:
-        """Make a directory and its missing ancestors, in one call."""
-        self._call(AsyncFileSystem.makedirs, path, mode, exist_ok, layout=layout)
-
-    def unlink(self, path: Path) -> None:
-        self._call(AsyncFileSystem.unlink, path)
-
-    def remove(self, path: Path) -> None:
-        self._call(AsyncFileSystem.unlink, path)
-
-    def rmdir(self, path: Path) -> None:
-        self._call(AsyncFileSystem.rmdir, path)
-
-    def rmtree(self, path: Path, ignore_errors: bool = False) -> None:
-        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards."""
-        self._call(AsyncFileSystem.rmtree, path, ignore_errors)
-
-    def rename(self, src: Path, dst: Path, *, no_replace: bool = False, exchange: bool = False) -> None:
-        """Move `src` to `dst` in one step, replacing what is there as `os.rename` does on POSIX systems.
-
-        `no_replace`: FileExistsError if `dst` exists. `exchange`: swap the two, both of which must exist.
-        """
-        self._call(AsyncFileSystem.rename, src, dst, no_replace=no_replace, exchange=exchange)
-
-    def replace(self, src: Path, dst: Path) -> None:
-        self._call(AsyncFileSystem.rename, src, dst)
-
-    def symlink(self, src: Path, dst: Path) -> None:
-        """Make `dst` a symbolic link with the text `src`."""
-        self._call(AsyncFileSystem.symlink, src, dst)
-
-    def link(self, src: Path, dst: Path) -> None:
-        """Give the file `src` a second name `dst`."""
-        self._call(AsyncFileSystem.link, src, dst)
-
-    def create_many(
-        self,
-        parent: Path,
-        names: Iterable[str | bytes],
-        mode: int = 0o666,
-        *,
-        exist_ok: bool = False,
-        layout: Layout | None = None,
-    ) -> list[StatResult]:
-        """Make many empty files in one directory, each 4096 in one transaction.
-
-        Every name is tried; then the error of the first that failed is raised. `exist_ok`: a name that exists is no
-        error, and its result is what is there.
-        """
-        return self._call(AsyncFileSystem.create_many, parent, names, mode, exist_ok=exist_ok, layout=layout)
-
-    # Attributes
-
-    def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
-        self._call(AsyncFileSystem.chmod, path, mode, follow_symlinks=follow_symlinks)
-
-    def chown(self, path: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
-        """-1 leaves an id as it is."""
-        self._call(AsyncFileSystem.chown, path, uid, gid, follow_symlinks=follow_symlinks)
-
-    def utime(
-        self,
-        path: Path,
-        times: tuple[float, float] | None = None,
-        *,
-        ns: tuple[int, int] | None = None,
-        follow_symlinks: bool = True,
-    ) -> None:
-        """Set access and modification time, in seconds or nanoseconds; neither: now."""
-        self._call(AsyncFileSystem.utime, path, times, ns=ns, follow_symlinks=follow_symlinks)
-
-    def get_layout(self, path: Path) -> Layout:
-        """Of a file: its own. Of a directory: what its new children get."""
-        return self._call(AsyncFileSystem.get_layout, path)
-
-    def set_layout(
-        self,
-        path: Path,
-        *,
-        chunk_size: int | None = None,
-        stripe: int | None = None,
-        durability: int | None = None,
-    ) -> Layout:
-        """Change what new children of a directory get; what is None stays. Returns the new layout."""
-        return self._call(AsyncFileSystem.set_layout, path, chunk_size=chunk_size, stripe=stripe, durability=durability)
-
-
-class Scandir:
-    """What `scandir` returns: an iterator that is also a context manager, like that of `os.scandir`."""
-
-    def __init__(self, fs: FileSystem, path: Path, attributes: bool) -> None:
-        self._fs = fs
-        self._path = path
-        self._attributes = attributes
-        self._inode = fs._call(AsyncFileSystem.directory, path)
-        self._page: list[DirEntry] = []
-        """What is left of the page that is here, last entry first."""
-        self._after = b""
-        """Name of the last entry that was fetched."""
-        self._more = True
-
-    def __iter__(self) -> "Scandir":
-        return self
-
-    def __next__(self) -> DirEntry:
-        while not self._page:
-            if not self._more:
-                raise StopIteration
-            page, more = self._fs._call(
-                AsyncFileSystem.page, self._inode, self._after, self._path, attributes=self._attributes
-            )
-            after = os.fsencode(page[-1].name) if page else self._after
-            page.reverse()
-            # In one step: a signal handler that raises finds all of it done, or nothing.
-            self._page, self._after, self._more = page, after, more
-        return self._page.pop()
-
-    def close(self) -> None:
-        self._page = []
-        self._more = False
-
-    def __enter__(self) -> "Scandir":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _source(file: Any) -> Any:

@@ -342,15 +342,15 @@ class Fsck:
                     break
                 for entry in entries:
                     below = f"{path.rstrip('/')}/{entry.name}"
-                    if entry.is_dir():
-                        levels.append((below, entry.inode))
-                    elif entry.is_file():
+                    if entry.type == meta.FileType.DIRECTORY:
+                        levels.append((below, entry.inode()))
+                    elif entry.type == meta.FileType.FILE:
                         files += 1
-                        if entry.inode in wanted:
+                        if entry.inode() in wanted:
                             for found in report.differing:
-                                if found.inode == entry.inode and not found.path:
+                                if found.inode == entry.inode() and not found.path:
                                     found.path = below
-                        self._compare(entry.inode, entry.attributes.attributes if entry.attributes else None)
+                        self._compare(entry.inode(), entry.attributes.attributes if entry.attributes else None)
                 if not entries:
                     break
                 after = entries[-1].name.encode(errors="surrogateescape")

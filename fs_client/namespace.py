@@ -5,88 +5,26 @@ mutating call carries a new request id, under which it may be retried.
 """
 
 import os
-import stat as stat_modes
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
+from fs_client.attribute_calls import AttributeCalls
+from fs_client.dir_entry import AsyncDirEntry, ListedEntry
 from fs_client.file_ref import FileRef
-from fs_client.identity import RequestIds
-from fs_client.integers import integer, nanoseconds, plain_layout
-from fs_client.meta_client import MetaClient
+from fs_client.integers import integer, plain_layout
+from fs_client.meta_calls import ABSENT
 from fs_client.paths import Path, decode_like, encode
-from fs_client.stat_result import DirEntry, StatResult
+from fs_client.stat_result import StatResult
 from fs_common import methods
 from fs_common.errors import Code, EmberError, code_of, to_os_error
 from fs_common.ids import ROOT_INODE
-from fs_common.layout import Layout, validate
+from fs_common.layout import Layout
 from fs_common.limits import BATCH_NAMES_MAX, CHUNK_SIZE_DEFAULT, NAME_BYTES_MAX, READDIR_PAGE_DEFAULT
-from fs_common.methods import Method
 from fs_common.records import meta
 
-_ABSENT = frozenset({Code.NOT_FOUND, Code.NOT_DIRECTORY, Code.LOOP, Code.NAME_TOO_LONG})
-"""Errors that say that a path names nothing."""
 
-
-class Namespace:
+class Namespace(AttributeCalls):
     """Base of the asynchronous file system: everything but the contents of files."""
-
-    def __init__(self, metadata: MetaClient, request_ids: RequestIds, user: meta.User, umask: int) -> None:
-        self.metadata = metadata
-        self._request_ids = request_ids
-        self.user = user
-        """As whom this process acts."""
-        self.umask = umask
-        """Permission bits that new files and directories do not get."""
-        self.closed = False
-
-    # How calls are made
-
-    async def meta_call(
-        self,
-        method: Method,
-        request: Any,
-        path: Path | None = None,
-        second: Path | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> Any:
-        """Call the metadata service; raises `OSError` of the class that fits, with `path` as its filename.
-
-        `timeout_s`: what is left of the caller's time; by default the client's.
-        """
-        self.check_open()
-        try:
-            return await self.metadata.call(method, request, timeout_s=timeout_s)
-        except EmberError as error:
-            translated = to_os_error(error, path)
-            if second is not None:
-                translated.filename2 = second
-            raise translated from error
-
-    def check_open(self) -> None:
-        if self.closed:
-            raise ValueError("the file system is closed")
-
-    def request_id(self) -> bytes:
-        return self._request_ids.next()
-
-    async def _attributes(self, path: Path, follow: bool = True) -> meta.Attributes:
-        request = meta.Stat(ROOT_INODE, encode(path), follow, self.user)
-        reply: meta.AttributesReply = await self.meta_call(methods.STAT, request, path)
-        return reply.attributes
-
-    async def _attributes_or_none(self, path: Path, follow: bool = True) -> meta.Attributes | None:
-        self.check_open()
-        try:
-            request = meta.Stat(ROOT_INODE, encode(path), follow, self.user)
-            reply: meta.AttributesReply = await self.metadata.call(methods.STAT, request)
-        except FileNotFoundError:
-            return None
-        except EmberError as error:
-            if error.code in _ABSENT:
-                return None
-            raise to_os_error(error, path) from error
-        return reply.attributes
 
     # Looking
 
@@ -148,7 +86,7 @@ class Namespace:
         reply: meta.BatchAttributesReply = await self.meta_call(methods.BATCH_STAT, request, parent)
         for failure in reply.errors:
             code = code_of(failure.code)
-            if code not in _ABSENT:
+            if code not in ABSENT:
                 name = os.path.join(os.fsencode(parent), names[failure.index])
                 raise to_os_error(EmberError(code, failure.message), decode_like(parent, name))
         return [None if found is None else StatResult(found) for found in reply.attributes]
@@ -187,7 +125,7 @@ class Namespace:
             raise to_os_error(EmberError(Code.NOT_DIRECTORY, "Not a directory"), path)
         return attributes.inode
 
-    async def pages(self, path: Path = "/", *, attributes: bool = False) -> AsyncIterator[list[DirEntry]]:
+    async def pages(self, path: Path = "/", *, attributes: bool = False) -> AsyncIterator[list[ListedEntry]]:
         """The entries of a directory, a page at a time, in byte order of names; each page is one call."""
         inode = await self.directory(path)
         after = b""
@@ -200,7 +138,7 @@ class Namespace:
 
     async def page(
         self, inode: int, after: bytes, path: Path, *, attributes: bool = False
-    ) -> tuple[list[DirEntry], bool]:
+    ) -> tuple[list[ListedEntry], bool]:
         """One page of the directory `inode` behind the name `after`, and whether there is more.
 
         PermissionError also for a directory that may be listed but not searched, if attributes are asked for.
@@ -210,17 +148,36 @@ class Namespace:
         reply: meta.ReaddirReply = await self.meta_call(methods.READDIR, request, path)
         if attributes and reply.entries and reply.entries[0].attributes is None:
             raise to_os_error(EmberError(Code.ACCESS_DENIED, "Permission denied: it may be listed, not searched"), path)
-        return [DirEntry(entry, folder) for entry in reply.entries], reply.more and bool(reply.entries)
+        return [ListedEntry(entry, folder) for entry in reply.entries], reply.more and bool(reply.entries)
 
     async def listdir(self, path: Path = "/") -> list[Any]:
         """Names, as `str` or, if `path` is bytes, as bytes."""
         return [entry.name async for page in self.pages(path) for entry in page]
 
-    async def scandir(self, path: Path = "/", *, attributes: bool = False) -> AsyncIterator[DirEntry]:
-        """Entries, fetched page by page as they are asked for; `attributes`: each with its stat result."""
+    async def scandir(self, path: Path = "/", *, attributes: bool = False) -> AsyncIterator[AsyncDirEntry]:
+        """Entries, fetched page by page as they are asked for; `attributes`: each with its stat result.
+
+        A page with symbolic links costs one more call, for what these lead to.
+        """
         async for page in self.pages(path, attributes=attributes):
+            targets = await self._targets([entry for entry in page if entry.is_symlink()])
             for entry in page:
-                yield entry
+                yield AsyncDirEntry(entry, self, targets.get(entry.name))
+
+    async def _targets(self, links: list[ListedEntry]) -> dict[Any, StatResult | None]:
+        """What links of one directory lead to, by name; None: nothing, or nothing that this user may look at."""
+        paths = [entry.path for entry in links]
+        try:
+            found = await self.stat_batch(ROOT_INODE, paths) if links else []
+        except PermissionError:
+            found = [await self._seen(path) for path in paths]
+        return {entry.name: target for entry, target in zip(links, found, strict=True)}
+
+    async def _seen(self, path: Path) -> StatResult | None:
+        try:
+            return await self.stat(path)
+        except OSError:
+            return None
 
     async def walk(
         self,
@@ -237,11 +194,9 @@ class Namespace:
         links: set[Any] = set()
         try:
             async for entry in self.scandir(folder):
-                is_directory = entry.is_dir()
                 if entry.is_symlink():
-                    is_directory = await self.isdir(entry.path)
                     links.add(entry.name)
-                (directories if is_directory else others).append(entry.name)
+                (directories if entry.is_dir() else others).append(entry.name)
         except OSError as error:
             if onerror is not None:
                 onerror(error)
@@ -388,85 +343,6 @@ class Namespace:
 
     async def _found(self, parent: Path, names: Sequence[bytes]) -> list[StatResult | None]:
         return await self.stat_many(parent, names) if names else []
-
-    # Attributes
-
-    async def _set(self, path: Path, follow: bool = True, **changes: Any) -> None:
-        request = meta.SetAttr(ROOT_INODE, encode(path), self.request_id(), follow=follow, user=self.user, **changes)
-        await self.meta_call(methods.SET_ATTR, request, path)
-
-    async def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
-        await self._set(path, follow_symlinks, mode=stat_modes.S_IMODE(integer(mode, "mode")))
-
-    async def chown(self, path: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
-        """-1 leaves an id as it is."""
-        uid, gid = integer(uid, "uid"), integer(gid, "gid")
-        await self._set(path, follow_symlinks, uid=None if uid == -1 else uid, gid=None if gid == -1 else gid)
-
-    async def utime(
-        self,
-        path: Path,
-        times: tuple[float, float] | None = None,
-        *,
-        ns: tuple[int, int] | None = None,
-        follow_symlinks: bool = True,
-    ) -> None:
-        """Set access and modification time, in seconds or nanoseconds; neither: to the service's clock."""
-        if times is not None and ns is not None:
-            raise ValueError("utime: you may specify either 'times' or 'ns' but not both")
-        if times is not None:
-            ns = (nanoseconds(times[0]), nanoseconds(times[1]))
-        if ns is None:
-            await self._set(path, follow_symlinks, atime_now=True, mtime_now=True)
-        else:
-            accessed, modified = integer(ns[0], "ns[0]"), integer(ns[1], "ns[1]")
-            await self._set(path, follow_symlinks, atime_ns=accessed, mtime_ns=modified)
-
-    async def get_layout(self, path: Path) -> Layout:
-        """Of a file: its own. Of a directory: what its new children get."""
-        layout = (await self._attributes(path)).layout
-        if layout is None:
-            raise to_os_error(EmberError(Code.INVALID, "it has no layout"), path)
-        return layout
-
-    async def set_layout(
-        self,
-        path: Path,
-        *,
-        chunk_size: int | None = None,
-        stripe: int | None = None,
-        durability: int | None = None,
-    ) -> Layout:
-        """Change what new children of a directory get; what is None stays. Returns the new layout."""
-        old = await self.get_layout(path)
-        new = Layout(
-            chunk_size=old.chunk_size if chunk_size is None else integer(chunk_size, "chunk_size"),
-            stripe=old.stripe if stripe is None else integer(stripe, "stripe"),
-            table=old.table,
-            durability=old.durability if durability is None else integer(durability, "durability"),
-        )
-        try:
-            validate(new)
-        except EmberError as error:
-            raise to_os_error(error, path) from error
-        await self._set(path, layout=new)
-        return new
-
-    async def truncate(self, path: Path, length: int) -> None:
-        """Cut a file, or extend it with zeros, to `length` bytes."""
-        length = integer(length, "length")
-        attributes = await self._attributes(path)
-        if attributes.type == meta.FileType.DIRECTORY:
-            raise to_os_error(EmberError(Code.IS_DIRECTORY, "Is a directory"), path)
-        await self.truncate_inode(attributes.inode, length, path)
-
-    async def truncate_inode(
-        self, inode: int, length: int, path: Path | None = None, session: bytes = b""
-    ) -> meta.Attributes:
-        """`session`: of an open for writing, whose right to write has been looked at then."""
-        request = meta.Truncate(inode, length, self.request_id(), self.user, session)
-        reply: meta.AttributesReply = await self.meta_call(methods.TRUNCATE, request, path)
-        return reply.attributes
 
     async def ref(self, path: Path) -> FileRef:
         """A light, picklable reference to a file, for `read_ranges`. Takes the right to read it."""

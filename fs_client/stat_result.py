@@ -1,4 +1,4 @@
-"""What `stat` returns, and directory entries."""
+"""What `stat` returns."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 from fs_client.file_ref import FileRef, file_ref
 from fs_common.layout import Layout
-from fs_common.records.meta import Attributes, DirectoryEntry, FileType
+from fs_common.records.meta import Attributes, FileType
 
 _TYPE_BITS = {
     FileType.FILE: stat.S_IFREG,
@@ -157,48 +157,3 @@ class StatResult:
             f"StatResult(type={a.type.name}, st_mode={self.st_mode:#o}, inode={a.inode}, st_nlink={a.links}, "
             f"st_uid={a.uid}, st_gid={a.gid}, st_size={a.length}, st_mtime_ns={a.mtime_ns})"
         )
-
-
-class DirEntry:
-    """One name of a directory, like `os.DirEntry`; `inode` is a number here."""
-
-    __slots__ = ("_entry", "_folder", "name")
-
-    def __init__(self, entry: DirectoryEntry, folder: str | bytes) -> None:
-        self._entry = entry
-        self._folder = folder
-        self.name: Any = entry.name if isinstance(folder, bytes) else os.fsdecode(entry.name)
-        """`str`, or `bytes` where the directory was named in bytes."""
-
-    @property
-    def path(self) -> Any:
-        return os.path.join(self._folder, self.name)
-
-    @property
-    def inode(self) -> int:
-        return self._entry.inode
-
-    @property
-    def type(self) -> FileType:
-        return self._entry.type
-
-    @property
-    def attributes(self) -> StatResult | None:
-        """As of the listing; None where it was not asked to bring attributes. Symbolic links are not followed."""
-        return None if self._entry.attributes is None else StatResult(self._entry.attributes)
-
-    def is_dir(self) -> bool:
-        """Of the entry itself; a symbolic link is never a directory."""
-        return self._entry.type == FileType.DIRECTORY
-
-    def is_file(self) -> bool:
-        return self._entry.type == FileType.FILE
-
-    def is_symlink(self) -> bool:
-        return self._entry.type == FileType.SYMLINK
-
-    def __fspath__(self) -> Any:
-        return self.path
-
-    def __repr__(self) -> str:
-        return f"<DirEntry {self.name!r}>"

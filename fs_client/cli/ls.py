@@ -12,7 +12,8 @@ from fs_client.cli.text import human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
-    from fs_client.stat_result import DirEntry, StatResult
+    from fs_client.dir_entry import ListedEntry
+    from fs_client.stat_result import StatResult
 
 T = TypeVar("T")
 
@@ -153,7 +154,7 @@ class _List:
                 put(("\n" if self.blocks else "") + shown(f"{location}:"))
             self.blocks += 1
             below: list[RemotePath] = []
-            kept: list[DirEntry] = []
+            kept: list[ListedEntry] = []
             try:
                 async for page in fs.pages(location.path, attributes=self.look.attributes):
                     if self.look.sorted:
@@ -165,7 +166,7 @@ class _List:
             self._print_all(location, self._in_order(kept, lambda entry: (entry.name, entry.attributes)), below)
             pending += reversed(below)
 
-    def _print_all(self, location: RemotePath, entries: "Iterable[DirEntry]", below: list[RemotePath]) -> None:
+    def _print_all(self, location: RemotePath, entries: "Iterable[ListedEntry]", below: list[RemotePath]) -> None:
         from fs_common.records.meta import FileType
 
         for entry in entries:

@@ -10,12 +10,12 @@ from fs_client.cli.remote import join
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
-    from fs_client.stat_result import DirEntry
+    from fs_client.dir_entry import ListedEntry
 
 
 class Found(NamedTuple):
     path: str
-    entry: "DirEntry"
+    entry: "ListedEntry"
 
 
 async def walk(
@@ -41,7 +41,7 @@ async def walk(
             continue
         yield found
         if found.entry.type == FileType.DIRECTORY:
-            levels.append(_entries(fs, found.path, found.entry.inode, attributes, failed))
+            levels.append(_entries(fs, found.path, found.entry.inode(), attributes, failed))
 
 
 async def _entries(

@@ -202,7 +202,7 @@ def test_scandir_fetches_pages_as_they_are_needed(cluster: FakeCluster, fs: File
     with fs.scandir("/", attributes=True) as entries:
         first = next(entries)
         assert (first.name, first.path, first.is_file(), first.is_dir()) == ("000", "/000", True, False)
-        assert first.attributes is not None and first.attributes.inode == first.inode
+        assert first.attributes is not None and first.attributes.inode == first.inode()
         pages = [name for name, _ in cluster.metadata.calls if name == "readdir"]
         assert len(pages) == 1
         assert [entry.name for entry in entries] == [f"{number:03}" for number in range(1, 35)]

@@ -11,7 +11,7 @@ from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
-    from fs_client.stat_result import DirEntry
+    from fs_client.dir_entry import ListedEntry
 
 
 @click.command(context_settings=HUMAN_H)
@@ -70,7 +70,7 @@ class _Tree:
         """Depth first, on a stack of our own: the entries of each directory on the way are kept."""
         from fs_common.records.meta import FileType
 
-        levels: list[tuple[str, Iterator[tuple[bool, DirEntry]]]] = [(top.path, await self._entries(fs, top))]
+        levels: list[tuple[str, Iterator[tuple[bool, ListedEntry]]]] = [(top.path, await self._entries(fs, top))]
         lasts: list[bool] = []
         """Of each level above: whether the directory we are in is the last of its own."""
         while levels:
@@ -89,11 +89,11 @@ class _Tree:
                 levels.append((path, await self._entries(fs, top._replace(path=path))))
                 lasts = [*lasts, last]
 
-    async def _entries(self, fs: "AsyncFileSystem", location: RemotePath) -> "Iterator[tuple[bool, DirEntry]]":
+    async def _entries(self, fs: "AsyncFileSystem", location: RemotePath) -> "Iterator[tuple[bool, ListedEntry]]":
         """(it is the last one, entry); what cannot be listed is named, and has none."""
         from fs_common.records.meta import FileType
 
-        entries: list[DirEntry] = []
+        entries: list[ListedEntry] = []
         try:
             async for page in fs.pages(location.path, attributes=True):
                 entries += [entry for entry in page if not self.directories or entry.type == FileType.DIRECTORY]
@@ -101,7 +101,7 @@ class _Tree:
             self.failures.add(location, error)
         return ((number == len(entries), entry) for number, entry in enumerate(entries, 1))
 
-    def _print(self, path: str, entry: "DirEntry", lasts: list[bool]) -> None:
+    def _print(self, path: str, entry: "ListedEntry", lasts: list[bool]) -> None:
         from fs_client.cli.attributes import as_json, target_of
         from fs_common.records.meta import FileType
 

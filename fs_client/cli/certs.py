@@ -9,6 +9,7 @@ import click
 
 from fs_client.cli.failure import EXIT_FAILED, Done, Failure, Usage
 from fs_client.cli.options import json_option
+from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.text import counted, put
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ directory_argument = click.argument("directory", type=click.Path(path_type=Path)
 days_option = click.option("--days", type=click.IntRange(1, 36_500), help="How long the certificates are good.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def certs() -> None:
     """Make, show and rotate the certificates of a cluster.
 

@@ -8,13 +8,14 @@ from fs_client.cli.failure import Failure
 from fs_client.cli.manager_api import TIMEOUT_S, Administered, ManagerApi
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
+from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.text import human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_common.records.chains import ListChainsReply
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.option("--degraded", is_flag=True, help="Only those that are not as they should be.")
 @json_option
 @cluster_option

@@ -10,6 +10,7 @@ from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.manager_api import Administered, ManagerApi
 from fs_client.cli.options import Size, cluster_option, json_option
 from fs_client.cli.remote import run
+from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.text import counted, local_time, put, put_json
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ comment_option = click.option("-m", "--comment", default="", help="Why; shown in
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say whether it is valid, and what it would be.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def config() -> None:
     """Show and change the cluster's configuration.
 

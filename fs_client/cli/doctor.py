@@ -6,7 +6,7 @@ import click
 
 from fs_client.cli.checkup.finding import Finding, Level
 from fs_client.cli.failure import EXIT_FAILED, Done, Usage
-from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import printable, run
 from fs_client.cli.text import put, put_json
 
@@ -15,7 +15,7 @@ _COLORS = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level
 
 
 @click.command()
-@click.argument("address", required=False, metavar="[CLUSTER]")
+@cluster_argument
 @click.option("--here", is_flag=True, help="Look at this machine alone, not at a cluster.")
 @json_option
 @cluster_option

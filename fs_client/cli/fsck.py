@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fs_client.cli.failure import Failure, Usage
-from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, put, put_json
 
@@ -18,7 +18,7 @@ _SHOWN_MAX = 50
 
 
 @click.command()
-@click.argument("address", required=False, metavar="[CLUSTER]")
+@cluster_argument
 @click.option("--repair", is_flag=True, help="Remove chunks of files that are gone; fill up replicas that differ.")
 @click.option(
     "--grace", "grace_s", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",

@@ -13,6 +13,7 @@ import click
 
 from fs_client.cli.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Done, reason
 from fs_client.cli.remote import printable
+from fs_client.cli.suggest import OTHER_NAMES, SuggestingGroup
 from fs_client.cli.token_file import token_file_option
 
 
@@ -44,7 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry("Cluster", "Write all that the metadata service knows into a file."),
     "restore": Entry("Cluster", "Make a metadata server's store of a backup."),
     "demo": Entry("Cluster", "Start a cluster, fill it with samples and train from it."),
-    "mount": Entry("Cluster", "Mount a cluster on a directory."),
+    "mount": Entry("Cluster", "Mount a cluster, or one directory of it, on a directory."),
     "stats": Entry("Cluster", "Show what a mount did and holds."),
     "umount": Entry("Cluster", "Unmount what `emberfs mount` has mounted."),
     "ls": Entry("Files", "List directories."),
@@ -79,8 +80,10 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
-class Commands(click.Group):
+class Commands(SuggestingGroup):
     """Imports `fs_client.cli.<name>` and takes the click command of that name when, and only when, it runs."""
+
+    other_names = OTHER_NAMES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -33,8 +33,9 @@ def mount(
     """Mount a cluster, or one directory of it, on a directory.
 
     CLUSTER is host:port[,host:port...] of its metadata servers, and with :/directory behind it that directory of the
-    cluster (or ember://host:port/directory). The command returns when programs can use the mount;
-    `emberfs umount MOUNTPOINT` ends it. What a daemon that was killed left behind is cleared first.
+    cluster (or ember://host:port/directory, or ember:/directory in the cluster of EMBERFS_CLUSTER). The command returns
+    when programs can use the mount; `emberfs umount MOUNTPOINT` ends it. What a daemon that was killed left behind is
+    cleared first.
 
     \b
     Options:
@@ -58,9 +59,10 @@ def mount(
       emberfs mount 127.0.0.1:9700:/datasets/imagenet /imagenet
       emberfs mount 127.0.0.1:9700 /data -o consistency=dataset,ro
     """
-    from fs_client.cli.mounting import launch, log_path, settings_of
+    from fs_client.cli.mounting import full_source, launch, log_path, settings_of
     from fs_client.fuse.mountpoint import remount
 
+    cluster = full_source(cluster)
     settings = settings_of(cluster, str(mountpoint), words)
     if settings.remount:
         if takeover:

@@ -100,6 +100,16 @@ def for_daemon(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return shown, secrets
 
 
+def full_source(source: str) -> str:
+    """What is mounted, as `split_source` takes it: `ember:/directory` is one of the usual cluster."""
+    if not source.startswith("ember:/") or source.startswith("ember://"):
+        return source
+    from fs_client.cli.options import CLUSTER_DEFAULT
+
+    cluster = os.environ.get("EMBERFS_CLUSTER", "").removeprefix("ember://").partition("/")[0]
+    return f"{cluster or CLUSTER_DEFAULT}:{source.removeprefix('ember:')}"
+
+
 def split_source(source: str) -> tuple[str, str]:
     """What is mounted, `host:port[,host:port...][:/directory]` or `ember://host:port[/directory]`: the address of the
     cluster, and the directory's path. Raises `ValueError`."""

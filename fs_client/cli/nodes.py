@@ -8,6 +8,7 @@ from fs_client.cli.manager_api import Administered
 from fs_client.cli.moving import move_targets
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
+from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.targets import listed_nodes, note_of
 from fs_client.cli.text import human_size, put, put_json
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fs_common.records.targets import ListNodesReply, NodeView
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @json_option
 @cluster_option
 @click.pass_context

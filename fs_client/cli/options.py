@@ -52,10 +52,33 @@ no_dereference_option = click.option(
 )
 HUMAN_H = {"help_option_names": ["--help"]}
 """Settings of commands whose -h is not --help: sizes for people, as ls, du and df have it."""
+
+
+CLUSTER_DEFAULT = "127.0.0.1:9700"
+
+
+class ClusterAddress(click.ParamType[str]):
+    """`HOST:PORT[,...]` of metadata servers; what is written before the path of remote ones, too: `ember://HOST:PORT/`."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text.startswith("ember://"):
+            text = text.removeprefix("ember://").partition("/")[0]
+            if not text:
+                self.fail(f"{value!r} names no server; write HOST:PORT or ember://HOST:PORT/", param, ctx)
+        elif text.startswith("ember:/"):
+            return ""  # the usual one
+        return text
+
+
+cluster_argument = click.argument("address", required=False, type=ClusterAddress(), metavar="[CLUSTER]")
 _address_option = click.option(
     "--cluster",
+    type=ClusterAddress(),
     envvar="EMBERFS_CLUSTER",
-    default="127.0.0.1:9700",
+    default=CLUSTER_DEFAULT,
     show_default=True,
     metavar="HOST:PORT[,...]",
     help="Metadata servers, for paths that do not name them (or EMBERFS_CLUSTER).",

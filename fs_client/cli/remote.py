@@ -4,6 +4,7 @@ Anything else is local. A local file whose name looks like a remote path is writ
 """
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SCHEME = "ember:"
+_ALMOST = re.compile("(ember|emberfs|ember-fs|embr|embers|emberf):/", re.IGNORECASE)
+"""How the scheme is mistyped."""
+_OF_A_SERVER = re.compile(r"((?:[\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}(?:,[^/]*?)?):?(/.*)?")
+"""A path as `emberfs mount` takes it, `host:port:/path`; or nearly so."""
 
 
 class RemotePath(NamedTuple):
@@ -46,6 +51,9 @@ def join(folder: str, name: str) -> str:
 def parse(text: str, cluster: str) -> RemotePath | None:
     """The remote path, or None for a local one. Raises `Usage` for one that is neither."""
     if not text.startswith(SCHEME):
+        if _ALMOST.match(text):
+            meant = SCHEME + text.partition(":")[2]
+            raise Usage(f"{text!r}: did you mean {meant}? A local file of this name is written ./{text}")
         return None
     rest = text.removeprefix(SCHEME)
     if rest.startswith("//"):
@@ -62,9 +70,22 @@ def require(text: str, cluster: str) -> RemotePath:
     """Like `parse`, for commands that know only remote paths."""
     path = parse(text, cluster)
     if path is None:
-        absolute = text if text.startswith("/") else f"/{text}"
-        raise Usage(f"{text!r} is a local path: this command works on remote ones, as {SCHEME}{absolute}")
+        raise Usage(_what_it_is(text))
     return path
+
+
+def _what_it_is(text: str) -> str:
+    """Of a path that is not remote: why, and how it would be written."""
+    of_server = _OF_A_SERVER.fullmatch(text)
+    if of_server is not None:
+        return f"{text!r}: write {SCHEME}//{of_server[1]}{of_server[2] or '/'}"
+    from fs_client.cli.on_a_mount import path_on_cluster
+
+    absolute = text if text.startswith("/") else f"/{text}"
+    there = path_on_cluster(text)
+    if there is not None:
+        return f"{text!r} is a path on a mount: paths here are those of the cluster, as {SCHEME}{there}"
+    return f"{text!r} is a local path: this command works on remote ones, as {SCHEME}{absolute}"
 
 
 def require_all(texts: Sequence[str], cluster: str) -> list[RemotePath]:

@@ -8,7 +8,7 @@ import click
 
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.manager_api import Administered, ManagerApi
-from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, local_time, put, put_json
 
@@ -27,7 +27,7 @@ def _rate(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 
 @click.command()
-@click.argument("address", required=False, metavar="[CLUSTER]")
+@cluster_argument
 @click.option("--now", is_flag=True, help="Begin a pass over everything now, and follow it to its end.")
 @click.option("--no-wait", is_flag=True, help="With --now: begin, and do not wait.")
 @click.option("--chain", "chains", multiple=True, type=int, help="With --now: only this chain. May be repeated.")

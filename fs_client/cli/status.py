@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fs_client.cli.failure import Failure, Usage
-from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import counted, human_size, put, put_json
 from fs_client.cli.took_long import put_slow, slow_operations
@@ -28,7 +28,7 @@ _SPACE_TIMEOUT_S = 2.0
 
 
 @click.command()
-@click.argument("address", required=False, metavar="[CLUSTER]")
+@cluster_argument
 @json_option
 @cluster_option
 def status(address: str | None, as_json: bool, cluster: str) -> None:

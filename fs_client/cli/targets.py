@@ -15,13 +15,14 @@ from fs_client.cli.moving import (
 )
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
+from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.text import counted, human_size, put, put_json
 
 if TYPE_CHECKING:
     from fs_common.records.targets import ListNodesReply, MovesReply, NodeView
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @json_option
 @cluster_option
 @click.pass_context

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from fs_client.cli.failure import Usage
-from fs_client.cli.options import cluster_option, json_option
+from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.text import human_size, put_json
 
@@ -24,7 +24,7 @@ _ASK_S = 2.0
 
 
 @click.command()
-@click.argument("address", required=False, metavar="[CLUSTER]")
+@cluster_argument
 @click.option(
     "--interval", "interval_s", type=click.FloatRange(0.2), default=2.0, show_default=True, metavar="SECONDS",
     help="Between two looks.",

@@ -12,6 +12,7 @@ from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.manager_api import Administered
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
+from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.text import counted, local_time, put, put_json
 
 DAY_S = 86_400
@@ -53,7 +54,7 @@ output_option = click.option(
 )
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @json_option
 @cluster_option
 @click.pass_context

@@ -81,6 +81,13 @@ def test_no_command_shows_the_help() -> None:
     ("arguments", "line"),
     [
         (["frob"], "emberfs: No such command 'frob'. (see: emberfs --help)"),
+        (["statu"], "emberfs: No such command 'statu'. Did you mean status or stat or stats? (see: emberfs --help)"),
+        (["put", "a", "ember:/"], "emberfs: No such command 'put'. Did you mean cp? (see: emberfs --help)"),
+        (["config", "shwo"], "emberfs: No such command 'shwo'. Did you mean show? (see: emberfs config --help)"),
+        (["ls", "emberfs:/data"], "emberfs: 'emberfs:/data': did you mean ember:/data? A local file of this name is"),
+        (["cp", "a", "Ember://h:1/data"], "did you mean ember://h:1/data?"),
+        (["ls", "h:1:/data"], "emberfs: 'h:1:/data': write ember://h:1/data\n"),
+        (["status", "ember:///"], "'ember:///' names no server; write HOST:PORT or ember://HOST:PORT/"),
         (["up", "--storage", "0"], "emberfs: Invalid value for '--storage': 0 is not in the range 1<=x<=99."),
         (["ls", "--bad"], "emberfs: No such option '--bad'."),
         (["up", "--chunk-size", "100000"], "chunk size 100000 is not a power of two from 64 KiB to 64 MiB"),

@@ -3,7 +3,9 @@
 import pytest
 
 from fs_client.cli.failure import Usage
-from fs_client.cli.options import Size
+from fs_client.cli.mounting import full_source, split_source
+from fs_client.cli.on_a_mount import below_a_mount
+from fs_client.cli.options import ClusterAddress, Size
 from fs_client.cli.remote import parse, printable, require
 from fs_client.cli.text import counted, human_size
 
@@ -40,6 +42,62 @@ def test_mistakes_say_what_was_meant() -> None:
         parse("ember:data", "here:1")
     with pytest.raises(Usage, match="names no server"):
         parse("ember:///data", "here:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("emberfs:/data", "ember:/data"),
+        ("EMBER:/data", "ember:/data"),
+        ("emberfs://h:1/data", "ember://h:1/data"),
+        ("embr:/", "ember:/"),
+    ],
+)
+def test_a_mistyped_scheme_is_no_local_path(text: str, meant: str) -> None:
+    for read in (parse, require):
+        with pytest.raises(Usage, match=f"did you mean {meant}\\?"):
+            read(text, "here:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("127.0.0.1:9700/data", "ember://127.0.0.1:9700/data"),
+        ("h1:1,h2:2:/a/b", "ember://h1:1,h2:2/a/b"),
+        ("[::1]:9700", "ember://[::1]:9700/"),
+    ],
+)
+def test_paths_as_mount_takes_them(text: str, meant: str) -> None:
+    with pytest.raises(Usage) as refused:
+        require(text, "here:1")
+    assert str(refused.value.message) == f"{text!r}: write {meant}"
+    assert parse(text, "here:1") is None, "cp may mean a local file"
+
+
+def test_paths_on_mounts_are_those_of_the_cluster() -> None:
+    points = [("/mnt", "h:1"), ("/mnt/deep", "h:2:/data/sets"), ("/", "h:3:/root")]
+    assert below_a_mount("/mnt", points) == "/"
+    assert below_a_mount("/mnt/a/b", points) == "/a/b"
+    assert below_a_mount("/mnt/deep", points) == "/data/sets"
+    assert below_a_mount("/mnt/deep/a", points) == "/data/sets/a"
+    assert below_a_mount("/mnt2/a", points) == "/root/mnt2/a"
+    assert below_a_mount("/mnt2/a", points[:2]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("h:1", "h:1"), ("ember://h:1", "h:1"), ("ember://h:1,i:2/a", "h:1,i:2"), ("ember:/", ""), ("[::1]:1", "[::1]:1")],
+)
+def test_addresses_may_be_written_as_remote_paths(text: str, address: str) -> None:
+    assert ClusterAddress().convert(text, None, None) == address
+
+
+def test_what_is_mounted_may_be_written_as_a_remote_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMBERFS_CLUSTER", raising=False)
+    assert split_source(full_source("ember:/data/")) == ("127.0.0.1:9700", "/data")
+    monkeypatch.setenv("EMBERFS_CLUSTER", "h:1,i:2")
+    assert split_source(full_source("ember:/")) == ("h:1,i:2", "/")
+    assert split_source(full_source("ember://j:3/a")) == ("j:3", "/a")
 
 
 def test_children() -> None:

@@ -312,6 +312,8 @@ class RenameFlags(enum.IntFlag):
     NONE = 0
     NO_REPLACE = 1
     EXCHANGE = 2
+    WHITEOUT = 4
+    """In the place of what moves a white-out is left: a character device 0:0, which hides a name of a layer below."""
 
 
 class Rename(msgspec.Struct, frozen=True, array_like=True):

@@ -24,6 +24,8 @@ from fs_meta.ops.resolve import SELF, missing, place_of
 from fs_meta.schema import Entry, Inode
 
 DEVICES: Final = frozenset((FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE))
+WHITEOUT: Final = (FileType.CHARACTER_DEVICE, 0)
+"""No device: it hides a name of a layer below."""
 DEVICE_MAX: Final = 2**32 - 1
 """Linux has 12 bits of major and 20 bits of minor number; `os.makedev` lays them into 32."""
 
@@ -32,9 +34,10 @@ async def mknod(context: Context, request: Mknod) -> AttributesReply:
     """Make it; owner, group, mode and the parent's times as `create`. A fifo, socket or device has no layout.
 
     POSIX mknod: EEXIST if the name is there, a dangling symbolic link included. ENOENT: the name ends with `/`. EACCES,
-    EPERM: nothing may be put into the directory. EPERM: a device and the user is not root; the type is directory.
-    EINVAL: the type is symbolic link; a layout for what has no contents, or a wrong one; a device number out of range.
-    The walk's errors. CLUSTER_NOT_READY (retry): a regular file, and there is no chain table yet.
+    EPERM: nothing may be put into the directory. EPERM: a device, unless it is a white-out, and the user is not root;
+    the type is directory. EINVAL: the type is symbolic link; a layout for what has no contents, or a wrong one; a
+    device number out of range. The walk's errors. CLUSTER_NOT_READY (retry): a regular file, and there is no chain
+    table yet.
     """
     type_ = request.type
     _check(request)
@@ -52,7 +55,7 @@ async def mknod(context: Context, request: Mknod) -> AttributesReply:
             raise await missing(txn, parent_id, name)
         parent = await get_directory(txn, parent_id)
         check_make(parent_id, parent, user)
-        if type_ in DEVICES and user.uid:
+        if type_ in DEVICES and user.uid and (type_, request.device) != WHITEOUT:
             raise EmberError(Code.NOT_PERMITTED, f"user {user.uid} may not make a device: only root may")
         layout = None
         if type_ is FileType.FILE:

@@ -2,7 +2,7 @@
 
 Checks in this order (Linux where POSIX leaves a choice); nothing is put before the last of them:
 
-1. flags: NO_REPLACE with EXCHANGE, or an unknown bit: EINVAL. A last component `.` or `..`: EINVAL; the root: EBUSY.
+1. flags: EXCHANGE with any other, or an unknown bit: EINVAL. A last component `.` or `..`: EINVAL; the root: EBUSY.
 2. The source must exist; for EXCHANGE the destination too: ENOENT. For NO_REPLACE the destination must not: EEXIST.
 3. A trailing `/` on either name: what moves must be a directory, else ENOTDIR (EXCHANGE: each its own).
 4. Source and destination are the same inode (the same entry, or two names of one file): success, nothing is done.
@@ -17,13 +17,14 @@ Checks in this order (Linux where POSIX leaves a choice); nothing is put before 
 10. A directory that changes its parent must be writable (its `..` changes): EACCES. For EXCHANGE this holds for both.
 11. A replaced directory must be empty: ENOTEMPTY.
 
-A replaced file loses a link as in unlink, a replaced empty directory goes.
+A replaced file loses a link as in unlink, a replaced empty directory goes. A white-out is the user's, like what mknod
+makes; anybody may leave one.
 """
 
 from dataclasses import dataclass
 
 from fs_common.errors import Code, EmberError
-from fs_common.ids import ROOT_INODE
+from fs_common.ids import ROOT_INODE, InodeId
 from fs_common.limits import PATH_DEPTH_MAX
 from fs_common.methods import RENAME
 from fs_common.records.meta import FileType, Rename, RenameFlags, User
@@ -31,13 +32,30 @@ from fs_common.records.session import Empty
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
-from fs_meta.ops.inodes import delete_inode, drop_link, get_directory, get_entry, is_empty, put_inode, touch_directory
+from fs_meta.ops.inodes import (
+    delete_inode,
+    drop_link,
+    get_directory,
+    get_entry,
+    group_of_child,
+    is_empty,
+    put_inode,
+    touch_directory,
+)
 from fs_meta.ops.once import EMPTY, once
 from fs_meta.ops.permission import WRITE, check_make, check_remove, check_rights
 from fs_meta.ops.resolve import SELF, get_inode, missing, place_of
 from fs_meta.schema import Entry, Inode
 
 _DIRECTORY = FileType.DIRECTORY
+_FLAGS = (
+    RenameFlags.NONE,
+    RenameFlags.NO_REPLACE,
+    RenameFlags.EXCHANGE,
+    RenameFlags.WHITEOUT,
+    RenameFlags.NO_REPLACE | RenameFlags.WHITEOUT,
+)
+"""All that go together."""
 
 
 @dataclass(slots=True)
@@ -61,8 +79,11 @@ async def rename(context: Context, request: Rename) -> Empty:
     """
     flags = request.flags
     exchange = bool(flags & RenameFlags.EXCHANGE)
-    if flags not in (0, RenameFlags.NO_REPLACE, RenameFlags.EXCHANGE):
-        raise EmberError(Code.INVALID, f"rename flags {flags}: none, no-replace (1) or exchange (2)")
+    if flags not in _FLAGS:
+        raise EmberError(
+            Code.INVALID, f"rename flags {flags}: exchange (2) alone, or any of no-replace (1) and white-out (4)"
+        )
+    whiteout = await context.inode_ids.take() if flags & RenameFlags.WHITEOUT else None
     now_ns = context.now_ns()
 
     async def apply(txn: Transaction) -> tuple[Empty, int]:
@@ -91,7 +112,10 @@ async def rename(context: Context, request: Rename) -> Empty:
             raise EmberError(Code.NOT_EMPTY, f"directory {target.name!r} in directory {target.parent} has entries")
         if exchange:
             return EMPTY, _exchange(txn, request.request, source, target, now_ns)
-        return EMPTY, await _move(txn, context, request.request, source, target, now_ns)
+        change = await _move(txn, context, request.request, source, target, now_ns)
+        if whiteout is not None:
+            change += _leave(txn, request, source, whiteout, now_ns)
+        return EMPTY, change
 
     return await once(context, RENAME, request.request, apply, relaxed=request.relaxed)
 
@@ -196,6 +220,18 @@ async def _move(txn: Transaction, context: Context, request: bytes, source: _Sid
     _settle_in(txn, request, source, target, now_ns)
     _touch_both(txn, source, target, now_ns)
     return change
+
+
+def _leave(txn: Transaction, request: Rename, source: _Side, whiteout: int, now_ns: int) -> int:
+    """Put a white-out where the source was. Returns the change of the number of inodes."""
+    parent, user = source.directory, request.user
+    assert parent is not None
+    type_ = FileType.CHARACTER_DEVICE
+    gid = group_of_child(parent, user)
+    put_inode(txn, whiteout, Inode(type_, 0, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, None))
+    entry = Entry(InodeId(whiteout), type_, request.request)
+    txn.put(schema.entry_key(source.parent, source.name), schema.encode(entry))
+    return 1
 
 
 def _settle_in(txn: Transaction, request: bytes, leaves: _Side, joins: _Side, now_ns: int) -> None:

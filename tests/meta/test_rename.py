@@ -5,11 +5,12 @@ import errno
 import pytest
 
 from fs_common.limits import PATH_DEPTH_MAX
-from fs_common.records.meta import RenameFlags
+from fs_common.records.meta import FileType, RenameFlags, User
 from tests.meta.world import ROOT, World, fails, world
 from tests.support import run
 
 NO_REPLACE, EXCHANGE = int(RenameFlags.NO_REPLACE), int(RenameFlags.EXCHANGE)
+WHITEOUT = int(RenameFlags.WHITEOUT)
 
 
 async def _tree(w: World) -> None:
@@ -54,7 +55,9 @@ WRONG = [
     (b"/", b"new", 0, errno.EBUSY),
     (b"d", b"/", 0, errno.EBUSY),
     (b"f", b"new", NO_REPLACE | EXCHANGE, errno.EINVAL),
-    (b"f", b"new", 4, errno.EINVAL),
+    (b"f", b"new", 8, errno.EINVAL),
+    (b"f", b"g", WHITEOUT | EXCHANGE, errno.EINVAL),
+    (b"f", b"g", WHITEOUT | NO_REPLACE, errno.EEXIST),
     (b"f", b"new", -1, errno.EINVAL),
     # A name that is there.
     (b"d", b"f", 0, errno.ENOTDIR),
@@ -248,5 +251,46 @@ def test_the_ancestors_that_are_read_have_a_bound() -> None:
             await w.mkdir(b"m")
             with fails(errno.ENAMETOOLONG):
                 await w.rename(b"m", b"m", new_at=at)
+
+    run(body())
+
+
+@pytest.mark.parametrize("flags", [WHITEOUT, WHITEOUT | NO_REPLACE])
+@pytest.mark.parametrize("name", [b"f", b"d", b"to_d"])
+def test_a_white_out_is_left(name: bytes, flags: int) -> None:
+    async def body() -> None:
+        async with world() as w:
+            await _tree(w)
+            await w.mkdir(b"group")
+            await w.set_attr(b"group", gid=77)
+            await w.set_attr(b"group", mode=0o2777)
+            await w.set_attr(b"d", mode=0o777)
+            await w.rename(name, b"group/" + name)
+            await w.set_attr(b"", mode=0o777)
+            before = await _picture(w)
+            used = w.context.inode_count.estimate
+            moved = await w.stat(b"group/" + name, follow=False)
+            user = w.acting(User(5, 6))
+            await user.rename(b"group/" + name, b"new", flags)
+            left = await w.stat(b"group/" + name, follow=False)
+            assert (left.type, left.device, left.mode) == (FileType.CHARACTER_DEVICE, 0, 0)
+            assert (left.uid, left.gid, left.links) == (5, 77, 1)
+            assert (await w.stat(b"new", follow=False)).inode == moved.inode
+            assert w.context.inode_count.estimate == used + 1
+            after = await _picture(w)
+            assert len(after) == len(before) + 1
+            await w.unlink(b"group/" + name)
+            assert w.context.inode_count.estimate == used
+
+    run(body())
+
+
+def test_a_rename_of_two_names_of_one_file_leaves_no_white_out() -> None:
+    async def body() -> None:
+        async with world() as w:
+            await _tree(w)
+            before = await _picture(w)
+            await w.rename(b"f", b"f2", WHITEOUT)
+            assert await _picture(w) == before
 
     run(body())

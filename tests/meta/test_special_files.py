@@ -173,7 +173,10 @@ def test_only_root_makes_devices() -> None:
             user = w.acting(User(5, 6))
             for type_ in (FileType.CHARACTER_DEVICE, FileType.BLOCK_DEVICE):
                 with fails(errno.EPERM):
-                    await user.mknod(b"new", type_)
+                    await user.mknod(b"new", type_, device=DEVICE)
+            with fails(errno.EPERM):
+                await user.mknod(b"new", FileType.BLOCK_DEVICE, device=0)
+            await user.mknod(b"whiteout", FileType.CHARACTER_DEVICE, device=0)
             for type_ in (FileType.FIFO, FileType.SOCKET, FileType.FILE):
                 await user.mknod(type_.name.encode(), type_)
 

@@ -1,12 +1,13 @@
-"""renameat2: NOREPLACE and EXCHANGE."""
+"""renameat2: NOREPLACE, EXCHANGE and WHITEOUT."""
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from tests.posix.calls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+from tests.posix.calls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 from tests.posix.files import exists, make, names, opened, refused
 from tests.posix.people import ALICE, actor, as_user
 from tests.posix.test_rename import KINDS, build
@@ -126,3 +127,42 @@ def test_contradicting_and_unknown_flags(directory: Path, flags: int) -> None:
     with refused(errno.EINVAL):
         renameat2(directory / "a", directory / "b", flags)
     assert names(directory) == {"a", "b"}
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_white_out_is_left(directory: Path, kind: str, replaces: bool) -> None:
+    (directory / "elsewhere").mkdir()
+    old, new = build(directory, "old", kind), directory / "elsewhere" / "new"
+    inode = os.lstat(old).st_ino
+    assert os.listdir(directory / "elsewhere") == []
+    if replaces:
+        build(directory / "elsewhere", "new", "empty" if kind in ("empty", "full") else "file")
+    renameat2(old, new, RENAME_WHITEOUT)
+    assert os.lstat(new).st_ino == inode
+    left = os.lstat(old)
+    assert (left.st_mode, left.st_rdev, left.st_nlink) == (stat.S_IFCHR, 0, 1)
+    assert {"old", "elsewhere"} <= names(directory)
+    old.unlink()
+    assert not exists(old)
+
+
+def test_white_outs_of_somebody_without_privilege(directory: Path) -> None:
+    directory.chmod(0o777)
+
+    def leave() -> None:
+        make(directory / "f")
+        renameat2(directory / "f", directory / "g", RENAME_WHITEOUT)
+        os.mknod(directory / "h", stat.S_IFCHR)
+
+    as_user(leave)
+    for name in ("f", "h"):
+        left = os.lstat(directory / name)
+        assert (left.st_rdev, left.st_uid, stat.S_IFMT(left.st_mode)) == (0, ALICE, stat.S_IFCHR)
+
+
+def test_white_out_with_exchange(directory: Path) -> None:
+    make(directory / "f")
+    make(directory / "g")
+    with refused(errno.EINVAL):
+        renameat2(directory / "f", directory / "g", RENAME_WHITEOUT | RENAME_EXCHANGE)

@@ -14,8 +14,6 @@ from fs_common.errors import Code, EmberError
 from fs_common.records import meta
 from fs_common.records.following import Promised
 
-_RENAME_WHITEOUT = 4
-
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
     nodes = mount.nodes
@@ -162,8 +160,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         return None
 
     async def rename(request: Request, asked: requests.Rename2) -> Result:
-        if asked.flags & _RENAME_WHITEOUT:
-            raise EmberError(Code.INVALID, "white-outs are not made here")
         exchange = bool(asked.flags & meta.RenameFlags.EXCHANGE)
         source = await inode_of(request, request.node, asked.old)
         replaced = await inode_of(request, asked.newdir, asked.new)
@@ -202,7 +198,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return None
         if replaced:
             gone(asked.newdir, asked.new, replaced, is_directory(replaced), sent)
-        nodes.put_name(request.node, asked.old, 0, now)
+        if asked.flags & meta.RenameFlags.WHITEOUT:
+            nodes.drop_name(request.node, asked.old)
+        else:
+            nodes.put_name(request.node, asked.old, 0, now)
         if source:
             nodes.change(source)
             nodes.put_name(asked.newdir, asked.new, source, now)

@@ -42,6 +42,7 @@ BENCHMARKS = (
     Entry("mount_stream", "a large file through a mount"),
     Entry("mount_files", "small files through a mount"),
     Entry("mount_names", "stat, ls -l, find, du through a mount"),
+    Entry("mount_memory", "memory of a mount after a million files were listed"),
     Entry("load", "loader samples over memory"),
     Entry("copy_in", "emberfs cp -r of a source tree"),
     Entry("resync", "a replica that was away is filled up"),

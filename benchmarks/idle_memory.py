@@ -40,6 +40,10 @@ def run(context: Context) -> list[Figure]:
     return figures
 
 
+def resident_mb(pid: int) -> float:
+    return _mb(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Rss")
+
+
 def _mb(rollup: str, field: str) -> float:
     """A field of smaps_rollup, given there in KiB."""
     for line in rollup.splitlines():

@@ -1,6 +1,7 @@
 """A mount of the measured cluster for the time of a measurement, made and ended by the commands that people use."""
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,10 @@ class Mount:
         if self._mounted:
             self._mounted = False
             _emberfs("umount", str(self.path))
+
+    def daemon(self) -> int:
+        """Its pid."""
+        return int(json.loads((self.path / ".emberfs" / "stats").read_text())["pid"])
 
     def again(self) -> None:
         """Forget everything that the kernel and the daemon know."""

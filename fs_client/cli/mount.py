@@ -46,6 +46,7 @@ def mount(
       remount                     what is mounted gets other of the words above; nothing else changes
       allow_other, noallow_other  whether other users may use it (if root mounts they may)
       cache=SIZE, dirty=SIZE      memory for direct I/O's cached bytes, and for bytes that are not stored yet
+      known=SIZE                  memory for names and attributes; beyond it what was not used lately is forgotten
       max_read=SIZE, read_ahead=SIZE, timeout=SECONDS
       token_file=FILE             what the mount is known by, where the cluster has security on (a token in token=
                                   can be read in the process list for a moment)

@@ -350,6 +350,7 @@ NOTIFY_STORE_OUT = Layout("fuse_notify_store_out", 24, "Q nodeid, Q offset, I si
 NOTIFY_RETRIEVE_OUT = Layout("fuse_notify_retrieve_out", 32, "Q notify_unique, Q nodeid, Q offset, I size, 4x")
 NOTIFY_RETRIEVE_IN = Layout("fuse_notify_retrieve_in", 40, "8x, Q offset, I size, 4x, 16x")
 """What NOTIFY_REPLY brings; as large as `WRITE_IN`, so that data of both lands at the same place."""
+PRUNE_MINOR: Final = 45
 NOTIFY_PRUNE_OUT = Layout("fuse_notify_prune_out", 16, "I count, 4x, 8x")
 
 WRITE_HEAD_SIZE: Final = IN_HEADER.size + WRITE_IN.size

@@ -261,5 +261,11 @@ def notify_inc_epoch() -> bytes:
     return _notification(Notify.INC_EPOCH, b"")
 
 
+def notify_prune(nodes: Sequence[int]) -> bytes:
+    """Forget these inodes, as far as nobody uses them (7.45)."""
+    head = _notification(Notify.PRUNE, abi.NOTIFY_PRUNE_OUT.pack(len(nodes)), 8 * len(nodes))
+    return head + struct.pack(f"<{len(nodes)}Q", *nodes)
+
+
 def _notification(code: Notify, body: bytes, data_length: int = 0) -> bytes:
     return abi.OUT_HEADER.pack(abi.OUT_HEADER.size + len(body) + data_length, code, 0) + body

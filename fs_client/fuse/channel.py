@@ -20,7 +20,7 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -620,6 +620,19 @@ class Channel:
     def notify_store(self, node: int, offset: int, data: bytes | memoryview) -> bool:
         """Put `data` into the kernel's pages of `node`; its memory is stable until `notified` returns."""
         return self._notifiers.waiting.send(answers.notify_store(node, offset, data))
+
+    @property
+    def prunes(self) -> bool:
+        """The kernel knows `notify_prune`."""
+        return self.negotiated is not None and self.negotiated.minor >= abi.PRUNE_MINOR
+
+    def notify_prune(self, nodes: Sequence[int]) -> bool:
+        """Forget these, as far as nobody uses them. What is forgotten comes as FORGET, of the rest nothing."""
+        return self._notifiers.waiting.send([answers.notify_prune(nodes)])
+
+    def told(self) -> bool:
+        """As `notified`, now."""
+        return self._notifiers.waiting.idle
 
     def notify_resend(self) -> bool:
         """Have all requests sent again that a reader before this one took and did not answer."""

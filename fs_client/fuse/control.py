@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fs_client.fuse import abi, answers, requests, shown
+from fs_client.fuse.forgetting import known_bytes
 from fs_client.fuse.kernel_request import Request, Result
 from fs_client.fuse.nodes import FOREVER, Node
 from fs_common import methods
@@ -50,6 +51,7 @@ class Control:
             b"absent_s": self._set_times("absent_s"),
             b"cache_bytes": self._set_cache,
             b"dirty_bytes": self._set_dirty,
+            b"known_bytes": self._set_known,
         }
         self._listings: dict[int, list[DirectoryEntry]] = {}
         now = time.time_ns()
@@ -189,6 +191,9 @@ class Control:
     def _set_dirty(self, value: str) -> None:
         self._mount.policy.dirty_bytes = self._mount.dirty.limit = max(int(_number(value)), 1 << 20)
 
+    def _set_known(self, value: str) -> None:
+        self._mount.policy.known_bytes = max(int(_number(value)), 1 << 20)
+
 
 def _number(text: str) -> float:
     try:
@@ -207,6 +212,7 @@ def statistics(mount: "Mount") -> dict[str, Any]:
     return {
         "cluster": mount.fs.options.cluster,
         "client": shown_client(mount.client),
+        "pid": os.getpid(),
         "uptime_s": round(time.time() - mount.began, 3),
         "protocol": None if negotiated is None else f"7.{negotiated.minor}",
         "features": [] if negotiated is None else sorted(negotiated.names()),
@@ -227,6 +233,7 @@ def statistics(mount: "Mount") -> dict[str, Any]:
         "interrupts": counters.interrupts,
         "gave_up": counters.gave_up,
         "nodes": len(mount.nodes.by_inode),
+        "known_bytes": known_bytes(mount.nodes),
         "open_files": len(mount.handles.files),
         "open_directories": len(mount.handles.directories),
         "dirty_bytes": mount.dirty.held,

@@ -19,6 +19,7 @@ from fs_client.fuse.control import Control
 from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import BACKGROUND_S, SETTLE_AGE_S, File
 from fs_client.fuse.following import CHANGES, Following
+from fs_client.fuse.forgetting import Bound
 from fs_client.fuse.handles import Handle, Handles
 from fs_client.fuse.lock_questions import LockQuestions
 from fs_client.fuse.locks import release_all_locks
@@ -136,6 +137,7 @@ class Mount:
         self._kept: list[asyncio.Task[None]] = []
         self.following = Following(self)
         self.lock_questions = LockQuestions(self)
+        self._bound = Bound(self)
 
     # Calls
 
@@ -418,6 +420,7 @@ class Mount:
             elif file.settle_due <= now:
                 file.settle_due = FOREVER
                 self.spawn(self._settle(file))
+        self._bound.look()
         self.nodes.sweep(now)
         if self._known_nodes.passed(len(self.nodes.by_inode)):
             self.nodes.compact()

@@ -55,6 +55,7 @@ class Node:
         "plain_until",
         "promised",
         "removed",
+        "seen",
         "sizes",
         "stored_bytes",
         "stored_version",
@@ -79,6 +80,8 @@ class Node:
         """Stamp of the last change made here."""
         self.lookups = 0
         """References the kernel has by look-ups."""
+        self.seen = 1
+        """`lookups` when `forgetting` looked at it last: more since say that it is of use."""
         self.file: File | None = None
         """While it is open here."""
         self.directory: Names | None = None
@@ -145,6 +148,14 @@ class Names:
         """Nothing is known but what belongs to the mount itself."""
         self.entries = {name: found for name, found in self.entries.items() if found[1] == FOREVER}
 
+    def forget(self) -> None:
+        """As if it had never been asked for."""
+        self.unpromised()
+        self.clear()
+        self.spans.clear()
+        if self.complete_until != FOREVER:
+            self.complete_until = NEVER
+
     def listed_until(self, name: bytes, now: float) -> float | None:
         """Until when a listing that would have had the name is believed; None: there is none."""
         for after, last, until in self.spans:
@@ -176,6 +187,13 @@ class Nodes:
         """For names that do not exist."""
         self._listings_exclude = listings_exclude
         self.by_inode: dict[int, Node] = {}
+        """Those that were of no use for longest come first."""
+        self.named: dict[int, Names] = {}
+        """`Node.directory` of those that have one; first where nothing was listed for longest."""
+        self.forgotten = 0
+        """Nodes that the kernel has given up, in all."""
+        self.names_about = 0
+        """Names in all of them, or more; `forgetting` counts anew."""
         self._stamp = 0
         self._floor = 0
         """Highest `changed` of nodes that were dropped: an answer about an unknown inode has to be newer."""
@@ -185,12 +203,12 @@ class Nodes:
         """What was promised to requests sent before this stamp is not believed."""
         self._names_promised_from = 0
         """The same, of names."""
-        self._loose: deque[tuple[float, int]] = deque()
+        self.loose: deque[tuple[float, int]] = deque()
         """(when, inode): nodes to drop then, if nobody refers to them; times ascend. Each node that nobody refers to is
         in it."""
         self._absent: deque[tuple[float, int, bytes]] = deque()
         """(when, directory, name): names that do not exist, to drop then if they are not believed; times ascend."""
-        self._root = root
+        self.root = root
         self.node(root).lookups = 1
 
     # Stamps
@@ -334,7 +352,7 @@ class Nodes:
     def _made(self, inode: int, keep_until: float) -> Node:
         node = self.by_inode[inode] = Node(inode)
         node.changed = self._floor
-        self._loose.append((keep_until, inode))
+        self.loose.append((keep_until, inode))
         return node
 
     def adopt(self, attributes: Attributes, stamp: int, now: float, promised: int = 0) -> Node:
@@ -401,7 +419,9 @@ class Nodes:
             return
         node.lookups = max(node.lookups - count, 0)
         if not node.lookups:
-            self._loose.append((now, inode))
+            self.forgotten += 1
+            # Before those that were fetched ahead and are not asked for yet.
+            self.loose.appendleft((now, inode))
 
     def compact(self) -> None:
         """Tables that were large become as small as what is in them: a dict never shrinks by itself. Costs what is
@@ -415,17 +435,16 @@ class Nodes:
     def sweep(self, now: float) -> None:
         """Drop nodes that nobody refers to and that are old or removed, and names that are known not to exist and old.
         Called now and then; costs what it drops."""
-        loose, by_inode = self._loose, self.by_inode
+        loose, by_inode = self.loose, self.by_inode
         while loose and loose[0][0] <= now:
             _, inode = loose.popleft()
             node = by_inode.get(inode)
-            if node is None or node.lookups or node.file is not None or inode == self._root:
+            if node is None or node.lookups or node.file is not None or inode == self.root:
                 continue
             if node.expires > now and not node.removed:
                 loose.append((node.expires if node.expires != FOREVER else now + 60.0, inode))
                 continue
-            self._floor = max(self._floor, node.changed)
-            del by_inode[inode]
+            self.drop(node)
         absent = self._absent
         while absent and absent[0][0] <= now:
             _, directory, name = absent.popleft()
@@ -439,12 +458,17 @@ class Nodes:
                 else:
                     del node.directory.entries[name]
 
+    def drop(self, node: Node) -> None:
+        self._floor = max(self._floor, node.changed)
+        del self.by_inode[node.inode]
+        self.named.pop(node.inode, None)
+
     # Names
 
     def names(self, directory: int) -> Names:
         node = self.node(directory)
         if node.directory is None:
-            node.directory = Names()
+            node.directory = self.named[directory] = Names()
         return node.directory
 
     def find(self, directory: int, name: bytes, now: float) -> tuple[int, float] | None:
@@ -483,6 +507,7 @@ class Nodes:
             return
         until = now + (self.name_s if inode else self.absent_s)
         names.entries[name] = (inode, until)
+        self.names_about += 1
         if not inode:
             self._absent.append((until, directory, name))
         if len(names.entries) > NAMES_MAX:
@@ -520,6 +545,8 @@ class Nodes:
         # A name that was put by a change here is newer than the page.
         fresh = stamp >= self.node(directory).changed
         names = known.entries
+        self.names_about += len(entries)
+        self.named[directory] = self.named.pop(directory)
         for entry in entries:
             if entry.attributes is not None:
                 adopt(entry.attributes, stamp, now, promised)

@@ -60,6 +60,9 @@ class Notifier:
         """Started by the first notification."""
         self._gone: asyncio.Future[None] | None = None
         """The thread's end."""
+        self._queued = 0
+        self._taken = 0
+        """Of them, those whose writes have returned; changed by the thread alone."""
         self._stopped = False
         """Nothing more is written. Set by the loop, read by the thread before each write."""
 
@@ -71,12 +74,18 @@ class Notifier:
         if self._queue.qsize() >= QUEUED_MAX:
             return False
         self._counters.notifications += 1
+        self._queued += 1
         self._queue.put(message)
         if self._thread is None:
             self._gone = self._loop.create_future()
             self._thread = threading.Thread(target=self._write_all, name=self._name, daemon=True)
             self._thread.start()
         return True
+
+    @property
+    def idle(self) -> bool:
+        """All that were sent are written."""
+        return self._taken >= self._queued
 
     async def sent(self, message: Message) -> None:
         """Write it, behind those before it."""
@@ -123,6 +132,7 @@ class Notifier:
                 except OSError as error:
                     if error.errno not in _EXPECTED:
                         logger.warning("the kernel refused a notification: %s", error.strerror)
+                self._taken += 1
         if self._gone is not None:
             self._tell(self._gone)
 

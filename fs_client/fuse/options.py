@@ -20,7 +20,7 @@ KERNEL_WORDS = ("nosuid", "nodev", "noexec", "sync")
 """Passed on to mount(2), and `noatime` always."""
 _UNDONE = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync"}
 """Words that take another one away."""
-_VALUES = ("consistency", "cache", "dirty", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
+_VALUES = ("consistency", "cache", "dirty", "known", "max_read", "max_write", "read_ahead", "timeout", "attr_timeout",
            "entry_timeout", "negative_timeout", "token", "token_file", "tls_ca", "transport",
            "rdma_devices", "rdma_subnets", "log", "log_level", "metrics_port", "metrics_host",
            "slow_operation_ms")  # fmt: skip
@@ -46,6 +46,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 SLOW_OPERATION_MS = 1000
 DATASET_S = 3600.0
 """How long a dataset mount believes what it was told."""
+DATASET_KNOWN_BYTES = 1 * GIB
+"""Of names and attributes: about a million files, so that opens of one epoch are answered from memory in the next."""
 
 
 class BadOption(ValueError):
@@ -92,7 +94,7 @@ def parse(words: Iterable[str]) -> MountOptions:
     policy = options.policy
     times: dict[str, float] = {}
     given = [word.strip() for text in words for word in text.split(",") if word.strip()]
-    read_ahead_given = False
+    read_ahead_given = known_given = False
     for word in given:
         name, equals, value = word.partition("=")
         match name:
@@ -120,6 +122,9 @@ def parse(words: Iterable[str]) -> MountOptions:
                 policy.cache_bytes = _size(word, value)
             case "dirty" if equals:
                 policy.dirty_bytes = _size(word, value, least=MIB)
+            case "known" if equals:
+                policy.known_bytes = _size(word, value, least=MIB)
+                known_given = True
             case "max_read" if equals:
                 options.max_read_bytes = _size(word, value, least=4 * KIB)
             case "max_write" if equals:
@@ -169,11 +174,13 @@ def parse(words: Iterable[str]) -> MountOptions:
                 pass
             case _:
                 raise _bad_word(word, name)
-    _apply_consistency(options, times, read_ahead_given=read_ahead_given)
+    _apply_consistency(options, times, read_ahead_given=read_ahead_given, known_given=known_given)
     return options
 
 
-def _apply_consistency(options: MountOptions, times: dict[str, float], *, read_ahead_given: bool) -> None:
+def _apply_consistency(
+    options: MountOptions, times: dict[str, float], *, read_ahead_given: bool, known_given: bool
+) -> None:
     policy = options.policy
     if policy.strict:
         if any(times.values()):
@@ -185,6 +192,8 @@ def _apply_consistency(options: MountOptions, times: dict[str, float], *, read_a
         policy.attribute_s = policy.name_s = policy.absent_s = DATASET_S
         if not read_ahead_given:
             options.read_ahead_bytes = 64 * MIB
+        if not known_given:
+            policy.known_bytes = DATASET_KNOWN_BYTES
     policy.attribute_s = times.get("attr_timeout", policy.attribute_s)
     policy.name_s = times.get("entry_timeout", policy.name_s)
     policy.absent_s = times.get("negative_timeout", min(policy.absent_s, policy.name_s))

@@ -29,6 +29,8 @@ class Policy:
     """Of the daemon's own cache of file data, for direct I/O."""
     dirty_bytes: int = 256 * MIB
     """Written and not yet stored, of all files."""
+    known_bytes: int = 80 * MIB
+    """About what the daemon remembers of names and attributes; see `forgetting`."""
     kernel_checks: bool = True
     """The kernel checks permissions before it asks (`default_permissions`)."""
     control: bool = True

@@ -72,6 +72,7 @@ ATTR_BYTES = u64(1, 2, 3, 4, 5, 6) + u32(7, 8, 9, 0o100644, 10, 11, 12, 13, 14, 
         (answers.notify_poll(1), struct.pack("<IiQQ", 24, 1, 0, 1)),
         (answers.notify_resend(), struct.pack("<IiQ", 16, 7, 0)),
         (answers.notify_inc_epoch(), struct.pack("<IiQ", 16, 8, 0)),
+        (answers.notify_prune([5, 2**63]), struct.pack("<IiQIIQQQ", 48, 9, 0, 2, 0, 0, 5, 2**63)),
     ],
 )  # fmt: skip
 def test_golden_bytes(built: bytes, expected: bytes) -> None:

@@ -136,7 +136,8 @@ def test_whatever_goes_wrong_the_old_daemon_serves_on(error: BaseException, monk
         return outcome
 
     following = SimpleNamespace(close=nothing, begin=lambda: begun.append("following"))
-    mount = SimpleNamespace(channel=channel, quiet=nothing, following=following)
+    questions = SimpleNamespace(close=nothing, begin=lambda: begun.append("lock questions"))
+    mount = SimpleNamespace(channel=channel, quiet=nothing, following=following, lock_questions=questions)
     one = object.__new__(daemons._Daemon)
     one.mount = mount  # type: ignore[assignment]
     one._settings = SimpleNamespace(mountpoint="/a", metrics_port=NO_PORT)  # type: ignore[assignment]
@@ -155,4 +156,4 @@ def test_whatever_goes_wrong_the_old_daemon_serves_on(error: BaseException, monk
     else:
         with pytest.raises(asyncio.CancelledError):
             run(scenario())
-    assert opened == [(7, Channel.negotiated)] and channel.started == 1 and begun == ["following"]
+    assert opened == [(7, Channel.negotiated)] and channel.started == 1 and begun == ["following", "lock questions"]

@@ -8,8 +8,9 @@ import asyncio
 import os
 
 from fs_client.fuse.files import File
+from fs_client.fuse.listing import Listing
 from fs_common.errors import Code, EmberError
-from fs_common.records.meta import DirectoryEntry, User
+from fs_common.records.meta import User
 
 
 class Handle:
@@ -45,26 +46,24 @@ class Handle:
 
 
 class DirectoryHandle:
-    """An open directory: the listing as of its last start (`rewinddir` begins another)."""
+    """An open directory."""
 
-    __slots__ = ("ahead", "complete", "entries", "inode", "number", "parent", "user")
+    __slots__ = ("ahead", "inode", "listing", "number", "parent", "user")
 
     def __init__(self, number: int, inode: int, user: User) -> None:
         self.number = number
         self.inode = inode
         self.user = user
-        self.entries: list[DirectoryEntry] = []
-        """What was fetched so far, in order. An entry's cookie is its place here plus 3 (`.` is 1, `..` is 2)."""
-        self.complete = False
-        """There are no more."""
+        self.listing = Listing()
+        """As of its last start (`rewinddir` begins another). The cookie of an entry is its place plus 3 (`.` is 1, and
+        `..` 2): where the next one begins."""
         self.parent = 0
         """Inode of `..`; 0: not known yet."""
         self.ahead: asyncio.Task[None] | None = None
         """A task that fetches the next page."""
 
     def restart(self) -> None:
-        self.entries = []
-        self.complete = False
+        self.listing = Listing()
 
 
 class Handles:

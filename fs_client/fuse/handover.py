@@ -36,6 +36,7 @@ from fs_client.fuse import sockets
 from fs_client.fuse.abi import INIT_WRITEBACK_CACHE
 from fs_client.fuse.files import File
 from fs_client.fuse.handles import DirectoryHandle, Handle
+from fs_client.fuse.listing import Listing
 from fs_client.fuse.negotiation import Negotiated
 from fs_client.fuse.nodes import FOREVER
 from fs_client.fuse.sockets import Role
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_SHORT = 1
+"""Of a state without listings of several pages: older daemons take it, too."""
 TAKEN = b"taken"
 TAKEN_S = 30.0
 STATE_BYTES_MAX = 1 << 30
@@ -89,7 +92,9 @@ class OpenDirectory(msgspec.Struct, array_like=True):
     parent: int
     complete: bool
     entries: list[DirectoryEntry]
-    """Without attributes."""
+    """Without attributes, of a listing that is short. What follows stands for one that is not."""
+    pages: list[tuple[int, bytes]] = []
+    """`Listing.packed`; from format 2 on."""
 
 
 class State(msgspec.Struct, array_like=True):
@@ -152,7 +157,7 @@ def receive(mountpoint: str) -> tuple[socket.socket, State, int]:
             state = msgspec.msgpack.decode(_receive(connection, length), type=State)
         except msgspec.DecodeError as error:
             raise EmberError(Code.BAD_BODY, f"the old daemon's state: {error}") from error
-        if state.format != FORMAT:
+        if state.format not in (FORMAT_SHORT, FORMAT):
             raise EmberError(
                 Code.VERSION_MISMATCH, f"the old daemon hands over in format {state.format}, this one takes {FORMAT}"
             )
@@ -182,8 +187,20 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
     for file in files.values():
         file.look_for_losses()
     holders, unsynced = mount.fs.storage.unsynced.captured()
+    directories = [
+        OpenDirectory(
+            handle.number,
+            handle.inode,
+            handle.user.uid,
+            handle.user.gid,
+            handle.parent,
+            handle.listing.complete,
+            *_listing_of(handle),
+        )
+        for handle in mount.handles.directories.values()
+    ]
     return State(
-        FORMAT,
+        FORMAT if any(directory.pages for directory in directories) else FORMAT_SHORT,
         mount.client,
         mount.handles.next_number,
         (
@@ -221,18 +238,7 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
             )
             for handle in mount.handles.files.values()
         ],
-        [
-            OpenDirectory(
-                handle.number,
-                handle.inode,
-                handle.user.uid,
-                handle.user.gid,
-                handle.parent,
-                handle.complete,
-                [DirectoryEntry(entry.name, entry.inode, entry.type) for entry in handle.entries],
-            )
-            for handle in mount.handles.directories.values()
-        ],
+        directories,
         [
             node.attributes
             for node in mount.nodes.by_inode.values()
@@ -242,6 +248,17 @@ def capture(mount: "Mount", negotiated: Negotiated) -> State:
         unsynced,
         mount.root,
     )
+
+
+def _listing_of(handle: DirectoryHandle) -> tuple[list[DirectoryEntry], list[tuple[int, bytes]]]:
+    """`entries`, `pages`"""
+    pages = handle.listing.pages
+    entries = pages[0].entries if len(pages) == 1 else []
+    if entries is None or None in entries:
+        entries = []
+    if len(pages) > 1 or (pages and not entries):
+        return [], handle.listing.packed()
+    return [DirectoryEntry(entry.name, entry.inode, entry.type) for entry in entries if entry is not None], []
 
 
 def restore(mount: "Mount", state: State) -> None:
@@ -277,7 +294,11 @@ def restore(mount: "Mount", state: State) -> None:
         file.handles.add(handle)
     for listing in state.directories:
         directory = DirectoryHandle(listing.number, listing.inode, User(listing.uid, listing.gid, []))
-        directory.parent, directory.complete, directory.entries = listing.parent, listing.complete, listing.entries
+        directory.parent = listing.parent
+        if listing.pages:
+            directory.listing = Listing.unpacked(listing.pages, listing.complete)
+        else:
+            directory.listing.add(listing.entries, listing.complete)
         handles.directories[listing.number] = directory
     handles.next_number = max(handles.next_number, state.next_number)
 

@@ -1,7 +1,8 @@
 """OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR.
 
-A listing is fetched page by page, with attributes, the next page while the kernel takes the one before. What was
-fetched stays with the handle, so cookies (`telldir`) keep their meaning; reading from the start fetches it anew.
+A listing is fetched page by page, with attributes, the next page while the kernel takes the one before. The handle has
+the last few pages, and of others what it takes for cookies (`telldir`) to keep their meaning (`listing`); reading from
+the start fetches it anew.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from fs_client.fuse.abi import Opcode
 from fs_client.fuse.control import FIRST
 from fs_client.fuse.handles import DirectoryHandle
 from fs_client.fuse.kernel_request import Handler, Request, Result
+from fs_client.fuse.listing import Page
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.users import User, user_of
 from fs_common import methods
@@ -46,23 +48,24 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         handle = mount.handles.open_directory(request.node, user_of(request))
         return answers.open_out(handle.number, 0)
 
-    async def fetch(request: Request, handle: DirectoryHandle) -> None:
+    async def fetch(handle: DirectoryHandle) -> None:
         """The next page of the listing."""
-        entries = handle.entries
+        listing = handle.listing
         if handle.inode >= FIRST:
-            handle.entries = mount.control.listing(handle.inode) if mount.control is not None else []
-            handle.complete = True
+            listing.add(mount.control.listing(handle.inode) if mount.control is not None else (), True)
             return
-        if not entries:
+        after = listing.last
+        if not after:
             known = nodes.listing(handle.inode, mount.now())
             if known is not None:
-                handle.entries = known
-                handle.complete = True
+                listing.add(known, True)
                 return
-        after = entries[-1].name if entries else b""
-        limit = PAGE_MAX if entries else PAGE_FIRST
-        stamp = nodes.stamp()
+        reply = await page(handle, after, PAGE_MAX if after else PAGE_FIRST)
+        if handle.listing is listing and listing.last == after and not listing.complete:
+            listing.add(reply.entries, not reply.more or not reply.entries)
 
+    async def page(handle: DirectoryHandle, after: bytes, limit: int) -> meta.ReaddirReply:
+        stamp = nodes.stamp()
         try:
             # As the mount itself: that the program may read the directory was checked when it opened it.
             reply: meta.ReaddirReply = await mount.call(
@@ -72,32 +75,55 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if error.code is not Code.STALE or not nodes.node(handle.inode).removed:
                 raise
             # A directory that was removed while it is open is empty.
-            handle.complete = True
-            return
-        if handle.entries is not entries or (entries and entries[-1].name != after):
-            return
+            return meta.ReaddirReply([], False)
         nodes.adopt_page(handle.inode, after, reply.entries, reply.more, stamp, mount.now(), reply.promised)
-        entries += reply.entries
-        handle.complete = not reply.more or not reply.entries
+        return reply
 
-    async def fetch_ahead(request: Request, handle: DirectoryHandle) -> None:
+    async def recall(handle: DirectoryHandle, past: Page) -> None:
+        """The entries of a page that were dropped, as far as they are still there."""
+        listing = handle.listing
+        names = past.names()
+        found: dict[bytes, meta.DirectoryEntry] = {}
+        after = past.after
+        while after < names[-1]:
+            reply = await page(handle, after, PAGE_MAX)
+            found.update((entry.name, entry) for entry in reply.entries)
+            if not reply.more or not reply.entries:
+                break
+            after = reply.entries[-1].name
+        listing.recalled(past, found)
+
+    async def fetch_ahead(handle: DirectoryHandle) -> None:
         try:
-            await fetch(request, handle)
+            await fetch(handle)
         except EmberError:
             # Whoever needs the page asks for it, and is told.
             pass
         finally:
             handle.ahead = None
 
-    async def have(request: Request, handle: DirectoryHandle, place: int) -> None:
-        """Fetch until the listing has an entry at `place`, or is complete."""
-        while len(handle.entries) <= place and not handle.complete:
-            if handle.ahead is not None:
-                await asyncio.wait([handle.ahead])
+    async def have(handle: DirectoryHandle, place: int) -> int:
+        """Fetch until an entry at `place` or behind it is here, or none follows. Its place, or that of what was lost
+        before it."""
+        while True:
+            listing = handle.listing
+            here = listing.page_at(place)
+            if here is None:
+                if listing.complete:
+                    break
+                if handle.ahead is not None:
+                    await asyncio.wait([handle.ahead])
+                else:
+                    await fetch(handle)
+            elif here.entries is None:
+                await recall(handle, here)
+            elif here.has_from(place):
+                break
             else:
-                await fetch(request, handle)
+                place = here.end
         if not handle.parent:
             handle.parent = await parent_of(handle.inode)
+        return place
 
     async def parent_of(inode: int) -> int:
         if inode == mount.root:
@@ -109,10 +135,11 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         assert node.attributes is not None
         return node.attributes.parent or inode
 
-    def look_ahead(request: Request, handle: DirectoryHandle, place: int) -> None:
+    def look_ahead(handle: DirectoryHandle, place: int) -> None:
         """The kernel has come near the end of what is here: fetch what follows."""
-        if not handle.complete and handle.ahead is None and len(handle.entries) - place < PAGE_MAX // 2:
-            handle.ahead = mount.spawn(fetch_ahead(request, handle))
+        listing = handle.listing
+        if not listing.complete and handle.ahead is None and listing.count - place < PAGE_MAX // 2:
+            handle.ahead = mount.spawn(fetch_ahead(handle))
 
     def read(request: Request, pack: Any) -> bytes | Coroutine[Any, Any, Result]:
         asked = requests.parse_read(request.body)
@@ -120,34 +147,40 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         if asked.offset == 0:
             handle.restart()
         place = max(asked.offset - _DOTS, 0)
-        if handle.parent and (len(handle.entries) > place or handle.complete):
-            body: bytes = pack(handle, asked)
-            look_ahead(request, handle, place)
+        here = handle.listing.page_at(place)
+        if handle.parent and (handle.listing.complete if here is None else here.has_from(place)):
+            body: bytes = pack(handle, asked, here, place)
+            look_ahead(handle, place)
             return body
-        return read_slow(request, handle, asked, pack)
+        return read_slow(handle, asked, pack)
 
-    async def read_slow(request: Request, handle: DirectoryHandle, asked: requests.Read, pack: Any) -> Result:
-        place = max(asked.offset - _DOTS, 0)
-        await have(request, handle, place)
-        body: bytes = pack(handle, asked)
-        look_ahead(request, handle, place)
+    async def read_slow(handle: DirectoryHandle, asked: requests.Read, pack: Any) -> Result:
+        place = await have(handle, max(asked.offset - _DOTS, 0))
+        body: bytes = pack(handle, asked, handle.listing.page_at(place), place)
+        look_ahead(handle, place)
         return body
 
-    def pack_plain(handle: DirectoryHandle, asked: requests.Read) -> bytes:
+    def pack_plain(handle: DirectoryHandle, asked: requests.Read, here: Page | None, place: int) -> bytes:
+        """Entries of one page, from `place` on."""
         packer = answers.DirentPacker(asked.size)
         offset = asked.offset
         if offset < 1 and not packer.add(handle.inode, 1, _DIRECTORY, b"."):
             return packer.body()
         if offset < 2 and not packer.add(handle.parent, 2, _DIRECTORY, b".."):
             return packer.body()
-        entries = handle.entries
-        for place in range(max(offset - _DOTS, 0), len(entries)):
-            entry = entries[place]
-            if not packer.add(entry.inode, place + _DOTS + 1, _TYPE_NUMBERS[entry.type], entry.name):
+        if here is None or here.entries is None:
+            return packer.body()
+        entries = here.entries
+        cookies = here.first + _DOTS + 1
+        for index in range(place - here.first, here.count):
+            entry = entries[index]
+            if entry is not None and not packer.add(
+                entry.inode, cookies + index, _TYPE_NUMBERS[entry.type], entry.name
+            ):
                 break
         return packer.body()
 
-    def pack_plus(handle: DirectoryHandle, asked: requests.Read) -> bytes:
+    def pack_plus(handle: DirectoryHandle, asked: requests.Read, here: Page | None, place: int) -> bytes:
         """Each entry with attributes counts one look-up of its inode. Flat: it runs for every file of a listing."""
         packer = answers.DirentPlusPacker(asked.size)
         add = packer.add
@@ -157,7 +190,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return packer.body()
         if offset < 2 and not add(nothing, handle.parent, 2, _DIRECTORY, b".."):
             return packer.body()
-        entries = handle.entries
+        if here is None or here.entries is None:
+            return packer.body()
+        entries = here.entries
+        cookies = here.first + _DOTS + 1
         by_inode = nodes.by_inode
         known_names = nodes.names(handle.inode)
         names = known_names.entries
@@ -165,15 +201,17 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         promised_until = min(nodes.believed_until, now + nodes.name_s) if known_names.promised else now
         fresh = nodes.fresh
         entry_bytes = shown.entry
-        for place in range(max(offset - _DOTS, 0), len(entries)):
-            entry = entries[place]
+        for index in range(place - here.first, here.count):
+            entry = entries[index]
+            if entry is None:
+                continue
             node = by_inode.get(entry.inode)
             known = names.get(entry.name)
             # What is not known any more by now is looked up when somebody wants it.
             until = max(known[1], promised_until) if known is not None and known[0] == entry.inode else now
             usable = until > now and node is not None and fresh(node, now)
             data = entry_bytes(node, until, now) if usable else nothing  # type: ignore[arg-type]
-            if not add(data, entry.inode, place + _DOTS + 1, _TYPE_NUMBERS[entry.type], entry.name):
+            if not add(data, entry.inode, cookies + index, _TYPE_NUMBERS[entry.type], entry.name):
                 break
             if usable:
                 node.lookups += 1  # type: ignore[union-attr]

@@ -10,17 +10,21 @@ returned or raised, memory that was given to it is not touched any more.
 """
 
 import asyncio
+import io
 import os
+import shutil
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from fs_client import copying
 from fs_client.append_lock import AppendLocks
 from fs_client.credentials import Credentials
 from fs_client.dropped import Dropped
 from fs_client.file import AsyncFile, OpenMode, checked_file
 from fs_client.file_ref import FileRef
+from fs_client.globbing import expand
 from fs_client.identity import RequestIds, new_client_id, process_umask, process_user, program_name
 from fs_client.integers import integer, plain_layout
 from fs_client.kept_files import KeptFiles
@@ -292,8 +296,127 @@ class AsyncFileSystem(Namespace):
 
     async def write_file(self, path: Path, data: Any, *, layout: Layout | None = None) -> int:
         """Make `data`, a buffer, the contents of the file `path`. Returns its size."""
+        if isinstance(data, str):
+            raise TypeError("write_file takes bytes or another buffer, not str: use write_text, or encode it")
         async with await self.open(path, "wb", layout=layout) as file:
             return await file.write_at(0, data)
+
+    async def read_text(
+        self, path: Readable, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> str:
+        """As `pathlib.Path.read_text`."""
+        data = await self.read_file(path)
+        return io.TextIOWrapper(io.BytesIO(data), encoding=encoding, errors=errors, newline=newline).read()
+
+    async def write_text(
+        self,
+        path: Path,
+        data: str,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        *,
+        layout: Layout | None = None,
+    ) -> int:
+        """As `pathlib.Path.write_text`. Returns how many characters `data` has."""
+        if not isinstance(data, str):
+            raise TypeError(f"data must be str, not {type(data).__name__}: write_file takes bytes")
+        raw = io.BytesIO()
+        text = io.TextIOWrapper(raw, encoding=encoding, errors=errors, newline=newline)
+        count = text.write(data)
+        text.flush()
+        await self.write_file(path, raw.getbuffer(), layout=layout)
+        return count
+
+    async def touch(self, path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        """As `pathlib.Path.touch`: make an empty file, or set the times of what is there to now."""
+        if exist_ok:
+            try:
+                await self.utime(path)
+                return
+            except FileNotFoundError:
+                pass
+        bits = integer(mode, "mode") & ~self.umask & 0o7777
+        create = meta.Create(ROOT_INODE, encode(path), bits, self.request_id(), exclusive=not exist_ok, user=self.user)
+        await self.meta_call(methods.CREATE, create, path)
+
+    # Patterns and copies
+
+    async def glob(
+        self,
+        pathname: Path,
+        *,
+        root_dir: Path | None = None,
+        recursive: bool = False,
+        include_hidden: bool = False,
+    ) -> list[Any]:
+        """As `glob.glob`: the paths that match, in no particular order."""
+        root = "" if root_dir is None else os.fsdecode(root_dir)
+        found = await expand(self, os.fsdecode(pathname), root=root, recursive=recursive, include_hidden=include_hidden)
+        return [os.fsencode(path) for path in found] if isinstance(os.fspath(pathname), bytes) else found
+
+    async def iglob(self, pathname: Path, **how: Any) -> AsyncIterator[Any]:
+        """`glob`, as an iterator."""
+        for path in await self.glob(pathname, **how):
+            yield path
+
+    async def copyfile(self, src: Path, dst: Path, *, follow_symlinks: bool = True) -> Path:
+        """As `shutil.copyfile`: contents alone, many pieces at a time; holes stay holes. Returns `dst`."""
+        if await self.isdir(dst):
+            raise to_os_error(EmberError(Code.IS_DIRECTORY), dst)
+        await copying.copy_file(self, src, dst, follow_symlinks=follow_symlinks)
+        return dst
+
+    async def copy(self, src: Path, dst: Path, *, follow_symlinks: bool = True) -> Any:
+        """As `shutil.copy`: contents and mode; `dst` may be a directory. Returns where it is."""
+        dst = await copying.into(self, src, dst)
+        found = await copying.copy_file(self, src, dst, follow_symlinks=follow_symlinks)
+        if found.type == meta.FileType.FILE:
+            await self.chmod(dst, found.st_mode)
+        return dst
+
+    async def copy2(self, src: Path, dst: Path, *, follow_symlinks: bool = True) -> Any:
+        """As `shutil.copy2`: `copy`, and times and extended attributes. Returns where it is."""
+        dst = await copying.into(self, src, dst)
+        found = await copying.copy_file(self, src, dst, follow_symlinks=follow_symlinks)
+        await copying.copy_attributes(self, src, found, dst, follow_symlinks=follow_symlinks)
+        return dst
+
+    async def copytree(
+        self,
+        src: Path,
+        dst: Path,
+        symlinks: bool = False,
+        ignore: copying.Ignore | None = None,
+        ignore_dangling_symlinks: bool = False,
+        dirs_exist_ok: bool = False,
+    ) -> Any:
+        """As `shutil.copytree`, several files at a time. Returns `dst`.
+
+        `ignore`: as `shutil.ignore_patterns` makes them; it may not use this file system. What fails is collected, and
+        raised as one `shutil.Error` at the end.
+        """
+        tree = copying.TreeCopy(
+            self,
+            symlinks=symlinks,
+            ignore=ignore,
+            ignore_dangling_symlinks=ignore_dangling_symlinks,
+            dirs_exist_ok=dirs_exist_ok,
+        )
+        await tree.copy(os.fspath(src), os.fspath(dst))
+        return dst
+
+    async def move(self, src: Path, dst: Path) -> Any:
+        """As `shutil.move`, in one step; `dst` may be a directory. Returns where it is."""
+        target = await copying.into(self, src, dst)
+        if target is dst or (await self.lexists(dst) and await self.samefile(src, dst)):
+            await self.rename(src, dst)
+            return dst
+        try:
+            await self.rename(src, target, no_replace=True)
+        except FileExistsError:
+            raise shutil.Error(f"Destination path {target!r} already exists") from None
+        return target
 
     # Ranges
 

@@ -3,17 +3,20 @@
 Names and behaviour are those of `os` and `os.path`; errors are `OSError` with errno and filename.
 """
 
+import os
 import stat as stat_modes
 from typing import Any
 
 from fs_client.integers import integer, nanoseconds
-from fs_client.meta_calls import MetaCalls
+from fs_client.meta_calls import ABSENT, MetaCalls
 from fs_client.paths import Path, encode
+from fs_client.stat_result import StatResult
 from fs_common import methods
 from fs_common.errors import Code, EmberError, to_os_error
 from fs_common.ids import ROOT_INODE
 from fs_common.layout import Layout, validate
 from fs_common.records import meta
+from fs_common.rpc import byte_view
 
 
 class AttributeCalls(MetaCalls):
@@ -49,6 +52,72 @@ class AttributeCalls(MetaCalls):
         else:
             accessed, modified = integer(ns[0], "ns[0]"), integer(ns[1], "ns[1]")
             await self._set(path, follow_symlinks, atime_ns=accessed, mtime_ns=modified)
+
+    async def set_mode_and_times(self, path: Path, like: StatResult, *, follow_symlinks: bool = True) -> None:
+        """In one call, those of `like`; of a symbolic link only the times, as it has no mode."""
+        changes = {} if like.type == meta.FileType.SYMLINK else {"mode": like.attributes.mode}
+        times = {"atime_ns": like.st_atime_ns, "mtime_ns": like.st_mtime_ns}
+        await self._set(path, follow_symlinks, **changes, **times)
+
+    async def getmtime(self, path: Path) -> float:
+        return StatResult(await self._attributes(path)).st_mtime
+
+    async def getatime(self, path: Path) -> float:
+        return StatResult(await self._attributes(path)).st_atime
+
+    async def getctime(self, path: Path) -> float:
+        return StatResult(await self._attributes(path)).st_ctime
+
+    async def access(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> bool:
+        """Whether this user may do with `path` what `mode` says: `os.F_OK`, or `os.R_OK | os.W_OK | os.X_OK`.
+
+        False only for what is not there or not allowed; a cluster that does not answer raises.
+        """
+        mode = integer(mode, "mode")
+        try:
+            inode = (await self._attributes(path, follow_symlinks)).inode
+            await self.meta_call(methods.ACCESS, meta.Access(inode, mode, self.user), path)
+        except OSError as error:
+            cause = error.__cause__
+            if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+                return False
+            if isinstance(cause, EmberError) and cause.code in ABSENT:
+                return False
+            raise
+        return True
+
+    # Extended attributes
+
+    async def getxattr(self, path: Path, attribute: str | bytes, *, follow_symlinks: bool = True) -> bytes:
+        """Raises OSError (ENODATA) if there is none of that name."""
+        inode = (await self._attributes(path, follow_symlinks)).inode
+        request = meta.GetXattr(inode, os.fsencode(attribute), self.user)
+        reply: meta.XattrReply = await self.meta_call(methods.GET_XATTR, request, path)
+        return reply.value
+
+    async def listxattr(self, path: Path = "/", *, follow_symlinks: bool = True) -> list[str]:
+        return await self.list_xattrs((await self._attributes(path, follow_symlinks)).inode, path)
+
+    async def list_xattrs(self, inode: int, path: Path | None = None) -> list[str]:
+        reply: meta.ListXattrsReply = await self.meta_call(methods.LIST_XATTRS, meta.ListXattrs(inode, self.user), path)
+        return [os.fsdecode(name) for name in reply.names]
+
+    async def setxattr(
+        self, path: Path, attribute: str | bytes, value: Any, flags: int = 0, *, follow_symlinks: bool = True
+    ) -> None:
+        """`value`: a buffer. `flags`: `os.XATTR_CREATE`, it must not exist; `os.XATTR_REPLACE`, it must."""
+        flags = integer(flags, "flags")
+        inode = (await self._attributes(path, follow_symlinks)).inode
+        name = os.fsencode(attribute)
+        request = meta.SetXattr(inode, name, bytes(byte_view(value)), self.request_id(), flags, self.user)
+        await self.meta_call(methods.SET_XATTR, request, path)
+
+    async def removexattr(self, path: Path, attribute: str | bytes, *, follow_symlinks: bool = True) -> None:
+        inode = (await self._attributes(path, follow_symlinks)).inode
+        request = meta.RemoveXattr(inode, os.fsencode(attribute), self.request_id(), self.user)
+        await self.meta_call(methods.REMOVE_XATTR, request, path)
+
+    # Layout and length
 
     async def get_layout(self, path: Path) -> Layout:
         """Of a file: its own. Of a directory: what its new children get."""

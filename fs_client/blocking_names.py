@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fs_client.aio import AsyncFileSystem
+from fs_client.copying import Ignore
 from fs_client.dir_entry import DirEntry, ListedEntry
+from fs_client.namespace import DiskUsage
 from fs_client.paths import Path
 from fs_client.stat_result import StatResult
 from fs_common.layout import Layout
@@ -112,21 +114,62 @@ class BlockingNames:
         """Files, directories, symbolic links and bytes below a directory, counted by the service."""
         return self._call(AsyncFileSystem.usage, path)
 
+    def disk_usage(self, path: Path = "/") -> DiskUsage:
+        """As `shutil.disk_usage`, replicas divided out."""
+        return self._call(AsyncFileSystem.disk_usage, path)
+
+    def samefile(self, first: Path, second: Path) -> bool:
+        return self._call(AsyncFileSystem.samefile, first, second)
+
+    def realpath(self, path: Path, *, strict: bool = False) -> Any:
+        """The absolute path without symbolic links. What is not there stays as it is written; `strict`: raises."""
+        return self._call(AsyncFileSystem.realpath, path, strict=strict)
+
+    def glob(
+        self,
+        pathname: Path,
+        *,
+        root_dir: Path | None = None,
+        recursive: bool = False,
+        include_hidden: bool = False,
+    ) -> list[Any]:
+        """As `glob.glob`: the paths that match, in no particular order."""
+        return self._call(
+            AsyncFileSystem.glob, pathname, root_dir=root_dir, recursive=recursive, include_hidden=include_hidden
+        )
+
+    def iglob(self, pathname: Path, **how: Any) -> Iterator[Any]:
+        """`glob`, as an iterator."""
+        return iter(self.glob(pathname, **how))
+
     def real_path(self, inode: int) -> str:
         """The path of a directory by its inode."""
         return self._call(AsyncFileSystem.real_path, inode)
 
     # Names
 
-    def mkdir(self, path: Path, mode: int = 0o777, *, layout: Layout | None = None) -> None:
-        self._call(AsyncFileSystem.mkdir, path, mode, layout=layout)
+    def mkdir(
+        self,
+        path: Path,
+        mode: int = 0o777,
+        *,
+        parents: bool = False,
+        exist_ok: bool = False,
+        layout: Layout | None = None,
+    ) -> None:
+        """Make a directory. `parents`, `exist_ok`: as for `pathlib.Path.mkdir`."""
+        self._call(AsyncFileSystem.mkdir, path, mode, parents=parents, exist_ok=exist_ok, layout=layout)
 
     def makedirs(self, path: Path, mode: int = 0o777, exist_ok: bool = False, *, layout: Layout | None = None) -> None:
         """Make a directory and its missing ancestors, in one call."""
         self._call(AsyncFileSystem.makedirs, path, mode, exist_ok, layout=layout)
 
-    def unlink(self, path: Path) -> None:
-        self._call(AsyncFileSystem.unlink, path)
+    def unlink(self, path: Path, missing_ok: bool = False) -> None:
+        self._call(AsyncFileSystem.unlink, path, missing_ok)
+
+    def touch(self, path: Path, mode: int = 0o666, exist_ok: bool = True) -> None:
+        """As `pathlib.Path.touch`: make an empty file, or set the times of what is there to now."""
+        self._call(AsyncFileSystem.touch, path, mode, exist_ok)
 
     def remove(self, path: Path) -> None:
         self._call(AsyncFileSystem.unlink, path)
@@ -134,9 +177,59 @@ class BlockingNames:
     def rmdir(self, path: Path) -> None:
         self._call(AsyncFileSystem.rmdir, path)
 
-    def rmtree(self, path: Path, ignore_errors: bool = False) -> None:
-        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards."""
-        self._call(AsyncFileSystem.rmtree, path, ignore_errors)
+    def rmtree(
+        self,
+        path: Path,
+        ignore_errors: bool = False,
+        onerror: Callable[[Callable[..., Any], Path, Any], object] | None = None,
+        *,
+        onexc: Callable[[Callable[..., Any], Path, OSError], object] | None = None,
+    ) -> None:
+        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards.
+
+        `onexc`, `onerror`: called as `shutil.rmtree` calls them, with this function, instead of raising.
+        """
+        try:
+            self._call(AsyncFileSystem.rmtree, path, ignore_errors)
+        except OSError as error:
+            if onexc is not None:
+                onexc(self.rmtree, path, error)
+            elif onerror is not None:
+                onerror(self.rmtree, path, (type(error), error, error.__traceback__))
+            else:
+                raise
+
+    def copyfile(self, src: Path, dst: Path, *, follow_symlinks: bool = True) -> Path:
+        """As `shutil.copyfile`: contents alone, many pieces at a time; holes stay holes. Returns `dst`."""
+        return self._call(AsyncFileSystem.copyfile, src, dst, follow_symlinks=follow_symlinks)
+
+    def copy(self, src: Path, dst: Path, *, follow_symlinks: bool = True) -> Any:
+        """As `shutil.copy`: contents and mode; `dst` may be a directory. Returns where it is."""
+        return self._call(AsyncFileSystem.copy, src, dst, follow_symlinks=follow_symlinks)
+
+    def copy2(self, src: Path, dst: Path, *, follow_symlinks: bool = True) -> Any:
+        """As `shutil.copy2`: `copy`, and times and extended attributes. Returns where it is."""
+        return self._call(AsyncFileSystem.copy2, src, dst, follow_symlinks=follow_symlinks)
+
+    def copytree(
+        self,
+        src: Path,
+        dst: Path,
+        symlinks: bool = False,
+        ignore: Ignore | None = None,
+        ignore_dangling_symlinks: bool = False,
+        dirs_exist_ok: bool = False,
+    ) -> Any:
+        """As `shutil.copytree`, several files at a time. Returns `dst`.
+
+        `ignore`: as `shutil.ignore_patterns` makes them; it may not use this file system. What fails is collected, and
+        raised as one `shutil.Error` at the end.
+        """
+        return self._call(AsyncFileSystem.copytree, src, dst, symlinks, ignore, ignore_dangling_symlinks, dirs_exist_ok)
+
+    def move(self, src: Path, dst: Path) -> Any:
+        """As `shutil.move`, in one step; `dst` may be a directory. Returns where it is."""
+        return self._call(AsyncFileSystem.move, src, dst)
 
     def rename(self, src: Path, dst: Path, *, no_replace: bool = False, exchange: bool = False) -> None:
         """Move `src` to `dst` in one step, replacing what is there as `os.rename` does on POSIX systems.
@@ -191,6 +284,38 @@ class BlockingNames:
     ) -> None:
         """Set access and modification time, in seconds or nanoseconds; neither: now."""
         self._call(AsyncFileSystem.utime, path, times, ns=ns, follow_symlinks=follow_symlinks)
+
+    def getmtime(self, path: Path) -> float:
+        return self._call(AsyncFileSystem.getmtime, path)
+
+    def getatime(self, path: Path) -> float:
+        return self._call(AsyncFileSystem.getatime, path)
+
+    def getctime(self, path: Path) -> float:
+        return self._call(AsyncFileSystem.getctime, path)
+
+    def access(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> bool:
+        """Whether this user may do with `path` what `mode` says: `os.F_OK`, or `os.R_OK | os.W_OK | os.X_OK`.
+
+        False only for what is not there or not allowed; a cluster that does not answer raises.
+        """
+        return self._call(AsyncFileSystem.access, path, mode, follow_symlinks=follow_symlinks)
+
+    def getxattr(self, path: Path, attribute: str | bytes, *, follow_symlinks: bool = True) -> bytes:
+        """Raises OSError (ENODATA) if there is none of that name."""
+        return self._call(AsyncFileSystem.getxattr, path, attribute, follow_symlinks=follow_symlinks)
+
+    def listxattr(self, path: Path = "/", *, follow_symlinks: bool = True) -> list[str]:
+        return self._call(AsyncFileSystem.listxattr, path, follow_symlinks=follow_symlinks)
+
+    def setxattr(
+        self, path: Path, attribute: str | bytes, value: Any, flags: int = 0, *, follow_symlinks: bool = True
+    ) -> None:
+        """`value`: a buffer. `flags`: `os.XATTR_CREATE`, it must not exist; `os.XATTR_REPLACE`, it must."""
+        self._call(AsyncFileSystem.setxattr, path, attribute, value, flags, follow_symlinks=follow_symlinks)
+
+    def removexattr(self, path: Path, attribute: str | bytes, *, follow_symlinks: bool = True) -> None:
+        self._call(AsyncFileSystem.removexattr, path, attribute, follow_symlinks=follow_symlinks)
 
     def get_layout(self, path: Path) -> Layout:
         """Of a file: its own. Of a directory: what its new children get."""

@@ -24,6 +24,10 @@ class FileReader(io.BufferedReader):
 
     raw: RawFile
 
+    def pread(self, size: int, offset: int) -> bytes:
+        """As `os.pread`: up to `size` bytes from `offset` on; the position stays. Threads may do so side by side."""
+        return self.raw.pread(size, offset)
+
     @property
     def ref(self) -> FileRef:
         return self.raw.ref
@@ -92,6 +96,11 @@ class FileRandom(_Stored, io.BufferedRandom):
     """What `open` returns for reading and writing: `flush` returns when the bytes are stored and others see them."""
 
     raw: RawFile
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """As `os.pread`: up to `size` bytes from `offset` on, what was written included; the position stays."""
+        super().flush()
+        return self.raw.pread(size, offset)
 
 
 class DeferringWriter(_Deferring, FileWriter):

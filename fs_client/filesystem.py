@@ -149,7 +149,7 @@ class FileSystem(BlockingNames):
     def open(
         self,
         path: Path,
-        mode: str = "rb",
+        mode: str | None = None,
         buffering: int = -1,
         encoding: str | None = None,
         errors: str | None = None,
@@ -158,7 +158,8 @@ class FileSystem(BlockingNames):
         permissions: int = 0o666,
         layout: Layout | None = None,
     ) -> Any:
-        """Open a file as the built-in `open` does; the mode is binary by default.
+        """Open a file as the built-in `open` does. `mode` is by default "rb", or "r" where `encoding`, `errors` or
+        `newline` say that it is text.
 
         Returns an `io.BufferedReader`, `BufferedWriter` or `BufferedRandom`; the `RawFile` itself for `buffering=0`;
         an `io.TextIOWrapper` for a mode without `b`. Binary files have `ref`, those for writing `fsync()`.
@@ -170,6 +171,8 @@ class FileSystem(BlockingNames):
 
         `permissions` (less the umask) and `layout` are for a file that is made.
         """
+        if mode is None:
+            mode = "rb" if encoding is None and errors is None and newline is None else "r"
         how = OpenMode(mode)
         # `buffering=False` is how many write 0, and the built-in `open` takes it.
         buffering = int(buffering) if isinstance(buffering, bool) else integer(buffering, "buffering")
@@ -199,6 +202,25 @@ class FileSystem(BlockingNames):
     def write_file(self, path: Path, data: Any, *, layout: Layout | None = None) -> int:
         """Make `data`, a buffer, the contents of the file `path`. Returns its size."""
         return self._call(AsyncFileSystem.write_file, path, data, layout=layout)
+
+    def read_text(
+        self, path: Path | FileRef, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> str:
+        """As `pathlib.Path.read_text`."""
+        return self._call(AsyncFileSystem.read_text, path, encoding, errors, newline)
+
+    def write_text(
+        self,
+        path: Path,
+        data: str,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        *,
+        layout: Layout | None = None,
+    ) -> int:
+        """As `pathlib.Path.write_text`. Returns how many characters `data` has."""
+        return self._call(AsyncFileSystem.write_text, path, data, encoding, errors, newline, layout=layout)
 
     def read_ranges(self, ranges: Sequence[tuple[Readable, int, int]], into: Any = None) -> list[memoryview]:
         """Read many ranges of many files at once.

@@ -6,7 +6,7 @@ mutating call carries a new request id, under which it may be retried.
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fs_client.attribute_calls import AttributeCalls
 from fs_client.dir_entry import AsyncDirEntry, ListedEntry
@@ -19,8 +19,26 @@ from fs_common import methods
 from fs_common.errors import Code, EmberError, code_of, to_os_error
 from fs_common.ids import ROOT_INODE
 from fs_common.layout import Layout
-from fs_common.limits import BATCH_NAMES_MAX, CHUNK_SIZE_DEFAULT, NAME_BYTES_MAX, READDIR_PAGE_DEFAULT
+from fs_common.limits import (
+    BATCH_NAMES_MAX,
+    CHUNK_SIZE_DEFAULT,
+    NAME_BYTES_MAX,
+    READDIR_PAGE_DEFAULT,
+    SYMLINK_FOLLOW_MAX,
+)
 from fs_common.records import meta
+
+
+class DiskUsage(NamedTuple):
+    """Bytes, as of `shutil.disk_usage`."""
+
+    total: int
+    used: int
+    free: int
+
+
+def _child(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
 
 
 class Namespace(AttributeCalls):
@@ -234,6 +252,45 @@ class Namespace(AttributeCalls):
         reply: meta.UsageReply = await self.meta_call(methods.USAGE, meta.Usage(inode, self.user), path)
         return reply
 
+    async def disk_usage(self, path: Path = "/") -> DiskUsage:
+        """As `shutil.disk_usage`, replicas divided out."""
+        space = await self.statvfs(path)
+        total, free = space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize
+        return DiskUsage(total, total - free, free)
+
+    async def samefile(self, first: Path, second: Path) -> bool:
+        return (await self._attributes(first)).inode == (await self._attributes(second)).inode
+
+    async def realpath(self, path: Path, *, strict: bool = False) -> Any:
+        """The absolute path without symbolic links. What is not there stays as it is written; `strict`: raises."""
+        text = os.fsdecode(path)
+        found = await self._resolved(text, strict, 0)
+        return os.fsencode(found) if isinstance(os.fspath(path), bytes) else found
+
+    async def _resolved(self, path: str, strict: bool, links: int) -> str:
+        """Directories by one question, whatever is above them; only the last name may have to be looked at itself."""
+        head, _, name = path.rstrip("/").rpartition("/")
+        if not name:
+            return "/"
+        try:
+            found = await self._attributes(path, False)
+            if found.type == meta.FileType.DIRECTORY:
+                return await self.real_path(found.inode)
+        except OSError as error:
+            if strict or (isinstance(error.__cause__, EmberError) and error.__cause__.code not in ABSENT):
+                raise
+            above = await self._resolved(head, strict, links)
+            return os.path.dirname(above) if name == ".." else above if name == "." else _child(above, name)
+        above = await self._resolved(head, strict, links)
+        if found.type != meta.FileType.SYMLINK:
+            return _child(above, name)
+        target = os.path.join(above, os.fsdecode(found.target))
+        if links >= SYMLINK_FOLLOW_MAX:
+            if strict:
+                raise to_os_error(EmberError(Code.LOOP), path)
+            return _child(above, name)
+        return await self._resolved(target, strict, links + 1)
+
     async def real_path(self, inode: int) -> str:
         """The path of a directory by its inode."""
         request = meta.RealPath(integer(inode, "inode"), self.user)
@@ -242,9 +299,24 @@ class Namespace(AttributeCalls):
 
     # Names
 
-    async def mkdir(self, path: Path, mode: int = 0o777, *, layout: Layout | None = None) -> None:
-        request = self._mkdir(path, mode, False, layout)
-        await self.meta_call(methods.MKDIR, request, path)
+    async def mkdir(
+        self,
+        path: Path,
+        mode: int = 0o777,
+        *,
+        parents: bool = False,
+        exist_ok: bool = False,
+        layout: Layout | None = None,
+    ) -> None:
+        """Make a directory. `parents`, `exist_ok`: as for `pathlib.Path.mkdir`."""
+        if parents:
+            await self.makedirs(path, mode, exist_ok, layout=layout)
+            return
+        try:
+            await self.meta_call(methods.MKDIR, self._mkdir(path, mode, False, layout), path)
+        except FileExistsError:
+            if not exist_ok or not await self.isdir(path):
+                raise
 
     async def makedirs(
         self, path: Path, mode: int = 0o777, exist_ok: bool = False, *, layout: Layout | None = None
@@ -259,8 +331,13 @@ class Namespace(AttributeCalls):
         layout = plain_layout(layout)
         return meta.Mkdir(ROOT_INODE, encode(path), bits, self.request_id(), parents, layout, self.user)
 
-    async def unlink(self, path: Path) -> None:
-        await self.meta_call(methods.UNLINK, meta.Unlink(ROOT_INODE, encode(path), self.request_id(), self.user), path)
+    async def unlink(self, path: Path, missing_ok: bool = False) -> None:
+        request = meta.Unlink(ROOT_INODE, encode(path), self.request_id(), self.user)
+        try:
+            await self.meta_call(methods.UNLINK, request, path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
 
     async def remove(self, path: Path) -> None:
         await self.unlink(path)
@@ -268,14 +345,26 @@ class Namespace(AttributeCalls):
     async def rmdir(self, path: Path) -> None:
         await self.meta_call(methods.RMDIR, meta.Rmdir(ROOT_INODE, encode(path), self.request_id(), self.user), path)
 
-    async def rmtree(self, path: Path, ignore_errors: bool = False) -> None:
-        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards."""
-        request = meta.RemoveTree(ROOT_INODE, encode(path), self.request_id(), self.user)
+    async def rmtree(
+        self,
+        path: Path,
+        ignore_errors: bool = False,
+        *,
+        onexc: Callable[[Callable[..., Any], Path, OSError], object] | None = None,
+    ) -> None:
+        """Remove a whole tree (or a file) from the namespace at once; its space is freed afterwards.
+
+        `onexc`: called with this function, the path and the error, instead of raising it.
+        """
         try:
+            request = meta.RemoveTree(ROOT_INODE, encode(path), self.request_id(), self.user)
             await self.meta_call(methods.REMOVE_TREE, request, path)
-        except OSError:
-            if not ignore_errors:
+        except OSError as error:
+            if ignore_errors:
+                return
+            if onexc is None:
                 raise
+            onexc(self.rmtree, path, error)
 
     async def rename(self, src: Path, dst: Path, *, no_replace: bool = False, exchange: bool = False) -> None:
         """Move `src` to `dst` in one step, replacing what is there as `os.rename` does on POSIX systems.

@@ -34,6 +34,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from fs_client import process
+from fs_client.extents import find_extent
 from fs_client.file import AsyncFile, OpenMode
 from fs_client.file_ref import FileRef
 from fs_client.integers import integer
@@ -146,14 +147,45 @@ class RawFile(io.RawIOBase):
             offset += self._position
         elif whence == os.SEEK_END:
             offset += self._end
+        elif whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            offset = self._extent(offset, whence)
         elif whence != os.SEEK_SET:
-            raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
+            raise ValueError(f"invalid whence ({whence}, should be 0, 1, 2, SEEK_DATA or SEEK_HOLE)")
         if offset < 0:
             raise OSError(errno.EINVAL, "Invalid argument: negative seek position", self.name)
         self._position = offset
         return offset
 
+    def _extent(self, offset: int, whence: int) -> int:
+        """Where the next data or hole is, by whole chunks; OSError (ENXIO) where there is none."""
+        if self._mode.writable and self._own:
+            self.flush()
+        found = None
+        if 0 <= offset < self._end:
+            found = self._fs._call(find_extent, self._file.ref, offset, whence == os.SEEK_DATA, self.name)
+        if found is None:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), self.name)
+        return found
+
     # Reading
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """As `os.pread`: up to `size` bytes from `offset` on; the position stays. Threads may do so side by side."""
+        self._check(reading=True)
+        size, offset = integer(size, "size"), integer(offset, "offset")
+        if size < 0 or offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
+        return self._read(offset, max(min(size, self._end - offset), 0))
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if size < _FRESH_FROM:
+            (found,) = self._fs.read_ranges([(self, offset, size)])
+            return bytes(found)
+        fresh = FreshBytes(size)
+        (found,) = self._fs.read_ranges([(self, offset, size)], fresh.view)
+        count = len(found)
+        found.release()
+        return fresh.take(count)
 
     def readinto(self, buffer: Any) -> int:
         self._check(reading=True)
@@ -190,15 +222,7 @@ class RawFile(io.RawIOBase):
     def readall(self) -> bytes:
         self._check(reading=True)
         size = max(self._end - self._position, 0)
-        if size < _FRESH_FROM:
-            (found,) = self._fs.read_ranges([(self, self._position, size)])
-            data = bytes(found)
-        else:
-            fresh = FreshBytes(size)
-            (found,) = self._fs.read_ranges([(self, self._position, size)], fresh.view)
-            count = len(found)
-            found.release()
-            data = fresh.take(count)
+        data = self._read(self._position, size)
         end = self._position + len(data)
         self._position = end
         return data

@@ -7,7 +7,7 @@ is full: another client may be making it longer.
 
 from typing import TYPE_CHECKING
 
-from fs_client.fuse.extents import stored_page
+from fs_client.extents import stored_page
 from fs_client.fuse.files import File
 from fs_common.limits import MIB
 

@@ -31,6 +31,7 @@ class FakeMetadata:
         """None: the cluster is not ready."""
         self.inodes: dict[int, Attributes] = {}
         self.children: dict[int, dict[bytes, int]] = {}
+        self.xattrs: dict[int, dict[bytes, bytes]] = {}
         self.sessions: dict[bytes, int] = {}
         """Session to inode."""
         self.calls: list[tuple[str, Any]] = []
@@ -402,6 +403,45 @@ class FakeMetadata:
         if found.type != FileType.SYMLINK:
             raise EmberError(Code.INVALID, "not a symbolic link")
         return meta.ReadlinkReply(found.target)
+
+    def _real_path(self, request: meta.RealPath) -> meta.RealPathReply:
+        names: list[bytes] = []
+        at = request.inode
+        while at != 1:
+            parent = next(number for number, names_ in self.children.items() if at in names_.values())
+            names.append(next(name for name, number in self.children[parent].items() if number == at))
+            at = parent
+        return meta.RealPathReply(b"/" + b"/".join(reversed(names)))
+
+    def _access(self, request: meta.Access) -> meta.AttributesReply:
+        """As for the owner."""
+        found = self.inodes[request.inode]
+        if request.mask & ~(found.mode >> 6):
+            raise EmberError(Code.ACCESS_DENIED, "Permission denied")
+        return meta.AttributesReply(found)
+
+    def _get_xattr(self, request: meta.GetXattr) -> meta.XattrReply:
+        values = self.xattrs.get(request.inode, {})
+        if request.name not in values:
+            raise EmberError(Code.NO_XATTR, "none of that name")
+        return meta.XattrReply(values[request.name])
+
+    def _list_xattrs(self, request: meta.ListXattrs) -> meta.ListXattrsReply:
+        return meta.ListXattrsReply(sorted(self.xattrs.get(request.inode, {})))
+
+    def _set_xattr(self, request: meta.SetXattr) -> Empty:
+        values = self.xattrs.setdefault(request.inode, {})
+        if request.flags & meta.XattrFlags.CREATE and request.name in values:
+            raise EmberError(Code.EXISTS, "File exists")
+        if request.flags & meta.XattrFlags.REPLACE and request.name not in values:
+            raise EmberError(Code.NO_XATTR, "none of that name")
+        values[request.name] = request.value
+        return Empty()
+
+    def _remove_xattr(self, request: meta.RemoveXattr) -> Empty:
+        if self.xattrs.get(request.inode, {}).pop(request.name, None) is None:
+            raise EmberError(Code.NO_XATTR, "none of that name")
+        return Empty()
 
     def _link(self, request: meta.Link) -> meta.AttributesReply:
         found = self._find(request.at, request.path, False)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fs_client import FileSystem, aio
+from fs_client import FileSystem, aio, extents
 from fs_client.file_ref import FileRef
-from fs_client.fuse import abi, extents
+from fs_client.fuse import abi
 from fs_client.fuse.handles import Handle
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.ops import space

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from fs_client.extents import stored_bytes
 from fs_client.file_ref import file_ref
 from fs_client.fuse import abi, answers, kernel_size, requests, shown
 from fs_client.fuse.abi import Opcode
-from fs_client.fuse.extents import stored_bytes
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.nodes import UNMEASURED, Node

@@ -5,9 +5,9 @@ import mmap
 import os
 from collections.abc import Mapping
 
+from fs_client.extents import data_in, next_data, next_hole
 from fs_client.fuse import answers, kernel_size, requests, shown
 from fs_client.fuse.abi import Opcode
-from fs_client.fuse.extents import data_in, next_data, next_hole
 from fs_client.fuse.files import File
 from fs_client.fuse.holes import zero
 from fs_client.fuse.kernel_request import Handler, Request, Result

@@ -6,17 +6,20 @@ A file that was removed, and whose chunks may be gone, has no holes: STALE (`fs_
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fs_client.aio import AsyncFileSystem
 from fs_client.backoff import Attempts
 from fs_client.file_ref import FileRef
+from fs_client.paths import Path
 from fs_client.routing_cache import Route
 from fs_client.settle import run_all
 from fs_client.storage_client import READ_TRY_S
-from fs_common.errors import EmberError
+from fs_common.errors import EmberError, to_os_error
 from fs_common.methods import LIST_CHUNKS, QUERY_LAST_CHUNK, Method
 from fs_common.records.storage import ListChunks, ListChunksReply, QueryLastChunk, QueryLastChunkReply
+
+if TYPE_CHECKING:
+    from fs_client.aio import AsyncFileSystem
 
 Question = tuple[Method, ListChunks | QueryLastChunk]
 
@@ -34,7 +37,7 @@ class Page(NamedTuple):
     """One behind the last index that this says something about."""
 
 
-async def next_data(fs: AsyncFileSystem, file: FileRef, offset: int) -> int | None:
+async def next_data(fs: "AsyncFileSystem", file: FileRef, offset: int) -> int | None:
     """The first offset from `offset` on, within the file, that lies in a chunk's data. None: only holes follow."""
     size = file.layout.chunk_size
     first = offset // size
@@ -48,7 +51,7 @@ async def next_data(fs: AsyncFileSystem, file: FileRef, offset: int) -> int | No
     return found if found < file.length else None
 
 
-async def next_hole(fs: AsyncFileSystem, file: FileRef, offset: int) -> int:
+async def next_hole(fs: "AsyncFileSystem", file: FileRef, offset: int) -> int:
     """The first offset from `offset` on where no data is; the end of the file is one."""
     size = file.layout.chunk_size
     index = offset // size
@@ -68,7 +71,15 @@ async def next_hole(fs: AsyncFileSystem, file: FileRef, offset: int) -> int:
     return file.length
 
 
-async def data_in(fs: AsyncFileSystem, file: FileRef, start: int, end: int) -> tuple[list[tuple[int, int]], int]:
+async def find_extent(fs: "AsyncFileSystem", file: FileRef, offset: int, data: bool, path: Path) -> int | None:
+    """`next_data` or `next_hole` for programs, to which errors are `OSError`."""
+    try:
+        return await (next_data if data else next_hole)(fs, file, offset)
+    except EmberError as error:
+        raise to_os_error(error, path) from error
+
+
+async def data_in(fs: "AsyncFileSystem", file: FileRef, start: int, end: int) -> tuple[list[tuple[int, int]], int]:
     """([(start, end), ...], stop): where data is in `[start, stop)`, ascending; `stop`: beyond `start`, at most `end`.
     `[start, end)`: not empty."""
     size = file.layout.chunk_size
@@ -88,7 +99,7 @@ async def data_in(fs: AsyncFileSystem, file: FileRef, start: int, end: int) -> t
     return ranges, stop
 
 
-async def stored_bytes(fs: AsyncFileSystem, file: FileRef, timeout_s: float) -> int:
+async def stored_bytes(fs: "AsyncFileSystem", file: FileRef, timeout_s: float) -> int:
     """Bytes of all chunks of the file, once, whatever the replicas. Raises what the daemons say after `timeout_s`."""
 
     def question(route: Route) -> Question:
@@ -98,7 +109,7 @@ async def stored_bytes(fs: AsyncFileSystem, file: FileRef, timeout_s: float) -> 
     return sum(reply.total_bytes for reply in replies)
 
 
-async def stored_page(fs: AsyncFileSystem, file: FileRef, first: int, last: int, limit: int = LIMIT) -> Page:
+async def stored_page(fs: "AsyncFileSystem", file: FileRef, first: int, last: int, limit: int = LIMIT) -> Page:
     """Chunks that there are from index `first` on, below `last`; `limit`: of each chain."""
     replies = await _lists(fs, file, first, min(limit, last - first))
     stop = last
@@ -109,14 +120,14 @@ async def stored_page(fs: AsyncFileSystem, file: FileRef, first: int, last: int,
     return Page(sorted((index, length) for index, length in found if index < stop), stop)
 
 
-async def _list(fs: AsyncFileSystem, file: FileRef, first: int, limit: int) -> dict[int, int]:
+async def _list(fs: "AsyncFileSystem", file: FileRef, first: int, limit: int) -> dict[int, int]:
     """Index to bytes of chunks from `first` on: of each chain at least its next `limit`, so all below the least of
     the last ones are there."""
     replies = await _lists(fs, file, first, limit)
     return {index: length for reply in replies for index, length in zip(reply.indexes, reply.lengths, strict=True)}
 
 
-async def _lists(fs: AsyncFileSystem, file: FileRef, first: int, limit: int) -> list[ListChunksReply]:
+async def _lists(fs: "AsyncFileSystem", file: FileRef, first: int, limit: int) -> list[ListChunksReply]:
     def question(route: Route) -> Question:
         return LIST_CHUNKS, ListChunks(route.chain, route.version, file.inode, first, limit)
 
@@ -124,7 +135,7 @@ async def _lists(fs: AsyncFileSystem, file: FileRef, first: int, limit: int) -> 
 
 
 async def _ask_heads(
-    fs: AsyncFileSystem, file: FileRef, question: Callable[[Route], Question], timeout_s: float
+    fs: "AsyncFileSystem", file: FileRef, question: Callable[[Route], Question], timeout_s: float
 ) -> list[Any]:
     """What the heads of all chains of the file answer. If one cannot be asked, all are asked once more."""
     attempts = Attempts(timeout_s)

@@ -31,7 +31,7 @@ from fs_client.kept_files import KeptFiles
 from fs_client.memory import FreshBytes
 from fs_client.meta_client import MetaClient
 from fs_client.namespace import Namespace
-from fs_client.options import DEFAULT_TIMEOUT_S, Options, client_tls, make_options
+from fs_client.options import DEFAULT_TIMEOUT_S, ClusterAddress, Options, client_tls, make_options, timeout_of
 from fs_client.paths import Path, encode
 from fs_client.read_ranges import RangeError, RangeReader
 from fs_client.registered_buffer import RegisteredBuffer, register, register_address
@@ -69,7 +69,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 async def connect(
-    cluster: str | None = None,
+    cluster: ClusterAddress | None = None,
     *,
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
@@ -78,12 +78,14 @@ async def connect(
     rdma_subnets: str | Sequence[str] | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
+    timeout: float | None = None,
 ) -> "AsyncFileSystem":
     """Connect to a cluster.
 
-    `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
+    `cluster`: where its metadata servers are: "host:port[,host:port...]", "ember://host:port", (host, port), or a list
+    of such; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
     `token`, or a `token_file` that it is in: who this is, where the cluster has security on; by default `EMBERFS_TOKEN`
-    or `EMBERFS_TOKEN_FILE`. `timeout_s`: the total time of one call, retries included.
+    or `EMBERFS_TOKEN_FILE`. `timeout_s`, or `timeout`: the total time of one call, retries included.
     `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
     `transport`: how contents travel: "tcp"; "rdma": by RDMA or not at all; "auto": by RDMA where both sides can; by
     default `EMBERFS_TRANSPORT`, or "auto". `rdma_devices`: NAME or NAME:PORT of those to use; `rdma_subnets`:
@@ -93,7 +95,9 @@ async def connect(
     answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
     return await connect_with(
-        make_options(cluster, token, transport, timeout_s, tls_ca, token_file, rdma_devices, rdma_subnets)
+        make_options(
+            cluster, token, transport, timeout_of(timeout_s, timeout), tls_ca, token_file, rdma_devices, rdma_subnets
+        )
     )
 
 

@@ -19,7 +19,7 @@ from fs_client.file import AsyncFile, OpenMode
 from fs_client.file_layers import wrap
 from fs_client.file_ref import FileRef
 from fs_client.integers import integer
-from fs_client.options import DEFAULT_TIMEOUT_S, Options, make_options
+from fs_client.options import DEFAULT_TIMEOUT_S, ClusterAddress, Options, make_options, timeout_of
 from fs_client.paths import Path
 from fs_client.raw_file import BUFFER_SIZE, RawFile
 from fs_client.registered_buffer import RegisteredBuffer, register, register_address
@@ -33,7 +33,7 @@ Readable = FileRef | RawFile | io.BufferedReader | io.BufferedRandom | Path
 
 
 def connect(
-    cluster: str | None = None,
+    cluster: ClusterAddress | None = None,
     *,
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
@@ -42,12 +42,14 @@ def connect(
     rdma_subnets: str | Sequence[str] | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
+    timeout: float | None = None,
 ) -> "FileSystem":
     """Connect to a cluster.
 
-    `cluster`: `host:port[,host:port...]` of its metadata servers; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
+    `cluster`: where its metadata servers are: "host:port[,host:port...]", "ember://host:port", (host, port), or a list
+    of such; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
     `token`, or a `token_file` that it is in: who this is, where the cluster has security on; by default `EMBERFS_TOKEN`
-    or `EMBERFS_TOKEN_FILE`. `timeout_s`: the total time of one call, retries included.
+    or `EMBERFS_TOKEN_FILE`. `timeout_s`, or `timeout`: the total time of one call, retries included.
     `tls_ca`: file with the cluster's authority, for TLS; by default `EMBERFS_TLS_CA`, or none.
     `transport`: how contents travel: "tcp"; "rdma": by RDMA or not at all; "auto": by RDMA where both sides can; by
     default `EMBERFS_TRANSPORT`, or "auto". `rdma_devices`: NAME or NAME:PORT of those to use; `rdma_subnets`:
@@ -56,7 +58,11 @@ def connect(
     Raises `ValueError`: an argument is wrong; `OSError`: the token is not known, or its file cannot be read; nobody
     answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    fs = FileSystem(make_options(cluster, token, transport, timeout_s, tls_ca, token_file, rdma_devices, rdma_subnets))
+    fs = FileSystem(
+        make_options(
+            cluster, token, transport, timeout_of(timeout_s, timeout), tls_ca, token_file, rdma_devices, rdma_subnets
+        )
+    )
     fs._connection()
     return fs
 
@@ -69,9 +75,14 @@ class _Connection(NamedTuple):
 class FileSystem(BlockingNames):
     """A cluster, for blocking programs. Thread safe, fork safe, picklable. Behaves like `os` for a remote tree."""
 
-    def __init__(self, options: Options) -> None:
-        """Does not connect: the first call does. Programs call `connect`, which tells at once if it cannot."""
-        self.options = options
+    def __init__(self, cluster: Options | ClusterAddress | None = None) -> None:
+        """Does not connect: the first call does. `connect` takes all options, and tells at once if it cannot.
+
+        Two of the same options are equal.
+        """
+        if not isinstance(cluster, Options):
+            cluster = make_options(cluster, None, None, DEFAULT_TIMEOUT_S)
+        self.options = cluster
         self.closed = False
         self._connected: _Connection | None = None
         """Valid while its driver is that of this process."""
@@ -140,6 +151,12 @@ class FileSystem(BlockingNames):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FileSystem, (self.options,))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FileSystem) and self.options == other.options
+
+    def __hash__(self) -> int:
+        return hash(self.options)
 
     def __repr__(self) -> str:
         return f"<FileSystem {self.options.cluster}{' closed' if self.closed else ''}>"

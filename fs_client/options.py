@@ -6,13 +6,15 @@ Options are plain values: a file system pickles as its options and connects anew
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from fs_client.integers import integer
 from fs_common.transports.choice import AUTO, WHAT_THERE_IS, TransportChoice, transport_choice
 
 if TYPE_CHECKING:
     from fs_common.tls.files import TlsFiles
 
+SCHEME = "ember"
 DEFAULT_CLUSTER = "127.0.0.1:9700"
 DEFAULT_PORT = 9700
 DEFAULT_TIMEOUT_S = 30.0
@@ -33,6 +35,10 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+ClusterAddress: TypeAlias = str | tuple[str, int] | Sequence[str | tuple[str, int]]
+"""How programs name a cluster: "host:port,host:port", "ember://host:port", (host, port), or several of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Options:
 
 
 def make_options(
-    cluster: str | None,
+    cluster: ClusterAddress | None,
     token: str | None,
     transport: str | None,
     timeout_s: float,
@@ -85,8 +91,9 @@ def make_options(
 
     Raises ValueError: one of them is wrong, or the token is none; OSError: its file cannot be read.
     """
-    if cluster is None:
-        cluster = os.environ.get(CLUSTER_VARIABLE) or DEFAULT_CLUSTER
+    cluster = "" if cluster is None else cluster_text(cluster)
+    if not cluster:
+        cluster = cluster_text(os.environ.get(CLUSTER_VARIABLE) or DEFAULT_CLUSTER)
     parse_cluster(cluster)
     if not timeout_s > 0:
         raise ValueError(f"timeout_s {timeout_s!r} is not a positive number of seconds")
@@ -141,6 +148,44 @@ def client_tls(ca: str) -> "TlsFiles | None":
     return TlsFiles.of_client(ca)
 
 
+def timeout_of(timeout_s: float, timeout: float | None) -> float:
+    """`timeout` is what most libraries call `timeout_s`."""
+    if timeout is None:
+        return timeout_s
+    if timeout_s != DEFAULT_TIMEOUT_S:
+        raise ValueError("timeout and timeout_s are the same: give one of them")
+    return timeout
+
+
+def cluster_text(cluster: object) -> str:
+    """`host:port[,host:port...]` of a cluster, however it is named. "": an URL that names none, as `ember:///data`.
+
+    What follows the address in an URL is a path there, and does not concern the connection.
+    """
+    if isinstance(cluster, str):
+        return _url_address(cluster) if ":/" in cluster or cluster == f"{SCHEME}:" else _not_empty(cluster)
+    if isinstance(cluster, tuple) and len(cluster) == 2 and not isinstance(cluster[1], str | tuple):
+        host, port = cluster
+        return str(_checked(str(host), str(integer(port, "port")), f"{host}:{port}"))
+    if isinstance(cluster, bytes) or not isinstance(cluster, Sequence):
+        text = 'write "host:port,host:port", (host, port), or a list of these'
+        raise TypeError(f"a cluster is not named by {type(cluster).__name__} ({cluster!r}): {text}")
+    return _not_empty(",".join(cluster_text(one) for one in cluster))
+
+
+def _not_empty(cluster: str) -> str:
+    if not cluster.strip(" ,"):
+        raise ValueError(f"cluster address {cluster!r} names no server: write host:port[,host:port...]")
+    return cluster
+
+
+def _url_address(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    if scheme != SCHEME:
+        raise ValueError(f"cluster address {url!r} is none: write host:port[,host:port...], or {SCHEME}://host:port")
+    return rest.removeprefix("//").partition("/")[0] if rest.startswith("//") else ""
+
+
 def parse_cluster(cluster: str) -> tuple[Address, ...]:
     """The addresses in `host:port[,host:port...]`; a missing port is 9700; IPv6 hosts stand in brackets."""
     addresses = tuple(_parse_address(part.strip()) for part in cluster.split(",") if part.strip())
@@ -156,8 +201,14 @@ def _parse_address(text: str) -> Address:
         port = rest.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
+    if "/" in text:
+        raise ValueError(f"cluster address {text!r} is not host:port: {SCHEME}://host:port/path is how a path is named")
     if not port:
         return Address(host, DEFAULT_PORT)
+    return _checked(host, port, text)
+
+
+def _checked(host: str, port: str, text: str) -> Address:
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"cluster address {text!r} is not host:port")
     return Address(host, int(port))

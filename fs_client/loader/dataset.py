@@ -21,11 +21,12 @@ from fs_client.file_ref import FileRef
 from fs_client.filesystem import FileSystem, connect
 from fs_client.loader.batch import Batch, Sample, SampleError, check_indices
 from fs_client.memory import allocate
+from fs_client.options import ClusterAddress
 from fs_client.read_ranges import RangeError
 
 Transform: TypeAlias = Callable[[Sample, int], Any]
 """(sample, index) to what the dataset returns. The sample is the transform's own: it may be kept and written to."""
-Cluster: TypeAlias = FileSystem | str | None
+Cluster: TypeAlias = FileSystem | ClusterAddress | None
 """A connected file system, which stays the caller's; or an address (None: the default one) to connect to."""
 
 

@@ -1,13 +1,18 @@
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import fs_client
+from fs_client import FileSystem
 from fs_client.identity import program_name
 from fs_client.options import Address, make_options, parse_cluster
 from fs_common.errors import Code, EmberError
 from fs_common.security.tokens import make_token, token_text
+from tests.client.fake_cluster import FakeCluster
 
 TOKEN = token_text(make_token(bytes(range(36))))
 OTHER = token_text(make_token(bytes(36)))
@@ -24,6 +29,66 @@ def test_addresses_of_a_cluster() -> None:
     assert parse_cluster("a") == (Address("a", 9700),)
     assert parse_cluster("[::1]:7,::1") == (Address("::1", 7), Address("::1", 9700))
     assert str(Address("::1", 7)) == "[::1]:7"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ("a:1,b:2", "a:1,b:2"),
+        ("ember://a:1", "a:1"),
+        ("ember://a:1,b/data/x", "a:1,b"),
+        ("ember://[::1]:7/", "[::1]:7"),
+        (("a", 1), "a:1"),
+        (("::1", 7), "[::1]:7"),
+        (("a", np.int64(1)), "a:1"),
+        (["a:1", "b:2"], "a:1,b:2"),
+        (("a:1", "b:2"), "a:1,b:2"),
+        ([("a", 1), "ember://b:2"], "a:1,b:2"),
+        ("ember:///data", "there:1"),
+        ("ember:/data", "there:1"),
+        ("ember:", "there:1"),
+    ],
+)
+def test_a_cluster_has_many_names(monkeypatch: pytest.MonkeyPatch, cluster: Any, expected: str) -> None:
+    monkeypatch.setenv("EMBERFS_CLUSTER", "there:1")
+    assert make_options(cluster, None, "auto", 1).cluster == expected
+    assert FileSystem(cluster).options.cluster == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ("http://a:1", ValueError),
+        ("emberfs://a:1", ValueError),
+        ("a:1/data", ValueError),
+        ("a/data", ValueError),
+        ([], ValueError),
+        ([""], ValueError),
+        ("", ValueError),
+        (("a", 0), ValueError),
+        (("a", 1.0), TypeError),
+        (("a", True), TypeError),
+        (b"a:1", TypeError),
+        (7, TypeError),
+        ([7], TypeError),
+    ],
+)
+def test_what_names_no_cluster_is_refused(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"cluster|port must be"):
+        make_options(wrong, None, "auto", 1)
+
+
+def test_timeout_is_timeout_s(cluster: FakeCluster) -> None:
+    with fs_client.connect(cluster.address, timeout=5) as fs:
+        assert fs.options.timeout_s == 5.0
+    with pytest.raises(ValueError, match="give one"):
+        fs_client.connect(cluster.address, timeout=5, timeout_s=6)
+
+
+def test_file_systems_of_the_same_options_are_equal() -> None:
+    fs = FileSystem("a:1")
+    assert pickle.loads(pickle.dumps(fs)) == fs == FileSystem([("a", 1)]) and len({fs, FileSystem("a:1")}) == 1
+    assert fs != FileSystem("a:2") and fs != "a:1"
 
 
 @pytest.mark.parametrize("wrong", ["", ",", "a:b", ":9", "a:0", "a:65536", "a:٣"])

@@ -27,7 +27,7 @@ from typing import Final
 
 from fs_common.records.locks import LockQuestionsReply
 
-ANSWER_S: Final = 5.0
+ANSWER_S: Final = 10.0
 """How long a holder is waited for: much longer than it takes to end what was closed, shorter than patience."""
 HOLD_S: Final = 20.0
 """A call without questions comes back after so long."""

@@ -12,6 +12,7 @@ import pytest
 
 from fs_client import aio, connect, storage_client
 from fs_client.loader import ElasticBatchSampler, FileDataset
+from fs_client.read_ranges import RangeReader
 from fs_common import methods
 from fs_common.peers import PeerPool
 from fs_common.records.routing import PublicState
@@ -43,6 +44,8 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An emulated machine with others beside it may take for a call what it has a whole try for elsewhere."""
     monkeypatch.setattr(storage_client, "UPDATE_TRY_S", 60.0)
     monkeypatch.setattr(storage_client, "READ_TRY_S", 60.0)
+    # Nor is a read asked of a second replica, whose answer would be counted as well.
+    monkeypatch.setattr(RangeReader, "_hedge", lambda *_: None)
     be_patient(PeerPool)
 
 
@@ -83,12 +86,10 @@ def test_contents_travel_by_one_sided_reads_and_writes(guest: GuestCluster) -> N
             storage = {(node.host, node.port) for node in fs.routing.routing.nodes}
             assert {fs.pool.transports()[where] for where in storage} == {"rdma"}
             assert {fs.pool.transports()[where] for where in fs.options.addresses} == {"tcp"}
-        # Three replicas fetch each byte: the head from the client, the others from their predecessors. More than once
-        # where an update was tried again.
-        assert difference(before, written, "rdma_read_bytes") >= 3 * len(data)
+        # Three replicas fetch each byte: the head from the client, the others from their predecessors.
+        assert difference(before, written, "rdma_read_bytes") == 3 * len(data)
         assert difference(before, written, "rdma_written_bytes") == 0
-        # A read that takes long is asked of a second replica as well.
-        assert difference(written, read, "rdma_written_bytes") >= len(data)
+        assert difference(written, read, "rdma_written_bytes") == len(data)
         assert difference(written, read, "rdma_read_bytes") == 0
         # Messages had no room for it.
         for earlier, later in ((before, written), (written, read)):
@@ -114,8 +115,8 @@ def test_many_small_reads_are_one_frame_for_each_server(guest: GuestCluster) -> 
             after = await counted(fs)
             data = pattern(SIZE, 3)
             assert into == b"".join(data[index * 8192 : index * 8192 + 4096] for index in range(90))
-            assert difference(before, after, "rdma_written_bytes") >= len(into)
-            assert difference(before, after, "rpc_read_chunks_calls") < 10, "not one for each of 90"
+            assert difference(before, after, "rdma_written_bytes") == len(into)
+            assert difference(before, after, "rpc_read_chunks_calls") <= len(guest.storage)
 
     run(main(), timeout=LIMIT_S)
 

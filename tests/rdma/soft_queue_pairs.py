@@ -28,13 +28,14 @@ TRY_TURNS = 8
 
 
 class Entry:
-    __slots__ = ("completion", "pair", "sequence")
+    __slots__ = ("completion", "pair", "sequence", "solicited")
 
-    def __init__(self, completion: Completion, pair: "SoftQueuePair", sequence: int | None) -> None:
+    def __init__(self, completion: Completion, pair: "SoftQueuePair", sequence: int | None, *, solicited: bool) -> None:
         self.completion = completion
         self.pair = pair
         self.sequence = sequence
         """Of the send queue; None: of a receive."""
+        self.solicited = solicited
 
 
 class _Posted:
@@ -222,7 +223,7 @@ class SoftQueuePair:
             self._move(slot.address, posted, 0, fits)
             if work.length <= slot.length:
                 self.context.fabric.moved_bytes[Kind.SEND] += work.length
-                peer._complete(slot.id, Status.SUCCESS, None, Kind.RECEIVE, work.length)
+                peer._complete(slot.id, Status.SUCCESS, None, Kind.RECEIVE, work.length, solicited=work.solicited)
                 self._issue.popleft()
                 self._end(posted, Status.SUCCESS)
                 return
@@ -318,10 +319,20 @@ class SoftQueuePair:
             self._complete(self._receives.popleft().id, Status.WR_FLUSH_ERR, None)
 
     def _complete(
-        self, id: int, status: Status, sequence: int | None, kind: Kind | None = None, length: int = 0
+        self,
+        id: int,
+        status: Status,
+        sequence: int | None,
+        kind: Kind | None = None,
+        length: int = 0,
+        *,
+        solicited: bool = False,
     ) -> None:
-        completion = Completion(id, status is Status.SUCCESS, status, kind, length, self.number)
-        self.context.fabric.deliver(self.completions, Entry(completion, self, sequence))
+        ok = status is Status.SUCCESS
+        completion = Completion(id, ok, status, kind, length, self.number)
+        # Of a failure a software device tells by the receives that are flushed alone.
+        solicited = solicited or (not ok and sequence is None)
+        self.context.fabric.deliver(self.completions, Entry(completion, self, sequence, solicited=solicited))
 
     def _usable(self) -> None:
         if self.closed:

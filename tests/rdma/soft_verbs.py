@@ -378,6 +378,7 @@ class SoftCompletionQueue:
         self.closed = False
         self._entries: deque[Entry] = deque()
         self._armed = False
+        self._armed_solicited = False
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         context.queues.append(self)
 
@@ -385,9 +386,12 @@ class SoftCompletionQueue:
         self._open()
         return self._descriptor
 
-    def arm(self) -> None:
+    def arm(self, solicited: bool = False) -> None:
         self._open()
-        self._armed = True
+        if solicited:
+            self._armed_solicited = True
+        else:
+            self._armed = True
 
     def take_events(self) -> int:
         self._open()
@@ -426,8 +430,8 @@ class SoftCompletionQueue:
                 pair.fail()
             return
         self._entries.append(entry)
-        if self._armed:
-            self._armed = False
+        if self._armed or (self._armed_solicited and entry.solicited):
+            self._armed = self._armed_solicited = False
             os.eventfd_write(self._descriptor, 1)
 
     def drop(self, pair: SoftQueuePair) -> None:

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,53 @@ def test_arming_makes_readable_once(binding: Binding) -> None:
         one.pair.post([one.work(Kind.WRITE, other, 8)])
         one.wait()
         assert not _readable(one.completions.fileno(), 0), "not armed again"
+
+
+def test_only_what_is_solicited_wakes_who_asked_for_that(binding: Binding) -> None:
+    with ends(binding) as (one, other):
+        other.pair.receive([Receive(n, other.memory.address + n * 64, 64, other.region.lkey) for n in range(3)])
+        other.completions.arm(solicited=True)
+        other.pair.post([other.work(Kind.WRITE, one, 8)])
+        assert other.wait()[0].ok
+        one.pair.post([one.work(Kind.SEND, length=8)])
+        assert other.wait()[0].ok and one.wait()[0].ok
+        assert not _readable(other.completions.fileno(), 0), "its own work, and a message that is not solicited"
+        one.pair.post([one.work(Kind.SEND, length=8)._replace(solicited=True)])
+        assert other.wait()[0].ok and one.wait()[0].ok
+        assert _readable(other.completions.fileno(), LIMIT_S)
+        assert other.completions.take_events() == 1
+        # What is armed for all stays so.
+        for order in ((True, False), (False, True)):
+            for solicited in order:
+                other.completions.arm(solicited)
+            other.pair.post([other.work(Kind.WRITE, one, 8)])
+            assert other.wait()[0].ok
+            assert _readable(other.completions.fileno(), LIMIT_S)
+            assert other.completions.take_events() == 1
+
+
+@pytest.mark.parametrize("way", ["nobody answers", "refused by the other", "refused to the other", "by itself"])
+def test_a_queue_pair_that_fails_wakes_who_asked_for_solicited_messages(binding: Binding, way: str) -> None:
+    """By the receives that are posted."""
+    with ends(binding, persistence=HASTY) as (one, other):
+        one.pair.receive([Receive(n, one.memory.address + n * 64, 64, one.region.lkey) for n in range(2)])
+        one.completions.arm(solicited=True)
+        if way == "nobody answers":
+            other.pair.close()
+            one.pair.post([one.work(Kind.SEND, length=8, signalled=False)])
+        elif way == "refused by the other":
+            one.pair.post([one.work(Kind.WRITE, other, 8, rkey=other.region.rkey ^ 0x5555, signalled=False)])
+        elif way == "refused to the other":
+            other.pair.post([other.work(Kind.WRITE, one, 8, rkey=one.region.rkey ^ 0x5555)])
+        else:
+            one.pair.fail()
+        end = time.monotonic() + LIMIT_S
+        while not _readable(one.completions.fileno(), 0.01):
+            # Verbs in memory live by polling.
+            other.completions.poll(1)
+            assert time.monotonic() < end
+        assert one.completions.take_events() == 1
+        assert not one.wait(2 if way in ("refused to the other", "by itself") else 3)[0].ok
 
 
 def test_events_not_taken_do_not_keep_a_queue_from_closing(binding: Binding) -> None:

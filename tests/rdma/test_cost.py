@@ -14,12 +14,19 @@ from fs_common.methods import READ_CHUNKS
 from fs_common.records.storage import ReadChunksReply
 from fs_common.rpc import Reply
 from fs_common.transports import tcp
+from fs_common.transports.rdma import link
 from tests.common.loopback import TIMEOUT, connected, pattern, read_request, service
 from tests.rdma.counting import counted
 from tests.rdma.transport import RdmaTransport
 from tests.support import run
 
 ROUNDS = 10
+
+
+@pytest.fixture(autouse=True)
+def time_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose instructions are counted is so slow that timers of milliseconds would be due at each read."""
+    monkeypatch.setattr(link, "DRAIN_S", 60.0)
 
 
 async def instructions_of_a_read(transport: Any, lengths: list[int], step: int, at_once: int) -> float:

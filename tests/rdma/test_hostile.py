@@ -53,8 +53,15 @@ class Hostile:
         index = RECEIVE_SLOTS + self.sequence % 18
         self.sequence += 1
         slots.views[index][: len(message)] = message
-        address = slots.address + index * len(slots.views[index])
-        work = Work(Kind.SEND, 2 * self.sequence, address, len(message), slots.lkey, signalled=True)
+        work = Work(
+            Kind.SEND,
+            2 * self.sequence,
+            slots.addresses[index],
+            len(message),
+            slots.lkey,
+            signalled=True,
+            solicited=True,
+        )
         self.endpoint.queue_pair.post([work])
 
     def close(self) -> None:
@@ -348,7 +355,7 @@ def test_a_queue_pair_that_was_given_up_does_not_move_its_connection(monkeypatch
         {"kind": "x" * 100_000},
         {"slots": 2**63},
         {"slot_bytes": 0},
-        {"format": 2},
+        {"format": 1},
         {"reads_max": -(2**63)},
         {"reads_max": 2**64 - 1},
         {"device": "d" * 100_000},

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 
@@ -21,7 +21,7 @@ from fs_common.transports.rdma import link as link_module
 from fs_common.transports.rdma import setup
 from fs_common.transports.rdma.link import RdmaLink
 from fs_common.transports.rdma.plan import SIGNAL_EVERY
-from fs_common.transports.rdma.slabs import SlabPool
+from fs_common.transports.rdma.slabs import BLOCK_BYTES, LARGE_BYTES, SlabPool
 from fs_common.transports.rdma.stream import CREDITS
 from fs_common.transports.rdma.verbs import Access, Kind
 from tests.common.loopback import TIMEOUT, hello, memory, pattern, read_request, service, until
@@ -32,6 +32,7 @@ from tests.rdma.transport import RdmaTransport
 from tests.support import run
 
 DEVICES = {"soft0": "10.77.0.1", "soft1": "10.77.0.2"}
+NEVER_S = 3600.0
 
 
 class World:
@@ -198,12 +199,64 @@ def test_small_frames_of_one_turn_share_messages() -> None:
     run(main())
 
 
+# Who is woken
+
+
+def test_a_server_is_not_woken_for_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "DRAIN_S", NEVER_S)
+
+    async def main() -> None:
+        released = 0
+
+        def release() -> None:
+            nonlocal released
+            released += 1
+
+        data = pattern(MIB, 2)
+        offered = service()
+        offered.register(READ_CHUNKS, lambda call: Reply(ReadChunksReply([MIB], []), [data], release))
+        async with world(offered) as w:
+            into = memory(MIB)
+            woken = {"server": 0, "caller": 0}
+            for name, link in (("server", w.served), ("caller", w.calling)):
+                take = link._completions.take_events
+
+                def count(name: str = name, take: Callable[[], int] = take) -> int:
+                    woken[name] += 1
+                    return take()
+
+                monkeypatch.setattr(link._completions, "take_events", count)
+            for number in range(1, 51):
+                await w.peer.call(READ_CHUNKS, read_request(MIB), into=into, timeout=TIMEOUT)
+                # What the server has done is complete with the next request.
+                assert released >= number - 1
+            assert woken == {"server": 50, "caller": 50}
+
+    run(main())
+
+
+def test_what_was_sent_comes_back_without_another_message() -> None:
+    async def main() -> None:
+        released = asyncio.Event()
+        offered = service()
+        offered.register(READ_CHUNKS, lambda call: Reply(ReadChunksReply([4], []), [b"data"], released.set))
+        async with world(offered) as w:
+            await w.peer.call(READ_CHUNKS, read_request(4), into=memory(4), timeout=TIMEOUT)
+            await released.wait()
+
+    run(main())
+
+
 # Any order of events
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_calls_of_all_kinds_under_any_order_of_events(seed: int, tmp_path: Path) -> None:
-    """Bytes arrive whole or not at all, and whoever gave up has memory that nobody writes to."""
+def test_calls_of_all_kinds_under_any_order_of_events(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes arrive whole or not at all, and whoever gave up has memory that nobody writes to. Nothing waits for a look
+    at what lies there."""
+    monkeypatch.setattr(link_module, "DRAIN_S", NEVER_S if seed % 2 else 0.0)
 
     async def main() -> None:
         fabric = Fabric(DEVICES, seed=seed, late_turns=Random(seed).choice([0, 20]))
@@ -494,6 +547,31 @@ def test_answers_wait_for_slabs_in_their_order(tmp_path: Path) -> None:
     run(main())
 
 
+def test_who_wants_a_slab_gets_those_that_have_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their connection is silent, and has not looked since."""
+    monkeypatch.setattr(link_module, "DRAIN_S", NEVER_S)
+
+    async def main() -> None:
+        path = tmp_path / "block"
+        path.write_bytes(pattern(MIB, 9))
+        with path.open("rb") as file:
+            slabs = SlabPool(1, 1)
+            async with world(replying(FileRange(file.fileno(), 0, MIB)), slabs=slabs) as w:
+                other = await w.reconnect()
+                others = [slabs.take(MIB) for _ in range(BLOCK_BYTES // LARGE_BYTES - 1)]
+                await w.peer.call(READ_CHUNKS, read_request(1), into=memory(MIB), timeout=TIMEOUT)
+                assert not slabs._large.free
+                into = memory(MIB)
+                await other.call(READ_CHUNKS, read_request(1), into=into, timeout=TIMEOUT)
+                assert into[0] == pattern(MIB, 9)
+                await other.close()
+                for slab in others:
+                    assert slab is not None
+                    slab.release()
+
+    run(main())
+
+
 def test_a_link_that_ends_while_it_waits_for_a_slab_leaves_the_slabs_to_others(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "block"
@@ -543,6 +621,8 @@ def test_an_answer_that_was_sent_before_the_server_ended_is_heard() -> None:
             await asyncio.sleep(0)
             # Nothing of what comes is seen by the caller's loop before the end of TCP is.
             asyncio.get_running_loop().remove_reader(w.calling._completions.fileno())
+            assert w.calling._drain is not None
+            w.calling._drain.cancel()
             reads = storing.service.registrations[READ_CHUNKS.number]
             await until(lambda: reads.calls and not w.served.unsent_bytes)
             assert not any(call.done() for call in calls)

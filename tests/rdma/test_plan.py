@@ -128,7 +128,7 @@ def test_many_are_numbered_as_one_after_another(seed: int) -> None:
         assert many.post_many(count) == [one.post() for _ in range(count)]
         if random.random() < 0.5:
             assert many.post(signalled=True) == one.post(signalled=True)
-        assert (many.posted, many._signalled) == (one.posted, one._signalled)
+        assert (many.posted, many.signalled) == (one.posted, one.signalled)
 
 
 def test_a_completion_tells_of_all_before_it() -> None:

@@ -15,8 +15,9 @@ from fs_common.limits import KIB
 SPAN_SLACK_BYTES = 256 * KIB
 """Views of one object are registered together if that covers no more than twice their bytes and this."""
 
-_addressof = ctypes.addressof
-_from_buffer = ctypes.c_char.from_buffer
+addressof = ctypes.addressof
+from_buffer = ctypes.c_char.from_buffer
+"""Raises TypeError for what cannot be written to, ValueError for what is empty."""
 
 View = memoryview | bytes
 """Contiguous single bytes."""
@@ -25,7 +26,7 @@ View = memoryview | bytes
 def addresses_of(views: Sequence[View]) -> list[int]:
     """Of the first byte of each; 0 for an empty one."""
     try:
-        return list(map(_addressof, map(_from_buffer, views)))
+        return list(map(addressof, map(from_buffer, views)))
     except (TypeError, ValueError):  # read-only, or empty
         return list(map(address_of, views))
 
@@ -47,7 +48,7 @@ def address_of(memory: View) -> int:
     if not len(memory):
         return 0
     if type(memory) is memoryview and not memory.readonly:
-        return _addressof(_from_buffer(memory))
+        return addressof(from_buffer(memory))
     buffer = _Buffer()
     _get_buffer(memory, buffer, 0)
     address: int = buffer.address

@@ -41,7 +41,7 @@ class Traffic:
         self.read_bytes = 0
         """By READs of this side."""
         self.written_bytes = 0
-        """By WRITEs of this side."""
+        """By WRITEs of this side, counted when they are posted."""
 
     def stats(self) -> dict[str, int]:
         return {f"rdma_{name}": getattr(self, name) for name in self.__slots__}
@@ -56,12 +56,13 @@ class Slots:
         lent = memory.local([whole], Access.LOCAL_WRITE)
         self._use: Use | None = lent.use
         self.views = [whole[i : i + SLOT_BYTES] for i in range(0, SLOTS_BYTES, SLOT_BYTES)]
-        self.address = lent.addresses[0]
+        address = lent.addresses[0]
+        self.addresses = range(address, address + SLOTS_BYTES, SLOT_BYTES)
         self.lkey = lent.keys[0]
-
-    def receive(self, index: int) -> Receive:
+        self.receives = [
+            Receive(index << 1 | 1, self.addresses[index], SLOT_BYTES, self.lkey) for index in range(RECEIVE_SLOTS)
+        ]
         """Ids of receives are odd, those of works even."""
-        return Receive(index << 1 | 1, self.address + index * SLOT_BYTES, SLOT_BYTES, self.lkey)
 
     def close(self) -> None:
         """The queue pair is gone. Idempotent."""

@@ -22,16 +22,18 @@ from collections.abc import Callable, Sequence
 
 from fs_common import frames
 from fs_common.errors import Code, EmberError
-from fs_common.frames import FrameError
+from fs_common.frames import REQUEST, FrameError
 from fs_common.link import Receiver
 from fs_common.telemetry import LimitedLog
 from fs_common.tls.names import Proven
+from fs_common.transports.rdma.beside import TcpWatch
 from fs_common.transports.rdma.endpoint import Endpoint
-from fs_common.transports.rdma.memory import MemoryRefused, Use
+from fs_common.transports.rdma.landing import Landing
+from fs_common.transports.rdma.memory import MemoryRefused
 from fs_common.transports.rdma.outgoing import Answer, Loan, lend
-from fs_common.transports.rdma.plan import CHAIN_MAX, Move, Piece, moves
+from fs_common.transports.rdma.plan import CHAIN_MAX, Piece, moves
 from fs_common.transports.rdma.sending import Sender
-from fs_common.transports.rdma.stream import LAST, Envelope, EnvelopeReader, MessageReader
+from fs_common.transports.rdma.stream import CREDITS_OWED_MAX, LAST, EnvelopeReader, MessageReader
 from fs_common.transports.rdma.verbs import Access, Kind, Receive, VerbsError
 from fs_common.transports.tcp import TcpLink
 from fs_common.wire import Frame, Outgoing, Part
@@ -42,28 +44,12 @@ _defects = LimitedLog(logger)
 POLL_MOST = 64
 TURN_MESSAGES_MAX = 2
 """Messages that one connection takes in one turn: small frames in them are some milliseconds of work."""
+DRAIN_S = 0.01
+"""How long a completion of own work may lie when nothing waits for it: memory comes back with the next message, or now.
+"""
 UNTAKEN_S = 10.0
 """How long the other side may take nothing of what waits for it. Over TCP the kernel gives up after the same time
 (`tcp.UNACKNOWLEDGED_MS`); here the device of a process that is stopped goes on acknowledging."""
-
-
-class _Landing:
-    """A request whose payload is being fetched."""
-
-    __slots__ = ("at", "discarded", "held", "length", "moves", "number", "release", "use")
-
-    def __init__(self, number: int, length: int, reads: list[Move], use: Use) -> None:
-        self.number = number
-        self.length = length
-        self.moves = reads
-        self.at = 0
-        """Up to here they are numbered."""
-        self.use = use
-        self.discarded = False
-        self.release: Callable[[], None] | None = None
-        """Gives the memory of one that is discarded back."""
-        self.held: list[bytes] = []
-        """What was said about the request meanwhile."""
 
 
 class RdmaLink:
@@ -80,6 +66,7 @@ class RdmaLink:
         self._completions = endpoint.completions
         self._slots = endpoint.slots
         self._memory = endpoint.memory
+        self._slabs = endpoint.slabs
         self._traffic = endpoint.traffic
         self._receiver: Receiver | None = None
         self._move: Callable[[], None] | None = None
@@ -95,7 +82,7 @@ class RdmaLink:
         """The one whose content `_envelopes` has."""
         self._emptied: list[Receive] = []
         """To be posted again."""
-        self._landing: _Landing | None = None
+        self._landing: Landing | None = None
         self._intos: dict[int, Sequence[Piece]] = {}
         """Of requests in work: where their answers go."""
         self._reading = True
@@ -109,6 +96,7 @@ class RdmaLink:
 
         # What leaves.
         self._sender = Sender(endpoint, self._messages, self._flush_later)
+        self._out = self._sender.out
         self._loans: dict[int, Loan] = {}
         """Requests that are not answered yet, by number."""
         self._finishing = False
@@ -116,6 +104,12 @@ class RdmaLink:
         """Set while something waits for credits."""
 
         self._in_turn = False
+        self._waits = False
+        """It may wait for more than messages with content: for own work, or for credits."""
+        self._hears_all = False
+        """The next completion of any kind wakes this side up; otherwise the next message with content."""
+        self._drain: asyncio.TimerHandle | None = None
+        """Set while signalled work is outstanding."""
         self._flush: asyncio.Handle | None = None
         self._take_on: asyncio.Handle | None = None
         self._over = False
@@ -135,12 +129,13 @@ class RdmaLink:
 
     def _listen(self) -> None:
         self._loop.add_reader(self._completions.fileno(), self._on_completions)
-        self._completions.arm()
+        self._slabs.takers.add(self._hear_all_soon)
+        self._completions.arm(solicited=True)
         # What came before that wakes nobody up.
         self._loop.call_soon(self._poll)
 
     def _adopt(self) -> None:
-        self._tcp.hand_over(_TcpWatch(self))
+        self._tcp.hand_over(TcpWatch(self))
         self._tcp.resume_reading()
 
     # Link
@@ -194,7 +189,7 @@ class RdmaLink:
         urgent: bool = False,
     ) -> Outgoing:
         kind, number = frames.kind_and_request(frame)
-        if kind == frames.REQUEST:
+        if kind == REQUEST:
             if self._over:
                 loan = Loan(number, release)
                 loan.finish()
@@ -274,6 +269,8 @@ class RdmaLink:
 
     def pause_reading(self) -> None:
         self._reading = False
+        # Until something that leaves has left.
+        self._hear_all_soon()
 
     def resume_reading(self) -> None:
         if not self._reading and not self._over:
@@ -287,7 +284,7 @@ class RdmaLink:
             # Nobody is there to send the rest to.
             self._end()
             return
-        self._finishing = True
+        self._finishing = self._waits = True
         if not self._in_turn:
             self._post_due()
 
@@ -295,10 +292,11 @@ class RdmaLink:
         if self._over:
             return
         self._over = True
-        for handle in (self._flush, self._take_on, self._untaken):
+        for handle in (self._flush, self._take_on, self._untaken, self._drain):
             if handle is not None:
                 handle.cancel()
         self._loop.remove_reader(self._completions.fileno())
+        self._slabs.takers.discard(self._hear_all_soon)
         # First of all: nothing of what follows is touched by a device any more, here or there.
         self._endpoint.close()
         self._give_back()
@@ -331,6 +329,32 @@ class RdmaLink:
 
     # Completions
 
+    def _hear_all_soon(self) -> None:
+        """What this side's work holds is wanted: see to what is complete, and to all that completes."""
+        self._waits = True
+        if not self._hears_all and not self._over:
+            self._loop.call_soon(self._hear_all)
+
+    def _hear_all(self) -> None:
+        if self._over:
+            return
+        if not self._hears_all:
+            try:
+                self._completions.arm()
+            except VerbsError as error:
+                self._on_failure(str(error))
+                return
+            self._hears_all = True
+        # What came before that wakes nobody up.
+        self._poll()
+
+    def _on_drain(self) -> None:
+        self._drain = None
+        self._poll()
+        ledger = self._sender.ledger
+        if self._drain is None and ledger.signalled > ledger.complete and not self._over:
+            self._drain = self._loop.call_later(DRAIN_S, self._on_drain)
+
     def _on_completions(self) -> None:
         self._poll(news=True)
 
@@ -347,7 +371,16 @@ class RdmaLink:
         try:
             if news:
                 self._completions.take_events()
-                self._completions.arm()
+                if self._waits:
+                    self._waits = (
+                        sender.blocked
+                        or self._landing is not None
+                        or self._finishing
+                        or not self._reading
+                        or self._slabs.short
+                    )
+                self._hears_all = self._waits
+                self._completions.arm(not self._waits)
             while True:
                 completions = self._completions.poll(POLL_MOST)
                 for identity, ok, status, _, size, _ in completions:
@@ -385,7 +418,7 @@ class RdmaLink:
             self._on_defect(error)
         finally:
             self._in_turn = False
-            if self._finishing or sender.due or self._landing is not None:
+            if sender.queue or self._waits or sender.owed >= CREDITS_OWED_MAX:
                 self._post_due()
 
     def _take_rest(self) -> None:
@@ -403,11 +436,11 @@ class RdmaLink:
             return
         credits, flags, content = self._messages.read(self._slots.views[index][:size])
         if credits:
-            self._sender.give(credits)
+            self._out.give(credits)
             if self._untaken is not None:
                 self._untaken.cancel()
                 self._untaken = None
-        if flags & LAST:
+        if flags >= LAST:
             self._peer_last = True
         if content:
             if self._move is not None:
@@ -419,7 +452,7 @@ class RdmaLink:
                 move()
             self._unread.append((index, content))
         else:
-            self._emptied.append(self._slots.receive(index))
+            self._emptied.append(self._slots.receives[index])
 
     def _on_failure(self, what: str) -> None:
         self._endpoint.failed()
@@ -477,11 +510,11 @@ class RdmaLink:
                 envelopes.feed(content)
             envelope = envelopes.next_envelope()
             if envelope is not None and not self._finishing:
-                self._hand_over(envelope)
+                self._hand_over(*envelope)
                 if self._over:
                     return
             if envelopes.used_up:
-                self._emptied.append(self._slots.receive(self._reading_slot))
+                self._emptied.append(self._slots.receives[self._reading_slot])
                 self._reading_slot = None
                 self._sender.owed += 1
         if self._peer_last or self._tcp_ended:
@@ -499,39 +532,35 @@ class RdmaLink:
         elif not self._finishing and self._receiver is not None:
             self._receiver.peer_finished()
 
-    def _hand_over(self, envelope: Envelope) -> None:
-        frame, sends, intos = envelope
+    def _hand_over(self, frame: Frame, sends: Sequence[Piece], intos: Sequence[Piece]) -> None:
         receiver = self._receiver
         assert receiver is not None
-        if frame.kind != frames.REQUEST:
-            self._hand_over_answer(receiver, frame)
-            return
         if intos:
             self._intos[frame.request] = intos
+        elif frame.kind != REQUEST:
+            loan = self._loans.pop(frame.request, None)
+            if loan is not None:
+                if not loan.sent:
+                    raise FrameError("request", f"{frame.request} was answered before it was sent")
+                loan.finish()
+            self.received_bytes += frame.payload_length
         views = receiver.frame_begun(frame)
         if views is not None and not self._over:
-            self._fetch(frame, views, sends)
-
-    def _hand_over_answer(self, receiver: Receiver, frame: Frame) -> None:
-        loan = self._loans.pop(frame.request, None)
-        if loan is not None:
-            if not loan.sent:
-                raise FrameError("request", f"{frame.request} was answered before it was sent")
-            loan.finish()
-        self.received_bytes += frame.payload_length
-        views = receiver.frame_begun(frame)
-        if views is not None and not self._over:
-            # It was written before this frame was sent.
-            receiver.payload_done()
+            if sends:
+                self._fetch(frame, views, sends)
+            else:
+                # It was written before this frame was sent.
+                receiver.payload_done()
 
     def _fetch(self, frame: Frame, views: Sequence[memoryview], sends: Sequence[Piece]) -> None:
         """READ a request's payload into what was given for it."""
         lent = self._memory.local(views, Access.LOCAL_WRITE)
         reads = moves(list(zip(lent.addresses, lent.lengths, lent.keys, strict=True)), sends)
-        self._landing = landing = _Landing(frame.request, frame.payload_length, reads, lent.use)
+        self._landing = landing = Landing(frame.request, frame.payload_length, reads, lent.use)
+        self._waits = True
         self._post_reads(landing)
 
-    def _post_reads(self, landing: _Landing) -> None:
+    def _post_reads(self, landing: Landing) -> None:
         end = len(landing.moves)
         if landing.at == end:
             return
@@ -576,7 +605,8 @@ class RdmaLink:
         try:
             if self._landing is not None:
                 self._post_reads(self._landing)
-            sender.fill(self._on_all_sent if self._finishing else None)
+            if sender.fill(self._on_all_sent if self._finishing else None) or self._waits:
+                self._see_to_what_is_waited_for()
             works = sender.works
             if works:
                 sender.works = []
@@ -589,8 +619,8 @@ class RdmaLink:
                 else:
                     for i in range(0, len(works), CHAIN_MAX):
                         self._queue_pair.post(works[i : i + CHAIN_MAX])
-            if sender.starved and self._untaken is None:
-                self._untaken = self._loop.call_later(UNTAKEN_S, self._on_untaken)
+                if self._drain is None:
+                    self._drain = self._loop.call_later(DRAIN_S, self._on_drain)
         except (VerbsError, EmberError) as error:
             self._on_failure(error.message if isinstance(error, EmberError) else str(error))
         except Exception as error:
@@ -599,6 +629,19 @@ class RdmaLink:
             self._in_turn = False
         if sender.unsent_bytes < unsent_bytes and self._receiver is not None:
             self._receiver.drained()
+
+    def _see_to_what_is_waited_for(self) -> None:
+        """Before works are posted that it waits for: their completion wakes this side up. Raises `VerbsError`."""
+        sender = self._sender
+        self._waits = True
+        if not self._hears_all:
+            self._completions.arm()
+            self._hears_all = True
+            if sender.blocked:
+                # What came before that wakes nobody up.
+                self._loop.call_soon(self._poll)
+        if sender.starved and self._untaken is None:
+            self._untaken = self._loop.call_later(UNTAKEN_S, self._on_untaken)
 
     # Ending
 
@@ -629,28 +672,3 @@ class RdmaLink:
     def on_tcp_bad(self, error: FrameError) -> None:
         if not self._over and self._receiver is not None:
             self._receiver.frame_bad(error)
-
-
-class _TcpWatch:
-    """Receiver of the TCP connection beside a queue pair: nothing comes over it but its end."""
-
-    def __init__(self, link: RdmaLink) -> None:
-        self._link = link
-
-    def frame_begun(self, frame: Frame) -> Sequence[memoryview] | None:
-        raise FrameError("transport", "a frame came over TCP on a connection that has moved to RDMA")
-
-    def payload_done(self) -> None:
-        pass
-
-    def frame_bad(self, error: FrameError) -> None:
-        self._link.on_tcp_bad(error)
-
-    def peer_finished(self) -> None:
-        self._link.on_tcp_end(None)
-
-    def drained(self) -> None:
-        pass
-
-    def link_lost(self, error: EmberError) -> None:
-        self._link.on_tcp_end(error)

@@ -31,7 +31,7 @@ import threading
 import weakref
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import add
 from typing import Any, NamedTuple, Protocol
 
@@ -41,7 +41,15 @@ from fs_common.errors import Code, EmberError
 from fs_common.lasting import Lasting
 from fs_common.limits import MIB
 from fs_common.transports.rdma import locked_memory
-from fs_common.transports.rdma.addresses import View, address_of, addresses_of, owner_of, spans
+from fs_common.transports.rdma.addresses import (
+    View,
+    address_of,
+    addresses_of,
+    addressof,
+    from_buffer,
+    owner_of,
+    spans,
+)
 from fs_common.transports.rdma.verbs import Access, DmaBuf, Region, VerbsError
 
 logger = logging.getLogger(__name__)
@@ -150,7 +158,16 @@ class Use:
         entries, self._entries = self._entries, None
         if entries is None:
             violated("a use of registered memory is released once")
-        self._memory._released(entries)
+        memory = self._memory
+        if memory._closed:
+            return
+        with memory._lock:
+            for entry in entries:
+                entry.uses -= 1
+                if not entry.uses and (entry.over or not entry.lasts):
+                    memory._unused(entry)
+        if memory._told:
+            memory._take_in()
 
 
 class Lent(NamedTuple):
@@ -232,6 +249,29 @@ class RegisteredMemory:
         """
         return self._lend(views, rights, remote=True)
 
+    def one(self, view: View, rights: int, *, remote: bool) -> tuple[int, int, Use]:
+        """`local` or `remote` of a single view: its address, its key, its use. The usual call has one."""
+        try:
+            address = addressof(from_buffer(view))
+        except (TypeError, ValueError):
+            address = address_of(view)
+        with self._lock:
+            if self._told:
+                self._take_in_locked()
+            i = bisect_right(self._starts, address)
+            if i:
+                entry = self._index[i - 1]
+                if (
+                    address + len(view) <= entry.end
+                    and entry.lasts
+                    and entry.region is not None
+                    and not rights & ~entry.rights
+                ):
+                    entry.uses += 1
+                    return address + entry.shift, entry.rkey if remote else entry.lkey, Use(self, (entry,))
+        lent = self._lend((view,), rights, remote=remote)
+        return lent.addresses[0], lent.keys[0], lent.use
+
     def _lend(self, views: Sequence[View], rights: int, *, remote: bool) -> Lent:
         # Once for every call and every piece of work with payload: flat, and no bytecode for each view.
         rights = int(rights)
@@ -299,7 +339,10 @@ class RegisteredMemory:
                         for i in group:
                             keys[i] = key
             except BaseException:
-                self._release_all(used.values())
+                for entry in used.values():
+                    entry.uses -= 1
+                    if not entry.uses:
+                        self._unused(entry)
                 raise
         return Lent(addresses, lengths, keys, Use(self, tuple(used.values())))
 
@@ -368,22 +411,12 @@ class RegisteredMemory:
         if self._timer is None and not self._closed:
             self._timer = self._timers.call_later(CACHE_LOOK_S, self._look)
 
-    def _released(self, entries: Iterable[_Entry]) -> None:
-        if self._closed:
-            return
-        with self._lock:
-            self._release_all(entries)
-        if self._told:
-            self._take_in()
-
-    def _release_all(self, entries: Iterable[_Entry]) -> None:
-        for entry in entries:
-            entry.uses -= 1
-            if not entry.uses:
-                if entry.over:
-                    self._deregister(entry)
-                elif not entry.lasts:
-                    entry.kept_since = self._timers.time()
+    def _unused(self, entry: _Entry) -> None:
+        """Its last use is over."""
+        if entry.over:
+            self._deregister(entry)
+        elif not entry.lasts:
+            entry.kept_since = self._timers.time()
 
     # --- what is kept -----------------------------------------------------------------------------------------------
 

@@ -13,11 +13,10 @@ from operator import itemgetter
 from fs_common import frames
 from fs_common.errors import Code, EmberError
 from fs_common.landing import filled
-from fs_common.transports.rdma.memory import RegisteredMemory, Use
+from fs_common.transports.rdma.memory import LOCAL_READ, REMOTE_READ, REMOTE_WRITE, RegisteredMemory, Use
 from fs_common.transports.rdma.plan import WORK_BYTES_MAX, Move, Piece, WorkLedger, dense, moves, take
 from fs_common.transports.rdma.slabs import Slab
 from fs_common.transports.rdma.stream import DESCRIPTORS_MAX, pack_envelope
-from fs_common.transports.rdma.verbs import Access
 from fs_common.wire import FileRange, Outgoing, Part
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,9 @@ class Loan(Outgoing):
     __slots__ = ("envelope", "keeps", "number", "sent", "uses")
 
     def __init__(self, number: int, release: Callable[[], None] | None) -> None:
-        super().__init__(0, release)
+        self.segment_count = 0
+        self.release = release
+        self.done = False
         self.number = number
         """Of the request."""
         self.envelope = b""
@@ -41,8 +42,14 @@ class Loan(Outgoing):
 
     def finish(self) -> None:
         """Nothing is lent any more."""
-        _finish(self, self.uses)
+        self.done = True
+        uses = self.uses
+        while uses:
+            uses.pop().release()
         self.keeps = ()
+        release, self.release = self.release, None
+        if release is not None:
+            release()
 
 
 def lend(
@@ -60,17 +67,9 @@ def lend(
         )
     loan = Loan(frames.kind_and_request(frame)[1], release)
     try:
-        views: list[memoryview | bytes] = [_view(part) for part in parts]
-        sends: list[Piece] = []
-        intos: list[Piece] = []
-        if views:
-            lent = memory.remote(views, Access.REMOTE_READ)
-            loan.uses.append(lent.use)
-            sends = list(zip(lent.addresses, lent.lengths, lent.keys, strict=True))
-        if into:
-            lent = memory.remote(into, Access.REMOTE_WRITE)
-            loan.uses.append(lent.use)
-            intos = list(zip(lent.addresses, lent.lengths, lent.keys, strict=True))
+        views: list[memoryview | bytes] = [_view(part) for part in parts] if parts else []
+        sends = _lent(memory, views, REMOTE_READ, loan) if views else ()
+        intos = _lent(memory, into, REMOTE_WRITE, loan) if into else ()
     except BaseException:
         loan.finish()
         raise
@@ -79,10 +78,21 @@ def lend(
     return loan
 
 
+def _lent(memory: RegisteredMemory, views: Sequence[memoryview | bytes], rights: int, loan: Loan) -> Sequence[Piece]:
+    if len(views) == 1:
+        view = views[0]
+        address, key, use = memory.one(view, rights, remote=True)
+        loan.uses.append(use)
+        return ((address, len(view), key),)
+    lent = memory.remote(views, rights)
+    loan.uses.append(lent.use)
+    return list(zip(lent.addresses, lent.lengths, lent.keys, strict=True))
+
+
 class Answer(Outgoing):
     """An answer with payload: its WRITEs are posted before its envelope is sent."""
 
-    __slots__ = ("_remote", "_slab_end", "at", "envelope", "moves", "parts", "payload_length", "slab", "uses")
+    __slots__ = ("_remote", "_slab_end", "at", "envelope", "moves", "parts", "payload_length", "single", "slab", "uses")
 
     def __init__(
         self,
@@ -94,20 +104,31 @@ class Answer(Outgoing):
         lengths: Sequence[int] | None,
     ) -> None:
         """`into`: what was lent with the request."""
-        super().__init__(0, release)
+        self.segment_count = 0
+        self.release = release
+        self.done = False
         self.envelope = pack_envelope(frame)
         self.payload_length = payload_length
-        self.parts: deque[Part] = deque()
-        """Not laid out yet. None of them are sent if they do not fit: the caller finds the same, and refuses them."""
-        self._remote: deque[Piece] = deque()
-        """Where they go."""
-        self.moves: list[Move] = []
-        """Laid out; up to `at` they are posted."""
-        self.at = 0
         self.slab: Slab | None = None
         """Bytes of files are read into it, from `_slab_end` on."""
-        self._slab_end = 0
         self.uses: list[Use] = []
+        self.single: tuple[memoryview | bytes, Piece] | None = None
+        """One WRITE does for all of it, and is not posted yet; the rest is empty then. The usual answer is one buffer,
+        for one buffer."""
+        self.parts: Sequence[Part] = ()
+        """Not laid out yet. None of them are sent if they do not fit: the caller finds the same, and refuses them."""
+        self.moves: Sequence[Move] = ()
+        """Laid out; up to `at` they are posted."""
+        self.at = 0
+        if len(parts) == 1 == len(into) and payload_length == into[0][1] <= WORK_BYTES_MAX:
+            part = parts[0]
+            if type(part) is not FileRange:
+                self.single = (part, into[0])  # type: ignore[assignment]
+                return
+        self.parts = deque()
+        self._remote: deque[Piece] = deque()
+        """Where they go."""
+        self._slab_end = 0
         given = list(map(itemgetter(1), into))
         sizes = given if sum(given) == payload_length else filled(given, lengths, payload_length)
         if sizes is not None:
@@ -118,29 +139,23 @@ class Answer(Outgoing):
 
     def finish(self) -> None:
         """No WRITE of it is outstanding any more."""
-        self.parts.clear()
-        slab, self.slab = self.slab, None
-        if slab is not None:
+        self.done = True
+        self.parts = ()
+        self.single = None
+        if self.slab is not None:
+            slab, self.slab = self.slab, None
             slab.release()
-        _finish(self, self.uses)
+        uses = self.uses
+        while uses:
+            uses.pop().release()
+        release, self.release = self.release, None
+        if release is not None:
+            release()
 
     @property
-    def single(self) -> bool:
-        """One WRITE does for all of it: the usual answer is one buffer, for one buffer."""
-        parts = self.parts
-        return (
-            len(parts) == 1 == len(self._remote)
-            and self.payload_length <= WORK_BYTES_MAX
-            and type(parts[0]) is not FileRange
-        )
-
-    def lay_out_single(self, memory: RegisteredMemory) -> Move:
-        """The one WRITE."""
-        part = self.parts.pop()
-        lent = memory.local((part,), Access.NOTHING)  # type: ignore[arg-type]
-        self.uses.append(lent.use)
-        remote_address, length, rkey = self._remote.pop()
-        return Move(lent.addresses[0], length, lent.keys[0], remote_address, rkey)
+    def laid_out(self) -> bool:
+        """All its WRITEs are numbered."""
+        return self.single is None and not self.parts and self.at == len(self.moves)
 
     @property
     def wants_slab(self) -> int:
@@ -156,12 +171,13 @@ class Answer(Outgoing):
         Raises `EmberError`: a file cannot be read as promised, memory cannot be registered.
         """
         parts = self.parts
+        assert type(parts) is deque
         first = parts[0]
         if not isinstance(first, FileRange):
             views: list[memoryview | bytes] = []
             while parts and not isinstance(parts[0], FileRange):
-                views.append(parts.popleft())  # type: ignore[arg-type]
-            lent = memory.local(views, Access.NOTHING)
+                views.append(parts.popleft())
+            lent = memory.local(views, LOCAL_READ)
             self.uses.append(lent.use)
             local = list(zip(lent.addresses, lent.lengths, lent.keys, strict=True))
             if parts:
@@ -179,7 +195,7 @@ class Answer(Outgoing):
             parts.appendleft(FileRange(first.file, first.offset + size, first.length - size))
         view = slab.view[begin : begin + size]
         fill(view, first.file, first.offset)
-        lent = memory.local([view], Access.NOTHING)
+        lent = memory.local([view], LOCAL_READ)
         self.uses.append(lent.use)
         self.moves = moves([(lent.addresses[0], size, lent.keys[0])], take(self._remote, size))
         self.at = 0
@@ -217,13 +233,3 @@ def _view(part: Part) -> memoryview | bytes:
     view = memoryview(mmap.mmap(-1, part.length))
     fill(view, part.file, part.offset)
     return view
-
-
-def _finish(outgoing: Outgoing, uses: list[Use]) -> None:
-    outgoing.done = True
-    for use in uses:
-        use.release()
-    uses.clear()
-    release, outgoing.release = outgoing.release, None
-    if release is not None:
-        release()

@@ -21,7 +21,7 @@ from itertools import accumulate
 from operator import eq
 from typing import NamedTuple
 
-from fs_common.checks import check
+from fs_common.checks import check, violated
 from fs_common.limits import MIB
 
 WORK_BYTES_MAX = 1 * MIB
@@ -160,7 +160,7 @@ class WorkLedger:
         """Number of the last work."""
         self.complete = 0
         """All works up to this number are complete."""
-        self._signalled = 0
+        self.signalled = 0
         """Number of the last one that is."""
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
 
@@ -172,33 +172,34 @@ class WorkLedger:
     @property
     def unsignalled(self) -> bool:
         """Of what is posted last no completion will tell."""
-        return self._signalled != self.posted
+        return self.signalled != self.posted
 
     def post_many(self, count: int) -> list[bool]:
         """Number the next `count` works: the last is `posted` then. Returns which are signalled."""
         check(count <= self.room, "there is room in the send queue", count, self.posted)
         signalled = [False] * count
-        first = SIGNAL_EVERY - (self.posted - self._signalled) - 1
+        first = SIGNAL_EVERY - (self.posted - self.signalled) - 1
         if first < count:
             places = range(first, count, SIGNAL_EVERY)
             for place in places:
                 signalled[place] = True
-            self._signalled = self.posted + 1 + places[-1]
+            self.signalled = self.posted + 1 + places[-1]
         self.posted += count
         return signalled
 
-    def post(self, *, signalled: bool = False) -> bool:
+    def post(self, signalled: bool = False) -> bool:
         """Number the next work: `posted`. Returns whether it is signalled; `signalled`: it has to be."""
-        check(self.posted - self.complete < self._depth, "there is room in the send queue", self.posted)
-        self.posted += 1
-        if signalled or self.posted - self._signalled >= SIGNAL_EVERY:
-            self._signalled = self.posted
+        posted = self.posted = self.posted + 1
+        if posted - self.complete > self._depth:
+            violated("there is room in the send queue", posted)
+        if signalled or posted - self.signalled >= SIGNAL_EVERY:
+            self.signalled = posted
             return True
         return False
 
     def signal_last(self) -> None:
         """The last work, numbered and not yet given to the device, is signalled after all."""
-        self._signalled = self.posted
+        self.signalled = self.posted
 
     def when_complete(self, callback: Callable[[], None]) -> None:
         """Call it when the work numbered last is complete: by what is signalled, or at the end."""
@@ -206,7 +207,8 @@ class WorkLedger:
 
     def completed(self, number: int) -> None:
         """The signalled work of this number is complete."""
-        check(self.complete < number <= self.posted, "a work completes once", number)
+        if not self.complete < number <= self.posted:
+            violated("a work completes once", number)
         self.complete = number
         waiting = self._waiting
         while waiting and waiting[0][0] <= number:

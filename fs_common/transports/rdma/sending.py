@@ -16,24 +16,28 @@ Concurrency: docs/concurrency/rdma.md.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fs_common.limits import MIB
 from fs_common.transports.rdma.endpoint import SEND_DEPTH, SEND_SLOTS, Endpoint
+from fs_common.transports.rdma.memory import LOCAL_READ
 from fs_common.transports.rdma.outgoing import Answer, Loan
 from fs_common.transports.rdma.plan import Move, WorkLedger
 from fs_common.transports.rdma.slabs import Slab, Waiting
 from fs_common.transports.rdma.stream import (
     CONTENT_BYTES_MAX,
     CREDITS_OWED_MAX,
+    MESSAGE_HEADER_BYTES,
     RECEIVE_SLOTS,
-    SLOT_BYTES,
     MessageReader,
     MessageWriter,
     pack_envelope,
 )
 from fs_common.transports.rdma.verbs import Kind, Work
+
+SEND = Kind.SEND
+WRITE = Kind.WRITE
 
 SENDS_SIGNALLED = 8
 """Of so many messages one is signalled, so that slots come back."""
@@ -60,16 +64,16 @@ class Sender:
         """Slots that are empty again, which the other side was not told."""
         self.unsent_bytes = 0
         """Of frames: queued, or with payload that is not written yet."""
+        self.blocked = False
+        """Something waits: for credits, or for works that are under way,"""
         self.starved = False
-        """Something waits for credits."""
-        self._out = MessageWriter()
-        self._queue: deque[bytes | Loan | Answer] = deque()
+        """for credits."""
+        self.out = MessageWriter()
+        """Gets the credits that come."""
+        self.queue: deque[bytes | Loan | Answer] = deque()
         """Envelopes that are not in the stream yet."""
-        self._ends: deque[tuple[int, Answer]] = deque()
-        """Answers whose envelopes are in the stream, and where they end in it."""
-        self._appended = 0
-        """Bytes of the stream so far; of those `_cut` are in messages."""
-        self._cut = 0
+        self._ends: list[Answer] = []
+        """Answers whose envelopes are in the stream, which does not end in a message yet."""
         self._free = list(range(RECEIVE_SLOTS, RECEIVE_SLOTS + SEND_SLOTS))
         """Slots."""
         self._unsignalled = 0
@@ -85,26 +89,21 @@ class Sender:
 
     def add(self, frame: bytes) -> None:
         envelope = pack_envelope(frame)
-        self._queue.append(envelope)
+        self.queue.append(envelope)
         self.unsent_bytes += len(envelope)
 
     def add_loan(self, loan: Loan) -> None:
-        self._queue.append(loan)
+        self.queue.append(loan)
         self.unsent_bytes += len(loan.envelope)
 
     def add_answer(self, answer: Answer) -> None:
-        self._queue.append(answer)
+        self.queue.append(answer)
         self.unsent_bytes += len(answer.envelope) + answer.payload_length
 
     def remove(self, loan: Loan) -> None:
         """One that is not sent."""
-        self._queue.remove(loan)
+        self.queue.remove(loan)
         self.unsent_bytes -= len(loan.envelope)
-
-    def give(self, credits: int) -> None:
-        """Raises `FrameError`."""
-        self._out.give(credits)
-        self.starved = False
 
     def end(self) -> None:
         """The queue pair is gone: everything is given back."""
@@ -117,75 +116,72 @@ class Sender:
         slab, self._slab = self._slab, None
         if slab is not None:
             slab.release()
-        queue, self._queue = self._queue, deque()
-        for _, answer in self._ends:
+        queue, self.queue = self.queue, deque()
+        for answer in self._ends:
             answer.finish()
         self._ends.clear()
         for entry in queue:
             if type(entry) is Answer:
                 entry.finish()
-        self._out.drop()
+        self.out.drop()
         self.unsent_bytes = 0
 
     # Works
 
-    @property
-    def due(self) -> bool:
-        """There may be something to post."""
-        return bool(self._queue or self._out.pending_bytes or self.works) or self.owed >= CREDITS_OWED_MAX
-
-    def fill(self, all_sent: Callable[[], None] | None) -> None:
+    def fill(self, all_sent: Callable[[], None] | None) -> bool:
         """Number what may be posted now. `all_sent`: nothing follows what is queued; called when all is delivered.
+        Returns whether something waits.
 
         Raises `EmberError` as `Answer.lay_out` does.
         """
-        out, queue, ledger = self._out, self._queue, self.ledger
+        out, queue, ledger, free = self.out, self.queue, self.ledger, self._free
         left = FILE_BYTES_MAX
         blocked = False
-        while not blocked:
-            while queue and out.pending_bytes < CONTENT_BYTES_MAX:
-                if not out.credits or not self._free:
-                    blocked = True
-                    break
+        full = ledger.complete + SEND_DEPTH
+        while queue or out.pending_bytes:
+            if not out.credits or not free or ledger.posted >= full:
+                blocked = True
+                break
+            while queue and out.pending_bytes < CONTENT_BYTES_MAX and ledger.posted < full:
                 head = queue[0]
-                if type(head) is bytes:
-                    envelope = head
-                    self.unsent_bytes -= len(envelope)
+                if type(head) is Answer:
+                    left = self._write_payload(head, left)
+                    if not head.laid_out:
+                        blocked = True
+                        break
+                    envelope = head.envelope
+                    self._traffic.written_bytes += head.payload_length
+                    self._ends.append(head)
                 elif type(head) is Loan:
                     envelope = head.envelope
                     head.sent = True
                     self.unsent_bytes -= len(envelope)
                 else:
-                    assert isinstance(head, Answer)
-                    left = self._write_payload(head, left)
-                    if head.parts or head.at < len(head.moves):
-                        blocked = True
-                        break
-                    envelope = head.envelope
-                    self._ends.append((self._appended + len(envelope), head))
+                    assert type(head) is bytes
+                    envelope = head
+                    self.unsent_bytes -= len(envelope)
                 queue.popleft()
                 out.append(envelope)
-                self._appended += len(envelope)
-            while out.pending_bytes and out.credits and self._free and ledger.room:
+            if out.pending_bytes and ledger.posted < full:
                 self._message()
-            if out.pending_bytes:
-                blocked = True
-            elif not queue:
+            elif blocked:
                 break
-        if self.owed >= CREDITS_OWED_MAX and self._free and ledger.room:
+        if self.owed >= CREDITS_OWED_MAX and free and ledger.room:
             self._message()
         if all_sent is not None and not (queue or out.pending_bytes or self._last_sent):
-            if self._free and ledger.room:
+            if free and ledger.room:
                 self._last_sent = True
                 self._message(last=True)
                 ledger.when_complete(all_sent)
             else:
                 blocked = True
+        self.blocked = blocked
         if blocked:
             self.signal_last()
             self.starved = not out.credits
+        return blocked
 
-    def number(self, kind: Kind, due: list[Move], at: int) -> int:
+    def number(self, kind: Kind, due: Sequence[Move], at: int) -> int:
         """Number READs or WRITEs from `due[at]` on, as many as there is room for. Returns up to where."""
         ledger = self.ledger
         end = min(len(due), at + ledger.room)
@@ -204,40 +200,43 @@ class Sender:
             self.works[-1] = self.works[-1]._replace(signalled=True)
             self.ledger.signal_last()
 
-    def _message(self, *, last: bool = False) -> None:
+    def _message(self, last: bool = False) -> None:
         """Number the next message. There are a slot and room for it."""
-        out, ledger, slots, ends = self._out, self.ledger, self._slots, self._ends
+        ledger, slots, out = self.ledger, self._slots, self.out
         index = self._free.pop()
         self._traffic.messages_sent += 1
-        before = out.pending_bytes
-        size = out.write(slots.views[index], self.owed, last=last)
-        if self.owed:
-            self._messages.given_back(self.owed)
+        owed = self.owed
+        size = out.write(slots.views[index], owed, last)
+        if owed:
+            self._messages.given_back(owed)
             self.owed = 0
-        self._cut += before - out.pending_bytes
-        self._unsignalled += 1
-        ended = bool(ends) and ends[0][0] <= self._cut
-        signalled = ledger.post(signalled=ended or last or self._unsignalled >= SENDS_SIGNALLED)
+        if self._ends and not out.pending_bytes:
+            signalled = ledger.post(True)
+            ends, self._ends = self._ends, []
+            ledger.when_complete(partial(self._on_delivered, index, ends))
+        else:
+            self._unsignalled += 1
+            signalled = ledger.post(last or self._unsignalled >= SENDS_SIGNALLED)
+            ledger.when_complete(partial(self._free.append, index))
         if signalled:
             self._unsignalled = 0
-        ledger.when_complete(partial(self._free.append, index))
-        while ended:
-            ledger.when_complete(partial(self._on_delivered, ends.popleft()[1]))
-            ended = bool(ends) and ends[0][0] <= self._cut
+        # Who needs nothing but credits asks for all completions.
+        solicited = last or size > MESSAGE_HEADER_BYTES
         inline = size <= self._inline_bytes
-        address = slots.address + index * SLOT_BYTES
-        self.works.append(
-            Work(Kind.SEND, ledger.posted << 1, address, size, slots.lkey, signalled=signalled, inline=inline)
-        )
+        address = slots.addresses[index]
+        self.works.append(Work(SEND, ledger.posted << 1, address, size, slots.lkey, 0, 0, signalled, inline, solicited))
 
     def _write_payload(self, answer: Answer, left: int) -> int:
-        """Number WRITEs of an answer: all, or as many as there are room, slabs, and bytes left of what may be read from
-        files in this turn. Returns those."""
+        """Number WRITEs of an answer: all, or as many as there are room (for one at least), slabs, and bytes left of
+        what may be read from files in this turn. Returns those."""
         ledger = self.ledger
-        if answer.single and ledger.room:
-            move = answer.lay_out_single(self._memory)
+        if answer.single is not None:
+            view, (remote_address, length, rkey) = answer.single
+            address, lkey, use = self._memory.one(view, LOCAL_READ, remote=False)
+            answer.single = None
+            answer.uses.append(use)
             signalled = ledger.post()
-            self.works.append(Work(Kind.WRITE, ledger.posted << 1, *move, signalled))
+            self.works.append(Work(WRITE, ledger.posted << 1, address, length, lkey, remote_address, rkey, signalled))
             return left
         while True:
             if answer.at < len(answer.moves):
@@ -269,9 +268,10 @@ class Sender:
         self._slab = slab
         self._later()
 
-    def _on_delivered(self, answer: Answer) -> None:
-        """The other side has it."""
-        if not self._over:
-            self.unsent_bytes -= len(answer.envelope) + answer.payload_length
-            self._traffic.written_bytes += answer.payload_length
-        answer.finish()
+    def _on_delivered(self, index: int, answers: list[Answer]) -> None:
+        """The other side has them, and the message in this slot."""
+        self._free.append(index)
+        for answer in answers:
+            if not self._over:
+                self.unsent_bytes -= len(answer.envelope) + answer.payload_length
+            answer.finish()

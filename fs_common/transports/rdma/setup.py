@@ -31,11 +31,12 @@ from fs_common.transports.rdma.endpoint import CAPACITY, COMPLETIONS, Endpoint, 
 from fs_common.transports.rdma.link import RdmaLink
 from fs_common.transports.rdma.memory import RegisteredMemory
 from fs_common.transports.rdma.slabs import SlabPool
-from fs_common.transports.rdma.stream import CREDITS, RECEIVE_SLOTS, SLOT_BYTES
+from fs_common.transports.rdma.stream import CREDITS, SLOT_BYTES
 from fs_common.transports.rdma.verbs import Access, Context, Gid, GidKind, Path, Persistence, RemoteEnd, VerbsError
 from fs_common.transports.tcp import TcpLink
 
-FORMAT = 1
+FORMAT = 2
+"""Of messages: 2 says by which of them a side is to be woken."""
 READS_MAX = 16
 """Under way at a time on one connection, if both devices can: with 1 MiB each they fill any wire."""
 PERSISTENCE = Persistence()
@@ -137,7 +138,7 @@ class _Half:
             mtu_bytes = min(local.mtu_bytes, other.mtu_bytes)
             path = Path(local.port, local.gid, self._psn, mtu_bytes, reads, reads, PERSISTENCE, other_may)
             self._queue_pair.connect(path, RemoteEnd(other.number, other.psn, other.gid, other.lid))
-            self._queue_pair.receive([self._slots.receive(i) for i in range(RECEIVE_SLOTS)])
+            self._queue_pair.receive(self._slots.receives)
         except VerbsError as error:
             endpoint.close()
             raise _unreachable(local, error) from None

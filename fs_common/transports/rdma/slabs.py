@@ -64,6 +64,7 @@ class _Size:
         self.blocks: list[Lasting] = []
         self.free: list[Slab] = []
         self.waiting: deque[Waiting] = deque()
+        """Some may have cancelled."""
 
     def take(self) -> Slab | None:
         if not self.free:
@@ -102,6 +103,11 @@ class SlabPool:
     def __init__(self, small_blocks_max: int = SMALL_BLOCKS_MAX, large_blocks_max: int = LARGE_BLOCKS_MAX) -> None:
         self._small = _Size(SMALL_BYTES, small_blocks_max)
         self._large = _Size(LARGE_BYTES, large_blocks_max)
+        self.takers: set[Callable[[], None]] = set()
+        """Called when somebody has to wait: who has slabs that are no longer used, and has not looked, looks now. They
+        give none back before they return."""
+        self.short = False
+        """Somebody waited, and more may: who has slabs looks as soon as they are no longer used."""
 
     @property
     def bytes(self) -> int:
@@ -116,12 +122,19 @@ class SlabPool:
     def take(self, length: int) -> Slab | None:
         """A slab of at least `length` bytes, or the largest there is. None: none is free; `wait`."""
         size = self._size(length)
-        return None if size.waiting else size.take()
+        if size.waiting:
+            return None
+        slab = size.take()
+        self.short = slab is None
+        return slab
 
     def wait(self, length: int, ready: Callable[[Slab], None]) -> Waiting:
         """`take` gave None: `ready` is called with a slab when it is this caller's turn. It must not raise."""
         waiting = Waiting(ready)
         self._size(length).waiting.append(waiting)
+        self.short = True
+        for look in self.takers:
+            look()
         return waiting
 
     def _size(self, length: int) -> _Size:

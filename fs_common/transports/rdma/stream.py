@@ -34,8 +34,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from fs_common import frames
-from fs_common.checks import check
-from fs_common.frames import FrameError
+from fs_common.checks import violated
+from fs_common.frames import HEADER_SIZE, REQUEST, FrameError
 from fs_common.limits import BODY_BYTES_MAX, KIB, PAYLOAD_BYTES_MAX
 from fs_common.wire import Frame
 
@@ -63,8 +63,8 @@ CONTENT_BYTES_MAX = SLOT_BYTES - MESSAGE_HEADER_BYTES
 
 assert (MESSAGE_HEADER_BYTES, PREFIX_BYTES, DESCRIPTOR_BYTES) == (8, 8, 16)
 
-_SEQUENCES = 2**32
-_ADDRESSES = 2**64
+_SEQUENCE_MAX = 2**32 - 1
+_LAST_ADDRESSES = 2**64 - 2**32
 _LENGTH = itemgetter(1)
 
 
@@ -112,36 +112,40 @@ class MessageWriter:
         self._pending.append(envelope)
         self.pending_bytes += len(envelope)
 
-    def write(self, slot: memoryview, owed: int, *, last: bool = False) -> int:
+    def write(self, slot: memoryview, owed: int, last: bool = False) -> int:
         """The next message, into `slot`: as much of the stream as fits, for a credit; where there is none, or nothing
         to send, it has no content. `owed` slots are given back by it. Returns its bytes."""
-        size = MESSAGE_HEADER_BYTES
+        length = self.pending_bytes
         flags = LAST if last else 0
-        if self.pending_bytes and self.credits:
+        if length and self.credits:
             self.credits -= 1
             flags |= CONTENT
             pending = self._pending
-            room = CONTENT_BYTES_MAX
-            if len(pending) == 1 and self.pending_bytes <= room:
-                size += self.pending_bytes
-                slot[MESSAGE_HEADER_BYTES:size] = pending.popleft()
-            while pending and room:
-                piece = pending[0]
-                length = len(piece)
-                if length <= room:
-                    slot[size : size + length] = piece
-                    pending.popleft()
-                else:
-                    length = room
-                    rest = memoryview(piece)
-                    slot[size:SLOT_BYTES] = rest[:room]
-                    pending[0] = rest[room:]
-                size += length
-                room -= length
-            self.pending_bytes -= size - MESSAGE_HEADER_BYTES
+            if length <= CONTENT_BYTES_MAX:
+                slot[MESSAGE_HEADER_BYTES : MESSAGE_HEADER_BYTES + length] = b"".join(pending)
+                pending.clear()
+                self.pending_bytes = 0
+            else:
+                length = CONTENT_BYTES_MAX
+                self._cut(slot)
+        else:
+            length = 0
         _MESSAGE.pack_into(slot, 0, self._sequence, owed, flags, 0)
-        self._sequence = (self._sequence + 1) % _SEQUENCES
-        return size
+        self._sequence = self._sequence + 1 & _SEQUENCE_MAX
+        return MESSAGE_HEADER_BYTES + length
+
+    def _cut(self, slot: memoryview) -> None:
+        """Fill the slot with the beginning of a stream that is longer."""
+        pending = self._pending
+        at = MESSAGE_HEADER_BYTES
+        while at < SLOT_BYTES:
+            piece = pending.popleft()
+            length = min(len(piece), SLOT_BYTES - at)
+            slot[at : at + length] = memoryview(piece)[:length]
+            if length < len(piece):
+                pending.appendleft(memoryview(piece)[length:])
+            at += length
+        self.pending_bytes -= CONTENT_BYTES_MAX
 
     def give(self, credits: int) -> None:
         """The other side has emptied so many slots. Raises `FrameError`: there are not so many."""
@@ -155,14 +159,6 @@ class MessageWriter:
         self.pending_bytes = 0
 
 
-class Message(NamedTuple):
-    """One that has arrived. `content` is a view of its slot."""
-
-    credits: int
-    flags: int
-    content: memoryview
-
-
 class MessageReader:
     """Takes messages in their order."""
 
@@ -172,15 +168,16 @@ class MessageReader:
         """Messages with content whose slots are not given back."""
         self._last = False
 
-    def read(self, slot: memoryview) -> Message:
-        """`slot`: as long as what has arrived. Raises `FrameError`."""
+    def read(self, slot: memoryview) -> tuple[int, int, memoryview]:
+        """`slot`: as long as what has arrived. Returns credits, flags, and content, a view of the slot. Raises
+        `FrameError`."""
         if not MESSAGE_HEADER_BYTES <= len(slot) <= SLOT_BYTES:
             raise FrameError("message length", f"{len(slot)} bytes are none of {MESSAGE_HEADER_BYTES} to {SLOT_BYTES}")
         sequence, credits, flags, zero = _MESSAGE.unpack_from(slot)
         if sequence != self._sequence:
             raise FrameError("sequence", f"message {sequence} came where {self._sequence} was due")
         content = slot[MESSAGE_HEADER_BYTES:]
-        if flags > CONTENT | LAST or zero or bool(flags & CONTENT) != bool(content):
+        if flags > CONTENT | LAST or zero or flags & CONTENT != bool(content):
             raise FrameError("flags", f"{flags}, {zero} of a message with {len(content)} bytes of content")
         if self._last:
             raise FrameError("flags", "a message came after the last one")
@@ -188,9 +185,10 @@ class MessageReader:
             self._unread += 1
             if self._unread > CREDITS:
                 raise FrameError("credits", f"more than {CREDITS} messages came that were not read")
-        self._last = flags >= LAST
-        self._sequence = (sequence + 1) % _SEQUENCES
-        return Message(credits, flags, content)
+        if flags >= LAST:
+            self._last = True
+        self._sequence = sequence + 1 & _SEQUENCE_MAX
+        return credits, flags, content
 
     def given_back(self, credits: int) -> None:
         """The other side is told that so many slots are empty again."""
@@ -210,6 +208,8 @@ class EnvelopeReader:
         self._view = memoryview(b"")
         """What was fed; `_start` bytes of it are taken."""
         self._start = 0
+        self.used_up = True
+        """Nothing of what was fed is left: it is not looked at any more."""
         self._cut = bytearray()
         """The beginning of an envelope that was cut, up to `_filled`; as long as the envelope once its length is known.
         """
@@ -221,20 +221,18 @@ class EnvelopeReader:
         return self._filled > 0
 
     def feed(self, content: memoryview) -> None:
-        check(self._start == len(self._view), "a content is taken to its end before the next", self._start)
+        if not self.used_up:
+            violated("a content is taken to its end before the next", self._start)
         self._view = content
         self._start = 0
+        self.used_up = not content
 
     def release(self) -> None:
         """The connection is over."""
         self._view = memoryview(b"")
         self._cut = bytearray()
         self._start = self._filled = 0
-
-    @property
-    def used_up(self) -> bool:
-        """Nothing of what was fed is left: it is not looked at any more."""
-        return self._start == len(self._view)
+        self.used_up = True
 
     def next_envelope(self) -> Envelope | None:
         """None: another content is needed. Raises `FrameError`."""
@@ -244,12 +242,14 @@ class EnvelopeReader:
         left = len(view) - start
         if left >= PREFIX_BYTES:
             sends, intos, frame_length = _PREFIX.unpack_from(view, start)
-            length = PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES + frame_length
-            if length <= left:
-                self._start = start + length
-                return self._parse(view[start : start + length], sends, intos, frame_length)
+            begin = start + PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES
+            end = begin + frame_length
+            if end <= start + left:
+                self._start = end
+                self.used_up = end == start + left
+                return self._parse(view, start + PREFIX_BYTES, begin, end, sends, intos)
             self._check_prefix(sends, intos, frame_length)
-            self._cut = bytearray(length)
+            self._cut = bytearray(end - start)
         elif left:
             self._cut = bytearray(PREFIX_BYTES)
         else:
@@ -257,6 +257,7 @@ class EnvelopeReader:
         self._cut[:left] = view[start:]
         self._filled = left
         self._start = len(view)
+        self.used_up = True
         return None
 
     def _next_of_cut(self) -> Envelope | None:
@@ -272,7 +273,9 @@ class EnvelopeReader:
             return None
         # The envelope keeps these bytes; the next one that is cut has others.
         whole, self._cut, self._filled = self._cut, bytearray(), 0
-        return self._parse(memoryview(whole), *_PREFIX.unpack_from(whole))
+        sends, intos, frame_length = _PREFIX.unpack_from(whole)
+        end = len(whole)
+        return self._parse(memoryview(whole), PREFIX_BYTES, end - frame_length, end, sends, intos)
 
     def _fill(self, end: int) -> None:
         """Take what there is, until so many bytes of the cut envelope are here."""
@@ -280,37 +283,35 @@ class EnvelopeReader:
         self._cut[self._filled : self._filled + len(taken)] = taken
         self._filled += len(taken)
         self._start += len(taken)
+        self.used_up = self._start == len(self._view)
 
     def _check_prefix(self, sends: int, intos: int, frame_length: int) -> None:
         if sends > DESCRIPTORS_MAX or intos > DESCRIPTORS_MAX:
             raise FrameError("descriptors", f"{sends} and {intos} are over the bound of {DESCRIPTORS_MAX}")
-        if not frames.HEADER_SIZE <= frame_length <= frames.HEADER_SIZE + self.body_bytes_max:
+        if not HEADER_SIZE <= frame_length <= HEADER_SIZE + self.body_bytes_max:
             raise FrameError("frame length", f"{frame_length} bytes, with a body of at most {self.body_bytes_max}")
 
-    def _parse(self, whole: memoryview, sends: int, intos: int, frame_length: int) -> Envelope:
-        if sends > DESCRIPTORS_MAX or intos > DESCRIPTORS_MAX or frame_length < frames.HEADER_SIZE:
-            self._check_prefix(sends, intos, frame_length)
-        begin = len(whole) - frame_length
+    def _parse(self, content: memoryview, start: int, begin: int, end: int, sends: int, intos: int) -> Envelope:
+        """An envelope that is here: its descriptors from `start` to `begin`, its frame from there to `end`."""
+        if sends | intos > DESCRIPTORS_MAX or end < begin + HEADER_SIZE:
+            self._check_prefix(sends, intos, end - begin)
         kind, method, request, body_length, payload_length, deadline_ms, trace = frames.unpack(
-            whole, begin, self.body_bytes_max, self.payload_bytes_max
+            content, begin, self.body_bytes_max, self.payload_bytes_max
         )
-        if body_length != frame_length - frames.HEADER_SIZE:
-            raise FrameError("frame length", f"{frame_length} bytes, of a frame with a body of {body_length}")
-        body = whole[begin + frames.HEADER_SIZE :]
-        frame = Frame(kind, method, request, body, payload_length, deadline_ms, trace)
-        if not sends and not intos:
-            if kind == frames.REQUEST and payload_length:
-                raise FrameError("descriptors", f"none, of a request with a payload of {payload_length} bytes")
+        begin_body = begin + HEADER_SIZE
+        if begin_body + body_length != end:
+            raise FrameError("frame length", f"{end - begin} bytes, of a frame with a body of {body_length}")
+        frame = Frame(kind, method, request, content[begin_body:end], payload_length, deadline_ms, trace)
+        if kind != REQUEST:
+            if sends or intos:
+                raise FrameError("descriptors", "a frame that is no request lends memory")
             return Envelope(frame, (), ())
-        if kind != frames.REQUEST:
-            raise FrameError("descriptors", "a frame that is no request lends memory")
-        middle = PREFIX_BYTES + sends * DESCRIPTOR_BYTES
-        sent: list[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(whole[PREFIX_BYTES:middle]))
-        wanted: list[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(whole[middle:begin]))
-        for some in (sent, wanted):
-            # Only what is at the highest address can reach beyond all memory: lengths have 32 bits.
-            if some and max(some)[0] >= _ADDRESSES - 2**32:
-                raise FrameError("descriptors", "memory is lent that reaches beyond all addresses")
-        if (sum(map(_LENGTH, sent)) if sent else 0) != payload_length:
+        middle = start + sends * DESCRIPTOR_BYTES
+        sent: Sequence[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(content[start:middle])) if sends else ()
+        wanted: Sequence[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(content[middle:begin])) if intos else ()
+        # Only what is at the highest address can reach beyond all memory: lengths have 32 bits.
+        if (sends and max(sent)[0] >= _LAST_ADDRESSES) or (intos and max(wanted)[0] >= _LAST_ADDRESSES):
+            raise FrameError("descriptors", "memory is lent that reaches beyond all addresses")
+        if payload_length != (sum(map(_LENGTH, sent)) if sends else 0):
             raise FrameError("descriptors", f"those of the payload are not of {payload_length} bytes together")
         return Envelope(frame, sent, wanted)

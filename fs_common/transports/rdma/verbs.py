@@ -245,6 +245,8 @@ class Work(NamedTuple):
     """A completion is wanted. Without, only failure makes one."""
     inline: bool = False
     """Copy the bytes into the work request, at most `inline_bytes`. Not of READ."""
+    solicited: bool = False
+    """Of SEND: its arrival wakes a side that asked for such completions alone (`CompletionQueue.arm`)."""
 
 
 class Receive(NamedTuple):
@@ -319,8 +321,12 @@ class CompletionQueue(Protocol):
     def fileno(self) -> int:
         """Non-blocking; readable when a completion came after `arm`. Nobody else reads or closes it."""
 
-    def arm(self) -> None:
-        """Let the next completion make the descriptor readable: once. One that is there already does not."""
+    def arm(self, solicited: bool = False) -> None:
+        """Let the next completion make the descriptor readable: once. One that is there already does not.
+
+        `solicited`: only the arrival of a solicited SEND, or a queue pair with receives posted that fails. What was
+        armed for that alone may be armed for all, and stays so; not the other way round.
+        """
 
     def take_events(self) -> int:
         """How often the descriptor was made readable since it was asked last; it is not readable after. Never waits."""

@@ -20,7 +20,7 @@ from ibverbs import SGE, QPInfo, RecvWR, SendWR
 from fs_common.transports.rdma.bindings import numbers, sysfs
 from fs_common.transports.rdma.bindings.descriptors import opened_by
 from fs_common.transports.rdma.bindings.made import Made, Part
-from fs_common.transports.rdma.bindings.numbers import INLINE, SIGNALLED
+from fs_common.transports.rdma.bindings.numbers import INLINE, SIGNALLED, SOLICITED
 from fs_common.transports.rdma.verbs import (
     Access,
     AsyncEvent,
@@ -197,10 +197,10 @@ class Completions(Part):
         self.check_open()
         return self._descriptor
 
-    def arm(self) -> None:
+    def arm(self, solicited: bool = False) -> None:
         self.check_open()
         try:
-            self.raw.req_notify()
+            self.raw.req_notify(solicited)
         except ibverbs.VerbsError as error:
             raise _error("a completion queue cannot be armed", error) from error
         self._arms += 1
@@ -308,11 +308,11 @@ class Pair(Part):
         while len(requests) < len(works):
             requests.append(SendWR())
         for request, work in zip(requests, works, strict=False):
-            kind, number, address, length, lkey, remote_address, rkey, signalled, inline = work
+            kind, number, address, length, lkey, remote_address, rkey, signalled, inline, solicited = work
             request.wr_id = number
             request.sg_list = [SGE(address, length, lkey)]
             request.opcode = kind
-            request.send_flags = signalled * SIGNALLED | inline * INLINE
+            request.send_flags = signalled * SIGNALLED | inline * INLINE | solicited * SOLICITED
             if kind is not _SEND:
                 request.remote_addr = remote_address
                 request.rkey = rkey

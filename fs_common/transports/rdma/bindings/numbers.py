@@ -9,6 +9,7 @@ RELIABLE = 2
 FAILED = 6
 """A queue pair's error state."""
 SIGNALLED = 2
+SOLICITED = 4
 INLINE = 8
 INFINIBAND_LINK = 1
 """Link layer of a port."""

@@ -31,7 +31,7 @@ from pyverbs.wr import SGE, RecvWR, SendWR
 from fs_common.transports.rdma.bindings import numbers, sysfs
 from fs_common.transports.rdma.bindings.descriptors import event_opened_by, opened_by
 from fs_common.transports.rdma.bindings.made import Made, Part
-from fs_common.transports.rdma.bindings.numbers import INLINE, SIGNALLED
+from fs_common.transports.rdma.bindings.numbers import INLINE, SIGNALLED, SOLICITED
 from fs_common.transports.rdma.verbs import (
     Access,
     AsyncEvent,
@@ -221,9 +221,9 @@ class Completions(Part):
         self.check_open()
         return self._descriptor
 
-    def arm(self) -> None:
+    def arm(self, solicited: bool = False) -> None:
         try:
-            self.raw.req_notify()
+            self.raw.req_notify(solicited)
         except (PyverbsError, AttributeError) as error:
             raise self._closed_or("a completion queue cannot be armed", error) from error
         self._arms += 1
@@ -399,13 +399,13 @@ class _Chain:
             part = works[begin : begin + CHAIN] if len(works) > CHAIN else works
             first = CHAIN - len(part)
             for (request, entry), work in zip(self._filled[first:], part, strict=True):
-                kind, number, address, length, lkey, remote_address, rkey, signalled, inline = work
+                kind, number, address, length, lkey, remote_address, rkey, signalled, inline, solicited = work
                 entry.addr = address
                 entry.length = length
                 entry.lkey = lkey
                 request.wr_id = number
                 request.opcode = kind
-                request.send_flags = signalled * SIGNALLED | inline * INLINE
+                request.send_flags = signalled * SIGNALLED | inline * INLINE | solicited * SOLICITED
                 if kind is not _SEND:
                     request.set_wr_rdma(rkey, remote_address)
             pair.post_send(self._requests[first])

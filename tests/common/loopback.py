@@ -14,11 +14,12 @@ from fs_common.records.session import ErrorBody, Hello, Welcome
 from fs_common.records.storage import ReadChunks, ReadItem
 from fs_common.rpc import Peer, Service
 from fs_common.transports import tcp
+from tests.support import PATIENCE
 
 KIB = 1024
 MIB = 1024 * KIB
 CLUSTER = "test-cluster"
-TIMEOUT = 20.0
+TIMEOUT = 20.0 * PATIENCE
 """Long enough for any machine; a call that is expected to time out says so."""
 
 

@@ -27,10 +27,11 @@ from fs_common.transports.rdma.verbs import (
     RemoteEnd,
     Work,
 )
+from tests.support import PATIENCE
 
 ROOMY = Capacity(64, 64)
 ALL = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
-LIMIT_S = 30
+LIMIT_S = 30 * PATIENCE
 """For what comes at once but on a machine that is overloaded: then the test fails."""
 PATIENT = Persistence()
 HASTY = Persistence(timeout=12, retries=2, receiver_timer=1, receiver_retries=1)

@@ -25,10 +25,8 @@ AT_ONCE = 12
 class Mixed:
     """A service, and callers of it. All is chosen by the seed."""
 
-    def __init__(self, seed: int, directory: Path, timeout: float = TIMEOUT) -> None:
+    def __init__(self, seed: int, directory: Path) -> None:
         self._random = Random(seed)
-        self._timeout = timeout
-        """Of each call."""
         self._data = pattern(SIZE, seed)
         path = directory / "block"
         path.write_bytes(self._data)
@@ -97,14 +95,14 @@ class Mixed:
         match random.randrange(4):
             case 0:
                 text = self._data[: random.choice([10, 9000, 100_000])]
-                call = peer.call(PING, Ping(text), timeout=self._timeout)
+                call = peer.call(PING, Ping(text), timeout=TIMEOUT)
             case 1:
                 send = self._parts(random.choice([1, 5000, 300_000, SIZE]))
-                call = peer.call(UPDATE_CHUNKS, UpdateChunks(CLIENT, []), send=send, timeout=self._timeout)
+                call = peer.call(UPDATE_CHUNKS, UpdateChunks(CLIENT, []), send=send, timeout=TIMEOUT)
             case _:
                 lengths = [random.choice([1, 4096, 100_000]) for _ in range(random.choice([1, 3, 30]))]
                 into = memory(*lengths)
-                call = peer.call(READ_CHUNKS, read_request(*lengths), into=into, timeout=self._timeout)
+                call = peer.call(READ_CHUNKS, read_request(*lengths), into=into, timeout=TIMEOUT)
         task = asyncio.ensure_future(call)
         if random.random() < 0.06:
             for _ in range(random.randrange(8)):

@@ -22,14 +22,14 @@ from fs_common.transports.choice import TransportChoice
 from fs_common.transports.rdma import bindings
 from tests.common.loopback import MIB, TIMEOUT, pattern, until
 from tests.rdma.world import CLIENT, Store, World, goes_over, read
-from tests.support import run
+from tests.support import PATIENCE, run
 
 pytestmark = [pytest.mark.rdma(devices=4)]
 
 T = TypeVar("T")
 CALLERS = TransportChoice("auto", ("rxe0", "rxe2"))
 SERVERS = TransportChoice("auto", ("rxe1", "rxe3"))
-LIMIT_S = 120.0
+LIMIT_S = 60.0 * PATIENCE
 
 
 def shell(*words: str) -> None:

@@ -1,21 +1,35 @@
 #!/usr/bin/env bash
-# In the guest: the tests marked `rdma`, with each binding that BINDINGS names. Arguments go to pytest. With SHORT whole
-# clusters, wires, the contract of links and 10,000 of anything are left out, which take an emulated machine many minutes;
-# after the first binding, all that sees nothing of it.
+# In the guest: the tests marked `rdma`, with each binding that BINDINGS names. Arguments go to pytest.
+#
+# With SHORT: what is in `short`, with the first binding; what sees the binding, with the others. A machine that is too slow
+# for that leaves out what comes last, and says so (see within.py).
 set -u
 failed=0
-marked=(-m "rdma${SHORT:+ and not slow}")
-[ -z "$SHORT" ] || set -- tests/rdma/test_{guest,verbs_facts,adaptor,adaptor_work,device_link}.py
+short=(
+    tests/rdma/test_{guest,verbs_facts,adaptor,adaptor_work,device_link,cluster,failover}.py
+    tests/common/contract/test_{ends,giving_up,payload,answers,bounds,strangers,hello,many}.py
+)
+seen=(tests/rdma/test_{adaptor,adaptor_work,device_link}.py)
+options=(-p no:cacheprovider -m rdma --durations=5 -rfE)
+until_s=540
+if [ -n "$SHORT" ]; then
+    set -- "${short[@]}"
+    options+=(-p tests.rdma.within)
+    export EMBERFS_TEST_CONNECTIONS=24
+fi
 for binding in $BINDINGS; do
     # The other binding is not there at all, so what falls back to this one does.
     path="${PYVERBS-/opt/pyverbs}"
     [ "$binding" = pyverbs ] || path=""
     printf '\n%s, %s\n' "$binding" "$(uname -r)"
-    EMBERFS_RDMA_BINDING="$binding" PYTHONPATH="$path" python -m pytest -p no:cacheprovider --durations=5 -rfE \
-        "${marked[@]}" "$@" || {
+    EMBERFS_RDMA_BINDING="$binding" PYTHONPATH="$path" EMBERFS_RDMA_UNTIL_S="$until_s" \
+        python -m pytest "${options[@]}" "$@" || {
         printf 'tests with %s: exit code %s\n' "$binding" "$?"
         failed=1
     }
-    [ -z "$SHORT" ] || set -- tests/rdma/test_adaptor.py tests/rdma/test_adaptor_work.py
+    if [ -n "$SHORT" ]; then
+        set -- "${seen[@]}"
+        until_s=660
+    fi
 done
 exit "$failed"

@@ -56,11 +56,7 @@ def owned(envelope: Envelope) -> tuple[object, ...]:
 
 
 def read_all(reader: EnvelopeReader, content: bytes) -> list[tuple[object, ...]]:
-    found = []
-    reader.feed(memoryview(content))
-    while (envelope := reader.next_envelope()) is not None:
-        found.append(owned(envelope))
-    return found
+    return [owned(envelope) for envelope in reader.read(memoryview(content))]
 
 
 def test_golden_bytes() -> None:

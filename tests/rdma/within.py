@@ -2,8 +2,8 @@
 
     EMBERFS_RDMA_UNTIL_S=540 pytest -p tests.rdma.within tests/rdma/test_cluster.py tests/rdma/test_failover.py
 
-No test begins once the machine runs for so many seconds: how far a slow machine comes is no test's fault. One that hangs
-fails by its own limit, long before whoever waits for all of them gives up.
+No test begins once the machine runs for so many seconds: how far a slow machine comes is no test's fault. One that
+hangs fails by its own limit, long before whoever waits for all of them gives up.
 """
 
 import os

@@ -18,7 +18,7 @@ Concurrency: docs/concurrency/rdma.md.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fs_common import frames
 from fs_common.errors import Code, EmberError
@@ -33,7 +33,7 @@ from fs_common.transports.rdma.memory import MemoryRefused
 from fs_common.transports.rdma.outgoing import Answer, Loan, lend
 from fs_common.transports.rdma.plan import CHAIN_MAX, Piece, moves
 from fs_common.transports.rdma.sending import Sender
-from fs_common.transports.rdma.stream import CREDITS_OWED_MAX, LAST, EnvelopeReader, MessageReader
+from fs_common.transports.rdma.stream import CREDITS_OWED_MAX, LAST, Envelope, EnvelopeReader, MessageReader
 from fs_common.transports.rdma.verbs import Access, Kind, Receive, VerbsError
 from fs_common.transports.tcp import TcpLink
 from fs_common.wire import Frame, Outgoing, Part
@@ -79,7 +79,9 @@ class RdmaLink:
         self._unread: deque[tuple[int, memoryview]] = deque()
         """Slots that have arrived, and their content."""
         self._reading_slot: int | None = None
-        """The one whose content `_envelopes` has."""
+        """The one whose content is being read;"""
+        self._reading_now: Iterator[Envelope] = iter(())
+        """what is left of it."""
         self._emptied: list[Receive] = []
         """To be posted again."""
         self._landing: Landing | None = None
@@ -164,9 +166,7 @@ class RdmaLink:
         if self._over:
             return None
         if into:
-            loan = self._lend(frame, (), into, None)
-            self._add_loan(loan, urgent)
-            return loan
+            return self._lend(frame, (), into, None, urgent)
         landing = self._landing
         if landing is not None and landing.discarded and frames.kind_and_request(frame)[1] == landing.number:
             landing.held.append(frame)
@@ -193,16 +193,15 @@ class RdmaLink:
             if self._over:
                 loan = Loan(number, release)
                 loan.finish()
-            else:
-                loan = self._lend(frame, parts, into, release)
-                self._add_loan(loan, urgent)
-            return loan
+                return loan
+            return self._lend(frame, parts, into, release, urgent)
         answer = Answer(frame, parts, payload_length, release, self._intos.pop(number, ()), lengths)
         if self._over:
             answer.finish()
         else:
             self._sender.add_answer(answer)
-            self._send_soon(urgent)
+            if not self._in_turn:
+                self._send_soon(urgent)
         return answer
 
     def _lend(
@@ -211,20 +210,22 @@ class RdmaLink:
         parts: Sequence[Part],
         into: Sequence[memoryview],
         release: Callable[[], None] | None,
+        urgent: bool,
     ) -> Loan:
         try:
-            return lend(self._memory, frame, parts, into, release)
+            loan = lend(self._memory, frame, parts, into, release)
         except MemoryRefused:
             if self._endpoint.leaves():
                 # Not now: the call that asks is refused by this, and may be made again, over TCP.
                 message = f"connection {self.name} was left for one over TCP: memory could not be registered"
                 self._loop.call_soon(self.abort, EmberError(Code.PEER_GONE, message))
             raise
-
-    def _add_loan(self, loan: Loan, urgent: bool) -> None:
         self._loans[loan.number] = loan
-        self._sender.add_loan(loan)
+        sender = self._sender
+        sender.queue.append(loan)
+        sender.unsent_bytes += len(loan.envelope)
         self._send_soon(urgent)
+        return loan
 
     def _send_soon(self, urgent: bool) -> None:
         if urgent:
@@ -322,6 +323,7 @@ class RdmaLink:
         self._intos.clear()
         self._unread.clear()
         self._emptied.clear()
+        self._reading_now = iter(())
         self._envelopes.release()
 
     async def wait_closed(self) -> None:
@@ -496,9 +498,9 @@ class RdmaLink:
 
     def _take(self) -> None:
         """Hand over what is complete, as far as it is wanted. Raises `FrameError`."""
-        envelopes = self._envelopes
         left = TURN_MESSAGES_MAX
-        while self._reading and self._landing is None and not self._broken:
+        wanted = self._reading and self._landing is None and not self._broken
+        while wanted:
             if self._reading_slot is None:
                 if not self._unread:
                     break
@@ -507,13 +509,16 @@ class RdmaLink:
                     return
                 left -= 1
                 self._reading_slot, content = self._unread.popleft()
-                envelopes.feed(content)
-            envelope = envelopes.next_envelope()
-            if envelope is not None and not self._finishing:
-                self._hand_over(*envelope)
-                if self._over:
-                    return
-            if envelopes.used_up:
+                self._reading_now = self._envelopes.read(content)
+            for envelope in self._reading_now:
+                if not self._finishing:
+                    self._hand_over(*envelope)
+                    if self._over:
+                        return
+                    if self._landing is not None or not self._reading:
+                        wanted = False
+                        break
+            else:
                 self._emptied.append(self._slots.receives[self._reading_slot])
                 self._reading_slot = None
                 self._sender.owed += 1

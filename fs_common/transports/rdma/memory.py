@@ -170,6 +170,30 @@ class Use:
             memory._take_in()
 
 
+class UseOfOne(Use):
+    """The usual one."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, memory: "RegisteredMemory", entry: _Entry) -> None:
+        self._memory = memory
+        self._entry: _Entry | None = entry
+
+    def release(self) -> None:
+        entry, self._entry = self._entry, None
+        if entry is None:
+            violated("a use of registered memory is released once")
+        memory = self._memory
+        if memory._closed:
+            return
+        with memory._lock:
+            entry.uses -= 1
+            if not entry.uses and (entry.over or not entry.lasts):
+                memory._unused(entry)
+        if memory._told:
+            memory._take_in()
+
+
 class Lent(NamedTuple):
     """Registered memory, view by view; an empty view has address and key 0."""
 
@@ -249,7 +273,7 @@ class RegisteredMemory:
         """
         return self._lend(views, rights, remote=True)
 
-    def one(self, view: View, rights: int, *, remote: bool) -> tuple[int, int, Use]:
+    def one(self, view: View, rights: int, remote: bool) -> tuple[int, int, Use]:
         """`local` or `remote` of a single view: its address, its key, its use. The usual call has one."""
         try:
             address = addressof(from_buffer(view))
@@ -268,7 +292,7 @@ class RegisteredMemory:
                     and not rights & ~entry.rights
                 ):
                     entry.uses += 1
-                    return address + entry.shift, entry.rkey if remote else entry.lkey, Use(self, (entry,))
+                    return address + entry.shift, entry.rkey if remote else entry.lkey, UseOfOne(self, entry)
         lent = self._lend((view,), rights, remote=remote)
         return lent.addresses[0], lent.keys[0], lent.use
 

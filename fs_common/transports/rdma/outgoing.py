@@ -28,7 +28,6 @@ class Loan(Outgoing):
     __slots__ = ("envelope", "keeps", "number", "sent", "uses")
 
     def __init__(self, number: int, release: Callable[[], None] | None) -> None:
-        self.segment_count = 0
         self.release = release
         self.done = False
         self.number = number
@@ -81,7 +80,7 @@ def lend(
 def _lent(memory: RegisteredMemory, views: Sequence[memoryview | bytes], rights: int, loan: Loan) -> Sequence[Piece]:
     if len(views) == 1:
         view = views[0]
-        address, key, use = memory.one(view, rights, remote=True)
+        address, key, use = memory.one(view, rights, True)
         loan.uses.append(use)
         return ((address, len(view), key),)
     lent = memory.remote(views, rights)
@@ -104,7 +103,6 @@ class Answer(Outgoing):
         lengths: Sequence[int] | None,
     ) -> None:
         """`into`: what was lent with the request."""
-        self.segment_count = 0
         self.release = release
         self.done = False
         self.envelope = pack_envelope(frame)
@@ -151,11 +149,6 @@ class Answer(Outgoing):
         release, self.release = self.release, None
         if release is not None:
             release()
-
-    @property
-    def laid_out(self) -> bool:
-        """All its WRITEs are numbered."""
-        return self.single is None and not self.parts and self.at == len(self.moves)
 
     @property
     def wants_slab(self) -> int:

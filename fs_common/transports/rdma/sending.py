@@ -23,7 +23,7 @@ from fs_common.limits import MIB
 from fs_common.transports.rdma.endpoint import SEND_DEPTH, SEND_SLOTS, Endpoint
 from fs_common.transports.rdma.memory import LOCAL_READ
 from fs_common.transports.rdma.outgoing import Answer, Loan
-from fs_common.transports.rdma.plan import Move, WorkLedger
+from fs_common.transports.rdma.plan import Move, Piece, WorkLedger
 from fs_common.transports.rdma.slabs import Slab, Waiting
 from fs_common.transports.rdma.stream import (
     CONTENT_BYTES_MAX,
@@ -71,7 +71,7 @@ class Sender:
         self.out = MessageWriter()
         """Gets the credits that come."""
         self.queue: deque[bytes | Loan | Answer] = deque()
-        """Envelopes that are not in the stream yet."""
+        """Envelopes that are not in the stream yet. Who adds one adds to `unsent_bytes` as well."""
         self._ends: list[Answer] = []
         """Answers whose envelopes are in the stream, which does not end in a message yet."""
         self._free = list(range(RECEIVE_SLOTS, RECEIVE_SLOTS + SEND_SLOTS))
@@ -91,10 +91,6 @@ class Sender:
         envelope = pack_envelope(frame)
         self.queue.append(envelope)
         self.unsent_bytes += len(envelope)
-
-    def add_loan(self, loan: Loan) -> None:
-        self.queue.append(loan)
-        self.unsent_bytes += len(loan.envelope)
 
     def add_answer(self, answer: Answer) -> None:
         self.queue.append(answer)
@@ -137,18 +133,22 @@ class Sender:
         out, queue, ledger, free = self.out, self.queue, self.ledger, self._free
         left = FILE_BYTES_MAX
         blocked = False
-        full = ledger.complete + SEND_DEPTH
+        # With room for the message behind it.
+        full = ledger.complete + SEND_DEPTH - 1
         while queue or out.pending_bytes:
-            if not out.credits or not free or ledger.posted >= full:
+            if not out.credits or not free or ledger.posted > full:
                 blocked = True
                 break
             while queue and out.pending_bytes < CONTENT_BYTES_MAX and ledger.posted < full:
                 head = queue[0]
                 if type(head) is Answer:
-                    left = self._write_payload(head, left)
-                    if not head.laid_out:
-                        blocked = True
-                        break
+                    if head.single is not None:
+                        self._write_single(head, *head.single)
+                    else:
+                        left = self._write_payload(head, left)
+                        if head.parts or head.at < len(head.moves):
+                            blocked = True
+                            break
                     envelope = head.envelope
                     self._traffic.written_bytes += head.payload_length
                     self._ends.append(head)
@@ -161,8 +161,9 @@ class Sender:
                     envelope = head
                     self.unsent_bytes -= len(envelope)
                 queue.popleft()
-                out.append(envelope)
-            if out.pending_bytes and ledger.posted < full:
+                out.pending.append(envelope)
+                out.pending_bytes += len(envelope)
+            if out.pending_bytes and ledger.posted <= full:
                 self._message()
             elif blocked:
                 break
@@ -226,18 +227,19 @@ class Sender:
         address = slots.addresses[index]
         self.works.append(Work(SEND, ledger.posted << 1, address, size, slots.lkey, 0, 0, signalled, inline, solicited))
 
-    def _write_payload(self, answer: Answer, left: int) -> int:
-        """Number WRITEs of an answer: all, or as many as there are room (for one at least), slabs, and bytes left of
-        what may be read from files in this turn. Returns those."""
+    def _write_single(self, answer: Answer, view: memoryview | bytes, piece: Piece) -> None:
+        """Number the WRITE of an answer. There is room for it."""
+        remote_address, length, rkey = piece
+        address, lkey, use = self._memory.one(view, LOCAL_READ, False)
+        answer.single = None
+        answer.uses.append(use)
         ledger = self.ledger
-        if answer.single is not None:
-            view, (remote_address, length, rkey) = answer.single
-            address, lkey, use = self._memory.one(view, LOCAL_READ, remote=False)
-            answer.single = None
-            answer.uses.append(use)
-            signalled = ledger.post()
-            self.works.append(Work(WRITE, ledger.posted << 1, address, length, lkey, remote_address, rkey, signalled))
-            return left
+        signalled = ledger.post()
+        self.works.append(Work(WRITE, ledger.posted << 1, address, length, lkey, remote_address, rkey, signalled))
+
+    def _write_payload(self, answer: Answer, left: int) -> int:
+        """Number WRITEs of an answer: all, or as many as there are room, slabs, and bytes left of what may be read from
+        files in this turn. Returns those."""
         while True:
             if answer.at < len(answer.moves):
                 answer.at = self.number(Kind.WRITE, answer.moves, answer.at)

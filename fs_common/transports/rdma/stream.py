@@ -28,14 +28,12 @@ Any bytes give envelopes or a `FrameError` that names the bad field. Pure.
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import starmap
 from operator import itemgetter
 from typing import NamedTuple
 
-from fs_common import frames
-from fs_common.checks import violated
-from fs_common.frames import HEADER_SIZE, REQUEST, FrameError
+from fs_common.frames import HEADER_SIZE, REQUEST, FrameError, unpack
 from fs_common.limits import BODY_BYTES_MAX, KIB, PAYLOAD_BYTES_MAX
 from fs_common.wire import Frame
 
@@ -68,28 +66,21 @@ _LAST_ADDRESSES = 2**64 - 2**32
 _LENGTH = itemgetter(1)
 
 
-class Descriptor(NamedTuple):
-    """Memory that is lent to the other side."""
-
-    address: int
-    length: int
-    """Bytes, < 2**32."""
-    rkey: int
+Piece = tuple[int, int, int]
+"""Memory that is lent to the other side: address, length in bytes (< 2**32), rkey."""
 
 
 class Envelope(NamedTuple):
     """A frame that has arrived, and where its payload lies. `frame.body` is valid until the reader is used again."""
 
     frame: Frame
-    sends: Sequence[tuple[int, int, int]]
-    """`Descriptor`s, plain: what the frame's payload is read from. Together as long as it, in a request."""
-    intos: Sequence[tuple[int, int, int]]
+    sends: Sequence[Piece]
+    """What the frame's payload is read from. Together as long as it, in a request."""
+    intos: Sequence[Piece]
     """Where the answer's payload is written to."""
 
 
-def pack_envelope(
-    frame: bytes, sends: Sequence[tuple[int, int, int]] = (), intos: Sequence[tuple[int, int, int]] = ()
-) -> bytes:
+def pack_envelope(frame: bytes, sends: Sequence[Piece] = (), intos: Sequence[Piece] = ()) -> bytes:
     """`frame`: header and body. The caller keeps the descriptors within `DESCRIPTORS_MAX`."""
     prefix = _PREFIX.pack(len(sends), len(intos), len(frame))
     if not sends and not intos:
@@ -101,15 +92,16 @@ class MessageWriter:
     """Cuts the stream of envelopes into messages, as credits allow."""
 
     def __init__(self) -> None:
-        self._pending: deque[bytes | memoryview] = deque()
-        self._sequence = 0
+        self.pending: deque[bytes | memoryview] = deque()
+        """The stream, as far as it is not in messages,"""
         self.pending_bytes = 0
-        """Of the stream, not yet in messages."""
+        """and how long that is. Who adds an envelope adds to both."""
+        self._sequence = 0
         self.credits = CREDITS
         """Messages with content that may be sent."""
 
     def append(self, envelope: bytes) -> None:
-        self._pending.append(envelope)
+        self.pending.append(envelope)
         self.pending_bytes += len(envelope)
 
     def write(self, slot: memoryview, owed: int, last: bool = False) -> int:
@@ -120,7 +112,7 @@ class MessageWriter:
         if length and self.credits:
             self.credits -= 1
             flags |= CONTENT
-            pending = self._pending
+            pending = self.pending
             if length <= CONTENT_BYTES_MAX:
                 slot[MESSAGE_HEADER_BYTES : MESSAGE_HEADER_BYTES + length] = b"".join(pending)
                 pending.clear()
@@ -136,7 +128,7 @@ class MessageWriter:
 
     def _cut(self, slot: memoryview) -> None:
         """Fill the slot with the beginning of a stream that is longer."""
-        pending = self._pending
+        pending = self.pending
         at = MESSAGE_HEADER_BYTES
         while at < SLOT_BYTES:
             piece = pending.popleft()
@@ -155,7 +147,7 @@ class MessageWriter:
 
     def drop(self) -> None:
         """Nothing more will be sent."""
-        self._pending.clear()
+        self.pending.clear()
         self.pending_bytes = 0
 
 
@@ -196,20 +188,12 @@ class MessageReader:
 
 
 class EnvelopeReader:
-    """Envelopes out of contents of messages.
-
-    The loop of the owner: `feed` one content, then `next_envelope` until it gives None: the content is of no use then.
-    After a `FrameError` the reader is of no use.
-    """
+    """Envelopes out of contents of messages, each `read` to its end before the next. After a `FrameError` the reader is
+    of no use."""
 
     def __init__(self, body_bytes_max: int = BODY_BYTES_MAX, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
         self.body_bytes_max = body_bytes_max
         self.payload_bytes_max = payload_bytes_max
-        self._view = memoryview(b"")
-        """What was fed; `_start` bytes of it are taken."""
-        self._start = 0
-        self.used_up = True
-        """Nothing of what was fed is left: it is not looked at any more."""
         self._cut = bytearray()
         """The beginning of an envelope that was cut, up to `_filled`; as long as the envelope once its length is known.
         """
@@ -220,70 +204,67 @@ class EnvelopeReader:
         """An envelope has begun to arrive, and the rest of it is still to come."""
         return self._filled > 0
 
-    def feed(self, content: memoryview) -> None:
-        if not self.used_up:
-            violated("a content is taken to its end before the next", self._start)
-        self._view = content
-        self._start = 0
-        self.used_up = not content
-
     def release(self) -> None:
         """The connection is over."""
-        self._view = memoryview(b"")
         self._cut = bytearray()
-        self._start = self._filled = 0
-        self.used_up = True
+        self._filled = 0
 
-    def next_envelope(self) -> Envelope | None:
-        """None: another content is needed. Raises `FrameError`."""
+    def read(self, content: memoryview) -> Iterator[Envelope]:
+        """Those that end in this content, each when it is asked for. Raises `FrameError`."""
+        at, length = 0, len(content)
         if self._filled:
-            return self._next_of_cut()
-        view, start = self._view, self._start
-        left = len(view) - start
-        if left >= PREFIX_BYTES:
-            sends, intos, frame_length = _PREFIX.unpack_from(view, start)
-            begin = start + PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES
+            at = self._complete(content)
+            if self._filled < len(self._cut) or self._filled < PREFIX_BYTES:
+                return
+            # The envelope keeps these bytes; the next one that is cut has others.
+            whole, self._cut, self._filled = self._cut, bytearray(), 0
+            yield from self.read(memoryview(whole))
+        while at + PREFIX_BYTES <= length:
+            sends, intos, frame_length = _PREFIX.unpack_from(content, at)
+            begin = at + PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES
             end = begin + frame_length
-            if end <= start + left:
-                self._start = end
-                self.used_up = end == start + left
-                return self._parse(view, start + PREFIX_BYTES, begin, end, sends, intos)
-            self._check_prefix(sends, intos, frame_length)
-            self._cut = bytearray(end - start)
-        elif left:
-            self._cut = bytearray(PREFIX_BYTES)
-        else:
-            return None
-        self._cut[:left] = view[start:]
-        self._filled = left
-        self._start = len(view)
-        self.used_up = True
-        return None
+            if sends | intos > DESCRIPTORS_MAX or end > length or frame_length < HEADER_SIZE:
+                self._check_prefix(sends, intos, frame_length)
+                if end > length:
+                    break
+            kind, method, request, body_length, payload_length, deadline_ms, trace = unpack(
+                content, begin, self.body_bytes_max, self.payload_bytes_max
+            )
+            if begin + HEADER_SIZE + body_length != end:
+                raise FrameError("frame length", f"{frame_length} bytes, of a frame with a body of {body_length}")
+            body = content[begin + HEADER_SIZE : end]
+            frame = Frame(kind, method, request, body, payload_length, deadline_ms, trace)
+            if sends or intos:
+                yield Envelope(frame, *_descriptors(frame, content[at + PREFIX_BYTES : begin], sends))
+            elif kind == REQUEST and payload_length:
+                raise FrameError("descriptors", f"none, of a request with a payload of {payload_length} bytes")
+            else:
+                yield Envelope(frame, (), ())
+            at = end
+        if at < length:
+            rest = length - at
+            self._cut = bytearray(PREFIX_BYTES if rest < PREFIX_BYTES else end - at)
+            self._cut[:rest] = content[at:]
+            self._filled = rest
 
-    def _next_of_cut(self) -> Envelope | None:
+    def _complete(self, content: memoryview) -> int:
+        """Go on with the envelope that was cut. Returns how much of the content it takes."""
+        at = 0
         if self._filled < PREFIX_BYTES:
-            self._fill(PREFIX_BYTES)
+            at = self._fill(content, PREFIX_BYTES)
             if self._filled < PREFIX_BYTES:
-                return None
+                return at
             sends, intos, frame_length = _PREFIX.unpack_from(self._cut)
             self._check_prefix(sends, intos, frame_length)
             self._cut.extend(bytes((sends + intos) * DESCRIPTOR_BYTES + frame_length))
-        self._fill(len(self._cut))
-        if self._filled < len(self._cut):
-            return None
-        # The envelope keeps these bytes; the next one that is cut has others.
-        whole, self._cut, self._filled = self._cut, bytearray(), 0
-        sends, intos, frame_length = _PREFIX.unpack_from(whole)
-        end = len(whole)
-        return self._parse(memoryview(whole), PREFIX_BYTES, end - frame_length, end, sends, intos)
+        return at + self._fill(content[at:], len(self._cut))
 
-    def _fill(self, end: int) -> None:
-        """Take what there is, until so many bytes of the cut envelope are here."""
-        taken = self._view[self._start : self._start + end - self._filled]
+    def _fill(self, content: memoryview, end: int) -> int:
+        """Take what there is, until so many bytes of the cut envelope are here. Returns how much that is."""
+        taken = content[: end - self._filled]
         self._cut[self._filled : self._filled + len(taken)] = taken
         self._filled += len(taken)
-        self._start += len(taken)
-        self.used_up = self._start == len(self._view)
+        return len(taken)
 
     def _check_prefix(self, sends: int, intos: int, frame_length: int) -> None:
         if sends > DESCRIPTORS_MAX or intos > DESCRIPTORS_MAX:
@@ -291,27 +272,15 @@ class EnvelopeReader:
         if not HEADER_SIZE <= frame_length <= HEADER_SIZE + self.body_bytes_max:
             raise FrameError("frame length", f"{frame_length} bytes, with a body of at most {self.body_bytes_max}")
 
-    def _parse(self, content: memoryview, start: int, begin: int, end: int, sends: int, intos: int) -> Envelope:
-        """An envelope that is here: its descriptors from `start` to `begin`, its frame from there to `end`."""
-        if sends | intos > DESCRIPTORS_MAX or end < begin + HEADER_SIZE:
-            self._check_prefix(sends, intos, end - begin)
-        kind, method, request, body_length, payload_length, deadline_ms, trace = frames.unpack(
-            content, begin, self.body_bytes_max, self.payload_bytes_max
-        )
-        begin_body = begin + HEADER_SIZE
-        if begin_body + body_length != end:
-            raise FrameError("frame length", f"{end - begin} bytes, of a frame with a body of {body_length}")
-        frame = Frame(kind, method, request, content[begin_body:end], payload_length, deadline_ms, trace)
-        if kind != REQUEST:
-            if sends or intos:
-                raise FrameError("descriptors", "a frame that is no request lends memory")
-            return Envelope(frame, (), ())
-        middle = start + sends * DESCRIPTOR_BYTES
-        sent: Sequence[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(content[start:middle])) if sends else ()
-        wanted: Sequence[tuple[int, int, int]] = list(_DESCRIPTOR.iter_unpack(content[middle:begin])) if intos else ()
-        # Only what is at the highest address can reach beyond all memory: lengths have 32 bits.
-        if (sends and max(sent)[0] >= _LAST_ADDRESSES) or (intos and max(wanted)[0] >= _LAST_ADDRESSES):
-            raise FrameError("descriptors", "memory is lent that reaches beyond all addresses")
-        if payload_length != (sum(map(_LENGTH, sent)) if sends else 0):
-            raise FrameError("descriptors", f"those of the payload are not of {payload_length} bytes together")
-        return Envelope(frame, sent, wanted)
+
+def _descriptors(frame: Frame, packed: memoryview, sends: int) -> tuple[list[Piece], list[Piece]]:
+    if frame.kind != REQUEST:
+        raise FrameError("descriptors", "a frame that is no request lends memory")
+    pieces: list[Piece] = list(_DESCRIPTOR.iter_unpack(packed))
+    # Only what is at the highest address can reach beyond all memory: lengths have 32 bits.
+    if max(pieces)[0] >= _LAST_ADDRESSES:
+        raise FrameError("descriptors", "memory is lent that reaches beyond all addresses")
+    sent = pieces[:sends]
+    if frame.payload_length != sum(map(_LENGTH, sent)):
+        raise FrameError("descriptors", f"those of the payload are not of {frame.payload_length} bytes together")
+    return sent, pieces[sends:]

@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -73,6 +74,16 @@ def byte_view(memory: Any) -> memoryview:
     """`memory` as a view of single bytes."""
     view = memory if type(memory) is memoryview else memoryview(memory)
     return view if view.itemsize == 1 and view.ndim == 1 else view.cast("B")
+
+
+def byte_views(memories: Sequence[Any]) -> list[memoryview]:
+    """Each as a view of single bytes; no bytecode runs for those that are."""
+    if set(map(type, memories)) == {memoryview} and set(map(_shape, memories)) == {(1, 1)}:
+        return list(memories)
+    return list(map(byte_view, memories))
+
+
+_shape = attrgetter("itemsize", "ndim")
 
 
 def payload_parts(send: Sequence[Part]) -> tuple[list[Part], int]:
@@ -468,7 +479,7 @@ class Peer:
             payload_length = 0
         size = payload_length
         if into:
-            into = [byte_view(view) for view in into]
+            into = [byte_view(into[0])] if len(into) == 1 else byte_views(into)
             size += min(sum(map(len, into)), PAYLOAD_BYTES_MAX)
         body = encode(request)
         if payload_length > PAYLOAD_BYTES_MAX or len(body) > BODY_BYTES_MAX:

@@ -17,8 +17,9 @@ Pure. Called by `link.RdmaLink`.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import accumulate
-from operator import eq
+from functools import partial
+from itertools import accumulate, repeat
+from operator import add, eq
 from typing import NamedTuple
 
 from fs_common.checks import check, violated
@@ -41,6 +42,8 @@ class Move(NamedTuple):
     remote_address: int
     rkey: int
 
+
+_move: Callable[[tuple[int, int, int, int, int]], Move] = partial(tuple.__new__, Move)
 
 Piece = tuple[int, int, int]
 """Memory: address, length, key."""
@@ -111,6 +114,12 @@ def _scattered(piece: Piece, remote: Sequence[Piece], bytes_max: int) -> list[Mo
         check(left == length, "both sides are equally long", left, length)
         if 0 < length <= bytes_max:
             return [Move(here, length, lkey, there, rkey)]
+    addresses, lengths, keys = zip(*remote, strict=True)
+    if min(lengths) > 0 and max(lengths) <= bytes_max and not any(map(eq, map(add, addresses, lengths), addresses[1:])):
+        # Nothing is joined or cut: no bytecode runs for each.
+        check(sum(lengths) == left, "both sides are equally long", left)
+        heres = accumulate(lengths, initial=here)
+        return list(map(_move, zip(heres, lengths, repeat(lkey), addresses, keys)))
     found: list[Move] = []
     end = here + left
     there = length = rkey = 0

@@ -18,6 +18,7 @@ Concurrency: docs/concurrency/rdma.md.
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count, repeat
 
 from fs_common.limits import MIB
 from fs_common.transports.rdma.endpoint import SEND_DEPTH, SEND_SLOTS, Endpoint
@@ -38,6 +39,8 @@ from fs_common.transports.rdma.verbs import Kind, Work
 
 SEND = Kind.SEND
 WRITE = Kind.WRITE
+
+_work: Callable[[tuple[object, ...]], Work] = partial(tuple.__new__, Work)
 
 SENDS_SIGNALLED = 8
 """Of so many messages one is signalled, so that slots come back."""
@@ -191,8 +194,10 @@ class Sender:
         if end - at == 1:
             self.works.append(Work(kind, identity, *due[at], signalled[0]))
         else:
-            each = zip(range(identity, identity + 2 * (end - at), 2), due[at:end], signalled, strict=True)
-            self.works += [Work(kind, number, *move, last) for number, move, last in each]
+            columns = zip(*due[at:end], strict=True)
+            same = repeat(False)
+            # No bytecode runs for each.
+            self.works += map(_work, zip(repeat(kind), count(identity, 2), *columns, signalled, same, same))
         return end
 
     def signal_last(self) -> None:

@@ -4,7 +4,8 @@
 #
 #   tests/rdma/run.sh [--short] [--pyverbs 59] [--timeout S] [PYTEST ARGUMENT...]
 #
-#   --short        what verbs do and one link, with the first binding; the binding itself, with the others
+#   --short        some minutes: all but what makes hundreds of connections, with the first binding; what sees the binding,
+#                  with the others. A slow machine leaves out what comes last
 #   --pyverbs 59   builds pyverbs 59 and its rdma-core, once, and runs all with that in place of Debian's
 #   --timeout S    seconds for the guest (1800)
 #   arguments go to pytest, in place of tests/rdma and tests/common/contract

@@ -373,16 +373,17 @@ class RdmaLink:
         try:
             if news:
                 self._completions.take_events()
-                if self._waits:
-                    self._waits = (
+                waits = self._waits
+                if waits:
+                    waits = self._waits = (
                         sender.blocked
                         or self._landing is not None
                         or self._finishing
                         or not self._reading
                         or self._slabs.short
                     )
-                self._hears_all = self._waits
-                self._completions.arm(not self._waits)
+                self._hears_all = waits
+                self._completions.arm(not waits)
             while True:
                 completions = self._completions.poll(POLL_MOST)
                 for identity, ok, status, _, size, _ in completions:
@@ -538,8 +539,6 @@ class RdmaLink:
             self._receiver.peer_finished()
 
     def _hand_over(self, frame: Frame, sends: Sequence[Piece], intos: Sequence[Piece]) -> None:
-        receiver = self._receiver
-        assert receiver is not None
         if intos:
             self._intos[frame.request] = intos
         elif frame.kind != REQUEST:
@@ -549,6 +548,8 @@ class RdmaLink:
                     raise FrameError("request", f"{frame.request} was answered before it was sent")
                 loan.finish()
             self.received_bytes += frame.payload_length
+        receiver = self._receiver
+        assert receiver is not None
         views = receiver.frame_begun(frame)
         if views is not None and not self._over:
             if sends:

@@ -27,15 +27,16 @@ class Loan(Outgoing):
 
     __slots__ = ("envelope", "keeps", "number", "sent", "uses")
 
+    envelope: bytes
+    keeps: tuple[object, ...]
+    """What has the memory, while it is lent."""
+
     def __init__(self, number: int, release: Callable[[], None] | None) -> None:
         self.release = release
         self.done = False
         self.number = number
         """Of the request."""
-        self.envelope = b""
         self.uses: list[Use] = []
-        self.keeps: tuple[object, ...] = ()
-        """What has the memory."""
         self.sent = False
         """It has begun to leave, or is about to."""
 
@@ -59,16 +60,22 @@ def lend(
     release: Callable[[], None] | None,
 ) -> Loan:
     """A request with what it lends. Raises `EmberError` if that cannot be; nothing is lent then."""
-    if len(parts) > DESCRIPTORS_MAX or len(into) > DESCRIPTORS_MAX:
-        raise EmberError(
-            Code.TOO_LARGE,
-            f"a payload in {len(parts)} pieces, for an answer in {len(into)}: over RDMA at most {DESCRIPTORS_MAX}",
-        )
     loan = Loan(frames.kind_and_request(frame)[1], release)
+    views: Sequence[memoryview | bytes] = ()
+    sends: Sequence[Piece] = ()
+    intos: Sequence[Piece] = ()
     try:
-        views: list[memoryview | bytes] = [_view(part) for part in parts] if parts else []
-        sends = _lent(memory, views, REMOTE_READ, loan) if views else ()
-        intos = _lent(memory, into, REMOTE_WRITE, loan) if into else ()
+        if parts:
+            views = [_view(part) for part in parts]
+            sends = _lent(memory, views, REMOTE_READ, loan)
+        if len(into) == 1:
+            # The usual call.
+            (view,) = into
+            address, key, use = memory.one(view, REMOTE_WRITE, True)
+            loan.uses.append(use)
+            intos = ((address, len(view), key),)
+        elif into:
+            intos = _lent(memory, into, REMOTE_WRITE, loan)
     except BaseException:
         loan.finish()
         raise
@@ -78,11 +85,10 @@ def lend(
 
 
 def _lent(memory: RegisteredMemory, views: Sequence[memoryview | bytes], rights: int, loan: Loan) -> Sequence[Piece]:
-    if len(views) == 1:
-        view = views[0]
-        address, key, use = memory.one(view, rights, True)
-        loan.uses.append(use)
-        return ((address, len(view), key),)
+    if len(views) > DESCRIPTORS_MAX:
+        raise EmberError(
+            Code.TOO_LARGE, f"memory in {len(views)} pieces is lent: over RDMA in at most {DESCRIPTORS_MAX}"
+        )
     lent = memory.remote(views, rights)
     loan.uses.append(lent.use)
     return list(zip(lent.addresses, lent.lengths, lent.keys, strict=True))
@@ -118,7 +124,7 @@ class Answer(Outgoing):
         self.moves: Sequence[Move] = ()
         """Laid out; up to `at` they are posted."""
         self.at = 0
-        if len(parts) == 1 == len(into) and payload_length == into[0][1] <= WORK_BYTES_MAX:
+        if len(parts) == 1 and len(into) == 1 and payload_length == into[0][1] <= WORK_BYTES_MAX:
             part = parts[0]
             if type(part) is not FileRange:
                 self.single = (part, into[0])  # type: ignore[assignment]

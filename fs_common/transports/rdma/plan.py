@@ -165,6 +165,8 @@ class WorkLedger:
     def __init__(self, depth: int) -> None:
         check(depth > SIGNAL_EVERY, "a full send queue has a signalled work in it", depth)
         self._depth = depth
+        self.full = depth
+        """Number of the last work for which there is room."""
         self.posted = 0
         """Number of the last work."""
         self.complete = 0
@@ -176,7 +178,7 @@ class WorkLedger:
     @property
     def room(self) -> int:
         """Works that may be posted now."""
-        return self._depth - (self.posted - self.complete)
+        return self.full - self.posted
 
     @property
     def unsignalled(self) -> bool:
@@ -199,7 +201,7 @@ class WorkLedger:
     def post(self, signalled: bool = False) -> bool:
         """Number the next work: `posted`. Returns whether it is signalled; `signalled`: it has to be."""
         posted = self.posted = self.posted + 1
-        if posted - self.complete > self._depth:
+        if posted > self.full:
             violated("there is room in the send queue", posted)
         if signalled or posted - self.signalled >= SIGNAL_EVERY:
             self.signalled = posted
@@ -219,6 +221,7 @@ class WorkLedger:
         if not self.complete < number <= self.posted:
             violated("a work completes once", number)
         self.complete = number
+        self.full = number + self._depth
         waiting = self._waiting
         while waiting and waiting[0][0] <= number:
             waiting.popleft()[1]()
@@ -226,6 +229,7 @@ class WorkLedger:
     def end(self) -> None:
         """The queue pair is gone: nothing is outstanding any more."""
         self.complete = self.posted
+        self.full = self.posted + self._depth
         waiting = self._waiting
         while waiting:
             waiting.popleft()[1]()

@@ -136,10 +136,10 @@ class Sender:
         out, queue, ledger, free = self.out, self.queue, self.ledger, self._free
         left = FILE_BYTES_MAX
         blocked = False
-        # With room for the message behind it.
-        full = ledger.complete + SEND_DEPTH - 1
+        # There is room for a WRITE and for the message behind it, or nothing is begun.
+        full = ledger.full - 1
         while queue or out.pending_bytes:
-            if not out.credits or not free or ledger.posted > full:
+            if not out.credits or not free or ledger.posted >= full:
                 blocked = True
                 break
             while queue and out.pending_bytes < CONTENT_BYTES_MAX and ledger.posted < full:
@@ -227,7 +227,7 @@ class Sender:
         if signalled:
             self._unsignalled = 0
         # Who needs nothing but credits asks for all completions.
-        solicited = last or size > MESSAGE_HEADER_BYTES
+        solicited = size > MESSAGE_HEADER_BYTES or last
         inline = size <= self._inline_bytes
         address = slots.addresses[index]
         self.works.append(Work(SEND, ledger.posted << 1, address, size, slots.lkey, 0, 0, signalled, inline, solicited))

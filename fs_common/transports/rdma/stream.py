@@ -83,8 +83,11 @@ class Envelope(NamedTuple):
 def pack_envelope(frame: bytes, sends: Sequence[Piece] = (), intos: Sequence[Piece] = ()) -> bytes:
     """`frame`: header and body. The caller keeps the descriptors within `DESCRIPTORS_MAX`."""
     prefix = _PREFIX.pack(len(sends), len(intos), len(frame))
-    if not sends and not intos:
-        return prefix + frame
+    if not sends:
+        if not intos:
+            return prefix + frame
+        if len(intos) == 1:
+            return prefix + _DESCRIPTOR.pack(*intos[0]) + frame
     return b"".join((prefix, *starmap(_DESCRIPTOR.pack, sends), *starmap(_DESCRIPTOR.pack, intos), frame))
 
 
@@ -166,21 +169,25 @@ class MessageReader:
         if not MESSAGE_HEADER_BYTES <= len(slot) <= SLOT_BYTES:
             raise FrameError("message length", f"{len(slot)} bytes are none of {MESSAGE_HEADER_BYTES} to {SLOT_BYTES}")
         sequence, credits, flags, zero = _MESSAGE.unpack_from(slot)
+        content = slot[MESSAGE_HEADER_BYTES:]
+        if sequence != self._sequence or flags != CONTENT or zero or not content or self._last:
+            self._check(sequence, flags, zero, content)
+        if content:
+            self._unread += 1
+            if self._unread > CREDITS:
+                raise FrameError("credits", f"more than {CREDITS} messages came that were not read")
+        self._sequence = sequence + 1 & _SEQUENCE_MAX
+        return credits, flags, content
+
+    def _check(self, sequence: int, flags: int, zero: int, content: memoryview) -> None:
+        """One that is not of the usual kind."""
         if sequence != self._sequence:
             raise FrameError("sequence", f"message {sequence} came where {self._sequence} was due")
-        content = slot[MESSAGE_HEADER_BYTES:]
         if flags > CONTENT | LAST or zero or flags & CONTENT != bool(content):
             raise FrameError("flags", f"{flags}, {zero} of a message with {len(content)} bytes of content")
         if self._last:
             raise FrameError("flags", "a message came after the last one")
-        if flags & CONTENT:
-            self._unread += 1
-            if self._unread > CREDITS:
-                raise FrameError("credits", f"more than {CREDITS} messages came that were not read")
-        if flags >= LAST:
-            self._last = True
-        self._sequence = sequence + 1 & _SEQUENCE_MAX
-        return credits, flags, content
+        self._last = flags >= LAST
 
     def given_back(self, credits: int) -> None:
         """The other side is told that so many slots are empty again."""
@@ -212,6 +219,7 @@ class EnvelopeReader:
     def read(self, content: memoryview) -> Iterator[Envelope]:
         """Those that end in this content, each when it is asked for. Raises `FrameError`."""
         at, length = 0, len(content)
+        last = length - PREFIX_BYTES
         if self._filled:
             at = self._complete(content)
             if self._filled < len(self._cut) or self._filled < PREFIX_BYTES:
@@ -219,7 +227,7 @@ class EnvelopeReader:
             # The envelope keeps these bytes; the next one that is cut has others.
             whole, self._cut, self._filled = self._cut, bytearray(), 0
             yield from self.read(memoryview(whole))
-        while at + PREFIX_BYTES <= length:
+        while at <= last:
             sends, intos, frame_length = _PREFIX.unpack_from(content, at)
             begin = at + PREFIX_BYTES + (sends + intos) * DESCRIPTOR_BYTES
             end = begin + frame_length

@@ -34,7 +34,8 @@ def test_a_call_without_an_answer_times_out_and_its_handler_is_cancelled(transpo
     async def main() -> None:
         gate = Gate()
         async with connected(gate.service, transport) as peer:
-            with pytest.raises(EmberError, match="did not answer read_chunks in time") as caught:
+            # A caller that is held up finds the server's word for it: the deadline is the server's, too.
+            with pytest.raises(EmberError, match="did not answer read_chunks in time|deadline passed") as caught:
                 await peer.call(READ_CHUNKS, read_request(1), timeout=0.01)
             assert caught.value.code is Code.TIMED_OUT
             assert caught.value.retry is Retry.MAYBE_APPLIED

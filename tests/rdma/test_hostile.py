@@ -296,10 +296,9 @@ def test_a_device_that_frees_nothing_any_more_does_not_keep_a_connection(monkeyp
 
 
 def test_who_asks_for_queue_pairs_and_uses_none_has_one_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "WAITING_S", 0.05)
-
     async def main() -> None:
         async with world(service()) as w:
+            monkeypatch.setattr(setup, "WAITING_S", 0.05)
             peer = await w.greeted()
             half = setup._Half(w.transport.client.local)
             for _ in range(setup.SETUPS_MAX):
@@ -317,10 +316,9 @@ def test_who_asks_for_queue_pairs_and_uses_none_has_one_for_a_while(monkeypatch:
 
 
 def test_a_queue_pair_that_was_given_up_does_not_move_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "WAITING_S", 0.01)
-
     async def main() -> None:
         async with world(service()) as w:
+            monkeypatch.setattr(setup, "WAITING_S", 0.01)
             peer = await w.greeted()
             real = peer.call
 

@@ -35,7 +35,7 @@ def test_a_call_without_an_answer_times_out_and_its_handler_is_cancelled(transpo
         gate = Gate()
         async with connected(gate.service, transport) as peer:
             # A caller that is held up finds the server's word for it: the deadline is the server's, too.
-            with pytest.raises(EmberError, match="did not answer read_chunks in time|deadline passed") as caught:
+            with pytest.raises(EmberError, match=r"did not answer read_chunks in time|deadline passed") as caught:
                 await peer.call(READ_CHUNKS, read_request(1), timeout=0.01)
             assert caught.value.code is Code.TIMED_OUT
             assert caught.value.retry is Retry.MAYBE_APPLIED

@@ -1,9 +1,11 @@
 """EmberFS for asyncio programs: the same names as the blocking face, awaited.
 
-    fs = await fs_client.aio.connect("host:port")
-    async with await fs.open("/data/a.bin", "wb") as file:
-        await file.write_at(0, b"...")
-    views = await fs.read_ranges([("/data/a.bin", 0, 4096)])
+    async with emberfs.aio.connect("host:port") as fs:
+        async with fs.open("/data/a.bin", "wb") as file:
+            await file.write(b"...")
+        views = await fs.read_ranges([("/data/a.bin", 0, 4096)])
+
+`connect` and `open` may be awaited as well.
 
 A file system belongs to the event loop and the process it was connected in. Every call may be cancelled; once it has
 returned or raised, memory that was given to it is not touched any more.
@@ -20,6 +22,8 @@ from typing import Any, TypeVar
 
 from fs_client import copying
 from fs_client.append_lock import AppendLocks
+from fs_client.async_stream import AsyncStream
+from fs_client.awaited import Awaited
 from fs_client.credentials import Credentials
 from fs_client.dropped import Dropped
 from fs_client.file import AsyncFile, OpenMode, checked_file
@@ -62,13 +66,14 @@ from fs_common.rpc import byte_view
 from fs_common.transports.payload import PayloadTransport
 
 T = TypeVar("T")
+F = TypeVar("F", bound=AsyncFile)
 
 Readable = FileRef | AsyncFile | Path
 """What can be read from: a file by its reference, an open file, a path."""
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-async def connect(
+def connect(
     cluster: ClusterAddress | None = None,
     *,
     token: str | None = None,
@@ -79,8 +84,8 @@ async def connect(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     tls_ca: str | None = None,
     timeout: float | None = None,
-) -> "AsyncFileSystem":
-    """Connect to a cluster.
+) -> "Awaited[AsyncFileSystem]":
+    """Connect to a cluster: `await` it, or enter it by `async with`.
 
     `cluster`: where its metadata servers are: "host:port[,host:port...]", "ember://host:port", (host, port), or a list
     of such; by default `EMBERFS_CLUSTER` or `127.0.0.1:9700`.
@@ -94,11 +99,14 @@ async def connect(
     Raises `ValueError`: an argument is wrong; `OSError`: the token is not known, or its file cannot be read; nobody
     answers at any address (at once); the cluster is not ready (after `timeout_s`).
     """
-    return await connect_with(
-        make_options(
-            cluster, token, transport, timeout_of(timeout_s, timeout), tls_ca, token_file, rdma_devices, rdma_subnets
+
+    async def begin() -> AsyncFileSystem:
+        total_s = timeout_of(timeout_s, timeout)
+        return await connect_with(
+            make_options(cluster, token, transport, total_s, tls_ca, token_file, rdma_devices, rdma_subnets)
         )
-    )
+
+    return Awaited(begin())
 
 
 async def connect_with(
@@ -243,14 +251,20 @@ class AsyncFileSystem(Namespace):
 
     # Opening
 
-    async def open(
+    def open(
         self, path: Path, mode: str = "rb", *, permissions: int = 0o666, layout: Layout | None = None
-    ) -> AsyncFile:
-        """Open a file. `mode` as for the built-in `open`; bytes in any case.
+    ) -> Awaited[AsyncStream]:
+        """Open a file: `await` it, or enter it by `async with`. `mode` as for the built-in `open`; bytes in any case.
 
         `permissions` (less the umask) and `layout` are for a file that is made; by default it has the directory's
         layout. Raises FileNotFoundError, FileExistsError, IsADirectoryError, ...
         """
+        return Awaited(self.open_as(AsyncStream, path, mode, permissions=permissions, layout=layout))
+
+    async def open_as(
+        self, kind: type[F], path: Path, mode: str, *, permissions: int = 0o666, layout: Layout | None = None
+    ) -> F:
+        """`open`, for a file without a position, or with one."""
         how = OpenMode(mode)
         name = encode(path)
         opened: meta.OpenReply
@@ -275,7 +289,7 @@ class AsyncFileSystem(Namespace):
             client = self.client if how.writable else b""
             open_ = meta.Open(ROOT_INODE, name, how.writable, client, request, self.user, read=how.readable)
             opened = await self.meta_call(methods.OPEN, open_, path)
-        file = AsyncFile(self, path, how, checked_file(opened.attributes, path), opened)
+        file = kind(self, path, how, checked_file(opened.attributes, path), opened)
         # An empty file, too: its times change, and it may have bytes that another writer has not reported.
         if how.truncate and opened.existed:
             try:
@@ -302,7 +316,7 @@ class AsyncFileSystem(Namespace):
         """Make `data`, a buffer, the contents of the file `path`. Returns its size."""
         if isinstance(data, str):
             raise TypeError("write_file takes bytes or another buffer, not str: use write_text, or encode it")
-        async with await self.open(path, "wb", layout=layout) as file:
+        async with await self.open_as(AsyncFile, path, "wb", layout=layout) as file:
             return await file.write_at(0, data)
 
     async def read_text(

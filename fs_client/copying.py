@@ -42,7 +42,7 @@ async def copy_file(
     # Before `dst` is cut to nothing, which `src` may be.
     await _refuse_itself(fs, src, found, dst)
     source = await fs.ref(src)
-    async with await fs.open(dst, "wb", permissions=mode) as target:
+    async with await fs.open_as(AsyncFile, dst, "wb", permissions=mode) as target:
         await _copy_contents(fs, source, target, src)
     return found
 

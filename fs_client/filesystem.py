@@ -200,7 +200,7 @@ class FileSystem(BlockingNames):
         opened: list[AsyncFile] = []
 
         async def open_file(core: AsyncFileSystem) -> None:
-            opened.append(await core.open(path, mode, permissions=permissions, layout=layout))
+            opened.append(await core.open_as(AsyncFile, path, mode, permissions=permissions, layout=layout))
 
         try:
             self._call(open_file)

@@ -6,7 +6,7 @@ Used by: the commands and the console, so that both say the same.
 from collections.abc import Iterator
 from typing import Any
 
-from fs_common.quantities import counted, human_size
+from fs_common.quantities import counted, size_words
 from fs_common.records.chains import ChainView, ListChainsReply, Standing, SyncProgress, TargetView
 from fs_common.records.routing import PublicState
 
@@ -65,7 +65,7 @@ def progress(sync: SyncProgress) -> str:
     """ "40 of 120 chunks compared, 12.0MiB sent, about 20 s left"."""
     text = f"{sync.chunks_done:,} of {counted(max(sync.chunks_total, sync.chunks_done), 'chunk')} compared"
     if sync.bytes_sent:
-        text += f", {human_size(sync.bytes_sent)}B sent"
+        text += f", {size_words(sync.bytes_sent)} sent"
     left_s = seconds_left(sync)
     return text if left_s is None else f"{text}, {_about(left_s)} left"
 

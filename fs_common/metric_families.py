@@ -256,7 +256,12 @@ META_COUNTERS = {
 # -- mounts ------------------------------------------------------------------------------------------------------------
 
 MOUNT_OPERATIONS = _counter("mount_operations", ("operation",), (MOUNT,), "Requests of the kernel")
-MOUNT_ERRORS = _counter("mount_errors", ("operation",), (MOUNT,), "Of those, answered with an errno")
+MOUNT_ERRORS = _counter(
+    "mount_errors",
+    ("operation",),
+    (MOUNT,),
+    "Of those, failed; no such name is an answer",
+)
 MOUNT_LATENCY = _histogram(
     "mount_latency_seconds", ("operation",), (MOUNT,), "From a request of the kernel to its answer"
 )

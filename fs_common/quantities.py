@@ -1,4 +1,8 @@
-"""Sizes and counts as people read them. Pure."""
+"""Sizes and counts as people read them: powers of 1024 everywhere. Pure.
+
+In sentences and bars a size has its unit, `1.5 MiB`; columns that are known from coreutils (`ls -h`, `du`, `df`) have
+its letter alone, `1.5M`, for the same number.
+"""
 
 _UNITS = "KMGTPE"
 
@@ -20,6 +24,12 @@ def human_size(size: int) -> str:
     if whole == 1024 and power < len(_UNITS):
         return f"1.0{_UNITS[power]}"
     return f"{whole}{_UNITS[power - 1]}"
+
+
+def size_words(size: int) -> str:
+    """1023 B, 1.5 KiB, 12 GiB."""
+    text = human_size(size)
+    return f"{text} B" if text[-1].isdigit() else f"{text[:-1]} {text[-1]}iB"
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:

@@ -11,7 +11,7 @@ import click
 from fs_client.cli.failure import Failure
 from fs_client.cli.options import cluster_option, quiet_option
 from fs_client.cli.remote import run
-from fs_client.cli.text import human_size, put
+from fs_client.cli.text import put, size_words
 
 
 @click.command()
@@ -51,7 +51,7 @@ async def _backup(file: Path, cluster: str, quiet: bool) -> None:
                         size += len(part.data)
                         if not quiet and time.monotonic() - told_s >= LINE_EVERY_S:
                             told_s = time.monotonic()
-                            click.echo(f"backup: {human_size(size)}", err=True)
+                            click.echo(f"backup: {size_words(size)}", err=True)
                 out.flush()
                 os.fsync(out.fileno())
             new.replace(file)
@@ -63,4 +63,4 @@ async def _backup(file: Path, cluster: str, quiet: bool) -> None:
             raise
         raise Failure(f"{file}: {error.strerror}") from None
     if not quiet:
-        put(f"{file}: {human_size(size)}")
+        put(f"{file}: {size_words(size)}")

@@ -9,7 +9,7 @@ from fs_client.cli.manager_api import TIMEOUT_S, Administered, ManagerApi
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.suggest import SuggestingGroup
-from fs_client.cli.text import human_size, put, put_json
+from fs_client.cli.text import put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_common.records.chains import ListChainsReply
@@ -71,7 +71,7 @@ async def _list(cluster: str, degraded: bool, as_json: bool) -> None:
     put("chain  version  state     targets, head first")
     for chain in reply.chains:
         targets = "  ".join(
-            f"{target.target} ({target.state.name.lower()}, {human_size(target.used_bytes)}B)"
+            f"{target.target} ({target.state.name.lower()}, {size_words(target.used_bytes)})"
             for target in chain.targets
         )
         put(f"{chain.chain:>5}  {chain.version:>7}  {chain_words.state_of_chain(chain):<8}  {targets}")

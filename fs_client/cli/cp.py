@@ -220,14 +220,14 @@ def _apart(planned: "list[Source]") -> "list[list[Source]]":
 
 
 def _summarize(bar: Bar | NoBar, counts: "Counts", seconds: float) -> None:
-    from fs_client.cli.text import counted, human_size
+    from fs_client.cli.text import counted, size_words
 
     files, size, speed = (
         counted(counts.files, "file"),
-        human_size(counts.bytes),
-        human_size(int(counts.bytes / seconds)),
+        size_words(counts.bytes),
+        size_words(int(counts.bytes / seconds)),
     )
     stay = "left as it was" if counts.kept == 1 else "left as they were"
     kept = f"; {counted(counts.kept, 'file')} {stay}" if counts.kept else ""
     failed = f"; {counted(counts.failures, 'failure')}, named above" if counts.failures else ""
-    bar.print(f"copied {files}, {size}B in {seconds:.1f} s, {speed}B/s{kept}{failed}")
+    bar.print(f"copied {files}, {size} in {seconds:.1f} s, {speed}/s{kept}{failed}")

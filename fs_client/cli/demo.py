@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fs_client.cli.failure import Failure
+from fs_client.cli.text import size_words
 
 if TYPE_CHECKING:
     from fs_client.cli.demo_data import SourceFile
@@ -92,7 +93,7 @@ def _run(address: str, epochs: int, workers: int, seed: int) -> None:
     root = standard_library()
     files = source_files(root)
     total = sum(file.size for file in files)
-    click.echo(f"source: {len(files)} files, {total / 1e6:.1f} MB, below {root}")
+    click.echo(f"source: {len(files)} files, {size_words(total)}, below {root}")
     with fs_client.connect(address) as fs:
         with Progress("copying the tree", len(files), "files") as progress:
             run(copy_in(address, files, TREE, lambda file: progress.advance()))
@@ -121,10 +122,10 @@ def _train(
 
 def _line(title: str, epoch: int, result: "EpochResult") -> str:
     samples_per_s = result.samples / result.elapsed_s
-    mb_per_s = result.sample_bytes / 1e6 / result.elapsed_s
+    speed = size_words(int(result.sample_bytes / result.elapsed_s))
     return (
-        f"{title:<12} epoch {epoch}: {result.samples} samples, {result.sample_bytes / 1e6:.1f} MB, all equal to their "
-        f"sources, in {result.elapsed_s:.2f} s: {samples_per_s:,.0f} samples/s, {mb_per_s:.1f} MB/s"
+        f"{title:<12} epoch {epoch}: {result.samples} samples, {size_words(result.sample_bytes)}, all equal to their "
+        f"sources, in {result.elapsed_s:.2f} s: {samples_per_s:,.0f} samples/s, {speed}/s"
     )
 
 

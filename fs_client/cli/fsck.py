@@ -8,7 +8,7 @@ import click
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
-from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.text import counted, put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_client.fsck import Report
@@ -80,12 +80,12 @@ async def _fsck(cluster: str, repair: bool, grace_s: float, paths: bool) -> "Rep
 
 def _print(report: "Report") -> None:
     put(
-        f"{counted(report.chains, 'chain')}, {counted(report.chunks, 'chunk')}, {human_size(report.bytes)}B, "
+        f"{counted(report.chains, 'chain')}, {counted(report.chunks, 'chunk')}, {size_words(report.bytes)}, "
         f"{counted(report.files, 'file')} with chunks"
     )
     for orphan in report.orphans[:_SHOWN_MAX]:
         put(
-            f"orphan: {counted(orphan.chunks, 'chunk')}, {human_size(orphan.bytes)}B on chain {orphan.chain} are of"
+            f"orphan: {counted(orphan.chunks, 'chunk')}, {size_words(orphan.bytes)} on chain {orphan.chain} are of"
             f" inode {orphan.inode}, which is gone"
         )
     for found in report.differing[:_SHOWN_MAX]:

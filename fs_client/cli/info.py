@@ -6,7 +6,7 @@ import click
 
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, printable, require_all, run, shown
-from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.text import counted, put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -121,7 +121,7 @@ def _print(
         return
     layout = layout_json(found.layout)
     text = (
-        f"chunks of {human_size(layout['chunk_size'])} over {counted(layout['stripe'], 'chain')}, "
+        f"chunks of {size_words(layout['chunk_size'])} over {counted(layout['stripe'], 'chain')}, "
         f"{counted(fs.routing.routing.replicas, 'replica')}, durability {layout['durability']}, "
         f"chain table {layout['table']} version {layout['table_version']}"
     )

@@ -8,7 +8,7 @@ import click
 from fs_client.cli.failure import Failure
 from fs_client.cli.manager_api import Administered, ManagerApi
 from fs_client.cli.remote import run
-from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.text import counted, put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_common.records.targets import MovesReply, MoveView
@@ -126,7 +126,7 @@ def doing_of(move: "MoveView") -> str:
         return move.doing
     sync = move.sync
     share = f"{sync.chunks_done:,} of {counted(sync.chunks_total, 'chunk')}"
-    return f"{move.doing}: {share}, {human_size(sync.bytes_sent)}B sent"
+    return f"{move.doing}: {share}, {size_words(sync.bytes_sent)} sent"
 
 
 def _target(target: int, node: int) -> str:

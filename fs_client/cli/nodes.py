@@ -10,7 +10,7 @@ from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.suggest import SuggestingGroup
 from fs_client.cli.targets import listed_nodes, note_of
-from fs_client.cli.text import human_size, put, put_json
+from fs_client.cli.text import put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_common.records.targets import ListNodesReply, NodeView
@@ -62,7 +62,7 @@ async def _list(cluster: str, as_json: bool) -> None:
         return
     put("node  address               state   release  targets  used of capacity      configuration      heard")
     for node in listed.nodes:
-        used = f"{human_size(node.used_bytes)}B of {human_size(node.capacity_bytes)}B"
+        used = f"{size_words(node.used_bytes)} of {size_words(node.capacity_bytes)}"
         note = note_of(node)
         put(
             f"{node.node:>4}  {f'{node.host}:{node.port}':<20}  {node.state.name.lower():<6}  {node.release or '-':<7}"

@@ -10,7 +10,7 @@ from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.manager_api import Administered, ManagerApi
 from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
-from fs_client.cli.text import counted, human_size, local_time, put, put_json
+from fs_client.cli.text import counted, local_time, put, put_json, size_words
 
 _EVERY_S = 2.0
 """Between two lines of progress."""
@@ -120,7 +120,7 @@ def _print(value: dict[str, Any]) -> None:
         looked = f"{target['chunks']:,}/{target['chunks_total']:,}"
         put(
             f"{target['target']:>6}  {target['node']:>4}  {target['chain']:>5}  {target['pass']:>4}  {state:<19}  "
-            f"{looked:>10}  {human_size(target['bytes']):>8}B  {target['repaired']:>8}  {len(target['damaged']):>7}  "
+            f"{looked:>10}  {size_words(target['bytes']):>9}  {target['repaired']:>8}  {len(target['damaged']):>7}  "
             f"{len(target['differing']):>6}"
         )
     for target in value["targets"]:

@@ -6,7 +6,7 @@ import click
 
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run, shown
-from fs_client.cli.text import human_size, local_time, put, put_json
+from fs_client.cli.text import local_time, put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_client.stat_result import StatResult
@@ -67,7 +67,7 @@ def _print(location: RemotePath, found: "StatResult") -> None:
     lines = {
         "path": shown(str(location)) + arrow,
         "type": type_name(found.type),
-        "size": f"{found.st_size} bytes ({human_size(found.st_size)})",
+        "size": f"{found.st_size} bytes{_about(found.st_size)}",
         "inode": f"{found.inode}, {found.st_nlink} links" if found.st_nlink != 1 else f"{found.inode}, 1 link",
         "mode": f"{found.attributes.mode:04o} ({modes.filemode(found.st_mode)})",
         "owner": f"{user_name(found.st_uid)} ({found.st_uid}), group {group_name(found.st_gid)} ({found.st_gid})",
@@ -79,8 +79,12 @@ def _print(location: RemotePath, found: "StatResult") -> None:
     if found.layout is not None:
         layout = layout_json(found.layout)
         lines["layout"] = (
-            f"chunks of {human_size(layout['chunk_size'])}, stripe {layout['stripe']}, "
+            f"chunks of {size_words(layout['chunk_size'])}, stripe {layout['stripe']}, "
             f"durability {layout['durability']}, chain table {layout['table']} version {layout['table_version']}"
         )
     for name, value in lines.items():
         put(f"{name:>9}: {value}")
+
+
+def _about(size: int) -> str:
+    return f" ({size_words(size)})" if size >= 1024 else ""

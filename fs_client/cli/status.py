@@ -9,7 +9,7 @@ import click
 from fs_client.cli.failure import Failure, Usage
 from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
-from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.text import counted, put, put_json, size_words
 from fs_client.cli.took_long import put_slow, slow_operations
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def status(address: str | None, as_json: bool, cluster: str) -> None:
 
     Exit code 1 if no metadata server answers, or if something is missing: such a cluster is degraded, and serves
     from the other replicas. For each chain that is degraded it says what is missing, what is being done about it and
-    how long that takes, and at the end which nodes to bring back. Space is logical, with the replicas divided out.
+    how long that takes, and at the end which nodes to bring back. Space is logical, with the replicas divided out; what
+    other programs have on the same disks is told apart from what holds files of the cluster.
 
     \b
     Example:
@@ -80,6 +81,7 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         slow_operations(fs, _SPACE_TIMEOUT_S),
     )
     views = manager.degraded
+    held = sum(target.used_bytes for found in spaces if found is not None for target in found.targets)
     found = [] if views is None else [(chain, chain_words.what_happens(chain)) for chain in views.chains]
     return {
         "cluster": routing.cluster,
@@ -89,6 +91,7 @@ async def _collect(fs: "AsyncFileSystem") -> dict[str, Any]:
         "replicas": routing.replicas,
         "capacity_bytes": space.f_frsize * space.f_blocks,
         "free_bytes": space.f_frsize * space.f_bavail,
+        "stored_bytes": held // max(routing.replicas, 1),
         "files": space.f_files,
         "resting": views is not None and views.resting,
         "slow_operations": slow,
@@ -172,8 +175,7 @@ def _print(value: dict[str, Any]) -> None:
     health = "healthy" if value["healthy"] else "degraded"
     replicas = counted(value["replicas"], "replica")
     put(f"cluster {value['cluster']} at {value['address']}: {health}, {replicas}")
-    used, capacity = value["capacity_bytes"] - value["free_bytes"], value["capacity_bytes"]
-    put(f"space   {human_size(used)}B used of {human_size(capacity)}B, {counted(value['files'], 'inode')}")
+    put(f"space   {_space_words(value)}; {counted(value['files'], 'inode')}")
     put(f"release {value['client_release']} (this command), routing version {value['routing_version']}")
     if "rdma" in value.get("transports", {}).values():
         over = sum(transport == "rdma" for transport in value["transports"].values())
@@ -181,7 +183,7 @@ def _print(value: dict[str, Any]) -> None:
     put("\nnode  address               state     release   free of capacity")
     for node in value["nodes"]:
         state = node["state"] if node["answers"] or node["state"] != "up" else "up, silent"
-        space = f"{human_size(node['free_bytes'])}B of {human_size(node['capacity_bytes'])}B"
+        space = f"{size_words(node['free_bytes'])} of {size_words(node['capacity_bytes'])}"
         note = note_of(node, bool(value["chains"]))
         put(
             f"{node['node']:>4}  {node['address']:<20}  {state:<8}  {node['release'] or '-':<8}  {space}"
@@ -225,9 +227,19 @@ def _print(value: dict[str, Any]) -> None:
         put(f"\nto do: {line}" if line is value["helps"][0] else f"to do: {line}")
 
 
-def _target(target: dict[str, Any]) -> str:
+def _space_words(value: dict[str, Any]) -> str:
+    """Who has how much of the disks: other programs may have more than the cluster."""
+    capacity, free, stored = value["capacity_bytes"], value["free_bytes"], value["stored_bytes"]
+    at_least = "" if all(node["answers"] for node in value["nodes"]) else "at least "
+    others = max(capacity - free - stored, 0)
+    return (
+        f"{size_words(free)} free of {size_words(capacity)}; {at_least}{size_words(stored)} hold files, "
+        f"the other {size_words(others)} on the disks are not of this cluster's files"
+    )
 
+
+def _target(target: dict[str, Any]) -> str:
     content = (
-        f", {counted(target['chunks'], 'chunk')}, {human_size(target['used_bytes'])}B" if "chunks" in target else ""
+        f", {counted(target['chunks'], 'chunk')}, {size_words(target['used_bytes'])}" if "chunks" in target else ""
     )
     return f"{target['target']} ({target['state']}{content})"

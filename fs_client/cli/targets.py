@@ -16,7 +16,7 @@ from fs_client.cli.moving import (
 from fs_client.cli.options import cluster_option, json_option
 from fs_client.cli.remote import run
 from fs_client.cli.suggest import SuggestingGroup
-from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.text import counted, put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_common.records.targets import ListNodesReply, MovesReply, NodeView
@@ -174,7 +174,7 @@ async def _list(cluster: str, as_json: bool) -> None:
         return
     put("node  address               state   targets  joining  leaving  used of capacity")
     for node in listed.nodes:
-        used = f"{human_size(node.used_bytes)}B of {human_size(node.capacity_bytes)}B"
+        used = f"{size_words(node.used_bytes)} of {size_words(node.capacity_bytes)}"
         note = note_of(node)
         put(
             f"{node.node:>4}  {f'{node.host}:{node.port}':<20}  {node.state.name.lower():<6}  {node.targets:>7}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from fs_common.quantities import counted as counted
 from fs_common.quantities import human_size as human_size
+from fs_common.quantities import size_words as size_words
 
 
 def local_time(time_ns: int) -> str:

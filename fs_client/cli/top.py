@@ -11,7 +11,7 @@ import click
 from fs_client.cli.failure import Usage
 from fs_client.cli.options import cluster_argument, cluster_option, json_option
 from fs_client.cli.remote import run
-from fs_client.cli.text import human_size, put_json
+from fs_client.cli.text import put_json, size_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -255,7 +255,7 @@ def _rate(value: float) -> str:
 
 
 def _bytes(value: float) -> str:
-    return f"{human_size(int(value))}/s" if value >= 1 else ""
+    return f"{size_words(int(value))}/s" if value >= 1 else ""
 
 
 def _ms(value: float | None) -> str:

@@ -8,7 +8,7 @@ import click
 
 from fs_client.cli.options import cluster_option, json_option, quiet_option
 from fs_client.cli.remote import Connections, Failures, RemotePath, require_all, run
-from fs_client.cli.text import counted, human_size, put, put_json
+from fs_client.cli.text import counted, put, put_json, size_words
 
 if TYPE_CHECKING:
     from fs_client.aio import AsyncFileSystem
@@ -60,8 +60,8 @@ async def _warmup(locations: list[RemotePath], all_replicas: bool, quiet: bool, 
         put_json(total._asdict() | {"seconds": round(took_s, 3), "failed": failures.count})
     elif not quiet:
         put(
-            f"{counted(total.files, 'file')}, {counted(total.chunks, 'chunk')}, {human_size(total.bytes)} "
-            f"in {took_s:.1f} s ({human_size(int(total.bytes / max(took_s, 1e-9)))}/s)"
+            f"{counted(total.files, 'file')}, {counted(total.chunks, 'chunk')}, {size_words(total.bytes)} "
+            f"in {took_s:.1f} s ({size_words(int(total.bytes / max(took_s, 1e-9)))}/s)"
         )
     failures.end()
 

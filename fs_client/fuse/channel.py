@@ -26,7 +26,7 @@ from typing import Any
 
 from fs_client.fuse import abi, answers, requests
 from fs_client.fuse.abi import IN_HEADER, OPCODE_MAX, OUT_HEADER, ROOT_NODE, UNANSWERED, WRITE_HEAD_SIZE, Opcode
-from fs_client.fuse.counters import ChannelCounters
+from fs_client.fuse.counters import ChannelCounters, is_failure
 from fs_client.fuse.in_work import InWork
 from fs_client.fuse.kernel_request import CHANGING, Handler, Later, Request, Result
 from fs_client.fuse.negotiation import Negotiated, Wanted, negotiate
@@ -360,8 +360,9 @@ class Channel:
                 counters = operations[opcode]
                 elapsed = now - began
                 counters.count += 1
-                counters.total_ns += elapsed
-                counters.buckets[elapsed.bit_length()] += 1
+                bucket = elapsed.bit_length()
+                counters.sums_ns[bucket] += elapsed
+                counters.buckets[bucket] += 1
                 if elapsed > tell_ns:
                     self._log.tell(request, elapsed, 0)
                 began = now
@@ -551,7 +552,7 @@ class Channel:
                 os.write(self._file, OUT_HEADER.pack(_ANSWER_SIZE, -code, unique))
             except OSError as error:
                 self._on_write_failed(error, unique, opcode)
-        return self._count(opcode, began, failed=True) if opcode <= OPCODE_MAX else 0
+        return self._count(opcode, began, failed=is_failure(opcode, code)) if opcode <= OPCODE_MAX else 0
 
     def _write(self, unique: int, opcode: int, result: Result) -> None:
         try:
@@ -586,8 +587,9 @@ class Channel:
         elapsed = time.perf_counter_ns() - began
         counters.count += 1
         counters.errors += failed
-        counters.total_ns += elapsed
-        counters.buckets[elapsed.bit_length()] += 1
+        bucket = elapsed.bit_length()
+        counters.sums_ns[bucket] += elapsed
+        counters.buckets[bucket] += 1
         return elapsed
 
     # Notifications

@@ -1,5 +1,8 @@
 """Remote paths, names on a terminal, sizes."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from fs_client.cli.failure import Usage
@@ -7,7 +10,7 @@ from fs_client.cli.mounting import full_source, split_source
 from fs_client.cli.on_a_mount import below_a_mount
 from fs_client.cli.options import ClusterAddress, Size
 from fs_client.cli.remote import parse, printable, require
-from fs_client.cli.text import counted, human_size
+from fs_client.cli.text import counted, human_size, size_words
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,30 @@ def test_names_cannot_play_with_the_terminal() -> None:
 )
 def test_human_sizes(size: int, text: str) -> None:
     assert human_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (12 << 30, "12 GiB"), (2**63 - 1, "8.0 EiB")]
+)
+def test_sizes_in_sentences_have_the_same_units(size: int, text: str) -> None:
+    assert size_words(size) == text
+
+
+def test_nothing_else_is_called_mb() -> None:
+    """One system: what is shown is in powers of 1024, and says so."""
+    root = Path(__file__).parents[2]
+    sources = [
+        *root.glob("fs_client/cli/**/*.py"),
+        *root.glob("fs_meta/http/console/*.js"),
+        *root.glob("fs_common/*.py"),
+    ]
+    wrong = [
+        f"{path.relative_to(root)}: {line.strip()}"
+        for path in sources
+        for line in path.read_text().splitlines()
+        if re.search(r"\}B\b|\} ?[kKMGT]B\b|\"[kKMGT]B\"|/ 1e6:[^}]*\} MB", line)
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(

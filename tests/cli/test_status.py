@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fs_client.cli.status import _print
+from fs_client.cli.status import _print, _space_words
 from fs_client.cli.took_long import put_slow
 from fs_common.cluster_words import state_of, what_is_missing
 from fs_common.records.routing import Chain, ChainTarget, NodeInfo, NodeState, PublicState, Routing
@@ -29,7 +29,15 @@ def test_a_target_that_does_not_serve_is_named_with_its_reason(capsys: pytest.Ca
     assert value["chains"][0]["state"] == "degraded"
     assert [target["state"] for target in value["chains"][0]["targets"]] == ["serving", "not serving"]
     assert what_is_missing(value) == ["target 201 does not serve", "chain 1 is degraded"]
-    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more = {
+        "cluster": "c",
+        "address": "h:1",
+        "replicas": 2,
+        "capacity_bytes": 2,
+        "free_bytes": 1,
+        "files": 1,
+        "stored_bytes": 0,
+    }
     more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
     more |= {"manager_silent": "", "configurations": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
@@ -41,7 +49,15 @@ def test_what_should_be_looked_at_is_said_and_degrades_nothing(capsys: pytest.Ca
     low = TargetTrouble(201, "target 201 is low on space")
     value = state_of(ROUTING, [FINE, SpaceInfoReply(100, 50, [], [], [low])])
     assert value["healthy"] and value["warnings"] == [{"target": 201, "node": 2, "reason": low.reason}]
-    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more = {
+        "cluster": "c",
+        "address": "h:1",
+        "replicas": 2,
+        "capacity_bytes": 2,
+        "free_bytes": 1,
+        "files": 1,
+        "stored_bytes": 0,
+    }
     more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
     more |= {"manager_silent": "", "configurations": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
@@ -65,7 +81,15 @@ def test_a_node_that_is_not_used_and_one_that_is_drained_say_so(capsys: pytest.C
     nodes = [*ROUTING.nodes, NodeInfo(3, "h", 9, NodeState.UP), NodeInfo(4, "h", 9, NodeState.UP, drained=True)]
     value = state_of(Routing(1, "c", nodes, [CHAIN], [], 2), [FINE] * 4)
     assert value["healthy"] and [node["targets"] for node in value["nodes"]] == [1, 1, 0, 0]
-    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more = {
+        "cluster": "c",
+        "address": "h:1",
+        "replicas": 2,
+        "capacity_bytes": 2,
+        "free_bytes": 1,
+        "files": 1,
+        "stored_bytes": 0,
+    }
     more |= {"healing": [], "helps": [], "resting": False, "slow_operations": [], "certificates": []}
     more |= {"manager_silent": "", "configurations": []}
     _print(value | more | {"client_release": "1", "routing_version": 1})
@@ -81,7 +105,15 @@ def test_a_target_that_joins_makes_no_chain_degraded() -> None:
 
 def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
     value = state_of(ROUTING, [FINE, FINE])
-    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more = {
+        "cluster": "c",
+        "address": "h:1",
+        "replicas": 2,
+        "capacity_bytes": 2,
+        "free_bytes": 1,
+        "files": 1,
+        "stored_bytes": 0,
+    }
     more |= {"client_release": "1", "routing_version": 1, "resting": True, "certificates": []}
     more |= {"manager_silent": "", "configurations": []}
     more |= {"slow_operations": []}
@@ -95,7 +127,15 @@ def test_what_is_done_about_chains_is_shown_with_what_helps(capsys: pytest.Captu
 def test_what_the_manager_does_not_say_and_who_is_not_at_its_configuration_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more = {
+        "cluster": "c",
+        "address": "h:1",
+        "replicas": 2,
+        "capacity_bytes": 2,
+        "free_bytes": 1,
+        "files": 1,
+        "stored_bytes": 0,
+    }
     more |= {"client_release": "1", "routing_version": 1, "resting": False, "certificates": []}
     more |= {"healing": [], "helps": [], "slow_operations": [], "manager_silent": "install emberfs[server]"}
     configurations = [{"node": node, "status": "dirty", "version": 3} for node in range(1, 13)]
@@ -106,7 +146,15 @@ def test_what_the_manager_does_not_say_and_who_is_not_at_its_configuration_is_to
 
 
 def test_certificates_that_end_soon_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    more = {"cluster": "c", "address": "h:1", "replicas": 2, "capacity_bytes": 2, "free_bytes": 1, "files": 1}
+    more = {
+        "cluster": "c",
+        "address": "h:1",
+        "replicas": 2,
+        "capacity_bytes": 2,
+        "free_bytes": 1,
+        "files": 1,
+        "stored_bytes": 0,
+    }
     more |= {
         "healing": [],
         "helps": [],
@@ -135,3 +183,13 @@ def test_what_took_long_lately_is_told(capsys: pytest.CaptureFixture[str]) -> No
     assert "and 4 more: emberfs status --json" in capsys.readouterr().out
     put_slow([], now_s=1000.0)
     assert capsys.readouterr().out == ""
+
+
+def test_what_others_have_on_the_disks_is_told_apart() -> None:
+    gib = 1 << 30
+    value = {"capacity_bytes": 84 * gib, "free_bytes": 20 * gib, "stored_bytes": 0, "nodes": [{"answers": True}]}
+    assert _space_words(value) == (
+        "20 GiB free of 84 GiB; 0 B hold files, the other 64 GiB on the disks are not of this cluster's files"
+    )
+    value |= {"stored_bytes": 4 * gib, "nodes": [{"answers": True}, {"answers": False}]}
+    assert "; at least 4.0 GiB hold files, the other 60 GiB on" in _space_words(value)

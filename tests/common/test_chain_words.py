@@ -48,7 +48,7 @@ def test_who_is_missing_is_named_with_the_node_to_bring_back() -> None:
 def test_who_is_filled_up_is_shown_with_the_time_that_is_left() -> None:
     view = chain(FINE, FINE, (Y, ABLE, ""), sync=SyncProgress(301, 60, 120, 40, 12 << 20, 10_000))
     assert what_happens(view) == [
-        "target 301 on node 3 is filled up by target 201: 60 of 120 chunks compared, 12MB sent, about 10 s left"
+        "target 301 on node 3 is filled up by target 201: 60 of 120 chunks compared, 12 MiB sent, about 10 s left"
     ]
     (target,) = [one for one in as_json(ListChainsReply(1, [view], False))["chains"][0]["targets"] if "fills" in one]
     assert target["fills"]["seconds_left"] == 10.0

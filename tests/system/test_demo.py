@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
 EPOCH = re.compile(
-    r"(tree|packed file) +epoch (\d): (\d+) samples, .*all equal to their sources.*[\d,]+ samples/s, [\d.]+ MB/s"
+    r"(tree|packed file) +epoch (\d): (\d+) samples, .*all equal to their sources.*[\d,]+ samples/s, [\d.]+ [KM]?i?B/s"
 )
 
 

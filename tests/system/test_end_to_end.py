@@ -136,7 +136,7 @@ def test_listing(command: Callable[..., str], here: str, tree: Path) -> None:
     (details,) = [json.loads(line) for line in command("stat", "--json", f"{here}/deep/001.bin").splitlines()]
     assert details["type"] == "file"
     assert details["layout"]["durability"] == "memory"
-    assert "997 bytes (997)" in command("stat", f"{here}/deep/001.bin")
+    assert "size: 997 bytes\n" in command("stat", f"{here}/deep/001.bin")
 
 
 def test_finding_and_measuring(command: Callable[..., str], here: str, tree: Path) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from fs_client.cli.remote import printable, shown
-from fs_client.cli.text import put
+from fs_client.cli.text import put, size_words
 
 if TYPE_CHECKING:
+    import rich.progress
+
     from fs_client.cli.copy.engine import Counts
 
 progress_option = click.option(
@@ -51,14 +53,13 @@ class Bar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as SpeedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         # Forced: whoever asks for a bar into a pipe gets one. NO_COLOR is rich's own business.
         console = Console(stderr=True, force_terminal=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), SpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[bytes]}"), _speed_column())
         self._progress = Progress(*columns, TimeRemainingColumn(), console=console)
-        self._task = self._progress.add_task("0 files", total=None)
+        self._task = self._progress.add_task("looking for files", total=None, bytes="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -71,7 +72,14 @@ class Bar:
 
     def update(self, counts: "Counts") -> None:
         files = f"{counts.files:,} of {counts.found_files:,} files"
-        self._progress.update(self._task, description=files, completed=counts.bytes, total=counts.found_bytes)
+        done = f"{size_words(counts.bytes)} of {size_words(counts.found_bytes)}"
+        self._progress.update(
+            self._task, description=files, completed=counts.bytes, total=counts.found_bytes, bytes=done
+        )
+
+    def refresh(self) -> None:
+        """Draw it now, as it is."""
+        self._progress.refresh()
 
     def print(self, line: str) -> None:
         """A line above the bar."""
@@ -83,3 +91,16 @@ class Bar:
             self.print(printable(line))
         else:
             put(line)
+
+
+def _speed_column() -> "rich.progress.ProgressColumn":
+    """Bytes a second in the units of everything else; empty until there is something to measure."""
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: "rich.progress.Task") -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{size_words(int(speed))}/s" if speed else "", style="progress.data.speed")
+
+    return Speed()

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import resource
 
-from fs_common.quantities import human_size
+from fs_common.quantities import size_words
 from fs_common.transports.rdma.verbs import VerbsError
 
 ADVICE = (
@@ -30,10 +30,10 @@ def limit_bytes() -> int | None:
 
 def refusal(device: str, asked_bytes: int, registered_bytes: int, error: VerbsError) -> str:
     """Why memory could not be registered, in one line."""
-    what = f"{device}: {human_size(asked_bytes)} of memory cannot be registered beside {human_size(registered_bytes)}"
+    what = f"{device}: {size_words(asked_bytes)} of memory cannot be registered beside {size_words(registered_bytes)}"
     limit = limit_bytes()
     if error.number in (errno.ENOMEM, errno.EAGAIN) and limit is not None:
-        return f"{what}: this process may lock {human_size(limit)} (RLIMIT_MEMLOCK, `ulimit -Hl`); {ADVICE}"
+        return f"{what}: this process may lock {size_words(limit)} (RLIMIT_MEMLOCK, `ulimit -Hl`); {ADVICE}"
     if error.number == errno.ENOMEM:
         return f"{what}: the adapter or the kernel has no room for more ({error}); use fewer or smaller buffers"
     return f"{what}: {error}"

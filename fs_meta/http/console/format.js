@@ -1,6 +1,6 @@
 // Quantities as people read them, as the `emberfs` command writes them: powers of 1024 for bytes, three digits.
 
-const UNITS = ["B", "KB", "MB", "GB", "TB", "PB", "EB"];
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 export function bytes(count) {
   if (count === null || count === undefined) return "–";

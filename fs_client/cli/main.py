@@ -1,7 +1,7 @@
 """The entry point: the table of commands, and the one place where failures become a line and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted. A traceback is shown only with `--debug` or
-EMBERFS_DEBUG, because to a user it hides the one line that matters.
+Exit codes are those of docs/COMMANDS.md. A traceback is shown only with `--debug` or EMBERFS_DEBUG, because to a user
+it hides the one line that matters.
 """
 
 import io
@@ -126,7 +126,10 @@ def commands(debug: bool) -> None:
     """EmberFS: a parallel file system for machine-learning training and inference.
 
     Remote paths are written ember:/path (the cluster comes from --cluster or EMBERFS_CLUSTER, by default
-    127.0.0.1:9700) or ember://host:port/path.
+    127.0.0.1:9700) or ember://host:port/path. Sizes are in powers of 1024.
+
+    Exit codes: 0 done, 1 failed (also: something is wrong with the cluster), 2 used wrongly, 130 interrupted,
+    141 nobody reads the output any more, 143 ended by SIGTERM.
 
     \b
     Example:

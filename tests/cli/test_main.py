@@ -1,6 +1,7 @@
 """The command line as a whole: help, versions, failures as one line, and nothing imported that is not needed."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from fs_client.cli import failure
 from fs_client.cli.main import COMMANDS, commands, describe
 from fs_common.release import RELEASE
 
@@ -61,6 +63,53 @@ def test_help_and_version_import_no_heavy_module() -> None:
     )
     for arguments in (["--help"], ["--version"], ["up", "--help"], ["ls", "--help"], ["cp", "--help"]):
         subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+PAGE = (ROOT / "docs" / "COMMANDS.md").read_text()
+
+
+def test_the_page_has_every_command_and_exit_code() -> None:
+    assert [name for name in COMMANDS if f"`emberfs {name}`" not in PAGE] == []
+    codes = {value for name, value in vars(failure).items() if name.startswith("EXIT_")} | {0}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == codes
+    text = " ".join((commands.help or "").split())
+    assert [code for code in codes if not re.search(rf"\b{code} [a-z]", text)] == []
+
+
+def test_the_page_has_what_prints_json_and_no_other() -> None:
+    said = set(re.findall(r"`(\w+)`", PAGE.partition("has `--json`:")[2].partition("Keys stay")[0]))
+    context = click.Context(commands)
+    prints = set()
+    for name in COMMANDS:
+        command = commands.get_command(context, name)
+        assert command is not None
+        if any("--json" in parameter.opts for parameter in command.params):
+            prints.add(name)
+    assert said == prints
+
+
+def test_the_page_names_options_that_are_there() -> None:
+    """`emberfs ls` | `-l -a` ...: each command of a row has at least one of its options, each option some command."""
+    context = click.Context(commands)
+    rows = re.findall(r"^\| (`emberfs \w+`.*?) \| (`-.*?) \|", PAGE, re.MULTILINE)
+    assert len(rows) > 10
+    for names, options in rows:
+        known: set[str] = set()
+        for name in re.findall(r"`emberfs (\w+)`", names):
+            command = commands.get_command(context, name)
+            assert command is not None
+            known |= {option for parameter in command.params for option in parameter.opts}
+        wanted = set(re.findall(r"(?<![\w-])(-\w+)", options))
+        assert wanted <= known, names
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("emberfs ta", "tail"), ("emberfs ch", "chmod"), ("emberfs ln --sym", "--symbolic")]
+)
+def test_shells_complete_commands_and_options(words: str, found: str) -> None:
+    count = str(len(words.split()) - 1)
+    completed = emberfs(_EMBERFS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
+    assert f"plain,{found}" in completed.stdout.splitlines()
 
 
 def test_h_is_help_where_it_is_nothing_else() -> None:

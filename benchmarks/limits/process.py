@@ -29,6 +29,11 @@ class Worker:
             raise TimeoutError(f"{target.__name__} did not start in {_START_TIMEOUT_S:.0f} s")
         self.port: int = self._pipe.recv()
 
+    def ask(self, question: Any) -> Any:
+        """What it answers."""
+        self._pipe.send(question)
+        return self._pipe.recv()
+
     def stop(self) -> None:
         """Close its pipe and its life. Returns once it is gone."""
         self._pipe.close()

@@ -98,12 +98,17 @@ class ChainWatch:
     def touch_all(self) -> None:
         self._touched.update(self._chains)
 
-    def look(self, chains: list[Chain], membership: Membership, now_ms: int) -> tuple[list[Chain], set[int]]:
+    def look(
+        self, chains: list[Chain], membership: Membership, now_ms: int, *, waiting: bool = True
+    ) -> tuple[list[Chain], set[int]]:
         """The chains that follow; the same list when none changes. With the ids of those that were looked at: if what
-        follows cannot be stored, they are to be touched again."""
+        follows cannot be stored, they are to be touched again.
+
+        `waiting`: also at all that wait for time. Not for each heartbeat: when a manager begins, everything waits for
+        everybody's first one."""
         if self.resting is not None:
             return chains, set()
-        looked, self._touched = self._touched | self._waiting, set()
+        looked, self._touched = self._touched | self._waiting if waiting else self._touched, set()
         after = chains
         for chain_id in sorted(looked):
             place = self._places.get(chain_id)

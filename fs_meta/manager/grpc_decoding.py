@@ -1,4 +1,5 @@
-"""Bytes that are no message of the control plane: refused, with one word and no line in the log.
+"""Bytes that are no message of the control plane: refused, with one word and no line in the log. And answers that are
+bytes already.
 
 gRPC's own answer is UNKNOWN, with a traceback in the log for each call: whoever reaches the port, known or not, fills
 the disk with a few bytes a time.
@@ -34,7 +35,7 @@ class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler is None or handler.request_deserializer is None:
             return handler
         decode = _forgiving(handler.request_deserializer)
-        encode = handler.response_serializer
+        encode = _unless_encoded(handler.response_serializer)
         match handler.request_streaming, handler.response_streaming:
             case False, False:
                 return grpc.unary_unary_rpc_method_handler(_answering(handler.unary_unary), decode, encode)
@@ -55,6 +56,15 @@ def _forgiving(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return _NO_MESSAGE
 
     return forgiving
+
+
+def _unless_encoded(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A method may give its answer's bytes, where many get the same."""
+
+    def bytes_of(answer: Any) -> bytes:
+        return answer if isinstance(answer, bytes) else encode(answer)
+
+    return bytes_of
 
 
 def _answering(answer: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:

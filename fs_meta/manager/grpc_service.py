@@ -38,6 +38,7 @@ from fs_meta.manager.grpc_decoding import Decoding
 from fs_meta.manager.grpc_errors import abort, answering
 from fs_meta.manager.manager import Manager, NodeStream
 from fs_meta.manager.membership import Beat, Identity, TargetReport
+from fs_meta.manager.routing_bytes import RoutingBytes
 from fs_meta.manager.stores import Judged, StoreReport
 from fs_meta.users.users import Users
 from fs_meta.users.vouching import Vouching
@@ -62,6 +63,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
         self._callers = callers
         self._streams: set[asyncio.Task[Any]] = set()
         """The tasks of open streams; each is gRPC's, and is made for one call."""
+        self._routing_bytes = RoutingBytes()
 
     def _opened(self) -> None:
         """A stream begins: its task is known until it has ended."""
@@ -101,12 +103,11 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                 except EmberError as error:
                     await abort(context, error)
                 vouching.heard(identity.node, request.security_version)
-                yield pb.HeartbeatReply(
+                reply = pb.HeartbeatReply(
                     sequence=request.sequence,
                     sent_ms=request.sent_ms,
                     lease_ms=0 if request.leaving else config.lease_ms,
                     heartbeat_interval_ms=config.heartbeat_interval_ms,
-                    routing=routing_message(routing) if routing.version > request.routing_version else None,
                     cluster_uuid=self._manager.cluster_uuid,
                     verdicts=[_verdict_message(judged) for judged in stream.verdicts],
                     config=self._news_of_config(request),
@@ -115,6 +116,8 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
                     if caller is None or request.security_version == vouching.version
                     else security_message(vouching, caller, identity.node),
                 )
+                newer = routing.version > request.routing_version
+                yield self._routing_bytes.in_reply(reply, routing) if newer else reply
         finally:
             if stream is not None:
                 stream.close()
@@ -151,7 +154,7 @@ class ManagerServicer(control_pb2_grpc.ManagerServicer):  # type: ignore[misc]
             except EmberError as error:
                 await abort(context, error)
             version = routing.version
-            yield routing_message(routing)
+            yield self._routing_bytes.message(routing)
 
     async def GetRouting(self, request: Any, context: Any) -> Any:
         routing = self._manager.routing

@@ -264,7 +264,7 @@ class Manager(OperatorCalls):
         moves = self._chains.heard(member, before)
         # What is being published may have been made before this heartbeat came, and tell of its node as it was then.
         if moves or self._learned or self._stored.get(identity.node) != member.record() or self._publishing.locked():
-            await self._publish()
+            await self._publish(waiting=False)
         stream.verdicts = self._retire(verdicts, beat)
         return self._routing
 
@@ -349,9 +349,9 @@ class Manager(OperatorCalls):
 
     # --- publishing ------------------------------------------------------------------------------------------
 
-    async def _publish(self) -> None:
-        """Commit and publish what the nodes' state makes of the routing."""
-        await self._to_its_end(self._publish_now())
+    async def _publish(self, *, waiting: bool = True) -> None:
+        """Commit and publish what the nodes' state makes of the routing. `waiting`: see `ChainWatch.look`."""
+        await self._to_its_end(self._publish_now(waiting=waiting))
 
     async def _to_its_end(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change of what is stored, which goes on when the caller is cancelled: it must not end between its
@@ -366,7 +366,7 @@ class Manager(OperatorCalls):
         if not self._loaded:
             raise EmberError(Code.NOT_MANAGER, "the state of the cluster is being loaded again")
 
-    async def _publish_now(self) -> None:
+    async def _publish_now(self, *, waiting: bool = True) -> None:
         async with self._publishing:
             self._check_loaded()
             old, now_ms = self._routing, self._now_ms()
@@ -382,7 +382,7 @@ class Manager(OperatorCalls):
                 watch.touch_all()
             config = self.config
             new = with_first_table(with_nodes(old, members.values()), config.storage_nodes, config.targets_per_node)
-            chains, looked = watch.look(new.chains, self.membership, now_ms)
+            chains, looked = watch.look(new.chains, self.membership, now_ms, waiting=waiting)
             moved = self._moved(new, chains, now_ms)
             if moved.chains is not new.chains or moved.tables is not new.tables:
                 new = msgspec.structs.replace(new, chains=moved.chains, tables=moved.tables)

@@ -35,7 +35,7 @@ class OperationCounters:
 
 _ANSWERS: dict[int, set[int]] = {
     Opcode.LOOKUP: {errno.ENOENT},
-    Opcode.GETXATTR: {errno.ENODATA, errno.ERANGE},
+    Opcode.GETXATTR: {errno.ENODATA, errno.EOPNOTSUPP, errno.ERANGE},
     Opcode.LISTXATTR: {errno.ERANGE},
     Opcode.REMOVEXATTR: {errno.ENODATA},
     Opcode.LSEEK: {errno.ENXIO},

@@ -103,6 +103,16 @@ def test_the_page_names_options_that_are_there() -> None:
         assert wanted <= known, names
 
 
+def test_the_readme_can_be_followed_from_top_to_bottom() -> None:
+    """Nothing stops the cluster before what needs it, and every command is one."""
+    text = (ROOT / "README.md").read_text().partition("## Five minutes")[2].partition("## Documents")[0]
+    steps = ("emberfs up ", "emberfs status", "mkdir -p /mnt", "emberfs mount ", "emberfs umount ", "emberfs.connect(")
+    places = [text.index(step) for step in (*steps, "FileDataset(", "emberfs down ", "docker compose ")]
+    assert places == sorted(places)
+    named = re.findall(r"^emberfs (\w+)", text, re.MULTILINE)
+    assert len(named) > 8 and set(named) <= set(COMMANDS)
+
+
 @pytest.mark.parametrize(
     ("words", "found"), [("emberfs ta", "tail"), ("emberfs ch", "chmod"), ("emberfs ln --sym", "--symbolic")]
 )

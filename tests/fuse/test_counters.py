@@ -58,6 +58,7 @@ def test_quantiles_go_with_the_mean(times_ns: list[int]) -> None:
 
 def test_what_an_operation_is_there_to_say_is_no_failure() -> None:
     assert not is_failure(Opcode.GETXATTR, errno.ENODATA) and is_failure(Opcode.GETXATTR, errno.EIO)
+    assert not is_failure(Opcode.GETXATTR, errno.EOPNOTSUPP), "ls asks for labels of every kind"
     assert not is_failure(Opcode.LOOKUP, errno.ENOENT) and is_failure(Opcode.OPEN, errno.ENOENT)
     assert not is_failure(Opcode.SETLK, errno.EAGAIN) and is_failure(Opcode.SETLKW, errno.EAGAIN)
     assert is_failure(9999, errno.EIO)

@@ -72,8 +72,7 @@ def cp(
     sources, destination, into = split(arguments, target_directory, no_target_directory)
     *places, target = [parse(text, cluster) for text in (*sources, destination)]
     if target is None and None in places:
-        local = sources[places.index(None)]
-        raise Usage(f"{local!r} and {destination!r} are both local: write remote ones as ember:/...")
+        raise Usage(_both_local(sources[places.index(None)], destination))
     existing = Existing.KEEP if no_clobber else Existing.UPDATE if update else Existing.REPLACE
     with Bar() if bar_wanted(progress, quiet) else NoBar() as bar:
         copy = _Copy(
@@ -93,6 +92,16 @@ def cp(
                 _summarize(bar, copy.counts, time.monotonic() - started)
     if copy.failures:
         raise Done(EXIT_FAILED)
+
+
+def _both_local(source: str, destination: str) -> str:
+    """Why nothing is copied; with the remote path of what lies on a mount."""
+    from fs_client.cli.on_a_mount import path_on_cluster
+
+    on_mounts = ((text, path_on_cluster(text)) for text in (source, destination))
+    meant = [f"{text!r} lies on a mount and is ember:{path}" for text, path in on_mounts if path is not None]
+    what_to_do = "; ".join(meant) or "write remote ones as ember:/..."
+    return f"{source!r} and {destination!r} are both local: {what_to_do}"
 
 
 class _Copy:

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from fs_client.cli.failure import Usage
+from fs_client.cli.main import commands
 from fs_client.cli.mounting import full_source, split_source
 from fs_client.cli.on_a_mount import below_a_mount
 from fs_client.cli.options import ClusterAddress, Size
 from fs_client.cli.remote import parse, printable, require
 from fs_client.cli.text import counted, human_size, size_words
+from fs_client.fuse import mountpoint
+from fs_client.fuse.mountpoint import MountEntry
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,18 @@ def test_paths_on_mounts_are_those_of_the_cluster() -> None:
     assert below_a_mount("/mnt/deep/a", points) == "/data/sets/a"
     assert below_a_mount("/mnt2/a", points) == "/root/mnt2/a"
     assert below_a_mount("/mnt2/a", points[:2]) is None
+
+
+def test_cp_between_a_mount_and_elsewhere_says_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = MountEntry("/mnt/ember", "0:50", mountpoint.TYPE, "h:1:/data")
+    monkeypatch.setattr(mountpoint, "mounts", lambda: [entry])
+    with pytest.raises(Usage) as refused:
+        commands.main(["cp", "a.txt", "/mnt/ember/new/"], standalone_mode=False)
+    assert refused.value.message == (
+        "'a.txt' and '/mnt/ember/new/' are both local: '/mnt/ember/new/' lies on a mount and is ember:/data/new"
+    )
+    with pytest.raises(Usage, match=r"both local: write remote ones as ember:/"):
+        commands.main(["cp", "a.txt", "b.txt"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

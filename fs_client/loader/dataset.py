@@ -8,6 +8,7 @@ Fork and spawn: a dataset pickles as its index and the options of its client, an
 fork opens anew on first use, so workers need no `worker_init_fn`. Threads may share a dataset.
 """
 
+import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +25,9 @@ from fs_client.memory import allocate
 from fs_client.options import ClusterAddress
 from fs_client.read_ranges import RangeError
 
-Transform: TypeAlias = Callable[[Sample, int], Any]
-"""(sample, index) to what the dataset returns. The sample is the transform's own: it may be kept and written to."""
+Transform: TypeAlias = Callable[[Sample], Any] | Callable[[Sample, int], Any]
+"""A sample, and its index if it must have that, to what the dataset returns. The sample is the transform's own: it may
+be kept and written to."""
 Cluster: TypeAlias = FileSystem | ClusterAddress | None
 """A connected file system, which stays the caller's; or an address (None: the default one) to connect to."""
 
@@ -37,6 +39,7 @@ class SampleDataset(ABC):
         self._owns_client = not isinstance(cluster, FileSystem)
         self._fs = cluster if isinstance(cluster, FileSystem) else connect(cluster)
         self._transform = transform
+        self._wants_index = transform is not None and _wants_index(transform)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -49,8 +52,11 @@ class SampleDataset(ABC):
     def _ranges(self, indices: NDArray[np.int64]) -> Sequence[tuple[FileRef, int, int]]:
         """(file, offset, length) of each sample."""
 
-    def __getitem__(self, i: int) -> Any:
-        """One sample: a writable uint8 array of its own, or what the transform makes of it. See `__getitems__`."""
+    def __getitem__(self, i: int | slice) -> Any:
+        """One sample: a writable uint8 array of its own, or what the transform makes of it. Of a slice: what
+        `__getitems__` gives for its indices."""
+        if isinstance(i, slice):
+            return self.__getitems__(range(*i.indices(len(self))))
         return self.__getitems__([i])[0]
 
     def __getitems__(self, indices: Iterable[int]) -> Sequence[Any]:
@@ -82,7 +88,7 @@ class SampleDataset(ABC):
     def _transformed(self, sample: Sample, i: int) -> Any:
         assert self._transform is not None
         try:
-            return self._transform(sample, i)
+            return self._transform(sample, i) if self._wants_index else self._transform(sample)  # type: ignore[call-arg]
         except Exception as error:
             error.add_note(f"in the transform of sample {i}, {self.path(i)}")
             raise
@@ -111,6 +117,20 @@ class SampleDataset(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _wants_index(transform: Transform) -> bool:
+    """Whether it cannot be called with a sample alone. What it does with a second argument is not known otherwise:
+    transforms for images have settings there."""
+    try:
+        signature = inspect.signature(transform)
+        signature.bind(None)
+    except TypeError:
+        return True
+    except ValueError:
+        # It is built in, and does not tell.
+        return False
+    return False
 
 
 def join(root: str, relative: bytes) -> str:

@@ -14,7 +14,7 @@ Works as `batch_sampler=` of `torch.utils.data.DataLoader` (no torch is needed h
 Single-threaded: one sampler belongs to one loop.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class ElasticBatchSampler:
 
     def __init__(
         self,
-        n: int,
+        n: int | Sized,
         batch_size: int,
         *,
         seed: int = 0,
@@ -41,10 +41,13 @@ class ElasticBatchSampler:
         drop_last: bool = False,
         shuffle: bool = True,
     ) -> None:
-        """`n`: samples (`len(dataset)`); `batch_size`: of one rank; `seed`: any integer, the same on every rank.
+        """`n`: samples, or the dataset, as torch's samplers take it; `batch_size`: of one rank; `seed`: any integer,
+        the same on every rank.
 
         Raises `EmberError(INVALID)` naming the argument that is out of range.
         """
+        if isinstance(n, Sized):
+            n = len(n)
         if n < 0:
             raise EmberError(Code.INVALID, f"n = {n} samples: a dataset has 0 or more")
         if batch_size < 1:

@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,28 @@ def test_a_transform_gets_the_sample_and_its_index() -> None:
     _, data = dataset(transform=lambda sample, i: (i, bytes(sample)))
     assert data.__getitems__([2, -1]) == [(2, b"bee"), (3, bytes(range(256)))]
     assert data[1] == (1, b"ex")
+
+
+class Resized:
+    """As transforms for images are: an object, whose second argument is none of ours."""
+
+    def __call__(self, sample: object, size: int = 7) -> tuple[int, bytes]:
+        return size, bytes(sample)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [(lambda sample: bytes(sample), b"ex"), (bytes, b"ex"), (Resized(), (7, b"ex")), (len, 2)],
+)
+def test_a_transform_may_take_the_sample_alone(transform: Any, expected: object) -> None:
+    _, data = dataset(transform=transform)
+    assert data[1] == expected
+
+
+def test_slices_are_batches() -> None:
+    _, data = dataset()
+    assert [bytes(sample) for sample in data[1:]] == [bytes(data[i]) for i in range(1, len(data))]
+    assert len(data[5:5]) == 0 and bytes(data[::-1][0]) == bytes(data[-1])
 
 
 def test_an_error_of_a_transform_names_the_sample() -> None:

@@ -160,3 +160,7 @@ def test_a_state_that_cannot_apply_is_refused(change: dict[str, int]) -> None:
     sampler = ElasticBatchSampler(10, 2)
     with pytest.raises(EmberError, match="sampler state"):
         sampler.load_state_dict(sampler.state_dict() | change)
+
+
+def test_a_sampler_takes_the_dataset_as_those_of_torch_do() -> None:
+    assert list(ElasticBatchSampler(range(100), 7, seed=2)) == list(ElasticBatchSampler(100, 7, seed=2))

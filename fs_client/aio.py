@@ -269,10 +269,11 @@ class AsyncFileSystem(Namespace):
         name = encode(path)
         opened: meta.OpenReply
         if how.create:
+            bits = integer(permissions, "permissions") & 0o7777
             create = meta.Create(
                 ROOT_INODE,
                 name,
-                integer(permissions, "permissions") & ~self.umask & 0o7777,
+                bits & ~self.umask,
                 self.request_id(),
                 exclusive=how.exclusive,
                 truncate=how.truncate,
@@ -280,6 +281,7 @@ class AsyncFileSystem(Namespace):
                 client=self.client,
                 layout=plain_layout(layout),
                 user=self.user,
+                unmasked=bits,
                 read=how.readable,
                 append=how.append,
             )

@@ -327,9 +327,12 @@ class Namespace(AttributeCalls):
         await self.meta_call(methods.MKDIR, self._mkdir(path, mode, True, layout), path)
 
     def _mkdir(self, path: Path, mode: int, parents: bool, layout: Layout | None) -> meta.Mkdir:
-        bits = integer(mode, "mode") & ~self.umask & 0o7777
+        bits = integer(mode, "mode") & 0o7777
+        masked = bits & ~self.umask
         layout = plain_layout(layout)
-        return meta.Mkdir(ROOT_INODE, encode(path), bits, self.request_id(), parents, layout, self.user)
+        return meta.Mkdir(
+            ROOT_INODE, encode(path), masked, self.request_id(), parents, layout, self.user, unmasked=bits
+        )
 
     async def unlink(self, path: Path, missing_ok: bool = False) -> None:
         request = meta.Unlink(ROOT_INODE, encode(path), self.request_id(), self.user)
@@ -412,11 +415,12 @@ class Namespace(AttributeCalls):
         directory = await self.directory(parent)
         results: list[StatResult | None] = []
         failures: dict[int, EmberError] = {}
-        bits = integer(mode, "mode") & ~self.umask & 0o7777
+        bits = integer(mode, "mode") & 0o7777
+        masked = bits & ~self.umask
         layout = plain_layout(layout)
         for start in range(0, len(wanted), BATCH_NAMES_MAX):
             batch = wanted[start : start + BATCH_NAMES_MAX]
-            request = meta.BatchCreate(directory, batch, bits, self.request_id(), layout, self.user)
+            request = meta.BatchCreate(directory, batch, masked, self.request_id(), layout, self.user, unmasked=bits)
             reply: meta.BatchAttributesReply = await self.meta_call(methods.BATCH_CREATE, request, parent)
             results += [None if made is None else StatResult(made) for made in reply.attributes]
             for failure in reply.errors:

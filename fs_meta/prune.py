@@ -206,7 +206,7 @@ class Pruner:
                 record.mtime_ns = record.ctime_ns = now_ns
                 record.version += 1
                 record.mode = without_set_id(record, None)
-                drop_capability(txn, inode)
+                drop_capability(txn, inode, record)
                 put_inode(txn, inode, record)
                 return True
 

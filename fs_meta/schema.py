@@ -59,6 +59,8 @@ WRITTEN: Final = 1 << 34
 """In `Inode.flags`: a file that was open for writing once, so it may have chunks."""
 SPARSE: Final = 1 << 35
 """In `Inode.flags`: chunks may be missing before its end (`Attributes.sparse`); until it is cut to nothing."""
+CAPABLE: Final = 1 << 36
+"""In `Inode.flags`: it may have file capabilities, an extended attribute."""
 
 _T = TypeVar("_T")
 
@@ -112,13 +114,17 @@ class Inode(msgspec.Struct, array_like=True, gc=False):
     target: bytes = b""
     """Symbolic links."""
     flags: int = 0
-    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`, `WRITTEN`, `SPARSE`."""
+    """`InodeFlags` in the bits of `USER_FLAGS`; `UNNAMED`, `LINKABLE`, `WRITTEN`, `SPARSE`, `CAPABLE`."""
     device: int = 0
     """Devices only."""
     version: int = 0
     """Of the contents: grows with every change of bytes, length or entries."""
     due_ns: int = 0
     """Files that are queued for collection: from when on, in the service's time, chunks may be missing. Else 0."""
+    acl: bytes = b""
+    """Access control list (`fs_meta.acl`) where it says more than the mode; empty: none."""
+    default_acl: bytes = b""
+    """Directories: the one for what is made in them; empty: none."""
 
 
 class InodeHead(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -166,6 +166,8 @@ def settings_of(cluster: str, mountpoint: str, words: Sequence[str]) -> "DaemonS
         wanted=Wanted(
             max_write=options.max_write_bytes,
             explicit_invalidation=options.policy.dataset,
+            # With it the kernel would check permissions whatever it is told.
+            posix_acl=options.policy.kernel_checks,
         ),
         remount=options.remount,
         read_ahead_bytes=options.read_ahead_bytes,

@@ -228,6 +228,13 @@ class Nodes:
             self._doubted(node)
         return self._stamp
 
+    def plain(self, node: Node, now: float) -> None:
+        """It was just made here: it has no extended attributes, unless its directory hands some down."""
+        attributes = node.attributes
+        assert attributes is not None
+        if not attributes.acl and not attributes.default_acl:
+            node.plain_until = now + self.attribute_s
+
     def change_names(self, *directories: int) -> None:
         """Names of these directories change now: answers that are on their way say nothing about them."""
         self._stamp += 1

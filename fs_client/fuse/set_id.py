@@ -18,11 +18,12 @@ BITS = 0o6000
 
 
 async def drop_set_id(mount: "Mount", file: "File") -> None:
-    """Somebody without privilege changes the file: on return its set-id bits are gone, if it had any. Where they were
+    """Somebody without privilege changes the file: on return its set-id bits are gone, if it had any, and so are its
+    capabilities. Where they were
     set so lately that this mount does not know, they go when the service is told of the change."""
     node = await mount.attributes(file.inode)
     file.unsettled.unprivileged()
     assert node.attributes is not None
-    if node.attributes.mode & BITS:
+    if node.attributes.mode & BITS or node.attributes.capable:
         await file.settle()
         await mount.channel.notify_attributes(file.inode)

@@ -65,6 +65,12 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of the contents: grows whenever bytes or length of a file change, or the entries of a directory."""
     sparse: bool = False
     """A file that may have holes of whole chunks: what it takes on the daemons may be less than its length."""
+    acl: bool = False
+    """It has an access control list, which says more than the mode."""
+    default_acl: bool = False
+    """A directory that hands one down."""
+    capable: bool = False
+    """It may have file capabilities."""
 
 
 class User(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -155,6 +161,8 @@ class Create(msgspec.Struct, frozen=True, array_like=True):
     """An existing file is also opened for reading, which takes the right to. What is made is not asked."""
     append: bool = False
     """As in `Open`, for an existing file."""
+    unmasked: int | None = None
+    """`mode` before the umask, for a directory that hands down an access control list; None: the same."""
 
 
 class OpenReply(msgspec.Struct, frozen=True, array_like=True):
@@ -177,6 +185,8 @@ class BatchCreate(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
+    unmasked: int | None = None
+    """`mode` before the umask, for a directory that hands down an access control list; None: the same."""
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True):
@@ -251,6 +261,8 @@ class Mkdir(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
+    unmasked: int | None = None
+    """`mode` before the umask, for a directory that hands down an access control list; None: the same."""
 
 
 class Readdir(msgspec.Struct, frozen=True, array_like=True):
@@ -450,6 +462,8 @@ class Mknod(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
+    unmasked: int | None = None
+    """`mode` before the umask, for a directory that hands down an access control list; None: the same."""
 
 
 class CreateUnnamed(msgspec.Struct, frozen=True, array_like=True):
@@ -465,6 +479,8 @@ class CreateUnnamed(msgspec.Struct, frozen=True, array_like=True):
     user: User = User()
     relaxed: bool = False
     """As in `Create`."""
+    unmasked: int | None = None
+    """`mode` before the umask, for a directory that hands down an access control list; None: the same."""
 
 
 class XattrFlags(enum.IntFlag):

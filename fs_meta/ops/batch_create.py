@@ -37,7 +37,7 @@ async def batch_create(context: Context, request: BatchCreate) -> BatchAttribute
         wanted = request.layout or parent.layout
         assert wanted is not None
         gid = group_of_child(parent, user)
-        mode = mode_of_child(parent, request.mode, user)
+        mode, acl = mode_of_child(parent, request.mode, request.unmasked, user)
         made: list[Attributes | None] = []
         failures: list[NameFailure] = []
         for index, name in enumerate(names):
@@ -55,7 +55,7 @@ async def batch_create(context: Context, request: BatchCreate) -> BatchAttribute
                 failures.append(NameFailure(index, error.code.value.number, error.message))
                 continue
             layout = context.allocator.place(wanted)
-            record = Inode(FileType.FILE, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout)
+            record = Inode(FileType.FILE, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout, acl=acl)
             put_inode(txn, inode, record)
             txn.put(key, schema.encode(Entry(inode, FileType.FILE, request.request)))
             made.append(attributes(inode, record))

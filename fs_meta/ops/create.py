@@ -71,8 +71,9 @@ async def create(context: Context, request: Create) -> OpenReply:
         wanted = request.layout or parent.layout
         assert wanted is not None
         layout = context.allocator.place(wanted)
-        mode, gid = mode_of_child(parent, request.mode, user), group_of_child(parent, user)
-        record = Inode(_FILE, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout)
+        mode, acl = mode_of_child(parent, request.mode, request.unmasked, user)
+        gid = group_of_child(parent, user)
+        record = Inode(_FILE, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout, acl=acl)
         if session:
             record.flags = schema.WRITTEN
         put_inode(txn, inode, record)

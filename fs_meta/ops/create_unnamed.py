@@ -28,9 +28,10 @@ async def create_unnamed(context: Context, request: CreateUnnamed) -> OpenReply:
         directory = await get_directory(txn, request.directory)
         check_make(request.directory, directory, user)
         assert directory.layout is not None
+        mode, acl = mode_of_child(directory, request.mode, request.unmasked, user)
         record = Inode(
             FileType.FILE,
-            mode_of_child(directory, request.mode, user),
+            mode,
             user.uid,
             group_of_child(directory, user),
             0,
@@ -41,6 +42,7 @@ async def create_unnamed(context: Context, request: CreateUnnamed) -> OpenReply:
             now_ns,
             context.allocator.place(directory.layout),
             flags=schema.WRITTEN | schema.UNNAMED | (schema.LINKABLE if request.linkable else 0),
+            acl=acl,
         )
         put_inode(txn, inode, record)
         add_session(txn, inode, session, request.client, now_ns)

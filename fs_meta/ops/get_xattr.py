@@ -1,11 +1,11 @@
 """get_xattr: the value of one extended attribute."""
 
 from fs_common.records.meta import GetXattr, XattrReply
-from fs_meta import schema
+from fs_meta import acl, schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.resolve import get_inode
-from fs_meta.ops.xattrs import check_read, no_xattr
+from fs_meta.ops.xattrs import check_read, get_list, no_xattr
 
 
 async def get_xattr(context: Context, request: GetXattr) -> XattrReply:
@@ -17,6 +17,8 @@ async def get_xattr(context: Context, request: GetXattr) -> XattrReply:
 
     async def look(txn: Transaction) -> XattrReply:
         inode, name = request.inode, request.name
+        if name in acl.NAMES:
+            return XattrReply(get_list(inode, await get_inode(txn, inode), name))
         check_read(inode, await get_inode(txn, inode), name, request.user)
         value = await txn.get(schema.xattr_key(inode, name))
         if value is None:

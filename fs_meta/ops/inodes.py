@@ -11,6 +11,7 @@ from fs_common.checks import check
 from fs_common.errors import Code, EmberError
 from fs_common.records.meta import Attributes, FileType, User
 from fs_meta import schema
+from fs_meta.acl import inherited
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.permission import in_group
 from fs_meta.ops.resolve import get_inode
@@ -47,6 +48,9 @@ def attributes(inode: int, record: Inode) -> Attributes:
         record.flags & schema.USER_FLAGS,
         record.version,
         record.flags & schema.SPARSE != 0,
+        record.acl != b"",
+        record.default_acl != b"",
+        record.flags & schema.CAPABLE != 0,
     )
 
 
@@ -93,13 +97,22 @@ def group_of_child(parent: Inode, user: User) -> int:
     return parent.gid if parent.mode & stat.S_ISGID else user.gid
 
 
-def mode_of_child(parent: Inode, mode: int, user: User) -> int:
-    """Of anything but a directory. The group that is handed down is given as set-group-id to its members alone."""
+def mode_of_child(parent: Inode, mode: int, unmasked: int | None, user: User) -> tuple[int, bytes]:
+    """(mode, access control list) of anything but a directory or symbolic link. `unmasked`: before the umask, which
+    does not count where the parent hands down a list. The group that is handed down is given as set-group-id to its
+    members alone."""
+    mode, acl = _handed_down(parent, mode, unmasked)
     mode &= MODE_MASK
     handed_down = mode & _SET_GROUP_ID == _SET_GROUP_ID and parent.mode & stat.S_ISGID
     if handed_down and user.uid and not in_group(user, parent.gid):
         mode &= ~stat.S_ISGID
-    return mode
+    return mode, acl
+
+
+def _handed_down(parent: Inode, mode: int, unmasked: int | None) -> tuple[int, bytes]:
+    if not parent.default_acl:
+        return mode, b""
+    return inherited(parent.default_acl, mode if unmasked is None else unmasked)
 
 
 def add_directory(
@@ -112,15 +125,18 @@ def add_directory(
     user: User,
     request: bytes,
     now_ns: int,
+    unmasked: int | None = None,
 ) -> Inode:
     """Put a new empty directory and its entry; `parent` gets a link, but is not put. Returns the new inode."""
     layout = parent.layout
+    mode, acl = _handed_down(parent, mode, unmasked)
     # Linux: a mkdir's set-id bits are dropped, and set-group-id is inherited.
     bits = (mode & 0o1777) | (parent.mode & stat.S_ISGID)
     gid = group_of_child(parent, user)
     record = Inode(
-        _DIRECTORY, bits, user.uid, gid, DIRECTORY_LINKS, 0, now_ns, now_ns, now_ns, now_ns, layout, 0, parent_id, name
-    )
+        _DIRECTORY, bits, user.uid, gid, DIRECTORY_LINKS, 0, now_ns, now_ns, now_ns, now_ns, layout, 0, parent_id, name,
+        acl=acl, default_acl=parent.default_acl,
+    )  # fmt: skip
     parent.links += 1
     put_inode(txn, inode, record)
     txn.put(schema.entry_key(parent_id, name), schema.encode(Entry(inode, _DIRECTORY, request)))

@@ -5,7 +5,7 @@ from fs_meta import schema
 from fs_meta.kv.interface import Transaction
 from fs_meta.ops.context import Context
 from fs_meta.ops.resolve import get_inode
-from fs_meta.ops.xattrs import is_shown
+from fs_meta.ops.xattrs import is_shown, lists_of
 
 
 async def list_xattrs(context: Context, request: ListXattrs) -> ListXattrsReply:
@@ -16,8 +16,9 @@ async def list_xattrs(context: Context, request: ListXattrs) -> ListXattrsReply:
     begin, end = schema.xattrs_range(request.inode)
 
     async def look(txn: Transaction) -> ListXattrsReply:
-        await get_inode(txn, request.inode)
+        record = await get_inode(txn, request.inode)
         names = [schema.split_xattr_key(key)[1] for key, _ in await txn.range(begin, end)]
-        return ListXattrsReply([name for name in names if is_shown(name, request.user)])
+        shown = [name for name in names if is_shown(name, request.user)]
+        return ListXattrsReply(sorted([*shown, *lists_of(record)]))
 
     return await context.kv.read(look)

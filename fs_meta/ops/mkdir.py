@@ -46,7 +46,7 @@ async def _mkdir_one(context: Context, request: Mkdir, layout: Layout | None, no
             raise EmberError(Code.NOT_FOUND, "an empty path names nothing")
         if name in SELF or await get_entry(txn, parent_id, name) is not None:
             raise EmberError(Code.EXISTS, f"{name!r} exists in directory {parent_id}")
-        reply = await _make(txn, request, parent_id, name, inode, request.mode, layout, now_ns)
+        reply = await _make(txn, request, parent_id, name, inode, 0, layout, now_ns)
         return reply, 1
 
     return await once(context, MKDIR, request.request, apply, relaxed=request.relaxed)
@@ -75,8 +75,7 @@ async def _mkdir_parents(context: Context, request: Mkdir, layout: Layout | None
                 continue
             entry = await get_entry(txn, here, name)
             if entry is None:
-                mode = request.mode if last else request.mode | _OWNER_WRITES
-                await _make(txn, request, here, name, inodes[index], mode, layout, now_ns)
+                await _make(txn, request, here, name, inodes[index], 0 if last else _OWNER_WRITES, layout, now_ns)
                 here = inodes[index]
                 made += 1
             elif entry.type is FileType.DIRECTORY:
@@ -113,13 +112,18 @@ async def _make(
     parent_id: int,
     name: bytes,
     inode: int,
-    mode: int,
+    besides: int,
     layout: Layout | None,
     now_ns: int,
 ) -> AttributesReply:
+    """`besides`: rights that it has beside those asked for."""
+    mode = request.mode | besides
+    unmasked = None if request.unmasked is None else request.unmasked | besides
     parent = await get_directory(txn, parent_id)
     check_make(parent_id, parent, request.user)
-    record = add_directory(txn, parent_id, parent, name, inode, mode, request.user, request.request, now_ns)
+    record = add_directory(
+        txn, parent_id, parent, name, inode, mode, request.user, request.request, now_ns, unmasked=unmasked
+    )
     if layout is not None:
         record.layout = layout
         put_inode(txn, inode, record)

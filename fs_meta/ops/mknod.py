@@ -62,8 +62,9 @@ async def mknod(context: Context, request: Mknod) -> AttributesReply:
             wanted = request.layout or parent.layout
             assert wanted is not None
             layout = context.allocator.place(wanted)
-        mode, gid = mode_of_child(parent, request.mode, user), group_of_child(parent, user)
-        record = Inode(type_, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout)
+        mode, acl = mode_of_child(parent, request.mode, request.unmasked, user)
+        gid = group_of_child(parent, user)
+        record = Inode(type_, mode, user.uid, gid, 1, 0, now_ns, now_ns, now_ns, now_ns, layout, acl=acl)
         if type_ in DEVICES:
             record.device = request.device
         put_inode(txn, inode, record)

@@ -1,4 +1,4 @@
-"""Who may do what: permission bits, owners, sticky directories and inode flags, as Linux has them.
+"""Who may do what, as Linux has it: permission bits, access control lists, owners, sticky directories, inode flags.
 
 Pure: inodes and a user in; nothing out, or an error. ACCESS_DENIED (EACCES): the permission bits say no.
 NOT_PERMITTED (EPERM): it takes an owner or root, or a flag of the inode forbids it to everybody. Where both hold, a
@@ -25,6 +25,7 @@ from typing import Final, Protocol
 
 from fs_common.errors import Code, EmberError
 from fs_common.records.meta import FileType, InodeFlags, User
+from fs_meta import acl
 from fs_meta.schema import Inode
 
 READ: Final = 4
@@ -41,8 +42,8 @@ FIXED: Final = IMMUTABLE | APPEND
 _DIRECTORY = FileType.DIRECTORY
 
 
-class Guarded(Protocol):
-    """What permission bits are read from: an inode, or the head of one."""
+class Owned(Protocol):
+    """What says whose it is: an inode, or the head of one."""
 
     @property
     def type(self) -> FileType: ...
@@ -58,17 +59,22 @@ def in_group(user: User, gid: int) -> bool:
     return user.gid == gid or gid in user.groups
 
 
-def is_owner(record: Guarded, user: User) -> bool:
+def is_owner(record: Owned, user: User) -> bool:
     """The owner, or root."""
     return not user.uid or user.uid == record.uid
 
 
-def allowed(record: Guarded, user: User, rights: int) -> bool:
-    """Whether the permission bits of the one class that the user is in give all of `rights`."""
+def allowed(record: Inode, user: User, rights: int) -> bool:
+    """Whether the permission bits of the one class that the user is in, or the access control list, give all of
+    `rights`."""
     if not user.uid:
         return not rights & EXECUTE or record.type is _DIRECTORY or bool(record.mode & 0o111)
     if user.uid == record.uid:
         bits = record.mode >> 6
+    elif record.acl and record.mode & stat.S_IRWXG:
+        # As in Linux a list with an empty mask does not count.
+        groups = {user.gid, *user.groups}
+        return acl.allows(record.acl, record.mode, record.gid, groups, user.uid, rights)
     elif in_group(user, record.gid):
         bits = record.mode >> 3
     else:
@@ -81,13 +87,13 @@ def check_rights(inode: int, record: Inode, user: User, rights: int) -> None:
     if rights & WRITE and record.flags & IMMUTABLE:
         raise EmberError(Code.NOT_PERMITTED, f"inode {inode} is flagged immutable")
     if not allowed(record, user, rights):
-        raise _denied(inode, record, user, rights)
+        raise denied(inode, record, user, rights)
 
 
-def check_search(inode: int, record: Guarded, user: User) -> None:
+def check_search(inode: int, record: Inode, user: User) -> None:
     """Raises ACCESS_DENIED unless the user may look names up in the directory."""
     if not allowed(record, user, SEARCH):
-        raise _denied(inode, record, user, SEARCH)
+        raise denied(inode, record, user, SEARCH)
 
 
 def check_make(inode: int, directory: Inode, user: User) -> None:
@@ -137,7 +143,7 @@ def without_set_id(record: Inode, user: User | None) -> int:
     return mode
 
 
-def _denied(inode: int, record: Guarded, user: User, rights: int) -> EmberError:
+def denied(inode: int, record: Owned, user: User, rights: int) -> EmberError:
     wanted = "".join(letter for letter, bit in zip("rwx", (READ, WRITE, EXECUTE), strict=True) if rights & bit)
     return EmberError(
         Code.ACCESS_DENIED,

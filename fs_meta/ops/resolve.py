@@ -12,9 +12,9 @@ Rules (POSIX pathname resolution, as Linux has it):
   the component is looked at. A directory that the path only ends with is not asked.
 
 An entry carries its child's type, so a component costs root one `get`: of the entry. For others the directory's inode
-is read too, its head only, and without a conflict: a walk sees rights as they are when its transaction begins, as a
-walk on a local file system may have passed a directory just before its rights change; and a directory's changing times
-do not conflict with everyone who walks past.
+is read too, only its head if it is theirs, and without a conflict: a walk sees rights as they are when its transaction
+begins, as a walk on a local file system may have passed a directory just before its rights change; and a directory's
+changing times do not conflict with everyone who walks past.
 """
 
 from typing import Final, NamedTuple
@@ -25,11 +25,12 @@ from fs_common.limits import NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINK_FOLLOW_MAX
 from fs_common.records.meta import FileType, User
 from fs_meta import schema
 from fs_meta.kv.interface import Transaction
-from fs_meta.ops.permission import check_search
+from fs_meta.ops.permission import SEARCH, check_search, denied
 
 SELF: Final = frozenset((b"", b".", b".."))
 """Last components that do not name an entry: the path is `/`, `.`, `..` or ends so."""
 
+OWNER_SEARCHES: Final = SEARCH << 6
 _DIRECTORY = FileType.DIRECTORY
 _SYMLINK = FileType.SYMLINK
 
@@ -106,7 +107,10 @@ async def search(txn: Transaction, directory: int, user: User) -> None:
     head = schema.decode_inode_head(value)
     if head.type is not _DIRECTORY:
         raise EmberError(Code.NOT_DIRECTORY, f"inode {directory} is not a directory")
-    check_search(directory, head, user)
+    if user.uid != head.uid:
+        check_search(directory, schema.decode_inode(value), user)
+    elif not head.mode & OWNER_SEARCHES:
+        raise denied(directory, head, user, SEARCH)
 
 
 async def missing(txn: Transaction, at: int, name: bytes) -> EmberError:

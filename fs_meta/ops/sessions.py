@@ -215,7 +215,7 @@ async def settle(
         record.flags |= schema.SPARSE
     if wrote:
         record.version += 1
-        drop_capability(txn, request.inode)
+        drop_capability(txn, request.inode, record)
     if wrote or request.mtime_ns:
         record.mtime_ns = request.mtime_ns or now_ns
         record.ctime_ns = _ctime_ns(record.ctime_ns, request.mtime_ns, now_ns)

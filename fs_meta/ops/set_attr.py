@@ -58,9 +58,9 @@ async def set_attr(context: Context, request: SetAttr) -> AttributesReply:
         if _asks(request):
             _check(inode, record, request)
             _change(record, request, layout, now_ns)
-            put_inode(txn, inode, record)
             if request.uid is not None or request.gid is not None:
-                drop_capability(txn, inode)
+                drop_capability(txn, inode, record)
+            put_inode(txn, inode, record)
         return AttributesReply(attributes(inode, record)), 0
 
     return await once(context, SET_ATTR, request.request, apply, relaxed=request.relaxed)

@@ -93,7 +93,7 @@ async def _round(context: Context, request: Truncate, client: bytes) -> Attribut
         record.truncate_version += 1
         record.mtime_ns = record.ctime_ns = now_ns
         record.mode = without_set_id(record, request.user)
-        drop_capability(txn, inode)
+        drop_capability(txn, inode, record)
         put_inode(txn, inode, record)
         return AttributesReply(attributes(inode, record)), 0
 

@@ -35,14 +35,15 @@ GOLDEN: list[tuple[Any, Callable[[bytes], Any], str]] = [
     (
         FILE,
         schema.decode_inode,
-        "01dc001301cd01a4cd03e8cd03e902050102030497ce0010000010010305cf80000000000000050107" + "00c400c40000000000",
+        "01dc001501cd01a4cd03e8cd03e902050102030497ce0010000010010305cf80000000000000050107"
+        + "00c400c40000000000c400c400",
     ),
     (
         DIRECTORY,
         schema.decode_inode,
-        "01dc001302cd05ed000002000102030497ce00010000010100000000" + "0001c4046e616d65c40000000000",
+        "01dc001502cd05ed000002000102030497ce00010000010100000000" + "0001c4046e616d65c40000000000c400c400",
     ),
-    (SYMLINK, schema.decode_inode, "01dc001303cd01ff0000010201020304c00000c400c4022f7800000000"),
+    (SYMLINK, schema.decode_inode, "01dc001503cd01ff0000010201020304c00000c400c4022f7800000000c400c400"),
     (Entry(9, FileType.FILE, b"r" * 16), schema.decode_entry, "01930901c410" + "72" * 16),
     (Session(b"c" * 16, 5), schema.decode_session, "0194c410" + "63" * 16 + "05c3c2"),
     (
@@ -92,6 +93,8 @@ def test_a_value_without_later_fields_still_decodes() -> None:
     """Fields are only appended: a record of before they were."""
     short = schema.decode_inode(bytes.fromhex("019b01cd01a4000001000102030491ce00010000"))
     assert (short.truncate_version, short.parent, short.name, short.target, short.flags) == (0, 0, b"", b"", 0)
+    without_lists = "01dc001303cd01ff0000010201020304c00000c400c4022f7800000000"
+    assert schema.decode_inode(bytes.fromhex(without_lists)) == SYMLINK
 
 
 @pytest.mark.parametrize("record", [FILE, DIRECTORY, SYMLINK])

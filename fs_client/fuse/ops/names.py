@@ -30,29 +30,32 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def mknod(request: Request) -> Result:
         asked = requests.parse_mknod(request.body)
         type_ = shown.TYPE_OF_MODE.get(asked.mode & 0o170000, meta.FileType.FILE)
-        mode = asked.mode & 0o7777 & ~asked.umask
+        bits = asked.mode & 0o7777
+        mode = bits & ~asked.umask
         nodes.change_names(request.node)
         stamp = nodes.stamp()
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.MKNOD,
             lambda user: meta.Mknod(
-                request.node, asked.name, type_, mode, mount.request_id(), asked.rdev, None, user, True
+                request.node, asked.name, type_, mode, mount.request_id(), asked.rdev, None, user, True, bits
             ),
         )
-        nodes.node(reply.attributes.inode).plain_until = mount.now() + nodes.attribute_s
-        return made(request.node, asked.name, reply, stamp)
+        answer = made(request.node, asked.name, reply, stamp)
+        nodes.plain(nodes.node(reply.attributes.inode), mount.now())
+        return answer
 
     async def mkdir(request: Request) -> Result:
         asked = requests.parse_mkdir(request.body)
-        mode = asked.mode & 0o7777 & ~asked.umask
+        bits = asked.mode & 0o7777
+        mode = bits & ~asked.umask
         nodes.change_names(request.node)
         stamp = nodes.stamp()
         reply: meta.AttributesReply = await mount.call_as(
             request,
             methods.MKDIR,
             lambda user: meta.Mkdir(
-                request.node, asked.name, mode, mount.request_id(), False, None, user, relaxed=True
+                request.node, asked.name, mode, mount.request_id(), False, None, user, relaxed=True, unmasked=bits
             ),
         )
         if reply.promised & Promised.NAMES:

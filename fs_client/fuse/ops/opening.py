@@ -197,6 +197,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 True,
                 flags & _ACCESS != os.O_WRONLY,
                 bool(flags & os.O_APPEND),
+                asked.mode & 0o7777,
             )
 
         reply: meta.OpenReply = await mount.call_as(request, methods.CREATE, make)
@@ -207,7 +208,7 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
         else:
             nodes.touched(parent, attributes.ctime_ns, now, stamp, exact=True)
             node = nodes.learn(attributes, now, promised=reply.promised, new_since=stamp)
-            node.plain_until = now + nodes.attribute_s
+            nodes.plain(node, now)
             node.cached_version = attributes.version
             stamp = node.changed
         handle = opened(request, flags, reply, stamp)
@@ -228,11 +229,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
         def make(user: User) -> meta.CreateUnnamed:
             linkable = not asked.flags & os.O_EXCL
-            return meta.CreateUnnamed(request.node, mode, mount.request_id(), mount.client, linkable, user, True)
+            bits = asked.mode & 0o7777
+            return meta.CreateUnnamed(request.node, mode, mount.request_id(), mount.client, linkable, user, True, bits)
 
         reply: meta.OpenReply = await mount.call_as(request, methods.CREATE_UNNAMED, make)
         node = nodes.learn(reply.attributes, mount.now())
-        node.plain_until = mount.now() + nodes.attribute_s
+        nodes.plain(node, mount.now())
         handle = opened(request, asked.flags, reply, node.changed)
         entry = new_entry(mount, node)
         return entry + answers.open_out(handle.number, open_flags(handle, reply.attributes.version))

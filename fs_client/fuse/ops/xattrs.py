@@ -1,4 +1,8 @@
-"""GETXATTR, LISTXATTR, SETXATTR, REMOVEXATTR."""
+"""GETXATTR, LISTXATTR, SETXATTR, REMOVEXATTR.
+
+The kernel asks for access control lists before it checks permissions of others than the owner, and for capabilities
+before the first write and before it executes a file. What the attributes say that there is not is answered from memory.
+"""
 
 import errno
 import os
@@ -7,18 +11,20 @@ from typing import Any
 
 from fs_client.fuse import answers, requests
 from fs_client.fuse.abi import Opcode
+from fs_client.fuse.control import FIRST
 from fs_client.fuse.kernel_request import Handler, Request, Result
 from fs_client.fuse.mount import Mount
 from fs_client.fuse.mountpoint import PROBE_NAME
+from fs_client.fuse.users import User
 from fs_common import methods
 from fs_common.errors import Code, EmberError
 from fs_common.records import meta
 
 CAPABILITY = b"security.capability"
-"""Asked by the kernel before the first write to a file. No capabilities are kept, so no program gains any."""
-
+ACCESS_LIST = b"system.posix_acl_access"
+DEFAULT_LIST = b"system.posix_acl_default"
+_LISTS = (ACCESS_LIST, DEFAULT_LIST)
 SELINUX = b"security.selinux"
-_NOBODY_HAS = frozenset({CAPABILITY, PROBE_NAME})
 
 
 def handlers(mount: Mount) -> Mapping[int, Handler]:
@@ -27,11 +33,23 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
 
     def getxattr(request: Request) -> bytes | Coroutine[Any, Any, Result]:
         asked = requests.parse_getxattr(request.body)
-        if asked.name.startswith(b"system."):
+        if asked.name.startswith(b"system.") and asked.name not in _LISTS:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        if asked.name in _NOBODY_HAS or plain(request.node):
+        if asked.name == PROBE_NAME or plain(request.node) or told_absent(request.node, asked.name):
             raise absent(asked.name)
         return get(request, asked)
+
+    def told_absent(inode: int, name: bytes) -> bool:
+        """Whether the attributes, as far as they are believed, say that there is no such thing."""
+        node = nodes.by_inode.get(inode)
+        if node is None or node.attributes is None or not (node.removed or nodes.fresh(node, mount.now())):
+            return inode >= FIRST
+        attributes = node.attributes
+        return (
+            (name == ACCESS_LIST and not attributes.acl)
+            or (name == DEFAULT_LIST and not attributes.default_acl)
+            or (name == CAPABILITY and not attributes.capable)
+        )
 
     def absent(name: bytes) -> OSError:
         """Without SELinux a listing that is told that there are no labels asks for one, instead of each."""
@@ -68,8 +86,6 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def setxattr(request: Request) -> Result:
         extended = mount.channel.negotiated is not None and mount.channel.negotiated.setxattr_extended
         asked = requests.parse_setxattr(request.body, extended=extended)
-        if asked.name == CAPABILITY:
-            raise EmberError(Code.NOT_SUPPORTED, "file capabilities are not kept here")
         nodes.change(request.node)
         nodes.node(request.node).plain_until = 0.0
         await mount.call_as(
@@ -78,6 +94,8 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             lambda user: meta.SetXattr(
                 request.node, asked.name, asked.value, mount.request_id(), asked.flags, user, True
             ),
+            # Without the caller's groups the service takes the set-group-id bit away.
+            grouped=asked.name == ACCESS_LIST,
         )
         changed(request.node)
         return None
@@ -85,11 +103,15 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
     async def removexattr(request: Request) -> Result:
         name = requests.parse_removexattr(request.body)
         nodes.change(request.node)
-        await mount.call_as(
-            request,
-            methods.REMOVE_XATTR,
-            lambda user: meta.RemoveXattr(request.node, name, mount.request_id(), user, True),
-        )
+
+        def make(user: User) -> meta.RemoveXattr:
+            return meta.RemoveXattr(request.node, name, mount.request_id(), user, True)
+
+        if name == CAPABILITY:
+            # The kernel has checked who does this; it also does it itself when somebody writes to the file.
+            await mount.call(methods.REMOVE_XATTR, make(User()))
+        else:
+            await mount.call_as(request, methods.REMOVE_XATTR, make)
         changed(request.node)
         return None
 

@@ -11,6 +11,7 @@ position is for one task at a time, as with any file of Python.
 import errno
 import os
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fs_client.extents import find_extent
@@ -262,8 +263,8 @@ class AsyncStream(AsyncFile):
         finally:
             await super().close()
 
-    def __del__(self) -> None:
-        if not self.closed and (self._appending or self._gather.end):
-            warnings.warn(
-                f"unclosed file {self!r}: what was written last is lost", ResourceWarning, stacklevel=2, source=self
-            )
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        # At the end of an interpreter the names of this module are None already; what failed to open has no attributes.
+        if not getattr(self, "closed", True) and (self._appending or self._gather.end):
+            text = f"unclosed file {self!r}: what was written last is lost"
+            warn(text, ResourceWarning, stacklevel=2, source=self)

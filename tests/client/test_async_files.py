@@ -1,6 +1,7 @@
 """Files of the async face beside those of Python: positions, lines, what is buffered."""
 
 import asyncio
+import gc
 import io
 import os
 import random
@@ -206,5 +207,20 @@ def test_seek_to_data_and_holes(cluster: FakeCluster) -> None:
             assert await file.seek(5 * CHUNK, os.SEEK_HOLE) == 6 * CHUNK
             with pytest.raises(OSError, match="No such device"):
                 await file.seek(10 * CHUNK, os.SEEK_DATA)
+
+    run(main())
+
+
+def test_a_file_that_is_dropped_says_what_is_lost(cluster: FakeCluster) -> None:
+    async def main() -> None:
+        async with aio.connect(cluster.address) as fs:
+            file = await fs.open("/f", "wb")
+            await file.write(b"abc")
+            with pytest.warns(ResourceWarning, match="unclosed file <AsyncFile '/f' mode='wb'>: what was written last"):
+                del file
+                gc.collect()
+            file = await fs.open("/f", "r+b")
+            del file
+            gc.collect()
 
     run(main())

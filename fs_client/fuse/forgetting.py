@@ -151,7 +151,10 @@ class Bound:
         drop_loose(nodes, _things(nodes, bound + bound // SLACK), FOREVER)
         spare = nodes.names_about - len(nodes.by_inode) - bound // SLACK // NAME_BYTES
         if spare > 0:
-            drop_names(nodes, spare)
+            dropped = drop_names(nodes, spare)
+            if not mount.channel.prunes:
+                # Nothing is left by which the kernel could be told of them later.
+                self._invalidate(dropped)
         wanted = _things(nodes, room)
         if not wanted or not mount.channel.told():
             return
@@ -174,8 +177,11 @@ class Bound:
             while some := list(itertools.islice(inodes, INODES_EACH)):
                 channel.notify_prune(some)
         else:
-            for directory, name in names_of_files(nodes, drop_names(nodes, count)):
-                channel.notify_inval_entry(directory, name)
+            self._invalidate(drop_names(nodes, count))
+
+    def _invalidate(self, names: list[tuple[int, bytes, int]]) -> None:
+        for directory, name in names_of_files(self._mount.nodes, names):
+            self._mount.channel.notify_inval_entry(directory, name)
 
 
 def _things(nodes: Nodes, room: int) -> int:

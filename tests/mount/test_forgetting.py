@@ -221,6 +221,22 @@ def test_a_kernel_without_prune_is_told_that_names_of_files_are_wrong() -> None:
     assert not world.kernel.pruned
 
 
+def test_names_that_such_a_kernel_loses_first_are_told_then() -> None:
+    world = World(1000, prunes=False)
+    listed(world.nodes, 2, range(10, 300))
+    world.nodes.adopt_page(
+        3,
+        b"",
+        [DirectoryEntry(b"%08d" % n, n, FileType.FILE) for n in range(5000, 9000)],
+        False,
+        world.nodes.stamp(),
+        NOW,
+    )
+    world.kernel.busy = True
+    world.bound.look()
+    assert {int(name) for directory, name in world.kernel.names if directory == 2} == set(range(10, 300))
+
+
 @pytest.mark.system
 @needs_mount
 def test_a_mount_forgets_what_it_listed(cluster: Any, mount: Any) -> None:

@@ -34,10 +34,12 @@ _SAY_IT_ALL = frozenset(
 def reason(error: OSError) -> str:
     """What is wrong, in one line, without the subject."""
     text = error.strerror or str(error)
-    if error.errno is None or error.filename is None:
+    if error.errno is None:
         return text
     name = os.strerror(error.errno)
     text = text.removeprefix(f"{name}: ")
+    if error.filename is None:
+        return text  # a whole sentence about what could not be done
     return name if error.errno in _SAY_IT_ALL or text == name else f"{name} ({text})"
 
 

@@ -175,3 +175,8 @@ def test_a_failure_says_names_without_what_terminals_obey(tmp_path: Path) -> Non
 def test_describe_names_the_subject_first() -> None:
     assert describe(FileNotFoundError(2, "No such file or directory", b"/a")) == "/a: No such file or directory"
     assert describe(OSError("all is lost")) == "all is lost"
+    cluster = "cannot reach the cluster"
+    assert describe(ConnectionRefusedError(111, f"Connection refused: {cluster}")) == cluster
+    assert describe(PermissionError(1, "Operation not permitted: not the owner", "/a")) == (
+        "/a: Operation not permitted (not the owner)"
+    )

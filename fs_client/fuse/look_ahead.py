@@ -102,8 +102,8 @@ class LookAhead:
         try:
             reply: meta.ReaddirReply = await mount.call(methods.READDIR, listing)
         except EmberError as error:
-            if error.code is Code.ACCESS_DENIED:
-                # To look a name up takes less than to list.
+            if error.code in (Code.ACCESS_DENIED, Code.STALE):
+                # To look a name up takes less than to list. What becomes of a directory that is gone it knows, too.
                 return None
             raise
         now = mount.now()

@@ -20,6 +20,7 @@ from fs_client.fuse.data_cache import DataCache
 from fs_client.fuse.files import BACKGROUND_S, SETTLE_AGE_S, File
 from fs_client.fuse.following import CHANGES, Following
 from fs_client.fuse.forgetting import Bound
+from fs_client.fuse.gone import IN_DIRECTORY, Gone
 from fs_client.fuse.handles import Handle, Handles
 from fs_client.fuse.lock_questions import LockQuestions
 from fs_client.fuse.locks import release_all_locks
@@ -136,6 +137,7 @@ class Mount:
         """What they took goes back to the system."""
         self._kept: list[asyncio.Task[None]] = []
         self.following = Following(self)
+        self.gone = Gone(self.nodes)
         self.lock_questions = LockQuestions(self)
         self._bound = Bound(self)
 
@@ -198,6 +200,8 @@ class Mount:
                 # Another client took its last name. The kernel looks the name up again, which must not be answered
                 # from what was known before.
                 self.nodes.change(request.node)
+                if request.opcode in IN_DIRECTORY and self.gone.again(request.pid, request.node):
+                    raise EmberError(Code.NOT_FOUND, f"directory {request.node} was removed") from error
             if error.code not in (Code.ACCESS_DENIED, Code.NOT_PERMITTED) or not user.uid:
                 raise
             groups = groups_of(request)

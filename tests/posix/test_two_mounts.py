@@ -4,6 +4,7 @@ What one has closed, the other sees when it opens; names are seen at once by who
 that entries and attributes are kept by who has looked them up before.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -317,3 +318,47 @@ def test_reader_never_goes_back(subject: Subject, replace: bool) -> None:
                     os.pwrite(descriptor, b"%08d" % number, 0)
         seen = reader.result()
     assert seen == sorted(seen)
+
+
+def _look_from_inside(removed: Path, inside: Path) -> None:
+    os.chdir(inside)
+    with opened(inside, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        removed.rmdir()
+        with refused(errno.ENOENT):
+            os.stat("x")
+        with refused(errno.ENOENT):
+            os.open("x", os.O_WRONLY | os.O_CREAT)
+        with refused(errno.ENOENT):
+            os.mkdir("y")
+        with refused(errno.ENOENT):
+            os.symlink("target", "z")
+        with refused(errno.ENOENT):
+            os.unlink("x")
+        assert os.listdir(descriptor) == []
+        assert os.listdir(".") == []
+        assert os.stat(".").st_nlink == os.fstat(descriptor).st_nlink == 0
+
+
+def test_a_directory_that_the_other_removed_is_empty_to_who_is_in_it(subject: Subject) -> None:
+    (subject.path / "d").mkdir()
+    within(STALE_S, lambda: exists(subject.other / "d"), "the other mount sees the new directory")
+
+    with actor() as one:
+        one(_look_from_inside, subject.path / "d", subject.other / "d")
+
+
+def test_an_open_directory_that_the_other_removed_is_empty(subject: Subject) -> None:
+    (subject.path / "d").mkdir()
+    within(STALE_S, lambda: exists(subject.other / "d"), "the other mount sees the new directory")
+    with opened(subject.other / "d", os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        (subject.path / "d").rmdir()
+        assert os.listdir(descriptor) == []
+
+
+def test_a_directory_in_the_place_of_one_that_was_removed_is_found(subject: Subject) -> None:
+    for number in range(10):
+        (subject.path / "d").mkdir()
+        (subject.path / "d" / f"f{number}").touch()
+        assert (subject.other / "d" / f"f{number}").read_bytes() == b""
+        (subject.path / "d" / f"f{number}").unlink()
+        (subject.path / "d").rmdir()

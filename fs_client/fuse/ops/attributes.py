@@ -18,7 +18,7 @@ from fs_client.fuse.nodes import UNMEASURED, Node
 from fs_client.fuse.truncate import truncate
 from fs_client.fuse.users import User
 from fs_common import methods
-from fs_common.errors import EmberError
+from fs_common.errors import Code, EmberError
 from fs_common.limits import NAME_BYTES_MAX
 from fs_common.records import meta
 
@@ -85,13 +85,26 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             return shown.attr_out(node, mount.now())
         return getattr_slow(request)
 
+    async def asked_for(request: Request) -> Node:
+        try:
+            return await measured(request.node)
+        except EmberError as error:
+            if error.code is not Code.STALE:
+                raise
+            if any(handle.inode == request.node for handle in mount.handles.directories.values()):
+                # Who asks has it open, most likely: nothing would be looked up again.
+                mount.gone.is_gone(request.node)
+            elif not mount.gone.again(request.pid, request.node):
+                raise
+            return nodes.node(request.node)
+
     async def getattr_slow(request: Request) -> Result:
-        node = await measured(request.node)
+        node = await asked_for(request)
         return shown.attr_out(node, mount.now())
 
     async def statx(request: Request) -> Result:
         """As GETATTR, and when the file was made."""
-        node = await measured(request.node)
+        node = await asked_for(request)
         attributes = node.attributes
         assert attributes is not None
         shown.tell(node)

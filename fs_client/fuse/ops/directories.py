@@ -72,9 +72,10 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
                 methods.READDIR, meta.Readdir(handle.inode, after, limit, True, User())
             )
         except EmberError as error:
-            if error.code is not Code.STALE or not nodes.node(handle.inode).removed:
+            if error.code is not Code.STALE:
                 raise
             # A directory that was removed while it is open is empty.
+            mount.gone.is_gone(handle.inode)
             return meta.ReaddirReply([], False)
         nodes.adopt_page(handle.inode, after, reply.entries, reply.more, stamp, mount.now(), reply.promised)
         return reply

@@ -366,6 +366,9 @@ class File:
             if node.stored_version == self.version:
                 node.stored_version = own_version
             self._mount.cache.follow(self.inode, own_version, self.ref.length)
+        else:
+            # Others' changes are among it. Later opens find this version known, and would drop nothing.
+            self._mount.cache.invalidate(self.inode)
         self.version = attributes.version
 
     def refresh(self, attributes: meta.Attributes) -> None:

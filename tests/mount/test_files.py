@@ -366,6 +366,30 @@ def test_own_writes_leave_what_is_cached() -> None:
     run(scenario())
 
 
+def test_bytes_that_another_has_changed_are_not_kept_though_a_change_of_this_mount_learns_of_it() -> None:
+    """The next open finds the version known already: nothing else would drop what the daemon kept."""
+
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, handle):
+            handle.direct = True
+            mount.cache.agree(file.inode, file.version, file.length)
+            write(mount, file, 0, 4096)
+            settling = asyncio.ensure_future(file.settle())
+            (await service.next(methods.FSYNC))()
+            await settling
+            assert mount.cache.get(INODE, 0, 0, 4096) == bytes(4096)
+            write(mount, file, 8192, 100)
+            await file.back.flush()
+            service.version, service.length = service.version + 1, 5000
+            settling = asyncio.ensure_future(file.settle())
+            (await service.next(methods.FSYNC))()
+            await settling
+            assert file.length == 8292
+            assert mount.cache.get(INODE, 0, 0, 4096) is None
+
+    run(scenario())
+
+
 def test_the_lease_of_promises_runs_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else names and attributes would be believed after a suspend that the service lets others change by then."""
     seconds = {time.CLOCK_BOOTTIME: 100.0, time.CLOCK_MONOTONIC: 100.0}

@@ -42,7 +42,7 @@ else
     timeout --kill-after=60 600 pytest -n 0 -s -rs tests/compose </dev/null || failed+=("compose")
     # Queue pairs need devices, which a guest has. Where that cannot be had, a line of its own says why.
     code=0
-    timeout --kill-after=60 1080 bash tests/rdma/run.sh --short --timeout 900 </dev/null || code="$?"
+    timeout --kill-after=60 840 bash tests/rdma/run.sh --short --timeout 660 </dev/null || code="$?"
     case "$code" in
         0) ;;
         77) printf '%s\n' "tests that need RDMA devices are skipped" >&2 ;;

@@ -566,7 +566,7 @@ def test_a_change_gets_the_time_of_what_it_waits_for(opcode: Opcode) -> None:
 
     async def test() -> None:
         change, read = Waiting(), Waiting()
-        async with connected({opcode: change, Opcode.READ: read}, timeout_s=0.1) as (_, kernel):
+        async with connected({opcode: change, Opcode.READ: read}, timeout_s=1.0) as (_, kernel):
             changing = kernel.send(opcode, bytes(48))
             reading = kernel.send(Opcode.READ, read_body())
             assert await kernel.answer() == Answer(reading, errno.ETIMEDOUT, b"")

@@ -11,7 +11,7 @@ short=(
 )
 seen=(tests/rdma/test_{adaptor,adaptor_work,device_link}.py)
 options=(-p no:cacheprovider -m rdma --durations=5 -rfE)
-until_s=540
+until_s=330
 if [ -n "$SHORT" ]; then
     set -- "${short[@]}"
     options+=(-p tests.rdma.within)
@@ -29,7 +29,7 @@ for binding in $BINDINGS; do
     }
     if [ -n "$SHORT" ]; then
         set -- "${seen[@]}"
-        until_s=660
+        until_s=420
     fi
 done
 exit "$failed"

@@ -18,7 +18,7 @@ PATIENCE = 5 if "EMBERFS_RDMA_GUEST" in os.environ else 1
 """Times as long as elsewhere may everything take on an emulated machine."""
 
 
-def run(coroutine: Coroutine[Any, Any, T], timeout: float = 60.0 * PATIENCE) -> T:
+def run(coroutine: Coroutine[Any, Any, T], timeout: float = 240.0 * PATIENCE) -> T:
     """Run to its end on uvloop; a hang fails after `timeout` seconds, a task left behind fails the test."""
 
     async def guarded() -> T:

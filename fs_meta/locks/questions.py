@@ -36,11 +36,13 @@ HOLD_S: Final = 20.0
 class _Holder:
     """A client that keeps a call here."""
 
-    __slots__ = ("asked", "call", "caller", "handed_out", "number", "overdue", "waiting")
+    __slots__ = ("asked", "call", "caller", "first", "handed_out", "number", "overdue", "waiting")
 
     def __init__(self, first: int) -> None:
         self.caller: object = None
         """Whose loss ends it."""
+        self.first = first
+        """Numbers up to here are of questions that were asked before it was known: no answers to those here."""
         self.number = first
         """Of the last question; numbers ascend."""
         self.handed_out = first
@@ -66,8 +68,8 @@ class LockQuestions:
 
     def __init__(self) -> None:
         self._holders: dict[bytes, _Holder] = {}
-        self._first = secrets.randbits(48) << 12
-        """Where numbers begin: those of another process are no answers here."""
+        self._number = secrets.randbits(48) << 12
+        """Of the last question to anybody. It begins anywhere: numbers of another process are no answers here."""
         self._closing = False
 
     async def ask(self, clients: Iterable[bytes], inode: int) -> bool:
@@ -82,7 +84,7 @@ class LockQuestions:
     def _asked(self, holder: _Holder, inode: int) -> "asyncio.Future[None]":
         number = holder.asked.get(inode, 0)
         if number <= holder.handed_out:
-            number = holder.number = holder.number + 1
+            number = holder.number = self._number = self._number + 1
             holder.asked[inode] = number
             if holder.call is not None:
                 _wake(holder.call)
@@ -107,9 +109,9 @@ class LockQuestions:
         """A holder's call: it has answered all up to `answered`. Returns when there are questions, or after a while."""
         holder = self._holders.get(client)
         if holder is None:
-            holder = self._holders[client] = _Holder(self._first)
+            holder = self._holders[client] = _Holder(self._number)
         holder.caller = caller
-        if self._first < answered <= holder.handed_out:
+        if holder.first < answered <= holder.handed_out:
             holder.answered(answered)
             holder.overdue = holder.overdue and answered < holder.handed_out
         if not holder.asked and not self._closing:

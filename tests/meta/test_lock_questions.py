@@ -206,3 +206,31 @@ def test_a_call_without_questions_comes_back() -> None:
             assert reply.inodes == []
 
     run_virtual(body())
+
+
+def test_an_answer_to_what_was_asked_over_a_lost_connection_answers_nothing_later() -> None:
+    async def body() -> None:
+        async with world() as w:
+            f = (await w.create(b"f")).inode
+            await w.lock(f, 1)
+            questions = w.context.lock_questions
+            call = asyncio.ensure_future(questions.listen(CLIENT, 0, w))
+            await _settled()
+            first = _start(w, f)
+            answered = (await call).number
+            questions.caller_lost(CLIENT, w)
+            with fails(errno.EAGAIN):
+                await first
+            # It comes again by another connection with the same answer, and does not get the reply.
+            call = asyncio.ensure_future(questions.listen(CLIENT, answered, w))
+            await _settled()
+            second = _start(w, f)
+            await call
+            assert (await questions.listen(CLIENT, answered, w)).inodes == [f]
+            await _settled()
+            assert not second.done()
+            await w.release_locks(f, 1)
+            questions.close()
+            await second
+
+    run_virtual(body())

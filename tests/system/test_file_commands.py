@@ -95,7 +95,7 @@ def test_warmup_reads_a_tree_at_the_daemons(cluster: LaunchedCluster) -> None:
     )
     assert everywhere["bytes"] == 3 * stored
     one = emberfs("warmup", "--cluster", cluster.address, "ember:/warm/large").stdout
-    assert one.startswith("1 file, 4 chunks, 3.1M in ")
+    assert one.startswith("1 file, 4 chunks, 3.1 MiB in ")
 
 
 def test_warmup_goes_on_behind_what_fails(cluster: LaunchedCluster) -> None:

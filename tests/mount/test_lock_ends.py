@@ -5,6 +5,8 @@ import asyncio
 import fcntl
 from typing import Any
 
+import pytest
+
 from fs_client.fuse import abi, answers
 from fs_client.fuse.abi import Opcode
 from fs_client.fuse.kernel_request import Request
@@ -82,6 +84,35 @@ def test_a_question_is_answered_behind_what_the_kernel_had_to_say_and_the_ends_i
             assert not service.asked
             mount.lock_questions.expect()
             await service.has_been_asked()
+            await mount.lock_questions.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_lock_that_is_asked_for_while_the_last_one_ends_has_somebody_who_answers_for_it(turns: int) -> None:
+    """At whatever turn of the loop the one who answered for the last one hears that nobody asks."""
+
+    async def scenario() -> None:
+        with opened() as (mount, service, _, file, handle):
+            other = mount.handles.open_file(file, 2, handle.user, b"")
+            other.lock_owners.add((LockKind.RANGE, OWNER))
+            file.range_owners.add(OWNER)
+            mount.lock_questions.expect()
+            _, _, questions = service.asked.pop(0)
+            close(mount, other.number)
+            await service.has_been_asked()
+            asking: Any = locking.handlers(mount)[Opcode.SETLK](lock_request(Opcode.SETLK, handle.number))
+            asking = asyncio.ensure_future(asking)
+            (await service.next(methods.RELEASE_LOCKS))()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            questions.set_result(LockQuestionsReply(17, []))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert sorted(method.name for method, _, _ in service.asked) == ["lock", "lock_questions"]
+            asking.cancel()
+            await asyncio.wait([asking])
             await mount.lock_questions.close()
 
     run(scenario())

@@ -66,11 +66,12 @@ def handlers(mount: Mount) -> Mapping[int, Handler]:
             if file.dirty:
                 await file.settle()
         else:
-            mount.lock_questions.expect()
             await older_ends(file, withdrawn)
             handle.lock_owners.add((kind, owner))
             if kind is LockKind.RANGE:
                 file.range_owners.add(owner)
+            # Who answers questions goes on only while it sees an owner.
+            mount.lock_questions.expect()
         if withdrawn is not None and type_ is not LockType.UNLOCK:
             await wait_for_lock(mount, file.inode, owner, kind, type_, start, end, asked.pid, withdrawn)
         else:

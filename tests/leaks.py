@@ -1,8 +1,10 @@
-"""What a test may not leave behind: descriptors of files and sockets, child processes, shared-memory segments."""
+"""What a test may not leave behind: descriptors of files and sockets, child processes, shared-memory segments, and
+handlers of signals."""
 
 import contextlib
 import gc
 import os
+import signal
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +22,13 @@ class Holdings(NamedTuple):
     """(number, what it is) of open files and sockets."""
     children: frozenset[int]
     segments: frozenset[str]
+    handlers: frozenset[tuple[int, str]]
+    """(signal, what is done) of those that end programs. Others change what calls of the client do."""
 
 
 def holdings() -> Holdings:
     """What this process has now. Costs less than a millisecond."""
-    return Holdings(frozenset(_descriptors()), frozenset(_children()), frozenset(_segments()))
+    return Holdings(frozenset(_descriptors()), frozenset(_children()), frozenset(_segments()), frozenset(_handlers()))
 
 
 def describe_leaks(before: Holdings, after: Holdings) -> list[str]:
@@ -37,6 +41,7 @@ def describe_leaks(before: Holdings, after: Holdings) -> list[str]:
             if not any(module in _command(pid) for module in _ONE_FOR_EACH_PROCESS)
         ),
         *(f"shared-memory segment {name} exists" for name in sorted(after.segments - before.segments)),
+        *(f"signal {number} is handled by {what}" for number, what in sorted(after.handlers - before.handlers)),
     ]
 
 
@@ -70,6 +75,10 @@ def _children() -> list[int]:
 def _segments() -> list[str]:
     """Those named after this process, as torch and our own code do; others come and go beside us."""
     return [name for name in os.listdir("/dev/shm") if str(os.getpid()) in name.replace("-", "_").split("_")]
+
+
+def _handlers() -> list[tuple[int, str]]:
+    return [(int(number), str(signal.getsignal(number))) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
 
 
 def _command(pid: int) -> str:

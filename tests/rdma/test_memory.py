@@ -328,7 +328,7 @@ def test_a_refusal_says_what_to_do_and_leaves_nothing_behind(memory, device) -> 
     array = np.zeros(1000, np.uint8)
     kept = memory.remote([memoryview(array)], REMOTE_WRITE).use
     device.fabric.locked_bytes_max = device.fabric.locked_bytes
-    with pytest.raises(MemoryRefused, match=r"soft0: 3\.0K of memory cannot be registered") as caught:
+    with pytest.raises(MemoryRefused, match=r"soft0: 3\.0 KiB of memory cannot be registered") as caught:
         memory.remote([memoryview(array), memoryview(bytearray(3000))], REMOTE_WRITE)
     assert caught.value.code is Code.UNREACHABLE
     kept.release()
@@ -449,7 +449,7 @@ def test_a_buffer_by_address(memory, device) -> None:
 def test_a_buffer_that_is_refused_is_an_ordinary_one(memory, device) -> None:
     device.fabric.locked_bytes_max = 1000
     data = bytearray(MIB)
-    with pytest.raises(OSError, match=r"1\.0M of memory cannot be registered") as caught:
+    with pytest.raises(OSError, match=r"1\.0 MiB of memory cannot be registered") as caught:
         FileSystem.register(data)
     assert caught.value.errno == errno.ENOMEM
     data.extend(b"x")

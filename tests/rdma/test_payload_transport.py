@@ -299,7 +299,7 @@ def test_where_memory_cannot_be_registered_it_goes_on_over_tcp(side: str, caplog
             assert await read(pool, address, len(data)) == data
             assert goes_over(await pool.peer(address)) == "tcp"
             lines = [record.message for record in caplog.records if "over TCP" in record.message]
-            assert len(lines) == 1 and "293K of memory cannot be registered" in lines[0]
+            assert len(lines) == 1 and "293 KiB of memory cannot be registered" in lines[0]
 
     run(main())
 

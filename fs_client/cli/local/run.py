@@ -58,6 +58,8 @@ def run_cluster(
     """
     became_ready = False
     interrupted = False
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in handled}
 
     def note_ready() -> None:
         nonlocal became_ready
@@ -80,4 +82,7 @@ def run_cluster(
         if directory.new and not record.started:
             directory.take_away(record, logs=interrupted or not record.has_begun)
         directory.unlock()
+        # The loop is closed, and leaves its own behind. Until here nothing may break in.
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return became_ready

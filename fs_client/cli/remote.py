@@ -145,11 +145,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await coroutine
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(until_terminated())
-        except asyncio.CancelledError:
-            raise Done(EXIT_TERMINATED) from None
+    except asyncio.CancelledError:
+        raise Done(EXIT_TERMINATED) from None
+    finally:
+        # The loop leaves its own behind, which does nothing once it is closed.
+        signal.signal(signal.SIGTERM, before)
 
 
 class Failures:

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.rdma, pytest.mark.system]
 KIB = 1 << 10
 SIZE = 768 * KIB
 """Of the first file: three chunks, one of each chain."""
+CHUNK = 256 * KIB
 LIMIT_S = 300.0
 
 
@@ -86,18 +87,23 @@ def test_contents_travel_by_one_sided_reads_and_writes(guest: GuestCluster) -> N
             storage = {(node.host, node.port) for node in fs.routing.routing.nodes}
             assert {fs.pool.transports()[where] for where in storage} == {"rdma"}
             assert {fs.pool.transports()[where] for where in fs.options.addresses} == {"tcp"}
-        # Three replicas fetch each byte: the head from the client, the others from their predecessors.
-        # On a busy machine a call that is late is sent again, and what it brings fetched again: whole.
-        assert difference(before, written, "rdma_read_bytes") in range(3 * len(data), 10 * len(data), len(data))
+        # The head fetches what a client's call brings, which comes again where it is late; each of two others what its
+        # predecessor forwards, once.
+        brought = difference(before, written, "bytes_written")
+        again = difference(before, written, "forward_retries") * CHUNK
+        fetched = difference(before, written, "rdma_read_bytes")
+        assert brought >= len(data)
+        assert brought + 2 * len(data) <= fetched <= brought + 2 * len(data) + again
         assert difference(before, written, "rdma_written_bytes") == 0
-        assert difference(written, read, "rdma_written_bytes") in range(len(data), 4 * len(data), len(data))
+        answered = difference(written, read, "rdma_written_bytes")
+        assert answered == difference(written, read, "bytes_read") >= len(data)
         assert difference(written, read, "rdma_read_bytes") == 0
         # Messages had no room for it.
-        for earlier, later in ((before, written), (written, read)):
+        for earlier, later, contents in ((before, written, fetched // 3), (written, read, answered)):
             messages = difference(earlier, later, "rdma_messages_sent") + difference(
                 earlier, later, "rdma_messages_received"
             )
-            assert messages < 180, "8 KiB each, and few of them full: not three times 768 KiB"
+            assert messages < 90 * contents / len(data), "8 KiB each, and few of them full: not three times 768 KiB"
         # And the devices have sent it: 4,096 bytes in a packet at most.
         assert packets_written - sent >= 3 * len(data) // 4096
         assert packets_read - packets_written >= len(data) // 4096
